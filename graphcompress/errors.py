@@ -1,0 +1,79 @@
+"""The exception family, and the exit status of each branch.
+
+    GraphCompressError            2   it could not be done
+      UsageError                      the call itself: paths, options, names that match nothing
+        RecipeError                   a recipe file
+        RuleError                     a rule file
+        TargetError                   a target's name or table
+      ModelError                      the file is no usable model, or this step cannot take it
+      DataError                       the feeds do not fit the model
+      RuntimeUnavailable              no onnxruntime, or a provider that was asked for and not got
+      WriteError                      the result could not be written; the previous output is as it was
+      BarMissed                   1   the work was done, but a bar that the user stated was not met
+
+A message is one paragraph: what is wrong, where (file, node, tensor), and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class GraphCompressError(Exception):
+    """Root of all errors that are the caller's business. `status` is the exit status of the command line."""
+
+    status: ClassVar[int] = 2
+
+
+class UsageError(GraphCompressError):
+    """The call is wrong: a path, an option, a name that matches nothing."""
+
+
+class RecipeError(UsageError):
+    """A recipe file cannot be used."""
+
+
+class RuleError(UsageError):
+    """A rule file cannot be used; the message carries file and line."""
+
+
+class TargetError(UsageError):
+    """A target is unknown or its table cannot be used."""
+
+
+class ModelError(GraphCompressError):
+    """A file is no usable model, or a step cannot take this one."""
+
+
+class DataError(GraphCompressError):
+    """The feeds are missing or do not fit the model."""
+
+
+class RuntimeUnavailable(GraphCompressError):
+    """onnxruntime, or an execution provider of it, is not there."""
+
+
+class WriteError(GraphCompressError):
+    """The result could not be written; what was there before is untouched."""
+
+
+class BarMissed(GraphCompressError):
+    """The work was done, and a bar that the user stated was not met. `result` is what was made (an `api.Result`)."""
+
+    status: ClassVar[int] = 1
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that matches nothing: the closest known name, else all of them."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Known: {', '.join(names)}." if names else ""

@@ -1,0 +1,189 @@
+"""Going through a model: graphs below graphs, uses, order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from graphcompress.errors import ModelError
+from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable
+from graphcompress.ir.tensors import TensorData
+
+Array = np.ndarray[Any, Any]
+
+
+def subgraphs(node: Node) -> list[Graph]:
+    """The graphs in a node's attributes, not those below them."""
+    found: list[Graph] = []
+    for value in node.attrs.values():
+        if isinstance(value, Graph):
+            found.append(value)
+        elif isinstance(value, list) and value and isinstance(value[0], Graph):
+            found.extend(value)
+    return found
+
+
+def graphs(model: Model) -> Iterator[Graph]:
+    """The main graph and every graph below it, outer before inner."""
+    stack = [model.graph]
+    while stack:
+        graph = stack.pop()
+        yield graph
+        for node in graph.nodes:
+            stack.extend(subgraphs(node))
+
+
+def nodes(model: Model) -> Iterator[Node]:
+    """The nodes of all graphs; those of functions are not among them."""
+    for graph in graphs(model):
+        yield from graph.nodes
+
+
+def producer(tensor: Tensor) -> Node | None:
+    """The node that makes `tensor`."""
+    found: Node | None = tensor.inputs[0] if tensor.inputs else None
+    return found
+
+
+def consumers(tensor: Tensor) -> list[Node]:
+    """The nodes that read `tensor`, each once, those in subgraphs too."""
+    return list({id(n): n for n in tensor.outputs}.values())
+
+
+def output_ids(model: Model) -> set[int]:
+    """id() of every tensor that is an output of some graph of the model."""
+    return {id(t) for graph in graphs(model) for t in graph.outputs}
+
+
+def sole_consumer(tensor: Tensor, outputs: set[int]) -> Node | None:
+    """The node that reads `tensor` where there is exactly one use of it and it is no graph output (`outputs` as `output_ids` gives it)."""
+    if len(tensor.outputs) != 1 or id(tensor) in outputs:
+        return None
+    found: Node = tensor.outputs[0]
+    return found
+
+
+def constant_value(tensor: Tensor | None) -> Array | None:
+    """The value of an initializer or of a Constant node's output; None for anything that callers may override or that is computed. Decodes: ask for the size first."""
+    data = constant_data(tensor)
+    return data.load() if isinstance(data, TensorData) else data
+
+
+def constant_data(tensor: Tensor | None) -> TensorData | Array | None:
+    """As `constant_value`, but what the file holds is not decoded."""
+    if tensor is None:
+        return None
+    if isinstance(tensor, Constant):
+        return tensor.data or tensor.values
+    node = producer(tensor)
+    if node is None or not node.is_op("Constant"):
+        return None
+    for name, value in node.attrs.items():
+        match name:
+            case "value" if isinstance(value, TensorData | np.ndarray):
+                return value
+            case "value_float" | "value_floats":
+                return np.asarray(value, np.float32)
+            case "value_int" | "value_ints":
+                return np.asarray(value, np.int64)
+            case "value_string" | "value_strings" if isinstance(value, str | list):
+                return np.asarray(value, object)
+    return None
+
+
+def captured(node: Node) -> list[Tensor]:
+    """The tensors from outside that the graphs below `node` read or hand out, each once, in order of appearance."""
+    found: dict[int, Tensor] = {}
+    stack = [(g, frozenset[int]()) for g in subgraphs(node)]
+    while stack:
+        graph, around = stack.pop()
+        own = around | {id(t) for t in graph.inputs} | {id(t) for t in graph.initializers.values()} | {id(t) for n in graph.nodes for t in n.outputs}
+        for tensor in [t for n in graph.nodes for t in n.inputs] + list(graph.outputs):
+            if id(tensor) not in own and tensor.name:
+                found[id(tensor)] = tensor
+        stack.extend((g, own) for n in graph.nodes for g in subgraphs(n))
+    return list(found.values())
+
+
+def needs(node: Node) -> Iterator[Tensor]:
+    """Every tensor that must exist before `node` runs: its inputs and what its subgraphs capture."""
+    yield from node.inputs
+    if any(isinstance(v, Graph | list) for v in node.attrs.values()):
+        yield from captured(node)
+
+
+def toposort(graph: Graph) -> list[Node]:
+    """The nodes of `graph` in an order that runs: their ranks' order where it is valid, else a node right before the first that needs it.
+
+    Iterative and linear. Raises ModelError where the graph has a cycle.
+    """
+    here = {id(t): n for n in graph.nodes for t in n.outputs if t.name}
+    done: set[int] = set()
+    open_: set[int] = set()
+    result: list[Node] = []
+    for root in sorted(graph.nodes, key=lambda n: n.rank):
+        stack: list[tuple[Node, Iterator[Tensor]]] = [] if id(root) in done else [(root, needs(root))]
+        open_.update(id(n) for n, _ in stack)
+        while stack:
+            node, rest = stack[-1]
+            for tensor in rest:
+                before = here.get(id(tensor))
+                if before is None or id(before) in done:
+                    continue
+                if id(before) in open_:
+                    raise ModelError(f"The graph has a cycle through node '{before.name or before.op}' and tensor '{tensor.name}'.")
+                open_.add(id(before))
+                stack.append((before, needs(before)))
+                break
+            else:
+                stack.pop()
+                open_.discard(id(node))
+                done.add(id(node))
+                result.append(node)
+    return result
+
+
+def lint(model: Model) -> None:
+    """Raise ModelError where the graph is not what a file may hold: a tensor made twice or by nobody, names that clash, a changed signature."""
+    check_signature(model)
+    stack: list[tuple[Graph, frozenset[int]]] = [(model.graph, frozenset())]
+    while stack:
+        graph, outer = stack.pop()
+        made: dict[str, Tensor] = {}
+        for tensor in _defined(graph):
+            if tensor.name in made:
+                raise ModelError(f"Tensor '{tensor.name}' is defined twice in graph '{graph.name}'.")
+            made[tensor.name] = tensor
+        visible = outer | {id(t) for t in made.values()}
+        for node in graph.nodes:
+            for tensor in node.inputs:
+                if tensor.name and id(tensor) not in visible and not _opaque(graph, tensor):
+                    raise ModelError(f"Node '{node.name or node.op}' reads tensor '{tensor.name}', which nothing makes.")
+            stack.extend((g, visible) for g in subgraphs(node))
+        toposort(graph)
+
+
+def check_signature(model: Model) -> None:
+    """Raise ModelError where inputs or outputs of the main graph are not those that were read."""
+    expected = [v.name for v in model.output_protos]
+    if [t.name for t in model.graph.outputs] != expected:
+        raise ModelError(f"The outputs of the graph are {[t.name for t in model.graph.outputs]}, the model's are {expected}: a step changed the signature.")
+    kept = {v.name for v in model.input_protos}
+    missing = [t.name for t in model.graph.inputs if t.name not in kept]
+    lost = [s.name for s in (*model.inputs, *model.overridable)]
+    if missing or [t.name for t in model.graph.inputs] != [n for n in (v.name for v in model.input_protos) if n in set(lost)]:
+        raise ModelError(f"The inputs of the graph are {[t.name for t in model.graph.inputs]}, the model's are {sorted(kept)}: a step changed the signature.")
+
+
+def _defined(graph: Graph) -> Iterable[Tensor]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph.nodes:
+        yield from (t for t in node.outputs if t.name)
+
+
+def _opaque(graph: Graph, tensor: Tensor) -> bool:
+    """A tensor that the file defines in a way that has no object: a sparse initializer."""
+    return isinstance(tensor, Variable) and any(s.values.name == tensor.name for s in graph.shell.sparse_initializer)
