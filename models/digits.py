@@ -27,7 +27,9 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     """1,437 training and 360 test images, the same ones each time, ten classes in equal shares."""
     images, labels = load_digits(return_X_y=True)
-    train, test, train_labels, test_labels = train_test_split(images.reshape(-1, 8, 8).astype(np.float32), labels, test_size=360, random_state=7, stratify=labels)
+    train, test, train_labels, test_labels = train_test_split(
+        images.reshape(-1, 8, 8).astype(np.float32), labels, test_size=360, random_state=7, stratify=labels
+    )
     return Digits(train, train_labels.astype(np.int64), test, test_labels.astype(np.int64))
 
 
