@@ -96,7 +96,7 @@ def test_model_fault_has_its_line() -> None:
 
 def test_text_of_a_model_parses_back_to_the_same_graph() -> None:
     model = text.parse_model(
-        'g (float[N,3] x) => (float[N,3] y) <float[3] w = {1, 2.5, inf}> { ["n 1"] "a/b.1" = Foo <t = float16[2] {15360, 0}> (x)  y = Add ("a/b.1", w) }'
+        'g (float[N,3] x) => (float[N,3] y) <float[3] w = {1, 2.5, inf}> { ["n 1"] "a/b.1" = Constant <value = float[3] {1, 0, -1}> ()  y = Sum (x, "a/b.1", w) }'
     )
     again = text.parse_model(text.to_text(model))
     assert to_proto(again).graph == to_proto(model).graph
