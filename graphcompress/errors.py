@@ -77,3 +77,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def quoted(name: object) -> str:
+    """A name out of a file, fit for a message of one paragraph: in quotes, control characters escaped, cut at 120 characters."""
+    text = repr(name)
+    return text if len(text) <= 120 else f"{text[:80]}...{text[-30:]}"

@@ -101,9 +101,10 @@ class _Walk:
         done: list[_Scope] = []
         while stack:
             scope = stack.pop()
+            where = scope.where
             self.define(scope)
             for index, node in enumerate(scope.proto.node):
-                self.nodes.check(node, scope.where)
+                self.nodes.check(node, where)
                 for attribute in node.attribute:
                     if attribute.HasField("g"):
                         stack.append(_Scope(attribute.g, scope, index))
@@ -139,7 +140,12 @@ class _Walk:
                     raise ModelError(f"two graph inputs are called {quoted(name)}{scope.where}.")
                 inputs.add(name)
                 scope.given.setdefault(name, "input")
+        names: dict[str, onnx.NodeProto] = {}
         for index, node in enumerate(proto.node):
+            if node.name and scope.outer is None and names.setdefault(node.name, node) is not node:
+                raise ModelError(
+                    f"two nodes are called {quoted(node.name)}{scope.where}, {_op(names[node.name])} and {_op(node)}, which onnxruntime refuses: rename one."
+                )
             for name in node.output:
                 if name:
                     self.make(scope, name, index)
@@ -147,12 +153,17 @@ class _Walk:
     def make(self, scope: _Scope, name: str, index: int) -> None:
         """Node `index` makes `name`, which nobody else may."""
         node = scope.proto.node[index]
-        _utf8(name, f"an output of {describe(node)}", scope)
+        if not isinstance(name, str):
+            _utf8(name, f"an output of {describe(node)}", scope)
         if name in scope.given:
             raise ModelError(f"tensor {quoted(name)} is made twice{scope.where}: it is an {scope.given[name]}, and {describe(node)} makes it.")
         if name in scope.made:
-            first = describe(scope.proto.node[scope.made[name]])
-            raise ModelError(f"tensor {quoted(name)} is made twice{scope.where}: by {first} and by {describe(node)}.")
+            by = (
+                f"by {describe(scope.proto.node[scope.made[name]])} and by {describe(node)}"
+                if scope.made[name] != index
+                else f"{describe(node)} has it as two outputs"
+            )
+            raise ModelError(f"tensor {quoted(name)} is made twice{scope.where}: {by}.")
         scope.made[name] = index
         inner, outer = scope, scope.outer
         while outer is not None:  # at most as deep as protobuf nests
@@ -193,6 +204,10 @@ def _give(scope: _Scope, name: str, what: str) -> None:
     if name in scope.given:
         raise ModelError(f"two {what}s are called {quoted(name)}{scope.where}.")
     scope.given[name] = what
+
+
+def _op(node: onnx.NodeProto) -> str:
+    return f"the {node.op_type} that makes {quoted(next(iter(node.output), ''))}"
 
 
 def _utf8(name: str, what: str, scope: _Scope) -> str:

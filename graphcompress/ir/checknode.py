@@ -53,14 +53,14 @@ class NodeChecker:
             raise ModelError(f"a node{where} has a name, an operator or a domain that is not UTF-8: {describe(node)}.")
         if not node.op_type:
             raise ModelError(f"{describe(node)}{where} has no operator (op_type is empty).")
+        domain = canonical_domain(node.domain)
+        if domain not in known_domains() and domain not in self.lookup.versions:
+            raise ModelError(f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
         demands: Demands | str | None = None
         if function_key(node.domain, node.op_type, node.overload) not in self.functions:
-            domain = canonical_domain(node.domain)
             demands = self.lookup.find(domain, node.op_type)
             if isinstance(demands, str):
-                raise ModelError(f"{describe(node)}{where} is an unknown operator: {demands}.")
-            if domain not in known_domains() and domain not in self.lookup.versions:
-                raise ModelError(f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
+                raise ModelError(f"{describe(node)}{where} has an unknown operator: {demands}.")
         self._attributes(node, demands, where)
         if demands is not None:
             self._arity(node, demands, where)
@@ -84,6 +84,8 @@ class NodeChecker:
                 raise ModelError(
                     f"{describe(node)}{where}: attribute {quoted(name)} is {_type_name(attribute.type)}, and its operator wants {_type_name(wanted)}."
                 )
+        if demands is not None and node.op_type == "Constant" and not seen:
+            raise ModelError(f"{describe(node)}{where} has no value.")
         for name, (_, required) in demands.attributes.items() if demands else ():
             if required and name not in seen:
                 raise ModelError(f"{describe(node)}{where} lacks the attribute {quoted(name)}, which its operator requires.")
@@ -91,20 +93,17 @@ class NodeChecker:
     def _value(self, node: onnx.NodeProto, attribute: AttributeProto, where: str) -> None:
         """One value, of the type that the attribute says; none at all is what onnxruntime takes for the type's zero."""
         filled = [f.name for f, _ in attribute.ListFields() if f.name not in _NOT_VALUES]
-        label = f"attribute {quoted(attribute.name)} of {describe(node)}{where}"
         if attribute.type == AttributeProto.UNDEFINED:
             if self.typed_attributes and not attribute.ref_attr_name:
-                raise ModelError(f"{label} does not say its type.")
+                raise ModelError(f"{_label(attribute, node)}{where} does not say its type.")
             return
         field = _FIELD_OF_TYPE.get(attribute.type)
         if field is None:
-            raise ModelError(f"{label} has an unknown type ({attribute.type}).")
-        if any(f != field for f in filled):
-            raise ModelError(f"{label} says that it is {_type_name(attribute.type)}, and holds {' and '.join(filled)}.")
-        if field == "t" and filled:
-            check_tensor(attribute.t, label)
-        for tensor in attribute.tensors:
-            check_tensor(tensor, label)
+            raise ModelError(f"{_label(attribute, node)}{where} has an unknown type ({attribute.type}).")
+        if filled and filled != [field]:
+            raise ModelError(f"{_label(attribute, node)}{where} says that it is {_type_name(attribute.type)}, and holds {' and '.join(filled)}.")
+        for tensor in [attribute.t] if filled and field == "t" else attribute.tensors:
+            check_tensor(tensor, f"{_label(attribute, node)}{where}")
 
     def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
         for what, names, (least, most), single in (
@@ -118,6 +117,10 @@ class NodeChecker:
             for index in single:
                 if index < count and not names[index]:
                     raise ModelError(f"{describe(node)}{where}: {what} {index} is left out, and its operator needs it.")
+
+
+def _label(attribute: AttributeProto, node: onnx.NodeProto) -> str:
+    return f"attribute {quoted(attribute.name)} of {describe(node)}"
 
 
 def _type_name(code: int) -> str:
