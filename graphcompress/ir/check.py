@@ -140,12 +140,7 @@ class _Walk:
                     raise ModelError(f"two graph inputs are called {quoted(name)}{scope.where}.")
                 inputs.add(name)
                 scope.given.setdefault(name, "input")
-        names: dict[str, onnx.NodeProto] = {}
         for index, node in enumerate(proto.node):
-            if node.name and scope.outer is None and names.setdefault(node.name, node) is not node:
-                raise ModelError(
-                    f"two nodes are called {quoted(node.name)}{scope.where}, {_op(names[node.name])} and {_op(node)}, which onnxruntime refuses: rename one."
-                )
             for name in node.output:
                 if name:
                     self.make(scope, name, index)
@@ -153,8 +148,7 @@ class _Walk:
     def make(self, scope: _Scope, name: str, index: int) -> None:
         """Node `index` makes `name`, which nobody else may."""
         node = scope.proto.node[index]
-        if not isinstance(name, str):
-            _utf8(name, f"an output of {describe(node)}", scope)
+        _utf8(name, "a node's output", scope)
         if name in scope.given:
             raise ModelError(f"tensor {quoted(name)} is made twice{scope.where}: it is an {scope.given[name]}, and {describe(node)} makes it.")
         if name in scope.made:
@@ -204,10 +198,6 @@ def _give(scope: _Scope, name: str, what: str) -> None:
     if name in scope.given:
         raise ModelError(f"two {what}s are called {quoted(name)}{scope.where}.")
     scope.given[name] = what
-
-
-def _op(node: onnx.NodeProto) -> str:
-    return f"the {node.op_type} that makes {quoted(next(iter(node.output), ''))}"
 
 
 def _utf8(name: str, what: str, scope: _Scope) -> str:
