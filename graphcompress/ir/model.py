@@ -293,9 +293,14 @@ class Model:
         for graph in graphs(self):
             if any(id(n) in gone for n in graph.nodes):
                 graph.nodes = [n for n in graph.nodes if id(n) not in gone]
+        # Past graphsurgeon's synchronized lists, which search a tensor's whole list of users for every node that leaves it.
+        touched = {id(t): t for n in gone.values() for t in (*n.inputs, *n.outputs)}
+        for tensor in touched.values():
+            list.__setitem__(tensor.inputs, slice(None), [n for n in tensor.inputs if id(n) not in gone])
+            list.__setitem__(tensor.outputs, slice(None), [n for n in tensor.outputs if id(n) not in gone])
         for node in gone.values():
-            node.inputs.clear()
-            node.outputs.clear()
+            list.clear(node.inputs)
+            list.clear(node.outputs)
 
     def require_known_domains(self, what: str) -> None:
         """Raise ModelError where a node belongs to a domain that nothing here can run."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx import TensorProto, helper, numpy_helper
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 Array = np.ndarray[Any, Any]
 
@@ -100,7 +100,7 @@ class TensorData(LazyValues):  # type: ignore[misc]
             from graphcompress.ir.external import resolve
 
             file, offset, length = resolve(self.base, self.proto, model_path=None)
-            return memoryview(np.memmap(file, np.uint8, "r", offset, (length,))) if length else b""
+            return np.memmap(file, np.uint8, "r", offset, (length,)).data if length else b""
         if self.proto.HasField("raw_data"):
             return bytes(self.proto.raw_data)
         return numpy_helper.from_array(self.load()).raw_data
@@ -131,7 +131,7 @@ def to_tensor_proto(values: Array | TensorData, name: str) -> TensorProto:
         renamed.CopyFrom(values.proto)
         renamed.name = name
         return renamed
-    if values.dtype.kind in "OUS":
+    if array_dtype_name(values) == "string":
         made = TensorProto(data_type=TensorProto.STRING, dims=values.shape, name=name)
         made.string_data.extend(s if isinstance(s, bytes) else str(s).encode() for s in values.ravel())
         return made

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper
 
 from graphcompress.errors import ModelError, WriteError
-from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable
+from graphcompress.ir.model import Constant, Graph, Model, Node, Variable
 from graphcompress.ir.read import FIRST_IR_WITH_OVERRIDABLE, tensor_protos
 from graphcompress.ir.tensors import TensorData, array_dtype_name, dtype_code, external_info, to_tensor_proto
 from graphcompress.ir.walk import check_signature, subgraphs, toposort
@@ -54,7 +54,8 @@ def to_bytes(model: Model) -> bytes:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = raw
-    return proto.SerializeToString(deterministic=True)
+    message: bytes = proto.SerializeToString(deterministic=True)
+    return message
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
@@ -240,13 +241,13 @@ class _Transaction:
         finally:
             os.close(fd)
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, _trace: object) -> None:
+    def __exit__(self, _kind: type[BaseException] | None, problem: BaseException | None, _trace: object) -> None:
         if problem is None:
             try:
                 self._publish()
                 return
             except OSError as error:
-                kind, problem = OSError, error
+                problem = error
         for staged, _ in self.staged:
             staged.unlink(missing_ok=True)
         if isinstance(problem, OSError):
@@ -254,21 +255,27 @@ class _Transaction:
             raise WriteError(f"Cannot write {self.asked}: {reason}. What stood there before is unchanged; free some room or give another path.") from problem
 
     def _publish(self) -> None:
-        """Rename everything, the model last; put the old files back where one rename fails."""
-        backups: list[tuple[Path, Path]] = []
+        """Rename everything, the model last; where one rename fails, put the old files back and take the new ones away."""
+        backups: dict[Path, Path] = {}
+        published: list[Path] = []
         try:
             for staged, target in self.staged:
                 if target.exists() and len(self.staged) > 1:
                     backup = staged.with_suffix(".bak")
                     os.link(target, backup)
-                    backups.append((backup, target))
+                    backups[target] = backup
                 os.replace(staged, target)
+                published.append(target)
         except OSError:
-            for backup, target in backups:
-                os.replace(backup, target)
+            for target in published:
+                if target in backups:
+                    os.replace(backups[target], target)
+                else:
+                    target.unlink()
             raise
-        for backup, _ in backups:
-            backup.unlink(missing_ok=True)
+        finally:
+            for backup in backups.values():
+                backup.unlink(missing_ok=True)
 
 
 def _umask() -> int:
