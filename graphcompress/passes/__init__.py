@@ -1,0 +1,1 @@
+"""Steps from model to model. They do not import one another."""

@@ -1,0 +1,183 @@
+"""Constant folding: nodes whose inputs are all constant are run once by onnxruntime, many in one session, and replaced by their results.
+
+Limits, because a file must not grow and memory must stay bounded:
+- a result may be `GROWTH` bytes larger than the constants that die with the node, and all results together `TOTAL_GROWTH` bytes larger;
+- a node that reads and writes more than `LARGEST` bytes is left to the runtime, which folds it at load without writing it;
+- a result whose size is not known beforehand waits for the next round, when its inputs are initializers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from graphcompress.errors import DataError, ModelError
+from graphcompress.ir import Constant, Graph, Model, Node, Tensor, graphs, output_ids, subgraphs, toposort
+from graphcompress.ir.edit import extract
+from graphcompress.ir.shapes import Shapes
+from graphcompress.ir.tensors import byte_size
+from graphcompress.passes.simplify.constants import make_known
+from graphcompress.runtime.evaluate import run_once
+
+STAGE = "simplify/fold"
+GROWTH = 64 * 1024
+TOTAL_GROWTH = 1 << 20
+LARGEST = 32 << 20
+
+RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"))
+# A dequantized weight is float at run time on purpose: folding it would undo the quantization.
+QUANTIZED = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
+NO_TENSORS = frozenset(("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SplitToSequence", "Optional", "StringSplit"))
+PLAIN = frozenset(("float", "double", "float16", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
+
+REASONS = {
+    "random": "a random operator gives new values in each run",
+    "quantized": "folding would turn a quantized weight back into floats",
+    "kind": "it holds a subgraph, or makes a sequence or an optional",
+    "size-unknown": "the size of the result is not known before it is computed",
+    "size": "the result is larger than the constants that it replaces",
+    "type": "numpy has no such element type",
+    "raises": "onnxruntime cannot compute it by itself",
+}
+
+Array = np.ndarray[Any, Any]
+
+
+class Folding:
+    """One round over a model. `folded` counts the nodes, `refused` maps a reason to the nodes that it kept."""
+
+    def __init__(self, model: Model, shapes: Callable[[], Shapes]) -> None:
+        self.model = model
+        self.shapes = shapes
+        self.outputs = output_ids(model)
+        self.functions = {(f.domain, f.name) for f in model.header.functions}
+        self.refused: dict[str, list[str]] = {}
+        self.folded = 0
+        self._size: dict[int, int] = {}
+        self._growth = 0
+
+    def run(self) -> int:
+        """Fold what may be folded; how many nodes."""
+        chosen: list[Node] = []
+        places: dict[int, Graph] = {}
+        for graph in graphs(self.model):
+            if not any(self._constant_inputs(n) for n in graph.nodes):
+                continue  # the first node to be folded reads initializers alone
+            for node in toposort(graph):
+                if self._constant_inputs(node) and self._accepts(node):
+                    chosen.append(node)
+                    places.update((id(t), graph) for t in node.outputs)
+        for chunk in self._chunks(chosen):
+            self._fold(chunk, places)
+        return self.folded
+
+    # --- what may be folded -----------------------------------------------------------------------------------------------------
+
+    def _constant_inputs(self, node: Node) -> bool:
+        """Whether everything that `node` reads is an initializer, or the result of a node that is folded. A node that reads nothing does not count."""
+        given = [t for t in node.inputs if t.name]
+        return bool(given) and all(isinstance(t, Constant) or id(t) in self._size for t in given)
+
+    def _accepts(self, node: Node) -> bool:
+        """Decide about a node with constant inputs, and enter the sizes of its outputs."""
+        reason = self._reason(node)
+        if reason:
+            if reason != "quiet":
+                self.refused.setdefault(reason, []).append(node.name or (node.outputs[0].name if node.outputs else node.op))
+            return False
+        return True
+
+    def _reason(self, node: Node) -> str:
+        if not node.standard or (node.domain or "", node.op) in self.functions:
+            return "quiet"
+        if node.op in RANDOM:
+            return "random"
+        if node.op in QUANTIZED:
+            return "quantized"
+        if subgraphs(node) or node.op in NO_TENSORS:
+            return "kind"
+        sizes: dict[int, int] = {}
+        for tensor in node.outputs:
+            if not tensor.name:
+                continue
+            dtype, shape = self.shapes().dtype(tensor), self.shapes().static(tensor)
+            if dtype is None or shape is None:
+                return "size-unknown"
+            if dtype not in PLAIN:
+                return "type"
+            sizes[id(tensor)] = byte_size(dtype, int(np.prod(shape, dtype=np.int64)))
+        inputs = {id(t): t for t in node.inputs if t.name}
+        if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in inputs.values()):
+            return "type"
+        made = sum(sizes.values())
+        read = sum(self._bytes(t) for t in inputs.values())
+        dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
+        if made > dying + GROWTH or self._growth + made - dying > TOTAL_GROWTH or made + read > LARGEST:
+            return "size"
+        self._growth += made - dying
+        self._size.update(sizes)
+        return ""
+
+    def _bytes(self, tensor: Tensor) -> int:
+        return tensor.nbytes if isinstance(tensor, Constant) else self._size[id(tensor)]
+
+    # --- folding ----------------------------------------------------------------------------------------------------------------
+
+    def _chunks(self, chosen: list[Node]) -> Iterable[list[Node]]:
+        """Parts of `chosen`, in order, each reading and writing at most `LARGEST` bytes."""
+        chunk: list[Node] = []
+        total = 0
+        for node in chosen:
+            cost = sum(self._bytes(t) for t in {id(t): t for t in (*node.inputs, *node.outputs) if t.name}.values())
+            if chunk and total + cost > LARGEST:
+                yield chunk
+                chunk, total = [], 0
+            chunk.append(node)
+            total += cost
+        if chunk:
+            yield chunk
+
+    def _fold(self, chunk: list[Node], places: dict[int, Graph]) -> None:
+        """Run `chunk` in one session. Where that fails it is halved, first half first, until the nodes that fail stand alone."""
+        failed: set[int] = set()
+        pending = [chunk]
+        while pending:
+            part = self._without_orphans(pending.pop(), failed)
+            if not part:
+                continue
+            inside = {id(n) for n in part}
+            wanted = [t for n in part for t in n.outputs if t.name and (id(t) in self.outputs or any(id(c) not in inside for c in t.outputs))]
+            values = self._values(part, wanted)
+            if values is None:
+                if len(part) == 1:
+                    failed.update(id(t) for t in part[0].outputs)
+                    self.refused.setdefault("raises", []).append(part[0].name or part[0].outputs[0].name)
+                else:
+                    half = len(part) // 2
+                    pending += [part[half:], part[:half]]
+                continue
+            known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
+            make_known(self.model, known, STAGE, part, places)
+            self.folded += len(part)
+
+    def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
+        """`part` without the nodes that read what could not be computed."""
+        kept: list[Node] = []
+        for node in part:
+            if any(id(t) in failed for t in node.inputs):
+                failed.update(id(t) for t in node.outputs)
+            else:
+                kept.append(node)
+        return kept
+
+    def _values(self, part: list[Node], wanted: list[Tensor]) -> list[Array] | None:
+        """The results, None where the runtime cannot make them, or makes something that is no plain array."""
+        model, names = extract(self.model, part, wanted)
+        try:
+            found = run_once(model, {}, names)
+        except (ModelError, DataError):
+            return None
+        values = [found[n] for n in names]
+        return values if all(isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in values) else None
