@@ -1,0 +1,51 @@
+"""What is known of the machine that a session runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+# What decides which integer and float kernels are taken; the other flags tell nothing about speed or saturation.
+TELLING = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16",
+           "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme")  # fmt: skip
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu() -> tuple[str, tuple[str, ...]]:
+    """The processor's name and the instruction sets among TELLING that it has; empty where the system does not say."""
+    name, found = "", set[str]()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            match key.strip().lower():
+                case "model name" | "cpu model":
+                    name = name or value.strip()
+                case "flags" | "features":
+                    found = found or set(value.split())
+    elif platform.system() == "Darwin":
+        keys = ["machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
+        name, *rest = (_sysctl(k) for k in keys)
+        found = set(" ".join(rest).lower().split())
+        if platform.machine() == "arm64":
+            found |= {"asimd", "asimddp", "fphp", "asimdhp"}
+    return name or platform.processor(), tuple(f for f in TELLING if f in found)
+
+
+def _sysctl(key: str) -> str:
+    return subprocess.run(["/usr/sbin/sysctl", "-n", key], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def describe() -> dict[str, Any]:
+    """Architecture, system, processor, usable cores and telling flags, as JSON data."""
+    name, flags = cpu()
+    return {"machine": platform.machine(), "system": platform.system(), "cpu": name, "flags": list(flags), "cores": cores()}

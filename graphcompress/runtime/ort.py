@@ -1,0 +1,108 @@
+"""The door to onnxruntime: the one place that imports it, makes its sessions and reads its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from graphcompress.errors import RuntimeUnavailable
+
+Optimize: TypeAlias = Literal["all", "basic", "none"]
+LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
+NO_LOG = 4  # "fatal": errors are raised, so their log lines would only say the same twice
+
+MISSING = (
+    "onnxruntime is not installed, and nothing can be run without it. Install graphcompress with the extra for your hardware: graphcompress[cpu] (onnxruntime), "
+    "graphcompress[gpu] (onnxruntime-gpu), graphcompress[openvino] (onnxruntime-openvino) or graphcompress[qnn] (onnxruntime with onnxruntime-qnn beside it); "
+    "one of cpu, gpu and openvino only, because these packages overwrite one another."
+)
+
+
+def load() -> Any:
+    """The module onnxruntime. Raises RuntimeUnavailable where it is not installed, or is broken by a second package of the same import name."""
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ImportError as problem:
+        if isinstance(problem, ModuleNotFoundError) and problem.name == "onnxruntime":
+            raise RuntimeUnavailable(MISSING) from problem
+        raise RuntimeUnavailable(f"onnxruntime is installed but cannot be imported ({one_line(problem)}). Reinstall it in a fresh environment.") from problem
+    if not hasattr(module, "InferenceSession"):
+        raise RuntimeUnavailable(
+            "The installation of onnxruntime is incomplete, most likely because a second onnxruntime package was removed from this environment. "
+            "Uninstall all packages whose name begins with onnxruntime and install one of them again."
+        )
+    return module
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: its own exceptions share no base class."""
+    load()
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*own, RuntimeError, ValueError, TypeError)
+
+
+def misfit(problem: Exception) -> bool:
+    """True where the feed is at fault, not the model."""
+    return type(problem).__name__ == "InvalidArgument" or isinstance(problem, ValueError | TypeError)
+
+
+def one_line(problem: BaseException) -> str:
+    """The reason that an exception gives, without onnxruntime's code, source paths and line breaks; at most 400 characters."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(problem))
+    text = re.sub(r"/\S+\.(?:cc|h):\d+ (?:[\w:~<>*&, ]+\([^)]*\)(?: const)? )?", "", text)
+    text = " ".join(text.split()) or type(problem).__name__
+    return text if len(text) <= 400 else text[:400].rsplit(" ", 1)[0] + " ..."
+
+
+def options(*, threads: int | None = None, optimize: Optimize = "all", dims: Mapping[str, int] | None = None) -> Any:
+    """SessionOptions: `threads` inside an operator (None: the runtime's default), optimization level, sizes for named free dimensions."""
+    ort = load()
+    made = ort.SessionOptions()
+    made.log_severity_level = NO_LOG
+    if threads is not None:
+        made.intra_op_num_threads = threads
+    made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimize])
+    for name, size in (dims or {}).items():
+        made.add_free_dimension_override_by_name(name, size)
+    return made
+
+
+def create(model: str | bytes, settings: Any, providers: Sequence[tuple[str, dict[str, str]]]) -> Any:
+    """An InferenceSession that never falls back to other providers. Raises one of `failures()`."""
+    with native_output_to_stderr():
+        if settings.has_providers():  # plugins were added to the options, and a list beside them is an error
+            return load().InferenceSession(model, settings, enable_fallback=0)
+        return load().InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
+
+
+@contextlib.contextmanager
+def native_output_to_stderr() -> Iterator[None]:
+    """What libraries print on file descriptor 1 goes to standard error: standard output may be a JSON document. (Qualcomm's emulator prints.)"""
+    try:
+        saved = os.dup(1)
+    except OSError:  # no standard output at all
+        yield
+        return
+    try:
+        _flush()
+        os.dup2(2, 1)
+        yield
+    finally:
+        _flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _flush() -> None:
+    """Empty Python's and C's buffers, so that what was printed before goes where it was meant to go."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).fflush(None)

@@ -1,0 +1,293 @@
+"""Sessions: where a model runs.
+
+`Session` is all that `compare`, `measure` and `profile` know of a runtime. `open_session` gives the one in this process; sessions elsewhere can follow.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from graphcompress.errors import DataError, GraphCompressError, ModelError
+from graphcompress.ir.model import Model, TensorSpec
+from graphcompress.runtime import machine, ort, providers
+from graphcompress.runtime.ort import Optimize
+
+Feed: TypeAlias = dict[str, np.ndarray[Any, Any]]
+
+# From this size on an untouched model is run from its own file, and a changed one from a temporary file: bytes would be held twice.
+LARGE = 64 * 2**20
+UNNAMED = re.compile(r"(.+)\[(\d+)\]")
+
+
+class Session(Protocol):
+    """A model ready to run. `inputs` are those that must be fed."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feed: Feed) -> dict[str, Any]:
+        """All outputs by name: arrays (strings as object arrays), lists for sequences, dicts for maps, None for an empty optional.
+
+        Raises DataError where the feed does not fit, ModelError where the model fails on it."""
+        ...
+
+    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
+        """Seconds of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Runtime and version, provider asked for, providers got, nodes per provider, machine, CPU flags, threads: JSON data."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. A closed session cannot run."""
+        ...
+
+
+def open_session(
+    model: Model | Path | str,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    optimize: Optimize = "all",
+    dims: Mapping[str, int] | None = None,
+) -> LocalSession:
+    """A session in this process.
+
+    `provider` is any name that onnxruntime knows, short or whole; `threads` those inside an operator (None: the runtime's default);
+    `dims` fixes free dimensions: a symbol's size under its name, an unnamed dimension's under "INPUT[AXIS]" (`fixed_dims` makes it from a feed).
+    Raises UsageError for an unknown provider, RuntimeUnavailable for one that was not got, ModelError where onnxruntime cannot load the model.
+    """
+    return LocalSession(model, provider=provider, threads=threads, optimize=optimize, dims=dims)
+
+
+def fixed_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
+    """Sizes of all free dimensions of `inputs` in one feed, as `open_session(dims=...)` takes them. For providers that need fixed shapes."""
+    found: dict[str, int] = {}
+    for spec in inputs:
+        if spec.shape is None or spec.name not in feed or feed[spec.name].ndim != len(spec.shape):
+            continue
+        for axis, (dim, size) in enumerate(zip(spec.shape, feed[spec.name].shape, strict=True)):
+            if isinstance(dim, str):
+                found[dim] = size
+            elif dim is None:
+                found[f"{spec.name}[{axis}]"] = size
+    return found
+
+
+class LocalSession:
+    """A `Session` on the onnxruntime of this process. Use it in a `with` block, or `close` it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    optional: tuple[TensorSpec, ...]
+
+    def __init__(
+        self,
+        model: Model | Path | str,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        optimize: Optimize = "all",
+        dims: Mapping[str, int] | None = None,
+        config: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions."""
+        self._provider = providers.find(provider)
+        self._threads = threads
+        self._folder: str | None = None
+        self._label = str(model.path or "the model") if isinstance(model, Model) else str(model)
+        named = {k: v for k, v in (dims or {}).items() if not UNNAMED.fullmatch(k)}
+        unnamed = {k: v for k, v in (dims or {}).items() if UNNAMED.fullmatch(k)}
+        settings = ort.options(threads=threads, optimize=optimize, dims=named)
+        self._can_count = hasattr(ort.load().InferenceSession, "get_provider_graph_assignment_info")
+        if self._can_count:
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        for key, value in (config or {}).items():
+            settings.add_session_config_entry(key, value)
+        for key, value in (attributes or {}).items():
+            setattr(settings, key, value)
+        if self._provider.plugin:
+            settings.add_provider_for_devices(list(self._provider.devices), dict(self._provider.options))
+        try:
+            self._session: Any = ort.create(self._source(model, unnamed), settings, providers.chain(self._provider, threads))
+        except ort.failures() as problem:
+            self.close()
+            where = "" if self._provider.name == providers.CPU else f" on {self._provider.name}"
+            raise ModelError(f"onnxruntime cannot load {self._label}{where}: {ort.one_line(problem)}") from problem
+        except GraphCompressError:
+            self.close()
+            raise
+        got = self._session.get_providers()
+        if self._provider.name not in got:
+            self.close()
+            providers.refuse(provider, self._provider, got)
+        self.inputs = tuple(_spec(a) for a in self._session.get_inputs())
+        self.outputs = tuple(_spec(a) for a in self._session.get_outputs())
+        self.optional = tuple(_spec(a) for a in self._session.get_overridable_initializers())
+        self._names = [o.name for o in self.outputs]
+
+    def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """See `Session.run`; `names` picks outputs."""
+        wanted = list(names) if names is not None else self._names
+        if not wanted:  # onnxruntime reads an empty list as "all"
+            return {}
+        try:
+            made = self._session.run(wanted, feed)
+        except ort.failures() as problem:
+            kind = DataError if ort.misfit(problem) else ModelError
+            raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
+        return dict(zip(wanted, (_plain(v) for v in made), strict=True))
+
+    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
+        """See `Session.time`."""
+        run = self._session.run
+        try:
+            start = time.perf_counter()
+            for _ in range(repeats):
+                for feed in feeds:
+                    run(None, feed)
+            return (time.perf_counter() - start) / repeats
+        except ort.failures() as problem:
+            kind = DataError if ort.misfit(problem) else ModelError
+            raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
+
+    def describe(self) -> dict[str, Any]:
+        """See `Session.describe`. `nodes` counts nodes of the graph as it was divided among providers, `share` is the part that the asked provider took
+        (both None where this onnxruntime does not say), `hint` says what to do where it took none."""
+        runtime = ort.load()
+        nodes = self._nodes()
+        share = None if nodes is None else nodes.get(self._provider.name, 0) / max(1, sum(nodes.values()))
+        return {
+            "runtime": getattr(runtime, "package_name", "onnxruntime"),
+            "version": runtime.__version__,
+            "provider": self._provider.name,
+            "providers": list(self._session.get_providers()),
+            "nodes": nodes,
+            "share": share,
+            "hint": self._hint(nodes),
+            "threads": self._threads,
+            **machine.describe(),
+        }
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._session = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def end_profiling(self) -> str:
+        """Path of the profile that a session opened with `enable_profiling` has written."""
+        return str(self._session.end_profiling())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------
+
+    def _source(self, model: Model | Path | str, unnamed: Mapping[str, int]) -> str | bytes:
+        """What onnxruntime reads: the file itself where that will do, else bytes, else a temporary file with its external data."""
+        from graphcompress.ir import read, write
+
+        if not isinstance(model, Model):
+            if not Path(model).is_file():
+                raise ModelError(f"{model} is no file.")
+            if not unnamed:
+                return str(model)
+            model = read.load(model)
+        if unnamed:
+            model = _with_fixed_dims(model, unnamed)
+        elif model.path is not None and model.path.is_file() and model.path.stat().st_size + _external(model) >= LARGE and _as_in_file(model):
+            return str(model.path)
+        if _external(model) < LARGE:
+            try:
+                return write.to_bytes(model)
+            except ModelError:
+                pass  # more than one message can hold: through a file
+        self._folder = tempfile.mkdtemp(prefix="graphcompress-")
+        place = Path(self._folder, "model.onnx")
+        write.save(model, place)
+        return str(place)
+
+    def _nodes(self) -> dict[str, int] | None:
+        if not self._can_count:
+            return None
+        counts: dict[str, int] = {}
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+        return dict(sorted(counts.items()))
+
+    def _hint(self, nodes: Mapping[str, int] | None) -> str | None:
+        name, total = self._provider.name, sum((nodes or {}).values())
+        if nodes is None or not total or nodes.get(name, 0) or name == providers.CPU:
+            return None
+        free = [f"'{s.name}' axis {i}" + (f" ({d})" if d else "") for s in self.inputs for i, d in enumerate(s.shape or ()) if not isinstance(d, int)]
+        free += [f"'{s.name}' (its rank is free)" for s in self.inputs if s.shape is None and s.kind == "tensor"]
+        if free:
+            return (
+                f"{name} took none of the {total} nodes, all run on the CPU provider: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
+                "Give feeds that all have the same shapes, or export the model with fixed dimensions."
+            )
+        return f"{name} took none of the {total} nodes, all run on the CPU provider: it supports none of these operators with these element types."
+
+
+def _spec(arg: Any) -> TensorSpec:
+    """onnxruntime's "tensor(float)", "seq(...)", "map(...)", "optional(...)" as a TensorSpec."""
+    outer, _, inner = arg.type.partition("(")
+    kind = {"seq": "sequence"}.get(outer, outer)
+    if kind not in ("tensor", "sparse_tensor"):
+        return TensorSpec(arg.name, None, None, kind)
+    shape = tuple(d if isinstance(d, int | str) else None for d in arg.shape)
+    return TensorSpec(arg.name, inner.removesuffix(")"), shape, kind)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, lists, dicts and None as they are; a sparse tensor as a dict of its values and its shape."""
+    if isinstance(value, np.ndarray | list | dict | str | int | float | np.generic) or value is None:
+        return value
+    if hasattr(value, "dense_shape"):
+        return {"values": np.asarray(value.values()), "shape": np.asarray(value.dense_shape())}
+    return value.numpy() if hasattr(value, "numpy") else value
+
+
+def _external(model: Model) -> int:
+    """Bytes of the model's constants that lie in other files."""
+    from graphcompress.ir import walk
+
+    data = (c.data for g in walk.graphs(model) for c in g.initializers.values())
+    return sum(d.nbytes for d in data if d is not None and d.proto.external_data)
+
+
+def _as_in_file(model: Model) -> bool:
+    """True where the model is what its file holds. External data counts by reference."""
+    from graphcompress.ir import read, write
+
+    assert model.path is not None
+    return bool(write.to_proto(read.load(model.path)) == write.to_proto(model))
+
+
+def _with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:
+    """A copy, for one session, whose unnamed input dimensions have sizes. What the file says of inner tensors and outputs stays: the runtime infers them anew."""
+    from graphcompress.ir import read, write
+
+    proto = write.to_proto(model)
+    sizes = {(m.group(1), int(m.group(2))): size for key, size in unnamed.items() if (m := UNNAMED.fullmatch(key))}
+    for info in proto.graph.input:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if (info.name, axis) in sizes:
+                dim.dim_value = sizes[info.name, axis]
+    return read.model_from_proto(proto, path=model.path, check=False)

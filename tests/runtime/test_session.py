@@ -1,0 +1,221 @@
+"""Sessions: what goes in, what comes out, what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from graphcompress import ir
+from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
+from graphcompress.ir import TensorSpec
+from graphcompress.runtime import providers, session
+from graphcompress.runtime.session import fixed_dims, open_session
+
+ModelOf = Callable[..., ir.Model]
+
+ADD = "g (float[n, 3] x) => (float[n, 3] y) { y = Add(x, x) }"
+
+
+def test_outputs_come_by_name(model_of: ModelOf) -> None:
+    with open_session(model_of("g (float[n] x) => (float[n] y, float[n] z) { y = Neg(x) z = Abs(x) }")) as made:
+        out = made.run({"x": np.float32([-1, 2])})
+    assert {k: v.tolist() for k, v in out.items()} == {"y": [1, -2], "z": [1, 2]}
+
+
+def test_signature(model_of: ModelOf) -> None:
+    with open_session(model_of(ADD)) as made:
+        assert made.inputs == (TensorSpec("x", "float", ("n", 3)),)
+        assert made.outputs == (TensorSpec("y", "float", ("n", 3)),)
+
+
+def test_path_and_model_give_the_same(models: Path) -> None:
+    path = models / "digits_cnn" / "model.onnx"
+    loaded = ir.load(path)
+    feed = {s.name: np.ones([d if isinstance(d, int) else 1 for d in s.shape or ()], np.float32) for s in loaded.inputs}
+    with open_session(path) as a, open_session(loaded) as b:
+        for name, value in a.run(feed).items():
+            np.testing.assert_array_equal(value, b.run(feed)[name])
+
+
+def test_strings_go_through(model_of: ModelOf) -> None:
+    with open_session(model_of("g (string[n] x) => (string[n] y) { y = Identity(x) }")) as made:
+        assert made.run({"x": np.array(["a", "b"], object)})["y"].tolist() == ["a", "b"]
+        assert made.run({"x": np.array(["a", "b"])})["y"].tolist() == ["a", "b"]
+
+
+def test_sequences_are_lists(model_of: ModelOf) -> None:
+    with open_session(model_of("g (float[n] x) => (seq(float[n]) y) { y = SequenceConstruct(x, x) }")) as made:
+        assert made.outputs[0].kind == "sequence"
+        assert [v.tolist() for v in made.run({"x": np.float32([1])})["y"]] == [[1], [1]]
+
+
+def test_maps_are_dicts() -> None:
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[3, 4])
+    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])))
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])], [helper.make_value_info("y", kind)])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 1), helper.make_opsetid("", 17)], ir_version=8)
+    with open_session(ir.model_from_proto(proto)) as made:
+        assert made.run({"x": np.float32([[1, 2]])})["y"] == [{3: 1.0, 4: 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("feed", "part"),
+    [
+        ({}, "x"),
+        ({"z": np.ones(3, np.float32)}, "x"),
+        ({"x": np.ones((2, 4), np.float32)}, "Got: 4"),
+        ({"x": np.ones((2, 3))}, "double"),
+        ({"x": np.ones(3, np.float32)}, "rank"),
+    ],
+)
+def test_unfit_feed_is_one_line(model_of: ModelOf, feed: dict[str, np.ndarray], part: str) -> None:
+    with open_session(model_of(ADD)) as made, pytest.raises(DataError) as caught:
+        made.run(feed)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_failure_while_running_is_one_line(model_of: ModelOf) -> None:
+    made = open_session(model_of("g (float[n] x, int64[2] s) => (float[a, b] y) { y = Reshape(x, s) }"))
+    with made, pytest.raises(ModelError) as caught:
+        made.run({"x": np.ones(5, np.float32), "s": np.int64([2, 3])})
+    assert "Reshape" in str(caught.value) and "\n" not in str(caught.value)
+    assert ".cc" not in str(caught.value)
+
+
+def test_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"\x08\x08 no model")
+    with pytest.raises(ModelError, match=r"onnxruntime cannot load .*bad.onnx"):
+        open_session(bad)
+    with pytest.raises(ModelError, match="no file"):
+        open_session(tmp_path / "none.onnx")
+
+
+def test_fixed_dims_are_named_or_placed() -> None:
+    specs = [TensorSpec("x", "float", ("n", 3, None)), TensorSpec("s", "float", ()), TensorSpec("r", "float", None)]
+    feed = {"x": np.ones((2, 3, 4)), "s": np.ones(()), "r": np.ones(9)}
+    assert fixed_dims(specs, feed) == {"n": 2, "x[2]": 4}
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_free_dimensions_are_fixed(tmp_path: Path, as_path: bool) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", None])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    model = tmp_path / "m.onnx" if as_path else ir.load(tmp_path / "m.onnx")
+    with open_session(model, dims={"n": 2, "x[1]": 5}) as made:
+        assert made.inputs[0].shape == (2, 5)
+        assert made.run({"x": np.ones((2, 5), np.float32)})["y"].shape == (2, 5)
+        with pytest.raises(DataError):
+            made.run({"x": np.ones((3, 5), np.float32)})
+
+
+def test_large_changed_model_runs_from_a_folder_that_goes_away(tmp_path: Path, model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [3], np.float32([1, 2, 3]).tobytes(), raw=True)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+        [weights],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    save(proto, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    monkeypatch.setattr(session, "LARGE", 0)
+    untouched, changed = ir.load(tmp_path / "m.onnx"), ir.load(tmp_path / "m.onnx").copy()
+    changed.graph.nodes[0].op = "Mul"
+    feed = {"x": np.float32([1, 1, 2])}
+    with open_session(untouched) as made:
+        assert made._folder is None
+        assert made.run(feed)["y"].tolist() == [2, 3, 5]
+    with open_session(changed) as made:
+        folder = Path(made._folder or "")
+        assert folder.is_dir()
+        assert made.run(feed)["y"].tolist() == [1, 2, 6]
+    assert not folder.exists()
+
+
+def test_overridable_inputs_may_be_given(model_of: ModelOf) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xw"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [1], [5.0])],
+    )
+    model = ir.model_from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    with open_session(model) as made:
+        assert [s.name for s in made.inputs] == ["x"] and [s.name for s in made.optional] == ["w"]
+        assert made.run({"x": np.float32([1])})["y"] == 6
+        assert made.run({"x": np.float32([1]), "w": np.float32([1])})["y"] == 2
+
+
+def test_description(model_of: ModelOf) -> None:
+    with open_session(model_of(ADD), threads=1) as made:
+        told = made.describe()
+    assert told["provider"] == "CPUExecutionProvider" and told["threads"] == 1
+    assert told["nodes"] == {"CPUExecutionProvider": 1} and told["share"] == 1.0 and told["hint"] is None
+    assert {"runtime", "version", "machine", "cpu", "flags", "cores"} <= told.keys()
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
+def test_provider_names_short_and_whole(name: str) -> None:
+    assert providers.find(name).name == "CPUExecutionProvider"
+
+
+def test_unknown_provider_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="Usable here: cpu"):
+        providers.find("gpuu")
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("cuda", "onnxruntime-gpu"), ("TensorrtExecutionProvider", "onnxruntime-gpu"), ("dml", "onnxruntime-directml"), ("vitisai", "build of onnxruntime")],
+)
+def test_absent_provider_names_its_package(model_of: ModelOf, name: str, package: str) -> None:
+    if providers.short(name) in providers.usable():
+        pytest.skip(f"{name} is installed here")
+    with pytest.raises(RuntimeUnavailable, match=package):
+        open_session(model_of(ADD), provider=name)
+
+
+def test_provider_that_is_listed_but_not_got_is_an_error(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime leaves a provider out, with a warning only, where its libraries are missing."""
+    monkeypatch.setattr(providers, "find", lambda name: providers.Provider("CUDAExecutionProvider"))
+    monkeypatch.setattr(providers, "chain", lambda provider, threads: [("CPUExecutionProvider", {})])
+    with pytest.raises(RuntimeUnavailable, match="onnxruntime-gpu"):
+        open_session(model_of(ADD), provider="cuda")
+
+
+def test_hint_names_the_free_dimensions(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_session(model_of("g (float[batch, 3] x) => (float[batch, 3] y) { y = Relu(x) }")) as made:
+        made._provider = providers.Provider("QNNExecutionProvider")
+        told = made.describe()
+    assert told["share"] == 0
+    assert "'x' axis 0 (batch)" in told["hint"]
+
+
+def test_time_is_per_pass(model_of: ModelOf) -> None:
+    with open_session(model_of(ADD), threads=1) as made:
+        assert 0 < made.time([{"x": np.ones((1, 3), np.float32)}], 20) < 1
+
+
+def test_native_prints_stay_off_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    from graphcompress.runtime import ort
+
+    print("before", flush=True)
+    with ort.native_output_to_stderr():
+        os.write(1, b"noise\n")
+    print("after", flush=True)
+    out, err = capfd.readouterr()
+    assert out == "before\nafter\n" and "noise" in err

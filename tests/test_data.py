@@ -1,0 +1,318 @@
+"""Feeds from files: streamed, checked, hashed."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcompress.data import Dataset, open_data, random_data, split
+from graphcompress.errors import DataError
+from graphcompress.ir import TensorSpec
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+X = TensorSpec("x", "float", ("n", 3))
+FIXED = TensorSpec("x", "float", (2, 3))
+
+
+def stacked(tmp_path: Path, compressed: bool = False, **arrays: np.ndarray[Any, Any]) -> Path:
+    path = tmp_path / "data.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return path
+
+
+def folder(tmp_path: Path, *feeds: Arrays) -> Path:
+    place = tmp_path / "feeds"
+    place.mkdir()
+    for index, feed in enumerate(feeds):
+        np.savez(place / f"{index:03}.npz", **feed)
+    return place
+
+
+def floats(*shape: int) -> np.ndarray[Any, Any]:
+    return np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+
+
+def values(dataset: Dataset) -> list[Arrays]:
+    return [dict(feed) for feed in dataset]
+
+
+# --- reading --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_stacked_is_cut_one_by_one(tmp_path: Path, compressed: bool) -> None:
+    data = open_data(stacked(tmp_path, compressed, x=floats(4, 3), _label=np.arange(4)), [X])
+    assert len(data) == 4
+    for _ in range(2):  # again, from the start
+        np.testing.assert_array_equal(np.concatenate([f["x"] for f in data]), floats(4, 3))
+    assert [list(f) for f in data] == [["x"]] * 4 and next(iter(data))["x"].shape == (1, 3)
+
+
+def test_stacked_is_cut_by_the_fixed_dimension(tmp_path: Path) -> None:
+    data = open_data(stacked(tmp_path, x=floats(6, 3)), [FIXED])
+    assert [f["x"].shape for f in data] == [(2, 3)] * 3
+
+
+def test_remainder_names_both_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.npz.*'x' has 7 rows.*exactly 2 at a time.*Remove 1 rows or add 1"):
+        open_data(stacked(tmp_path, x=floats(7, 3)), [FIXED])
+
+
+def test_inputs_with_different_first_dimensions(tmp_path: Path) -> None:
+    state = TensorSpec("h", "float", (2, "n", 4))
+    rate = TensorSpec("sr", "int64", ())
+    path = stacked(tmp_path, x=floats(5, 3), h=floats(10, 1, 4), sr=np.arange(5))
+    found = values(open_data(path, [X, state, rate]))
+    assert [(f["x"].shape, f["h"].shape, f["sr"].shape, int(f["sr"])) for f in found] == [((1, 3), (2, 1, 4), (), i) for i in range(5)]
+
+
+def test_one_scalar_for_all_feeds(tmp_path: Path) -> None:
+    found = values(open_data(stacked(tmp_path, x=floats(3, 3), sr=np.array(16000)), [X, TensorSpec("sr", "int64", ())]))
+    assert [int(f["sr"]) for f in found] == [16000] * 3
+
+
+def test_different_numbers_of_feeds_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'x' is enough for 4 feeds and 'k' for 5"):
+        open_data(stacked(tmp_path, x=floats(4, 3), k=floats(5, 3)), [X, TensorSpec("k", "float", ("n", 3))])
+
+
+def test_folder_in_name_order_with_ragged_shapes(tmp_path: Path) -> None:
+    place = folder(tmp_path, {"x": floats(1, 3)}, {"x": floats(5, 3)}, {"x": floats(2, 3), "_label": floats(1)})
+    (place / "note.txt").write_text("not a feed")
+    assert [f["x"].shape for f in open_data(place, [X])] == [(1, 3), (5, 3), (2, 3)]
+
+
+def test_optional_inputs_may_be_left_out(tmp_path: Path) -> None:
+    default = TensorSpec("w", "float", (3,))
+    place = folder(tmp_path, {"x": floats(1, 3)}, {"x": floats(1, 3), "w": floats(3)})
+    assert [sorted(f) for f in open_data(place, [X], [default])] == [["x"], ["w", "x"]]
+
+
+def test_parts(tmp_path: Path) -> None:
+    data = open_data(stacked(tmp_path, x=floats(9, 3)), [X])
+    odd = data.part(lambda i: i % 2 == 1)
+    assert len(odd) == 4 and [f["x"][0, 0] for f in odd] == [3, 9, 15, 21]
+    assert [f["x"][0, 0] for f in odd.part(lambda i: i > 1)] == [15, 21]
+    assert [f["x"][0, 0] for f in odd.take(1)] == [3]
+    assert odd.sha256 == data.sha256
+
+
+@pytest.mark.parametrize("total", [1, 7, 8, 30])
+def test_every_fourth_is_held_out_from_eight_on(tmp_path: Path, total: int) -> None:
+    data = open_data(stacked(tmp_path, x=floats(total, 3)), [X])
+    calibration, held, note = split(data)
+    if total < 8:
+        assert len(calibration) == len(held) == total and "too few" in note
+    else:
+        assert len(held) == total // 4 and len(calibration) + len(held) == total
+        assert [int(f["x"][0, 0]) // 3 for f in held] == list(range(3, total, 4))
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4"])
+def test_byte_order_is_made_native(tmp_path: Path, dtype: str) -> None:
+    (feed,) = open_data(stacked(tmp_path, x=np.array([[1, 2, 3]], dtype)), [X])
+    assert feed["x"].dtype == np.float32 and feed["x"].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_fortran_order(tmp_path: Path, as_folder: bool) -> None:
+    array = np.asfortranarray(floats(4, 3))
+    data = open_data(folder(tmp_path, {"x": array}) if as_folder else stacked(tmp_path, x=array), [X])
+    np.testing.assert_array_equal(np.concatenate([f["x"] for f in data]), floats(4, 3))
+    assert all(f["x"].flags.c_contiguous for f in data)
+
+
+@pytest.mark.parametrize("array", [np.array(["a", "Ü"]), np.array([b"a", "Ü".encode()])])
+def test_texts_become_objects(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    found = values(open_data(stacked(tmp_path, t=array), [TensorSpec("t", "string", ("n",))]))
+    assert [f["t"].tolist() for f in found] == [["a"], ["Ü"]] and found[0]["t"].dtype == object
+
+
+def test_types_that_numpy_saves_as_bytes(tmp_path: Path) -> None:
+    array = floats(2, 3).astype(ml_dtypes.bfloat16)
+    found = values(open_data(stacked(tmp_path, x=array), [TensorSpec("x", "bfloat16", ("n", 3))]))
+    assert found[1]["x"].dtype == ml_dtypes.bfloat16 and found[1]["x"].astype(float).tolist() == [[3, 4, 5]]
+
+
+@given(rows=st.integers(1, 40), keep=st.integers(1, 5), compressed=st.booleans())
+def test_any_part_is_the_same_rows(tmp_path_factory: pytest.TempPathFactory, rows: int, keep: int, compressed: bool) -> None:
+    path = stacked(tmp_path_factory.mktemp("d"), compressed, x=floats(rows, 3))
+    part = open_data(path, [X]).part(lambda i: i % keep == 0)
+    np.testing.assert_array_equal(np.concatenate([f["x"] for f in part]), floats(rows, 3)[::keep])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("fortran", [False, True])
+def test_memory_does_not_grow_with_the_number_of_feeds(tmp_path: Path, compressed: bool, fortran: bool) -> None:
+    """64 MiB in 64 feeds pass through in a few MiB."""
+    spec = TensorSpec("x", "float", ("n", 1024, 256))
+    path = stacked(tmp_path, compressed, x=np.zeros((64, 1024, 256), np.float32, order="F" if fortran else "C"))
+    tracemalloc.start()
+    assert sum(f["x"].shape[0] for f in open_data(path, [spec])) == 64
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
+
+
+# --- the hash -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_hash_depends_on_fed_content_only(tmp_path: Path) -> None:
+    def digest(name: str, compressed: bool = False, **arrays: np.ndarray[Any, Any]) -> str:
+        (tmp_path / name).mkdir()
+        return open_data(stacked(tmp_path / name, compressed, **arrays), [X]).sha256
+
+    first = digest("a", x=floats(4, 3))
+    assert first == digest("b", compressed=True, x=floats(4, 3), _label=floats(4))
+    changed = floats(4, 3)
+    changed[3, 2] += 1
+    assert first != digest("c", x=changed)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------------------------
+
+NAN = floats(4, 3)
+NAN[2, 1] = np.nan
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+@pytest.mark.parametrize(
+    ("spec", "arrays", "part"),
+    [
+        (X, {"y": floats(4, 3)}, r"'x' is missing; the model needs it as float \[n, 3\].*'y' \(float32 \[4, 3\]\)"),
+        (X, {"_x": floats(4, 3)}, "'x' is missing.*no arrays to feed"),
+        (X, {"X": floats(4, 3)}, "'x' is missing.*holds 'X' "),
+        (X, {"x": floats(4, 3), "label": floats(4)}, "'label' is no input of the model.*begin with '_'"),
+        (X, {"x": floats(4, 3, 1)}, r"'x' has 3 axes, \[4, 3, 1\]. Expected 2: float \[n, 3\]"),
+        (X, {"x": floats(4, 5)}, r"axis 1 of the array 'x' has 5 elements.*Expected 3"),
+        (X, {"x": floats(4, 3).astype(float)}, r"'x' is float64. Expected float \[n, 3\].*astype\('float32'\)"),
+        (TensorSpec("x", "int64", ("n", 3)), {"x": floats(4, 3).astype(np.int32)}, r"'x' is int32. Expected int64.*astype\('int64'\)"),
+        (TensorSpec("x", "string", ("n", 3)), {"x": floats(4, 3)}, "'x' is float32. Expected string"),
+        (X, {"x": np.array([["a", "b", "c"]])}, "'x' is .* Expected float"),
+        (X, {"x": NAN}, "'x' has NaN.*row 2"),
+        (X, {"x": np.array([[1, 2, None]], object)}, "'x' holds Python objects"),
+        (X, {"x": np.zeros(3, [("a", "f4"), ("b", "f4")])}, "'x' has a structured type"),
+        (X, {"x": floats(0, 3)}, r"'x' is empty, \[0, 3\]"),
+        (TensorSpec("x", "float", ("n", "m")), {"x": floats(4, 0)}, r"'x' is empty, \[4, 0\]"),
+        (TensorSpec("x", None, None, "sequence"), {"x": floats(4, 3)}, "'x' is a sequence"),
+    ],
+)
+def test_unfit_arrays_are_named(tmp_path: Path, as_folder: bool, spec: TensorSpec, arrays: Arrays, part: str) -> None:
+    path = folder(tmp_path, arrays) if as_folder else stacked(tmp_path, **arrays)
+    with pytest.raises(DataError, match=part) as caught:
+        open_data(path, [spec])
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"001\.npz: the array 'x' has NaN"):
+        open_data(folder(tmp_path, {"x": floats(4, 3)}, {"x": NAN}), [X])
+
+
+def test_single_number_is_no_stack(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'x' is a single number"):
+        open_data(stacked(tmp_path, x=np.float32(1)), [X])
+
+
+def npy_bytes() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, floats(4, 3))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>", "no .npz file"),
+        (npy_bytes(), r"single array \(.npy\)"),
+        (b"\x80\x04K\x01.", "pickle"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ],
+)
+def test_other_files_are_called_what_they_are(tmp_path: Path, content: bytes, part: str) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=part):
+        open_data(path, [X])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_truncated_archive(tmp_path: Path, compressed: bool) -> None:
+    path = stacked(tmp_path, compressed, x=floats(400, 3))
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match="truncated or damaged"):
+        open_data(path, [X])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_array(tmp_path: Path, compressed: bool) -> None:
+    path = stacked(tmp_path, compressed, x=floats(4000, 3))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"'x'.*damaged"):
+        open_data(path, [X])
+
+
+def test_header_that_promises_more(tmp_path: Path) -> None:
+    content = npy_bytes()
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        archive.writestr("x.npy", content[:-4])
+    with pytest.raises(DataError, match=r"the header of 'x' says float32 \[4, 3\], which is 48 bytes, and the file holds 44"):
+        open_data(tmp_path / "data.npz", [X])
+
+
+def test_entry_that_is_no_array(tmp_path: Path) -> None:
+    path = stacked(tmp_path, x=floats(4, 3))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(DataError, match=r"'readme.txt' is no array file"):
+        open_data(path, [X])
+
+
+def test_wrong_ending(tmp_path: Path) -> None:
+    path = stacked(tmp_path, x=floats(4, 3)).rename(tmp_path / "data.zip")
+    with pytest.raises(DataError, match=r"'\.zip'"):
+        open_data(path, [X])
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_data(tmp_path / "none", [X])
+    with pytest.raises(DataError, match=r"no .npz files.*empty"):
+        open_data(tmp_path, [X])
+    np.save(tmp_path / "x.npy", floats(1))
+    with pytest.raises(DataError, match=r"no .npz files.*x\.npy"):
+        open_data(tmp_path, [X])
+
+
+# --- random feeds -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_random_feeds_are_the_same_every_time() -> None:
+    specs = [X, TensorSpec("i", "int64", (4,)), TensorSpec("b", "uint8", (1000,)), TensorSpec("s", "string", (2,)), TensorSpec("m", "bool", ())]
+    data = random_data(specs, 3, seed=5)
+    again = values(random_data(specs, 3, seed=5).part(lambda i: i == 2))[0]
+    assert data.random and len(data) == 3
+    for name, value in values(data)[2].items():
+        np.testing.assert_array_equal(value, again[name])
+    assert again["x"].shape == (1, 3) and again["x"].dtype == np.float32
+    assert set(again["i"]) <= {0, 1} and again["b"].max() > 200
+    assert random_data(specs, 3, seed=6).sha256 != data.sha256
+    assert random_data([X], 1, 0, {"n": 7}).take(1).part(lambda _: True).__iter__().__next__()["x"].shape == (7, 3)
+
+
+def test_no_random_feed_for_what_is_no_tensor() -> None:
+    with pytest.raises(DataError, match="'q'"):
+        random_data([TensorSpec("q", None, None, "sequence")], 1, 0)
