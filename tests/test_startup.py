@@ -1,0 +1,99 @@
+"""Starting up is cheap: help, version and usage errors load nothing heavy, and onnxruntime is told not to report home before it is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CPU_SECONDS = 0.5
+HEAVY = ("google", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "psutil", "scipy")
+
+PROBE = """
+import json, sys
+sys.argv[0] = "graphcompress"
+from graphcompress.cli import main
+try:
+    status = main()
+except SystemExit as end:
+    status = end.code
+roots = {name.partition(".")[0] for name in sys.modules}
+with open(FILE, "w") as file:
+    json.dump([status, sorted(roots & set(HEAVY))], file)
+"""
+
+TELEMETRY = """
+import importlib.abc, os, sys
+seen = []
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime":
+            seen.append(os.environ.get("ORT_DISABLE_TELEMETRY"))
+        return None
+sys.meta_path.insert(0, Watch())
+import graphcompress
+model = graphcompress.load(MODEL)
+assert "onnxruntime" not in sys.modules
+from graphcompress.runtime.session import open_session
+open_session(model).close()
+print(seen)
+"""
+
+
+def fresh(arguments: list[str], environment: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A new interpreter; one thread, so that its CPU time is its own work."""
+    return subprocess.run([sys.executable, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_help_takes_half_a_second_of_cpu_at_most() -> None:
+    resource = pytest.importorskip("resource")
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = fresh(["-m", "graphcompress", "--help"])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        assert "compress" in done.stdout
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # The least of a few runs: the first one may write byte code, and neighbours on the machine only ever add.
+    assert min(seconds() for _ in range(4)) < CPU_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["compress", "--help"], 0),
+        (["compress"], 2),
+        (["compress", "model.onnx", "--no-such-option"], 2),
+        (["no-such-command"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_nothing_heavy_is_loaded(arguments: list[str], status: int, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    program = PROBE.replace("FILE", repr(str(report))).replace("HEAVY", repr(HEAVY))
+    done = fresh(["-c", program, *arguments])
+    assert report.exists(), done.stderr
+    code, loaded = json.loads(report.read_text())
+    assert (code or 0) == status
+    assert loaded == []
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    done = fresh(["-c", f"import graphcompress, sys; print(sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"])
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_telemetry_is_switched_off_before_onnxruntime_is_loaded(given: str | None, expected: str, models: Path) -> None:
+    """The user's own setting stands, if there is one."""
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | ({"ORT_DISABLE_TELEMETRY": given} if given else {})
+    done = fresh(["-c", TELEMETRY.replace("MODEL", repr(str(models / "digits_mlp" / "model.onnx")))], environment)
+    assert done.stdout.strip().splitlines()[-1:] == [str([expected])], done.stderr
