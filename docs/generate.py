@@ -1,0 +1,149 @@
+"""Write docs/formats.md from the pydantic models that define the formats. `python docs/generate.py` writes it, `--check` ends with 1 where it is stale."""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from graphcompress import record
+from graphcompress.recipe import STEPS, known_recipes
+
+TARGET = Path(__file__).resolve().parent / "formats.md"
+
+INTRODUCTION = """# Formats
+
+<!-- Made by docs/generate.py from graphcompress/record.py and the options of the steps. Edit those, then run it. -->
+
+Everything here is a contract: scripts may rely on it. `format` is the version of all documents; it rises when a field is removed or changes its meaning, not when one is added.
+
+## Command line
+
+Every command takes `--format json` and then prints exactly one JSON document on stdout, also where a bar was missed (status 1); after an error (status 2) stdout is empty.
+Progress and notes go to stderr, and `-q` silences them.
+
+| status | meaning |
+|---|---|
+| 0 | done, and every bar that was stated held |
+| 1 | done, but a stated bar was not met (`--min-agreement`, `--min-speedup`): nothing is written unless `--keep` |
+| 2 | it could not be done: bad usage, bad file, missing data. One paragraph on stderr says what is wrong, where, and what to do |
+| 130 | interrupted; nothing was written |
+
+The built-in floor of `compress` (agreement 0.99, never slower) is no stated bar: where the result misses it, steps are taken back, at worst all of them, and the status is 0.
+
+**Ratios** say how many times better: speed-up = time of the reference / time of the candidate, smaller = bytes of the reference / bytes of the candidate.
+**Undefined** numbers (the SQNR of equal tensors) are `null`. **Hashes** are sha256 in hexadecimal. **Paths** are as they were given.
+
+## Data
+
+A folder of `.npz` files, one complete feed each, in the order of their names; or one `.npz` with arrays stacked along the first axis, cut by the model's fixed first dimension,
+else one by one. Keys are input names; keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled.
+
+## Recipe
+
+A TOML file with one `[[step]]` table per step. `use` names the step, all other keys are its options; unknown keys are refused. Shipped: RECIPES.
+
+"""
+
+
+def main() -> int:
+    """Write the page, or compare it with what would be written."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
+            print(f"{TARGET.name} is stale: run python docs/generate.py", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION.replace("RECIPES", ", ".join(f"`{name}`" for name in known_recipes()))]
+    for name, kind in STEPS.items():
+        model = kind.options_model()
+        parts.append(f'### use = "{name}"\n\n')
+        if model.__doc__:
+            parts.append("".join(f"    {line}\n" for line in _lines(model.__doc__)) + "\n")
+        parts.append(_fields(model, default=True))
+    parts.append("## JSON documents\n\nFields marked (varies) hold times and what was decided from times; all others are equal for equal inputs.\n\n")
+    seen: list[type[BaseModel]] = []
+    for commands, model in record.DOCUMENTS:
+        parts.append(f"### {commands}\n\n{_paragraph(model)}\n\n{_fields(model)}")
+        seen = list(dict.fromkeys([*seen, *_parts(model)]))
+    parts.append("## Parts of the documents\n\n")
+    for part in seen:
+        parts.append(f"### {part.__name__}\n\n{_paragraph(part)}\n\n{_fields(part)}")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _fields(model: type[BaseModel], *, default: bool = False) -> str:
+    head = "| option | type | default | |\n|---|---|---|---|\n" if default else "| field | type | |\n|---|---|---|\n"
+    rows = ""
+    for name, field in model.model_fields.items():
+        cells = [f"`{name}`", _type(field.annotation)]
+        if default:
+            cells.append(f"`{field.get_default(call_default_factory=True)!r}`")
+        cells.append(_text(field))
+        rows += "| " + " | ".join(cells) + " |\n"
+    return head + rows + "\n"
+
+
+def _text(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    varies = "(varies) " if isinstance(extra, dict) and extra.get("varies") else ""
+    return (varies + " ".join((field.description or "").split())).strip()
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return " or ".join(f'"{argument}"' for argument in arguments)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}" if arguments[-1] is Ellipsis else "[" + ", ".join(_type(argument) for argument in arguments) + "]"
+    if origin is dict:
+        return f"object: name to {_type(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return {type(None): "null", str: "string", int: "integer", float: "number", bool: "true or false", Any: "any"}.get(annotation, str(annotation))
+
+
+def _parts(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The documents inside a document, in the order of the fields, at every depth."""
+    for field in model.model_fields.values():
+        yield from _inside(field.annotation)
+
+
+def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        yield from _parts(annotation)
+    for argument in typing.get_args(annotation):
+        yield from _inside(argument)
+
+
+def _paragraph(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").split())
+
+
+def _lines(text: str) -> list[str]:
+    import inspect
+
+    return inspect.cleandoc(text).splitlines()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

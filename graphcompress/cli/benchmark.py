@@ -1,0 +1,42 @@
+"""graphcompress benchmark"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+
+
+def benchmark(
+    reference: Annotated[Path, typer.Argument(metavar="REF", help="The model that the others are timed against.", show_default=False)],
+    candidates: Annotated[list[Path] | None, typer.Argument(metavar="[CAND]...", help="The other models.", show_default=False)] = None,
+    data: options.MaybeData = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option("--provider", metavar="NAME", help="Execution provider; several are measured side by side. Default: cpu.", show_default=False),
+    ] = None,
+    threads: options.Threads = None,
+    min_speedup: options.MinSpeedup = None,
+    format: options.OutputFormat = Format.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Time models side by side, interleaved, with an interval for each speed-up and the noise band of the reference against itself."""
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.run import finish_report
+    from graphcompress.cli.tables import benchmark_tables
+
+    with Console(quiet=quiet, format=format) as console:
+        from graphcompress import api
+
+        return finish_report(
+            console,
+            benchmark_tables,
+            lambda: api.benchmark(
+                reference, candidates or (), data, providers=provider or ("cpu",), threads=threads, min_speedup=min_speedup, progress=console.progress
+            ),
+        )

@@ -1,0 +1,66 @@
+"""graphcompress compress"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+
+
+def compress(
+    model: options.ModelPath,
+    output: options.Output,
+    data: options.MaybeData = None,
+    random_data: options.RandomData = False,
+    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="What to do: a name of rules/recipes/, or a TOML file.")] = "default",
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
+    provider: options.Provider = "cpu",
+    threads: options.Threads = None,
+    record: options.RecordPath = None,
+    min_agreement: options.MinAgreement = None,
+    min_speedup: options.MinSpeedup = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Write the result even where a bar is missed.")] = False,
+    no_measure: options.NoMeasure = False,
+    format: options.OutputFormat = Format.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Simplify and quantize a model, and hand back what is faithful to it and not slower.
+
+    Every 4th feed is kept out of calibration and judges the result: where agreement is below 0.99 or the result is slower, steps are taken back, at worst all of
+    them, and the explanation is in the table and the record.
+    """
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.files import Outputs
+    from graphcompress.cli.run import check_target, choose_data, finish
+    from graphcompress.recipe import load_recipe
+
+    plan = load_recipe(recipe)
+    check_target(target)
+    outputs = Outputs(output, record, (model, data, plan.path))
+    with Console(quiet=quiet, format=format) as console:
+        from graphcompress import api
+
+        source = api.open_model(model)
+        outputs.check_data(source.model)
+        feeds = choose_data(data, random_data, source.model)
+        return finish(
+            console,
+            outputs,
+            keep,
+            lambda: api.compress(
+                source,
+                feeds,
+                recipe=plan,
+                target=target,
+                provider=provider,
+                threads=threads,
+                min_agreement=min_agreement,
+                min_speedup=min_speedup,
+                measure=not no_measure,
+                progress=console.progress,
+            ),
+        )

@@ -1,0 +1,54 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+
+
+ModelPath: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.", show_default=False)]
+Output: TypeAlias = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Where the result is written; not MODEL itself.", show_default=False)]
+Data: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+    ),
+]
+MaybeData: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+    ),
+]
+RandomData: TypeAlias = Annotated[
+    bool, typer.Option("--random-data", help="Use 64 random feeds instead of data. Ranges and agreement then mean little; the record says so.")
+]
+Provider: TypeAlias = Annotated[
+    str, typer.Option("--provider", metavar="NAME", help="Execution provider: any name that onnxruntime knows, short (cpu, cuda, openvino, qnn) or whole.")
+]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: measured with one and with all cores.", show_default=False)
+]
+RecordPath: TypeAlias = Annotated[
+    Path | None, typer.Option("--record", metavar="FILE", help="Write the record (JSON: docs/formats.md) here.", show_default=False)
+]
+MinAgreement: TypeAlias = Annotated[
+    float | None, typer.Option("--min-agreement", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower.", show_default=False)
+]
+MinSpeedup: TypeAlias = Annotated[
+    float | None, typer.Option("--min-speedup", metavar="X", help="A bar: status 1 where the result is not X times as fast.", show_default=False)
+]
+OutputFormat: TypeAlias = Annotated[Format, typer.Option("--format", help="json prints exactly one JSON document on stdout (docs/formats.md).")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes on stderr; errors stay.")]
+Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+NoMeasure: TypeAlias = Annotated[bool, typer.Option("--no-measure", help="Leave out all timing: nothing is taken back for being slow.")]

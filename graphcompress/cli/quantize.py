@@ -1,0 +1,71 @@
+"""graphcompress quantize"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+
+
+class Calibration(StrEnum):
+    """How a range is found in what was observed."""
+
+    minmax = "minmax"
+    percentile = "percentile"
+    mse = "mse"
+
+
+def quantize(
+    model: options.ModelPath,
+    output: options.Output,
+    data: options.MaybeData = None,
+    random_data: options.RandomData = False,
+    calibration: Annotated[
+        Calibration | None, typer.Option("--calibration", help="How ranges are chosen. Default: the step's own.", show_default=False)
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
+    ] = None,
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
+    provider: options.Provider = "cpu",
+    threads: options.Threads = None,
+    record: options.RecordPath = None,
+    no_measure: options.NoMeasure = False,
+    format: options.OutputFormat = Format.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Quantize to INT8, whatever comes of it; agreement and speed-up are printed. It does not simplify first: compress does."""
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.files import Outputs
+    from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
+
+    check_patterns(exclude or ())
+    check_target(target)
+    outputs = Outputs(output, record, (model, data))
+    with Console(quiet=quiet, format=format) as console:
+        from graphcompress import api
+
+        source = api.open_model(model)
+        outputs.check_data(source.model)
+        feeds = choose_data(data, random_data, source.model)
+        return finish(
+            console,
+            outputs,
+            False,
+            lambda: api.quantize(
+                source,
+                feeds,
+                calibration=calibration.value if calibration else None,
+                exclude=exclude or (),
+                target=target,
+                provider=provider,
+                threads=threads,
+                measure=not no_measure,
+                progress=console.progress,
+            ),
+        )

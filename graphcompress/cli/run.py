@@ -1,0 +1,77 @@
+"""What the commands have in common: data, early checks, and the end of a command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from graphcompress.errors import BarMissed, UsageError
+from graphcompress.targets import load_target
+
+if TYPE_CHECKING:
+    from graphcompress.api import Result
+    from graphcompress.cli.console import Console, Renderable
+    from graphcompress.cli.files import Outputs
+    from graphcompress.data import Dataset
+    from graphcompress.ir import Model
+    from graphcompress.record import Document
+
+RANDOM_FEEDS = 64
+
+D = TypeVar("D", bound="Document")
+
+
+def check_target(name: str | None) -> None:
+    """Raise TargetError for a target without a table, before anything heavy is loaded."""
+    if name is not None:
+        load_target(name)
+
+
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Raise UsageError for what is no regular expression."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"--exclude '{pattern}' is no regular expression: {error}.") from error
+
+
+def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) -> Path | Dataset | None:
+    """The data that was asked for: a path, or random feeds. Raises UsageError where both were."""
+    if not random:
+        return data
+    if data is not None:
+        raise UsageError("--data and --random-data exclude each other: give one.")
+    from graphcompress.data import random_data
+
+    return random_data(model.inputs, RANDOM_FEEDS, seed)
+
+
+def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Result]) -> int:
+    """Do the work, write what it made and print its record. Where a bar was missed nothing is written unless `keep`, and BarMissed goes on."""
+    from graphcompress.cli.tables import record_tables
+
+    try:
+        result = work()
+    except BarMissed as missed:
+        done: Result = missed.result
+        made = outputs.write(done.model, done.record) if keep else done.record
+        console.result(made, record_tables)
+        raise BarMissed(
+            f"{missed} " + (f"The result was written to {outputs.model} all the same." if keep else "Nothing was written; --keep writes it all the same.")
+        ) from missed
+    console.result(outputs.write(result.model, result.record), record_tables)
+    return 0
+
+
+def finish_report(console: Console, tables: Callable[[D], Iterable[Renderable]], work: Callable[[], D]) -> int:
+    """Do the work and print its report, also where a bar was missed."""
+    try:
+        console.result(work(), tables)
+    except BarMissed as missed:
+        if missed.result is not None:
+            console.result(missed.result, tables)
+        raise
+    return 0

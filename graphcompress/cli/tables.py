@@ -1,0 +1,211 @@
+"""Documents as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from graphcompress.gate import threads_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from graphcompress.record import BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+
+LONGEST_LIST = 12
+"""Rows of a list before the rest is only counted; the JSON has all of them."""
+
+
+def record_tables(record: Record) -> Iterator[RenderableType]:
+    """Before and after, what stayed float and why, what was left as it was, the verdict."""
+    before, after = record.before, record.after
+    table = _table(f"{record.command} {record.model.path or ''}".strip(), ("", "left"), ("before", "right"), ("after", "right"), ("", "left"))
+    _row(
+        table,
+        "size",
+        size_text(before.bytes),
+        size_text(after.bytes),
+        f"{record.smaller:.2f}x smaller" if record.smaller >= 1 else f"{1 / record.smaller:.2f}x larger",
+    )
+    _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
+    _row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
+    if before.macs is not None:
+        _row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
+    if record.comparison is not None:
+        judged = f"on {record.comparison.feeds} feeds" + (f", worst output '{record.comparison.worst}'" if len(record.comparison.outputs) > 1 else "")
+        _row(table, "agreement", "", share(record.comparison.agreement), judged)
+    for timing in record.measurements:
+        _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
+    yield table
+    yield from _steps(record)
+    if record.comparison is not None:
+        yield record.comparison.statement
+    if record.gate is not None:
+        yield record.gate.explanation
+    for bar in record.bars:
+        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+    yield f"Written to {record.output}." if record.output else "Nothing was written."
+
+
+def _steps(record: Record) -> Iterator[RenderableType]:
+    """What was applied, what stayed float, and what was refused."""
+    for step in record.steps:
+        if step.applied:
+            yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
+        floats = left_float(step.certificate)
+        if floats:
+            table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
+            _rows(table, [(str(f.get("node", "")), str(f.get("op", "")), str(f.get("reason", ""))) for f in floats])
+            yield table
+        if step.refusals:
+            table = _table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
+            _rows(table, [(r.reason, r.node, str(r.count)) for r in step.refusals])
+            yield table
+
+
+def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The heavy operators that a certificate lists as float."""
+    return [entry for entry in (certificate or {}).get("operators", ()) if entry.get("precision") == "float"]
+
+
+def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
+    """One row per output, and what the agreement says."""
+    yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
+    yield report.statement
+    if report.nodes is not None and report.share is not None and report.provider != "cpu":
+        yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
+    for bar in report.bars:
+        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+
+
+def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
+    table = _table(title, ("output", "left"), ("agreement", "right"), ("judged by", "left"), ("SQNR dB", "right"), ("cosine", "right"), ("max abs", "right"))
+    words = {"class": "top-1 decisions", "exact": "equal elements", "value": "elements within 5%"}
+    for name, o in outputs.items():
+        if o.equal:
+            _row(table, name, share(o.agreement), "all bits equal", "-", "-", "0")
+        else:
+            _row(
+                table,
+                name,
+                share(o.agreement),
+                words.get(o.kind or "", ""),
+                figure(o.sqnr_db, 1),
+                figure(o.cosine, 6),
+                "-" if o.max_abs is None else f"{o.max_abs:.4g}",
+            )
+    return table
+
+
+def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
+    """One row per model, provider and thread setting."""
+    table = _table(
+        "Speed-up against the first model on the same provider",
+        ("model", "left"),
+        ("provider", "left"),
+        ("threads", "left"),
+        ("median", "right"),
+        ("speed-up", "right"),
+        ("95% interval", "left"),
+        ("noise band", "left"),
+        ("", "left"),
+        ("on provider", "right"),
+    )
+    for row in report.models:
+        took = "" if row.share is None else f"{row.share:.0%}"
+        figures = (f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", span(row.speedup_ci), span(row.band))
+        _row(table, row.path or "(in memory)", row.provider, threads_text(row.threads), *figures, row.verdict, took)
+    yield table
+    for note in dict.fromkeys(note for row in report.models for note in row.notes):
+        yield f"Note: {note}"
+    for bar in report.bars:
+        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+
+
+def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
+    """The model as a whole, its inputs and outputs, its operators, its largest nodes."""
+    table = _table(report.model.path or "model", ("", "left"), ("", "left"))
+    _row(table, "format", f"IR {report.ir_version}, " + ", ".join(f"{domain} {version}" for domain, version in report.opsets.items()))
+    if report.producer:
+        _row(table, "made by", report.producer)
+    _row(table, "size", f"{size_text(report.bytes)}, initializers {size_text(report.initializer_bytes)}")
+    _row(table, "parameters", f"{report.parameters:,}")
+    _row(table, "nodes", f"{report.nodes:,}")
+    _row(table, "MACs", "unknown: shapes are free" if report.macs is None else f"{report.macs:,}")
+    for what, infos in (("input", report.inputs), ("overridable", report.overridable), ("output", report.outputs)):
+        for info in infos:
+            shape = "?" if info.shape is None else ", ".join("?" if d is None else str(d) for d in info.shape)
+            _row(table, what, f"{info.name}: {info.dtype or info.kind} [{shape}]")
+    yield table
+    operators = _table("Operators", ("operator", "left"), ("count", "right"))
+    for name, count in sorted(report.operators.items(), key=lambda item: (-item[1], item[0])):
+        _row(operators, name, str(count))
+    yield operators
+    heavy = sorted((n for n in report.per_node if n.parameters or n.macs), key=lambda n: (-(n.macs or 0), -n.parameters, n.name))
+    if heavy:
+        nodes = _table("Nodes with parameters or MACs, heaviest first", ("node", "left"), ("operator", "left"), ("parameters", "right"), ("MACs", "right"))
+        _rows(nodes, [(n.name, n.op, f"{n.parameters:,}", "?" if n.macs is None else f"{n.macs:,}") for n in heavy])
+        yield nodes
+
+
+# --- figures -----------------------------------------------------------------------------------------------------------------------
+
+
+def speed(timing: Timing) -> str:
+    """A speed-up in words, with its interval."""
+    if timing.verdict == "noisy":
+        return f"{timing.speedup:.2f}x, too noisy to tell"
+    word = {"faster": "faster", "slower": "(slower)", "same": "(no difference)"}[timing.verdict]
+    return f"{timing.speedup:.2f}x {word}, {span(timing.speedup_ci)}"
+
+
+def span(pair: tuple[float, float] | None) -> str:
+    """An interval."""
+    return "-" if pair is None else f"{pair[0]:.2f} to {pair[1]:.2f}"
+
+
+def share(value: float | None) -> str:
+    """An agreement."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def figure(value: float | None, digits: int) -> str:
+    """A number that may be undefined."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def size_text(count: int) -> str:
+    """Bytes for people."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _table(title: str, *columns: tuple[str, str]) -> Table:
+    table = Table(title=Text(_printable(title)), title_justify="left", show_header=any(name for name, _ in columns))
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(_printable(cell)) for cell in cells))
+
+
+def _rows(table: Table, rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows up to a readable number, then how many more there are."""
+    for row in rows[:LONGEST_LIST]:
+        _row(table, *row)
+    if len(rows) > LONGEST_LIST:
+        _row(table, f"... and {len(rows) - LONGEST_LIST} more: --format json lists all", *("" for _ in rows[0][1:]))
+
+
+def _printable(text: str) -> str:
+    """Names come from files: control characters, which could drive a terminal, are shown as '?'."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,37 @@
+"""graphcompress validate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+
+
+def validate(
+    reference: Annotated[Path, typer.Argument(metavar="REF", help="The model that is right.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(metavar="CAND", help="The model that is judged.", show_default=False)],
+    data: options.Data,
+    provider: options.Provider = "cpu",
+    threads: options.Threads = None,
+    min_agreement: options.MinAgreement = None,
+    format: options.OutputFormat = Format.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider."""
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.run import finish_report
+    from graphcompress.cli.tables import validate_tables
+
+    with Console(quiet=quiet, format=format) as console:
+        from graphcompress import api
+
+        return finish_report(
+            console,
+            validate_tables,
+            lambda: api.validate(reference, candidate, data, provider=provider, threads=threads, min_agreement=min_agreement, progress=console.progress),
+        )

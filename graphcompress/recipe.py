@@ -1,0 +1,216 @@
+"""Recipes: named sequences of steps, as TOML files, and the runner that takes a model through one.
+
+A recipe is a list of `[[step]]` tables. `use` names the step; every other key is one of the step's options:
+
+    [[step]]
+    use = "quantize"
+    calibration = "percentile"
+
+A name stands for a file of `rules/recipes/`; anything that ends in `.toml` or holds a path separator is a file of the user's. Reading a recipe checks every
+step and option, and reports all faults at once. It loads neither onnx nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from graphcompress.errors import ModelError, RecipeError, suggestion
+
+if TYPE_CHECKING:
+    from graphcompress.ir import Model
+    from graphcompress.step import Context, StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """A step that recipes may use. `options` and `run` say where its options model and its function are; nothing is imported before it is used."""
+
+    name: str
+    options: str
+    run: str
+    does: str
+    needs_data: bool = False
+
+    def options_model(self) -> type[BaseModel]:
+        """The pydantic model of the step's options."""
+        found: type[BaseModel] = _named(self.options)
+        return found
+
+    def function(self) -> Any:
+        """The step: (model, context, options) -> StepResult."""
+        return _named(self.run)
+
+
+def _named(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+STEPS: Mapping[str, StepKind] = {
+    kind.name: kind
+    for kind in (
+        StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification"),
+        StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a recipe, its options resolved."""
+
+    kind: StepKind
+    options: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe that was read and checked. `name` is what it was asked for by; `sha256` is that of the file (of the step list where there is no file)."""
+
+    name: str
+    sha256: str
+    steps: tuple[PlannedStep, ...]
+    path: Path | None = None
+
+    @property
+    def needs_data(self) -> bool:
+        """True where a step learns from data."""
+        return any(step.kind.needs_data for step in self.steps)
+
+
+def known_recipes() -> dict[str, Path]:
+    """The recipes that are shipped: name -> file."""
+    from graphcompress.targets import rules_root
+
+    return {path.stem: path for path in sorted((rules_root() / "recipes").glob("*.toml"))}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by name or file.
+
+    Raises RecipeError: no such recipe, no TOML, unknown step, unknown or wrong option (all faults of a file in one message, one line each).
+    """
+    path = _locate(name)
+    try:
+        raw = path.read_bytes()
+        document = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}.") from error
+    return Recipe(str(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
+
+
+def single_step(use: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe of one step, as `graphcompress simplify` and `graphcompress quantize` run it. Raises RecipeError on an option that the step does not take."""
+    faults: list[str] = []
+    step = _step(use, options, use, faults)
+    if step is None:
+        raise RecipeError("; ".join(faults) + ".")
+    digest = hashlib.sha256(f"{use} {step.options.model_dump_json()}".encode()).hexdigest()
+    return Recipe(use, digest, (step,))
+
+
+def _locate(name: str | Path) -> Path:
+    text = str(name)
+    if isinstance(name, Path) or text.endswith(".toml") or "/" in text or "\\" in text:
+        path = Path(name)
+        if path.is_dir():
+            raise RecipeError(f"{path} is a folder; a recipe is a TOML file, or a name of rules/recipes/.")
+        if not path.exists():
+            raise RecipeError(f"{path}: there is no such recipe file.")
+        return path
+    known = known_recipes()
+    if text not in known:
+        raise RecipeError(f"There is no recipe '{text}'. {suggestion(text, known)} A recipe of your own is given as a path, for instance ./{text}.toml.")
+    return known[text]
+
+
+def _steps(path: Path, document: Mapping[str, Any]) -> tuple[PlannedStep, ...]:
+    faults = [f"unknown key '{key}' at the top. {suggestion(key, ('step',))}" for key in document if key != "step"]
+    tables = document.get("step", [])
+    found: list[PlannedStep] = []
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        faults.append("'step' must be a list of tables, each begun by [[step]]")
+    elif not tables:
+        faults.append("no [[step]] in it, so there is nothing to do")
+    else:
+        for index, table in enumerate(tables, 1):
+            use = table.get("use")
+            if not isinstance(use, str):
+                faults.append(f"step {index}: 'use' is missing or no string. {suggestion('', STEPS)}")
+                continue
+            step = _step(use, {key: value for key, value in table.items() if key != "use"}, f"step {index} ({use})", faults)
+            if step is not None:
+                found.append(step)
+    if faults:
+        raise RecipeError(f"{path}: the recipe cannot be used:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return tuple(found)
+
+
+def _step(use: str, options: Mapping[str, Any], where: str, faults: list[str]) -> PlannedStep | None:
+    """One checked step; None after adding what is wrong to `faults`."""
+    kind = STEPS.get(use)
+    if kind is None:
+        faults.append(f"{where}: there is no step '{use}'. {suggestion(use, STEPS)}")
+        return None
+    model = kind.options_model()
+    try:
+        return PlannedStep(kind, model.model_validate(dict(options)))
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            key = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"{where}: unknown option '{key}'. {suggestion(key, model.model_fields)}")
+            else:
+                message = fault["msg"].removeprefix("Value error, ")
+                faults.append(f"{where}: {key or 'options'}: {message}" + (f" (it is {fault['input']!r})" if key else ""))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A step that was run: what it handed back, its wall time in seconds, and the process's peak of resident memory so far in bytes."""
+
+    step: PlannedStep
+    result: StepResult
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+def run(recipe: Recipe, model: Model, context: Context) -> Iterator[Ran]:
+    """Take `model` through the steps, one after the other, yielding each as it is done.
+
+    Raises what the steps raise, and ModelError where a step changed the inputs or outputs of the model.
+    """
+    signature = (model.inputs, model.outputs)
+    for step in recipe.steps:
+        begin = time.perf_counter()
+        result: StepResult = step.kind.function()(model, context, step.options)
+        if (result.model.inputs, result.model.outputs) != signature:
+            raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
+        yield Ran(step, result, time.perf_counter() - begin, peak_memory())
+        model = result.model
+
+
+def peak_memory() -> int | None:
+    """The peak of this process's resident memory so far, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        peak: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)
+        return peak
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024

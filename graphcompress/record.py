@@ -1,0 +1,316 @@
+"""What happened, as data: the record of a run, and the JSON documents that the commands print.
+
+These models are the definition of the formats; `docs/formats.md` is generated from them. Fields marked as varying hold times and what was decided from
+times: everything else is equal for equal inputs. Numbers that are undefined (the SQNR of equal tensors, MACs where shapes are unknown) are null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VARIES = {"varies": True}
+Varying = Field(json_schema_extra={"varies": True})
+
+FORMAT = 1
+"""Version of all documents here. It rises when a field is removed or changes its meaning, not when one is added."""
+
+
+class Document(BaseModel):
+    """Base of all parts: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelFile(Document):
+    """A model that was read. `sha256` covers the file and, in the order of their names, its external data; `path` is as the caller gave it, null for a model in memory."""
+
+    path: str | None
+    sha256: str
+
+
+class DataSource(Document):
+    """The feeds. `calibration` and `held_out` say how many were used for which; `note` is set where they could not be kept apart."""
+
+    source: str
+    sha256: str
+    feeds: int
+    random: bool = Field(description="True where these are random numbers, made because the caller asked for them.")
+    calibration: int
+    held_out: int
+    note: str = ""
+
+
+class RecipeSource(Document):
+    """The recipe by the name or file it was asked for by, and the hash of its file (of the resolved options, for a command that is one step)."""
+
+    name: str
+    sha256: str
+
+
+class Size(Document):
+    """A model's statistics: bytes on disk with external data, parameters (elements of initializers), nodes, MACs of one run at batch 1."""
+
+    bytes: int
+    parameters: int
+    nodes: int
+    macs: int | None
+    operators: dict[str, int] = Field(description="How often each operator occurs; with its domain unless that is ai.onnx.")
+
+
+class RefusalCount(Document):
+    """Why something was left as it was: `id` is stable, `reason` a sentence, `node` the (first) node concerned."""
+
+    id: str
+    reason: str
+    node: str
+    count: int
+
+
+class StepRun(Document):
+    """One step of the recipe."""
+
+    use: str
+    options: dict[str, Any] = Field(description="As resolved: defaults included.")
+    changed: bool
+    applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
+    refusals: list[RefusalCount]
+    decisions: dict[str, Any]
+    certificate: dict[str, Any] | None = Field(
+        description="Of a quantizing step: what the provider runs in INT8, and every heavy operator that stayed float, with the reason."
+    )
+    seconds: Annotated[float, Varying]
+    peak_memory_bytes: Annotated[
+        int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})
+    ]
+
+
+class OutputDistance(Document):
+    """How far one output is from the reference over all feeds compared."""
+
+    equal: bool = Field(description="Every element has the same bits.")
+    agreement: float | None = Field(
+        description="0 to 1: share of equal top-1 decisions, equal elements, or elements within 5% of the 99th percentile of |reference|, by the kind of output."
+    )
+    sqnr_db: float | None
+    cosine: float | None
+    max_abs: float | None
+    decisions: int | None = Field(default=None, description="How many decisions or elements were judged.")
+    disagreements: int | None = None
+    kind: str | None = Field(default=None, description="class (top-1 decisions), exact (equal elements) or value (elements within the tolerance).")
+
+
+class Distance(Document):
+    """How far a model is from the reference on the same feeds. `agreement` is that of the worst output, `worst` its name."""
+
+    agreement: float | None
+    worst: str | None
+    feeds: int
+    statement: str = Field(description="An exact binomial bound as a sentence; never used as a gate.")
+    outputs: dict[str, OutputDistance]
+
+
+class Timing(Document):
+    """One interleaved measurement. Medians in milliseconds per feed; `speedup` = time of the reference / time of the candidate, `speedup_ci` its 95% interval;
+    `band` is the interval of the reference against itself: a speed-up inside it is no difference. Everything here varies from run to run."""
+
+    threads: int | None = Field(description="null: the runtime's default, which is all cores.")
+    reference_ms: float
+    median_ms: float
+    speedup: float
+    speedup_ci: tuple[float, float] | None
+    band: tuple[float, float] | None
+    rounds: int
+    verdict: Literal["faster", "slower", "same", "noisy"]
+
+
+class Candidate(Document):
+    """One candidate that the gate judged. `reason` is "" where it was accepted, else one of gate/floor, gate/slower, gate/does-not-run, gate/signature."""
+
+    steps: list[str]
+    accepted: bool
+    reason: str
+    agreement: float | None
+    measurements: Annotated[list[Timing], Varying]
+
+
+class Gate(Document):
+    """How `compress` chose what it hands back: the first candidate that holds the floor of agreement on the held-out feeds and is not slower than the original."""
+
+    floor: float
+    kept: list[str] = Field(description="The steps that are in the result.")
+    taken_back: list[str] = Field(description="The steps that are not, because the gate took them back.")
+    candidates: list[Candidate]
+    explanation: Annotated[str, Varying]
+
+
+class Bar(Document):
+    """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed)."""
+
+    option: str
+    wanted: float
+    reached: Annotated[float | None, Varying]
+    held: Annotated[bool, Varying]
+
+
+class Record(Document):
+    """What `compress`, `simplify` and `quantize` write to `--record FILE` and print with `--format json`."""
+
+    format: int = FORMAT
+    graphcompress: str
+    libraries: dict[str, str]
+    command: str
+    model: ModelFile
+    data: DataSource | None
+    recipe: RecipeSource
+    target: str | None
+    provider: str
+    threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
+    seed: int
+    output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
+    before: Size
+    after: Size
+    smaller: float = Field(description="Bytes of the original / bytes of the result.")
+    steps: list[StepRun]
+    comparison: Distance | None = Field(description="The result against the original on the held-out feeds.")
+    measurements: Annotated[list[Timing], Field(description="The result against the original, per thread setting.", json_schema_extra={"varies": True})]
+    speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups.", json_schema_extra={"varies": True})]
+    gate: Gate | None = Field(description="Of compress only.")
+    bars: list[Bar]
+    notes: list[str] = []
+
+    def stable(self) -> dict[str, Any]:
+        """The record without what varies from run to run: equal for equal inputs, whatever the machine's load."""
+        kept: dict[str, Any] = without_varying(type(self), self.model_dump(mode="json"))
+        return kept
+
+
+def without_varying(model: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
+    """`document` (a dump of `model`) less the fields that are marked as varying, at every depth."""
+    kept: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if name not in document or (isinstance(extra, dict) and extra.get("varies")):
+            continue
+        part = _part_model(field.annotation)
+        value = document[name]
+        if part is not None and isinstance(value, list):
+            value = [without_varying(part, item) for item in value]
+        elif part is not None and isinstance(value, dict) and set(value) <= set(part.model_fields):
+            value = without_varying(part, value)
+        kept[name] = value
+    return kept
+
+
+def _part_model(annotation: Any) -> type[BaseModel] | None:
+    """The Document inside `annotation` (itself, optional, or in a list)."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _part_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+class ValidateReport(Document):
+    """What `validate` prints: the candidate (on `provider`) against the reference (on the CPU) over all feeds."""
+
+    format: int = FORMAT
+    graphcompress: str
+    reference: ModelFile
+    candidate: ModelFile
+    data: DataSource
+    provider: str
+    agreement: float | None = Field(description="Of the worst output.")
+    worst: str | None
+    feeds: int
+    statement: str
+    outputs: dict[str, OutputDistance]
+    nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
+    share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
+    smaller: float
+    bars: list[Bar]
+    notes: list[str] = []
+
+
+class BenchmarkRow(Document):
+    """One model on one provider with one thread setting. Speed-ups are against the reference on the same provider and threads; the reference's own row has
+    speed-up 1 and, as interval, the band: what it shows against itself."""
+
+    path: str | None
+    provider: str
+    threads: int | None
+    median_ms: float
+    speedup: float
+    speedup_ci: tuple[float, float] | None
+    band: tuple[float, float] | None
+    rounds: int
+    verdict: Literal["reference", "faster", "slower", "same", "noisy"]
+    bytes: int
+    smaller: float
+    nodes: dict[str, int] | None = Field(description="How many nodes each provider took, where the runtime tells.")
+    share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
+    runtime: str | None
+    notes: list[str] = []
+
+
+class BenchmarkReport(Document):
+    """What `benchmark` prints. Rows are ordered by provider, then threads, then model with the reference first: `models[0]` is REF, `models[1]` the first CAND."""
+
+    format: int = FORMAT
+    graphcompress: str
+    models: list[BenchmarkRow]
+    data: DataSource
+    machine: dict[str, Any]
+    bars: list[Bar]
+    notes: list[str] = []
+
+
+class TensorInfo(Document):
+    """An input or output. `shape` has an int, a symbol or null per axis, and is null where the rank is unknown."""
+
+    name: str
+    dtype: str | None
+    shape: list[int | str | None] | None
+    kind: str
+
+
+class NodeInfo(Document):
+    """Statistics of one node."""
+
+    name: str
+    op: str
+    parameters: int
+    macs: int | None
+
+
+class InspectReport(Document):
+    """What `inspect` prints."""
+
+    format: int = FORMAT
+    graphcompress: str
+    model: ModelFile
+    ir_version: int
+    opsets: dict[str, int]
+    producer: str
+    inputs: list[TensorInfo]
+    overridable: list[TensorInfo] = Field(description="Inputs that have a default value.")
+    outputs: list[TensorInfo]
+    bytes: int
+    initializer_bytes: int
+    parameters: int
+    nodes: int
+    macs: int | None
+    operators: dict[str, int]
+    per_node: list[NodeInfo]
+
+
+DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
+    ("compress, simplify, quantize (and --record FILE)", Record),
+    ("validate", ValidateReport),
+    ("benchmark", BenchmarkReport),
+    ("inspect", InspectReport),
+)
+"""The documents that others script against, by the commands that print them."""
