@@ -29,7 +29,7 @@ OLDEST = 7
 def lift(model: Model, version: int) -> Model:
     """A copy of `model` in which ai.onnx is at `version`, subgraphs included; `model` itself where it is there already, or beyond.
 
-    The copy computes the same (bit by bit, but for Softmax over several axes in other kernels). Node names, doc strings and metadata stay; the IR version is
+    The copy computes the same, bit by bit unless onnxruntime has another kernel for the newer version (AveragePool from 19 on: last bits). Node names, doc strings and metadata stay; the IR version is
     raised where the opset asks for it. Raises ModelError where an operator cannot be carried over, naming it.
     """
     old = model.opset
