@@ -1,0 +1,202 @@
+"""The target tables of rules/targets/: what an execution provider runs in which precision, in which form, and what it costs.
+
+`rules_root()` is the one place that knows where the rules are: `graphcompress/rules` in a wheel, the repository's `rules/` in an sdist or an editable install.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from graphcompress.errors import TargetError
+
+Slot = Literal["activation", "weight", "bias", "operand", "keep"]
+IntegerType = Literal["uint8", "int8"]
+Scalar = int | float | str
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Activation(Table):
+    """How activations are quantized: one scale and zero point per tensor. A range narrower than `constant_below` is that of a constant."""
+
+    type: IntegerType
+    symmetric: bool
+    constant_below: float = Field(gt=0)
+
+    @property
+    def codes(self) -> tuple[int, int]:
+        """Lowest and highest code."""
+        if self.type == "uint8":
+            return 0, 255
+        return (-127 if self.symmetric else -128), 127
+
+
+class Weight(Table):
+    """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
+
+    `pair_limit` bounds the sum of any two codes of one sign in a channel, for processors that add two products in 16 bits with saturation; None: no bound.
+    """
+
+    type: IntegerType
+    symmetric: bool
+    granularity: Literal["channel", "tensor"]
+    low: int
+    high: int
+    smallest_scale: float = Field(gt=0)
+    pair_limit: int | None = Field(default=None, ge=2)
+
+
+class Bias(Table):
+    """The form of a bias: "int32" with scale float32(activation scale * weight scale), no code beyond `limit`; or "float"."""
+
+    form: Literal["int32", "float"]
+    limit: int = Field(gt=0)
+
+
+class Opsets(Table):
+    """The first opset of ai.onnx with Q/DQ, with a scale per channel, and the newest that the target still takes from us (None: any)."""
+
+    quantize: int
+    per_channel: int
+
+
+class Boundary(Table):
+    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node; `byte` is what a byte of the file is worth, in ns."""
+
+    quantize: float = Field(ge=0)
+    dequantize: float = Field(ge=0)
+    layout: float = Field(ge=0)
+    floor: float = Field(ge=0)
+    byte: float = Field(ge=0)
+    margin: float = Field(ge=1)
+
+
+class Price(Table):
+    """Cost of an operator where all `below` hold (each: that figure of the group is less than the number).
+
+    `float` is the float cost in ns per unit (the row's `unit`), `ratio` the integer cost relative to it. Figures: `macs`, `elements` (of the largest data tensor), `depth` and `width`
+    (input and output channels of one group of channels), `groups`, `channels` (all input channels), `reduction` (length of one dot product).
+    """
+
+    below: dict[Literal["macs", "elements", "depth", "width", "groups", "channels", "reduction"], float] = Field(default_factory=dict)
+    float_ns: float = Field(gt=0)
+    ratio: float = Field(gt=0)
+
+
+class Operator(Table):
+    """One way in which one operator becomes integer arithmetic.
+
+    slots       what each input is: "activation" (computed), "weight" (constant, the weight's type), "bias" (constant or absent), "operand" (an activation, or a constant in the
+                activation's type), "keep" (indices, shapes: left alone); `rest` for the inputs after these
+    becomes     what the provider's optimized graph calls it
+    output      "required": fuses only with a Q behind it; "optional": may also hand out float
+    tied        inputs and outputs must have one scale and zero point (what moves data)
+    fixed       the range of the output whatever the data say
+    absorbs     activations that the Q behind them makes redundant
+    bias_add    an Add of a constant vector behind it belongs to it
+    require     attributes and the only value that fuses; it is also the default value of an absent attribute
+    axis, flip  the output channels' axis in the weight; where the attribute `flip` is 1, a weight of rank 2 has the other one
+    rank        the weight's ranks that fuse
+    follows     worth it only where every neighbour computes in integers
+    price       the first entry that fits is the cost
+    """
+
+    op: str
+    opset: int = 1
+    slots: tuple[Slot, ...]
+    rest: Slot | None = None
+    becomes: tuple[str, ...]
+    heavy: bool = False
+    output: Literal["required", "optional"] = "required"
+    every_output: bool = False
+    tied: bool = False
+    fixed: tuple[float, float] | None = None
+    absorbs: tuple[str, ...] = ()
+    bias_add: bool = False
+    require: dict[str, Scalar] = Field(default_factory=dict)
+    axis: int | None = None
+    flip: str | None = None
+    rank: tuple[int, ...] = ()
+    follows: bool = False
+    unit: Literal["mac", "element"] = "element"
+    price: Annotated[tuple[Price, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Operator:
+        if ("weight" in self.slots) != (self.axis is not None):
+            raise ValueError("a row with a weight states its `axis`, one without has none")
+        if self.price[-1].below:
+            raise ValueError("the last `price` must fit everything: leave out its `below`")
+        if self.tied and (self.absorbs or self.fixed or "weight" in self.slots):
+            raise ValueError("a tied row neither absorbs an activation nor has a fixed range or a weight")
+        return self
+
+
+class Target(Table):
+    """One execution provider, as a table. `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists."""
+
+    name: str = ""
+    summary: str
+    provider: str
+    opsets: Opsets
+    activation: Activation
+    weight: Weight
+    bias: Bias
+    boundary: Boundary
+    session_options: dict[str, str] = Field(default_factory=dict)
+    heavy: tuple[str, ...]
+    float_only: dict[str, str] = Field(default_factory=dict)
+    operator: tuple[Operator, ...]
+
+    def rows(self, op: str) -> tuple[Operator, ...]:
+        """The rows of one operator of ai.onnx, in the table's order."""
+        return tuple(row for row in self.operator if row.op == op)
+
+
+def rules_root() -> Path:
+    """The folder that holds rewrite/, targets/, recipes/.
+
+    Raises TargetError where neither place has it (a broken installation).
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "rules", package.parent / "rules"):
+        if folder.is_dir():
+            return folder
+    raise TargetError(f"The rules that belong to graphcompress are neither in {package / 'rules'} nor beside the package: install it again.")
+
+
+def target_names() -> tuple[str, ...]:
+    """The targets that have a table."""
+    return tuple(sorted(p.stem for p in (rules_root() / "targets").glob("*.toml")))
+
+
+def load_target(name: str) -> Target:
+    """The table rules/targets/NAME.toml.
+
+    Raises TargetError for a name without a table (the message lists those there are) or a table that is not what it must be.
+    """
+    if name not in target_names():
+        raise TargetError(f"There is no target '{name}'. Known targets: {', '.join(target_names())}.")
+    return read_target(rules_root() / "targets" / f"{name}.toml")
+
+
+def read_target(path: Path) -> Target:
+    """The table in a file, named after it. Raises TargetError with file and place of what is wrong."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise TargetError(f"{path}: the target table cannot be read: {problem}.") from problem
+    if "name" in data:
+        raise TargetError(f"{path}: a target is named after its file; take out `name`.")
+    try:
+        return Target(name=path.stem, **data)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the table"
+        raise TargetError(f"{path}: {where}: {first['msg']}.") from problem
