@@ -1,0 +1,280 @@
+"""How far two models are apart: definitions, laws, odd values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from graphcompress import ir
+from graphcompress.errors import ModelError
+from graphcompress.runtime.compare import Comparison, ComparisonStatistic, OutputStatistic, compare, flatten, floor_broken, upper_bound
+from graphcompress.runtime.magnitudes import Magnitudes
+from graphcompress.runtime.session import open_session
+
+Array = np.ndarray[Any, Any]
+NAN, INF = math.nan, math.inf
+
+
+def single(kind: str, *pairs: tuple[Any, Any]) -> Any:
+    statistic = OutputStatistic(kind)
+    for r, c in pairs:
+        statistic.update(r, c)
+    return statistic.finish()
+
+
+def f32(*values: Any) -> Array:
+    return np.array(values, np.float32)
+
+
+# --- definitions ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_class_counts_equal_top_one_decisions() -> None:
+    found = single("class", (f32([0, 1], [5, 2], [1, 3]), f32([0, 9], [5, 6], [0, 1])))
+    assert (found.agreement, found.decisions, found.disagreements, found.inputs) == (2 / 3, 3, 1, 3)
+
+
+def test_class_along_the_last_axis_of_any_rank() -> None:
+    r = np.random.default_rng(0).random((2, 3, 4, 5))
+    found = single("class", (r, r))
+    assert found.decisions == 24 and found.inputs == 1 and found.agreement == 1
+
+
+def test_value_counts_elements_within_five_percent_of_the_large_ones() -> None:
+    r = np.linspace(0, 100, 1001).astype(np.float32)
+    tolerance = 0.05 * np.percentile(np.abs(r), 99)
+    c = r + np.where(np.arange(1001) % 4 == 0, tolerance * 1.01, tolerance * 0.99).astype(np.float32)
+    found = single("value", (r, c))
+    assert found.disagreements == 251 and found.agreement == 750 / 1001
+
+
+def test_value_uses_the_percentile_over_all_feeds() -> None:
+    found = single("value", (f32(0.1), f32(0.2)), (f32(*[10] * 99), f32(*[10] * 99)))
+    assert found.agreement == 1  # 0.1 apart is nothing beside 10
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "U3", object])
+def test_exact_counts_equal_elements(dtype: str) -> None:
+    found = single("exact", (np.array([0, 1, 1, 0]).astype(dtype), np.array([0, 1, 0, 0]).astype(dtype)))
+    assert found.agreement == 0.75 and not found.equal
+
+
+def test_integers_are_exact_whatever_is_asked() -> None:
+    assert single("value", (np.array([1000]), np.array([1001]))).agreement == 0
+
+
+def test_large_integers_are_not_rounded() -> None:
+    assert single("exact", (np.array([2**60]), np.array([2**60 + 1]))).agreement == 0
+
+
+def test_sqnr_cosine_and_largest_difference() -> None:
+    found = single("value", (f32(3, 4), f32(3, 5)))
+    assert found.sqnr_db == pytest.approx(10 * math.log10(25 / 1))
+    assert found.cosine == pytest.approx((9 + 20) / (5 * math.sqrt(34)))
+    assert found.max_abs == 1 and not found.equal
+
+
+def test_equal_tensors_have_no_sqnr() -> None:
+    found = single("value", (f32(1, 2), f32(1, 2)))
+    assert found.equal and found.sqnr_db is None and found.agreement == 1 and found.max_abs == 0 and found.cosine == pytest.approx(1)
+
+
+def test_zeros() -> None:
+    found = single("value", (f32(0, 0), f32(0, 0)))
+    assert found.equal and found.cosine is None and found.agreement == 1
+    found = single("value", (f32(0, 0), f32(0, 1e-3)))
+    assert found.agreement == 0.5 and found.sqnr_db is None
+
+
+@pytest.mark.parametrize("kind", ["value", "class"])
+@pytest.mark.parametrize(
+    ("r", "c", "agrees"),
+    [(1, NAN, False), (NAN, 1, False), (NAN, NAN, True), (INF, INF, True), (INF, -INF, False), (1, INF, False), (INF, 1, False)],
+)
+def test_values_that_are_not_finite(kind: str, r: float, c: float, agrees: bool) -> None:
+    found = single(kind, (f32([r, 2]), f32([c, 2])))
+    assert (found.disagreements == 0) is agrees
+    assert found.equal is agrees
+    assert found.broken == (0 if agrees else 1)
+
+
+def test_broken_candidate_is_not_hidden_by_its_percentile() -> None:
+    found = single("value", (f32(*range(100)), f32(*[NAN] * 100)))
+    assert found.agreement == 0 and found.broken == 100 and found.sqnr_db is None
+
+
+def test_other_shape_disagrees_altogether() -> None:
+    found = single("value", (f32(1, 2, 3), f32(1, 2)))
+    assert found.agreement == 0 and not found.equal and found.decisions == 3
+    found = single("value", (f32(1, 2), np.array(["a", "b"])))
+    assert found.agreement == 0
+
+
+def test_empty_output_decides_nothing() -> None:
+    found = single("value", (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)))
+    assert found.agreement is None and found.equal
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "complex64", "bfloat16"])
+def test_types_of_fractions(dtype: str) -> None:
+    import ml_dtypes
+
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    r = np.array([1, 2, 100]).astype(kind)
+    found = single("value", (r, (r + np.array([0, 0, 50]).astype(kind)).astype(kind)))
+    assert 0.6 < found.agreement < 0.9 and found.max_abs == 50
+
+
+# --- sequences and maps -------------------------------------------------------------------------------------------------------------------
+
+
+def test_maps_of_one_table_are_its_rows() -> None:
+    r = [{1: 0.9, 2: 0.1}, {1: 0.2, 2: 0.8}]
+    c = [{1: 0.6, 2: 0.4}, {1: 0.7, 2: 0.3}]
+    found = single("class", (r, c))
+    assert (found.decisions, found.disagreements, found.inputs) == (2, 1, 2)
+
+
+def test_sequences_count_all_their_parts() -> None:
+    found = single("value", ([f32(1, 2), f32(3)], [f32(1, 2), f32(9)]))
+    assert found.decisions == 3 and found.disagreements == 1
+    found = single("value", ([f32(1, 2), f32(3)], [f32(1, 2)]))
+    assert found.decisions == 3 and found.disagreements == 1 and not found.equal
+
+
+def test_maps_with_other_keys_disagree() -> None:
+    found = single("value", ({"a": 1.0}, {"b": 1.0}))
+    assert found.disagreements >= 1 and not found.equal
+
+
+@pytest.mark.parametrize("value", [None, [], {}, [[]], [None], "text", 3, 2.5, [{}], [{1: 2}, {2: 3}], {"a": [f32(1)]}])
+def test_nothing_crashes(value: Any) -> None:
+    assert all(isinstance(a, np.ndarray) for a in flatten(value))
+    for kind in ("class", "exact", "value"):
+        assert single(kind, (value, value)).equal
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------------------------------
+
+ARRAYS = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(3)), elements=st.floats(-1e6, 1e6, width=32) | st.sampled_from([NAN, INF, 0.0]))
+
+
+def same(a: Comparison, b: Comparison) -> None:
+    for name, left in a.outputs.items():
+        right = b.outputs[name]
+        for part in ("kind", "equal", "agreement", "max_abs", "decisions", "disagreements", "inputs", "broken"):
+            assert getattr(left, part) == getattr(right, part), part
+        for part in ("sqnr_db", "cosine"):
+            x, y = getattr(left, part), getattr(right, part)
+            assert (x is None) == (y is None)
+            if x is not None:
+                assert x == pytest.approx(y, rel=1e-9, abs=1e-9)
+    assert (a.feeds, a.worst, a.agreement) == (b.feeds, b.worst, b.agreement)
+
+
+@given(
+    data=st.data(), pairs=st.lists(ARRAYS.map(lambda a: (a, a * np.float32(1.01))), min_size=1, max_size=6), kind=st.sampled_from(["class", "exact", "value"])
+)
+def test_any_split_and_order_gives_the_same(data: st.DataObject, pairs: list[tuple[Array, Array]], kind: str) -> None:
+    def learned(part: list[tuple[Array, Array]]) -> ComparisonStatistic:
+        made = ComparisonStatistic(["y"], {"y": kind})
+        for r, c in part:
+            made.update({"y": r}, {"y": c})
+        return made
+
+    whole = learned(pairs).finish()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(pairs)), max_size=3)))
+    parts = [pairs[a:b] for a, b in zip([0, *cuts], [*cuts, len(pairs)], strict=True)]
+    left = learned([])
+    for part in parts:
+        left.merge(learned(part))
+    same(left.finish(), whole)
+    right = learned([])
+    for part in reversed(parts):
+        right = learned(part).merge(right)
+    same(right.finish(), whole)
+
+
+@given(
+    values=hnp.arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1e30, allow_subnormal=False).filter(lambda v: v == 0 or v > 1e-30)),
+    share=st.floats(0, 1),
+)
+def test_quantile_is_numpys_to_a_thousandth(values: Array, share: float) -> None:
+    counted = Magnitudes()
+    counted.update(values)
+    assert counted.quantile(share) == pytest.approx(float(np.quantile(values, share)), rel=1e-3)
+    limit = float(np.quantile(values, share))
+    assert int((values <= limit * 0.999).sum()) <= counted.at_most(limit) <= int((values <= limit * 1.001).sum())
+
+
+def test_magnitudes_stay_small() -> None:
+    counted = Magnitudes()
+    for scale in (1e-300, 1e-38, 1e-3, 1.0, 1e38, 1e300):
+        counted.update(np.linspace(0, scale, 100_000))
+    assert counted.counts.nbytes <= 2 * 2**20 and counted.total == 600_000
+    assert counted.quantile(1.0) == pytest.approx(3.4e38, rel=0.01)
+
+
+# --- the whole model --------------------------------------------------------------------------------------------------------------------------
+
+
+def comparison(kind: str, decisions: int, disagreements: int, inputs: int | None = None) -> Comparison:
+    statistic = ComparisonStatistic(["y"], {"y": kind})
+    statistic.outputs["y"].decisions, statistic.outputs["y"].wrong, statistic.outputs["y"].inputs = decisions, disagreements, inputs or decisions
+    return statistic.finish()
+
+
+def test_worst_output_is_the_models(model_of: Callable[..., ir.Model]) -> None:
+    ref = model_of("g (float[n, 2] x) => (float[n, 2] y, float[n, 2] z) { y = Neg(x) z = Abs(x) }")
+    cand = model_of("g (float[n, 2] x) => (float[n, 2] y, float[n, 2] z) { y = Neg(x) z = Neg(x) }")
+    with open_session(ref) as a, open_session(cand) as b:
+        found = compare(a, b, ({"x": f32([1, i])} for i in range(-2, 3)), {"y": "value", "z": "value"})
+    assert found.worst == "z" and found.feeds == 5 and found.outputs["y"].equal
+    # z: [1, |i|] beside [-1, -i]; i = -2, -1 and 0 agree
+    assert found.agreement == 3 / 10
+    assert set(found.to_dict()) == {"agreement", "worst", "feeds", "statement", "outputs"}
+
+
+def test_missing_output_is_named(model_of: Callable[..., ir.Model]) -> None:
+    ref = model_of("g (float[n] x) => (float[n] y) { y = Neg(x) }")
+    cand = model_of("g (float[n] x) => (float[n] z) { z = Neg(x) }")
+    with open_session(ref) as a, open_session(cand) as b, pytest.raises(ModelError, match="'y'"):
+        compare(a, b, [], {})
+
+
+def test_statement_is_the_exact_bound() -> None:
+    assert comparison("class", 64, 0).statement() == "at most 4.6% differ, 95%, 64 inputs; 300 more would make it 0.8%"
+    assert comparison("class", 10, 10).statement().startswith("at most 100.0% differ")
+    assert ComparisonStatistic([], {}).finish().statement() == "nothing was compared"
+
+
+def test_elements_of_one_input_are_not_so_many_trials() -> None:
+    assert comparison("value", 640_000, 0, inputs=64).statement().startswith("at most 4.6% differ, 95%, 64 inputs")
+
+
+@pytest.mark.parametrize(("failures", "trials"), [(0, 10), (3, 50), (49, 50), (1, 1000)])
+def test_bound_inverts_the_binomial(failures: int, trials: int) -> None:
+    rate = upper_bound(failures, trials)
+    chance = sum(math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(failures + 1))
+    assert chance == pytest.approx(0.05)
+    assert upper_bound(trials, trials) == 1
+
+
+@pytest.mark.parametrize("decisions", [1, 8, 64, 250, 1000, 10_000])
+def test_floor_allows_what_chance_explains(decisions: int) -> None:
+    from scipy.stats import binom
+
+    limit = int(binom.ppf(0.95, decisions, 0.01))
+    assert not floor_broken(comparison("class", decisions, limit))
+    assert floor_broken(comparison("class", decisions, limit + 1))
+
+
+def test_floor_of_nothing_holds() -> None:
+    assert not floor_broken(ComparisonStatistic(["y"], {}).finish())
