@@ -1,0 +1,230 @@
+"""The little language of `where` and `let`: Python's grammar for expressions, cut down, and interpreted.
+
+Names are what the match binds and what `let` defines; functions are those of the vocabulary. There are no attributes, keywords, comprehensions, lambdas,
+strings that are formatted, no `eval`, no imports: `ast` parses, and whatever is not listed here is an error when the rule is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphcompress.engine.values import Undetermined, Value, common, lifted
+
+LONGEST = 500
+LARGEST_EXPONENT = 64
+
+BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.MatMult: operator.matmul,
+}
+UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+CONSTANTS = (int, float, str, bool, type(None))
+
+
+class ExpressionError(ValueError):
+    """An expression that the language does not have."""
+
+
+class Word(Protocol):
+    """A function of the vocabulary. `structural`: it looks at tensors (their shapes, types, uses), never at their values."""
+
+    @property
+    def structural(self) -> bool: ...
+    @property
+    def least(self) -> int: ...
+    @property
+    def most(self) -> int: ...
+    def __call__(self, facts: Any, *arguments: Any) -> Any: ...
+
+
+class Readable(Protocol):
+    """What a name may be bound to besides plain data: something whose value is read when it is calculated with."""
+
+    def value(self) -> Value: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A parsed expression: its text, its tree, the names that it reads, and the functions that it calls."""
+
+    text: str
+    tree: ast.expr
+    names: tuple[str, ...]
+    calls: tuple[str, ...]
+
+
+def parse(text: str, vocabulary: Mapping[str, Word]) -> Expression:
+    """Parse `text`. Raises ExpressionError for what the language or the vocabulary does not have."""
+    if len(text) > LONGEST:
+        raise ExpressionError(f"the expression is longer than {LONGEST} characters")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+        raise ExpressionError(f"'{text}' is no expression: {getattr(problem, 'msg', problem)}") from problem
+    names: dict[str, None] = {}
+    calls: dict[str, None] = {}
+    for node in _walk(tree):
+        _check(node, text, vocabulary)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            calls[node.func.id] = None
+        elif isinstance(node, ast.Name):
+            names[node.id] = None
+    return Expression(text, tree, tuple(names), tuple(calls))
+
+
+def structural(expression: Expression, vocabulary: Mapping[str, Word], tensors: frozenset[str]) -> bool:
+    """Whether the expression can be judged without the value of any of `tensors`: they are only handed to structural functions."""
+
+    def look(node: ast.expr) -> bool:
+        if isinstance(node, ast.Name):
+            return node.id not in tensors
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            word = vocabulary[node.func.id]
+            return word.structural and all(isinstance(a, ast.Name) or look(a) for a in node.args)
+        return all(look(c) for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
+
+    return look(expression.tree)
+
+
+def evaluate(expression: Expression, names: Mapping[str, Any], vocabulary: Mapping[str, Word], facts: Any) -> Any:
+    """The value under `names`: plain Python data or a Value. Raises Undetermined where there is none."""
+    with np.errstate(all="ignore"):
+        try:
+            return _Interpreter(names, vocabulary, facts).value(expression.tree)
+        except (ArithmeticError, TypeError, ValueError, IndexError) as problem:
+            raise Undetermined(f"'{expression.text}': {problem}") from problem
+
+
+class _Interpreter:
+    def __init__(self, names: Mapping[str, Any], vocabulary: Mapping[str, Word], facts: Any) -> None:
+        self.names, self.vocabulary, self.facts = names, vocabulary, facts
+
+    def value(self, node: ast.expr) -> Any:
+        """The value of `node`, tensors read."""
+        found = self.raw(node)
+        return found.value() if hasattr(found, "value") else found
+
+    def raw(self, node: ast.expr) -> Any:
+        """The value of `node`; a name alone stays the tensor that it is bound to."""
+        match node:
+            case ast.Constant():
+                return node.value
+            case ast.Name():
+                return self.names[node.id]
+            case ast.List() | ast.Tuple():
+                return [self.value(e) for e in node.elts]
+            case ast.Call(func=ast.Name(id=name)):
+                return self.vocabulary[name](self.facts, *(self.raw(a) for a in node.args))
+            case ast.BoolOp(op=ast.And()):
+                return all(_truth(self.value(v)) for v in node.values)
+            case ast.BoolOp():
+                return any(_truth(self.value(v)) for v in node.values)
+            case ast.UnaryOp(op=ast.Not()):
+                return not _truth(self.value(node.operand))
+            case ast.UnaryOp():
+                return _apply(UNARY[type(node.op)], self.value(node.operand))
+            case ast.BinOp():
+                return _binary(node.op, self.value(node.left), self.value(node.right))
+            case ast.Compare():
+                return self.compared(node)
+            case ast.IfExp():
+                return self.value(node.body if _truth(self.value(node.test)) else node.orelse)
+            case ast.Subscript():
+                return self.value(node.value)[self.value(node.slice)]
+        raise Undetermined(f"no value for {ast.unparse(node)}")
+
+    def compared(self, node: ast.Compare) -> Any:
+        left = self.value(node.left)
+        for position, (kind, right_node) in enumerate(zip(node.ops, node.comparators, strict=True)):
+            right = self.value(right_node)
+            held = _apply(COMPARE[type(kind)], left, right, "bool")
+            if position == len(node.ops) - 1 or not _truth(held):
+                return held
+            left = right
+        return True
+
+
+def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
+    if isinstance(kind, ast.Pow) and not isinstance(left, Value) and abs(lifted(right)) > LARGEST_EXPONENT:
+        raise Undetermined("the exponent is too large")
+    if isinstance(kind, ast.Mult) and any(isinstance(v, list | str) for v in (left, right)):
+        raise Undetermined("lists are not multiplied")
+    if isinstance(kind, ast.Div | ast.Pow) and any(isinstance(v, Value) and not v.floating for v in (left, right)):
+        raise Undetermined("integer tensors are not divided")
+    return _apply(BINARY[type(kind)], left, right)
+
+
+def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function` on plain data, or elementwise on Values of one element type. A text as last argument names the type of the result."""
+    dtype = arguments[-1] if arguments and arguments[-1] == "bool" and len(arguments) == 3 else None
+    operands = arguments[:-1] if dtype else arguments
+    if not any(isinstance(a, Value) for a in operands):
+        return function(*operands)
+    kind = common(*operands)
+    return Value(np.asarray(function(*(lifted(a) for a in operands))), dtype or kind)
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, Value):
+        if value.array.size != 1:
+            raise Undetermined("a tensor of several elements is neither true nor false: use every() or some()")
+        return bool(value.array)
+    return bool(value)
+
+
+def _walk(tree: ast.expr) -> Iterator[ast.AST]:
+    """Every node but operators and contexts; the name of a function is part of its call."""
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr | ast.keyword) and not (isinstance(node, ast.Call) and c is node.func))
+
+
+def _check(node: ast.AST, text: str, vocabulary: Mapping[str, Word]) -> None:
+    match node:
+        case ast.Constant(value=value) if isinstance(value, CONSTANTS):
+            return
+        case ast.Name() | ast.List() | ast.Tuple() | ast.IfExp() | ast.BoolOp():
+            return
+        case ast.BinOp(op=op) if type(op) in BINARY:
+            return
+        case ast.UnaryOp(op=op) if type(op) in UNARY or isinstance(op, ast.Not):
+            return
+        case ast.Compare(ops=ops) if all(type(o) in COMPARE for o in ops):
+            return
+        case ast.Subscript(slice=index) if not isinstance(index, ast.Slice):
+            return
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if not any(isinstance(a, ast.Starred) for a in arguments):
+            word = vocabulary.get(name)
+            if word is None:
+                raise ExpressionError(f"'{text}' calls {name}(), which the vocabulary does not have (it has {', '.join(sorted(vocabulary))})")
+            if not word.least <= len(arguments) <= word.most:
+                wanted = str(word.least) if word.least == word.most else f"{word.least} to {word.most}"
+                raise ExpressionError(f"'{text}' calls {name}() with {len(arguments)} arguments; it takes {wanted}")
+            return
+    raise ExpressionError(
+        f"'{text}' uses {type(node).__name__} ({ast.unparse(node) if isinstance(node, ast.expr) else node}), which the language does not have"
+    )
