@@ -136,6 +136,7 @@ class LocalSession:
         self.outputs = tuple(_spec(a) for a in self._session.get_outputs())
         self.optional = tuple(_spec(a) for a in self._session.get_overridable_initializers())
         self._names = [o.name for o in self.outputs]
+        self._fed = {s.name for s in (*self.inputs, *self.optional)}
 
     def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, Any]:
         """See `Session.run`; `names` picks outputs."""
@@ -147,7 +148,10 @@ class LocalSession:
         except ort.failures() as problem:
             kind = DataError if ort.misfit(problem) else ModelError
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
-        return dict(zip(wanted, (_plain(v) for v in made), strict=True))
+        # An input that is an output is, in older versions (1.24), a view of the caller's memory that does not keep it alive.
+        return {
+            name: np.array(value) if name in self._fed and isinstance(value, np.ndarray) else _plain(value) for name, value in zip(wanted, made, strict=True)
+        }
 
     def time(self, feeds: Sequence[Feed], repeats: int) -> float:
         """See `Session.time`."""

@@ -203,6 +203,14 @@ def test_hint_names_the_free_dimensions(model_of: ModelOf, monkeypatch: pytest.M
     assert "'x' axis 0 (batch)" in told["hint"]
 
 
+def test_input_that_is_an_output_outlives_the_feed(model_of: ModelOf) -> None:
+    with open_session(model_of("g (float[n] x) => (float[n] y, float[n] x) { y = Neg(x) }")) as made:
+        feed = {"x": np.float32([1, 2])}
+        out = made.run(feed)
+        feed["x"][:] = 9
+    assert out["x"].tolist() == [1, 2]
+
+
 def test_time_is_per_pass(model_of: ModelOf) -> None:
     with open_session(model_of(ADD), threads=1) as made:
         assert 0 < made.time([{"x": np.ones((1, 3), np.float32)}], 20) < 1
