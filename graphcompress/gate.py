@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from graphcompress.errors import GraphCompressError, RuntimeUnavailable
@@ -47,7 +47,7 @@ class Judged:
     reason: str = ""
     because: str = ""
     comparison: Comparison | None = None
-    measurements: tuple[tuple[int | None, Measurement], ...] = ()
+    measurements: tuple[tuple[int, Measurement], ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -68,7 +68,7 @@ class Judge(Protocol):
 
     def compare(self, model: Model) -> Comparison: ...
 
-    def measure(self, model: Model, threads: int | None) -> Measurement: ...
+    def measure(self, model: Model, threads: int) -> Measurement: ...
 
 
 class Runtime:
@@ -98,7 +98,7 @@ class Runtime:
                     reference.run(feed)
                 raise
 
-    def measure(self, model: Model, threads: int | None) -> Measurement:
+    def measure(self, model: Model, threads: int) -> Measurement:
         """Original, original again and model, interleaved."""
         from graphcompress.runtime.measure import measure
         from graphcompress.runtime.session import open_session
@@ -120,21 +120,19 @@ class Runtime:
         self.context.progress(what, total, total)
 
 
-def thread_settings(threads: int | None) -> tuple[int | None, ...]:
-    """The thread counts that are measured: the one asked for, else one thread and (None) the runtime's default of all cores."""
-    if threads is not None:
-        return (threads,)
+def thread_settings(threads: int | None) -> tuple[int, ...]:
+    """The thread counts that are measured: the one asked for, else one thread and all cores."""
     from graphcompress.runtime.machine import cores
 
-    return (1, None) if cores() > 1 else (1,)
+    return (threads,) if threads is not None else tuple(sorted({1, cores()}))
 
 
-def threads_text(threads: int | None) -> str:
+def threads_text(threads: int) -> str:
     """A thread setting in words."""
-    return "all cores" if threads is None else "1 thread" if threads == 1 else f"{threads} threads"
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
-def choose(original: Model, candidates: Sequence[Candidate], judge: Judge, settings: Sequence[int | None], names: dict[str, str]) -> Outcome:
+def choose(original: Model, candidates: Sequence[Candidate], judge: Judge, settings: Sequence[int], names: dict[str, str]) -> Outcome:
     """Judge `candidates` in order and choose the first that holds; the original is added as the last.
 
     `settings` are the thread settings to measure with (none: nothing is measured, and nothing is taken back for being slow); `names` are the words for the steps.
@@ -150,7 +148,7 @@ def choose(original: Model, candidates: Sequence[Candidate], judge: Judge, setti
     return Outcome(judged[-1], tuple(judged), _explain(judged, names, timed=bool(settings)))
 
 
-def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequence[int | None]) -> Judged:
+def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequence[int]) -> Judged:
     from graphcompress.runtime.compare import floor_broken
 
     if (candidate.model.inputs, candidate.model.outputs) != (original.inputs, original.outputs):
@@ -162,8 +160,11 @@ def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequen
     except GraphCompressError as error:
         return Judged(candidate, "gate/does-not-run", f"it does not run: {error}")
     if floor_broken(comparison, FLOOR):
-        return Judged(candidate, "gate/floor", f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' is below the floor of {FLOOR}", comparison)
-    measured: list[tuple[int | None, Measurement]] = []
+        broken = {name: o for name, o in comparison.outputs.items() if floor_broken(replace(comparison, outputs={name: o}), FLOOR)}
+        worst, output = min(broken.items(), key=lambda item: item[1].agreement or 0.0)
+        figures = f"{output.agreement or 0.0:.4f} of output '{worst}' on {comparison.feeds} feeds"
+        return Judged(candidate, "gate/floor", f"agreement {figures} is below the floor of {FLOOR}", comparison)
+    measured: list[tuple[int, Measurement]] = []
     for threads in settings:
         found = judge.measure(candidate.model, threads)
         measured.append((threads, found))
@@ -172,7 +173,7 @@ def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequen
     return Judged(candidate, comparison=comparison, measurements=tuple(measured))
 
 
-def _speed(threads: int | None, found: Measurement) -> str:
+def _speed(threads: int, found: Measurement) -> str:
     return f"{found.speedup:.2f}x with {threads_text(threads)}" + (", too noisy to tell" if found.verdict == "noisy" else "")
 
 

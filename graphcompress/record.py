@@ -87,18 +87,20 @@ class StepRun(Document):
 
 
 class OutputDistance(Document):
-    """How far one output is from the reference over all feeds compared."""
+    """How far one output is from the reference over all feeds compared. SQNR, cosine and max abs are over the elements that are finite on both sides."""
 
-    equal: bool = Field(description="Every element has the same bits.")
-    agreement: float | None = Field(
-        description="0 to 1: share of equal top-1 decisions, equal elements, or elements within 5% of the 99th percentile of |reference|, by the kind of output."
+    kind: str = Field(
+        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|)."
     )
+    equal: bool = Field(description="Every element is equal.")
+    agreement: float | None = Field(description="0 to 1, by the kind.")
     sqnr_db: float | None
     cosine: float | None
     max_abs: float | None
-    decisions: int | None = Field(default=None, description="How many decisions or elements were judged.")
-    disagreements: int | None = None
-    kind: str | None = Field(default=None, description="class (top-1 decisions), exact (equal elements) or value (elements within the tolerance).")
+    decisions: int = Field(description="How many decisions (class) or elements were judged.")
+    disagreements: int
+    inputs: int = Field(description="How many inputs may be called independent: rows of a table of classes, else feeds.")
+    broken: int = Field(description="Elements that are finite on one side only.")
 
 
 class Distance(Document):
@@ -115,7 +117,7 @@ class Timing(Document):
     """One interleaved measurement. Medians in milliseconds per feed; `speedup` = time of the reference / time of the candidate, `speedup_ci` its 95% interval;
     `band` is the interval of the reference against itself: a speed-up inside it is no difference. Everything here varies from run to run."""
 
-    threads: int | None = Field(description="null: the runtime's default, which is all cores.")
+    threads: int
     reference_ms: float
     median_ms: float
     speedup: float
@@ -241,7 +243,7 @@ class BenchmarkRow(Document):
 
     path: str | None
     provider: str
-    threads: int | None
+    threads: int
     median_ms: float
     speedup: float
     speedup_ci: tuple[float, float] | None
@@ -250,6 +252,8 @@ class BenchmarkRow(Document):
     verdict: Literal["reference", "faster", "slower", "same", "noisy"]
     bytes: int
     smaller: float
+    load_seconds: float | None = Field(description="Until the session is ready, in a fresh process with one thread; null for a model in memory.")
+    peak_memory_bytes: int | None = Field(description="Highest resident memory of that process, which also runs one feed.")
     nodes: dict[str, int] | None = Field(description="How many nodes each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
     runtime: str | None

@@ -23,9 +23,9 @@ class FakeJudge:
     """Figures by model name: disagreements among 1000 decisions, verdict by thread setting; a message where the model does not run."""
 
     disagreements: dict[str, int] = field(default_factory=dict)
-    verdicts: dict[tuple[str, int | None], str] = field(default_factory=dict)
+    verdicts: dict[tuple[str, int], str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    measured: list[tuple[str, int | None]] = field(default_factory=list)
+    measured: list[tuple[str, int]] = field(default_factory=list)
 
     def compare(self, model: Any) -> Any:
         if model.name in self.broken:
@@ -33,10 +33,10 @@ class FakeJudge:
         from graphcompress.runtime.compare import Comparison, OutputComparison
 
         wrong = self.disagreements.get(model.name, 0)
-        output = OutputComparison(equal=wrong == 0, agreement=1 - wrong / 1000, sqnr_db=None, cosine=None, max_abs=0.0, decisions=1000, disagreements=wrong)
+        output = OutputComparison("class", wrong == 0, 1 - wrong / 1000, None, None, 0.0, 1000, wrong, 1000, 0)
         return Comparison(agreement=output.agreement, outputs={"y": output}, feeds=1000, worst="y")
 
-    def measure(self, model: Any, threads: int | None) -> Any:
+    def measure(self, model: Any, threads: int) -> Any:
         self.measured.append((model.name, threads))
         verdict = self.verdicts.get((model.name, threads), "faster")
         return SimpleNamespace(speedup={"faster": 2.0, "slower": 0.5, "same": 1.0, "noisy": 0.97}[verdict], verdict=verdict)
@@ -47,7 +47,7 @@ SIMPLE = Candidate(model("simple"), ("simplify",))
 QUANTIZED = Candidate(model("quantized"), ("simplify", "quantize"))
 
 
-def gate(judge: FakeJudge, settings: tuple[int | None, ...] = (1, None)) -> Any:
+def gate(judge: FakeJudge, settings: tuple[int, ...] = (1, 2)) -> Any:
     return choose(ORIGINAL, [QUANTIZED, SIMPLE], judge, settings, NAMES)
 
 
@@ -55,11 +55,11 @@ def test_a_good_result_is_handed_back() -> None:
     judge = FakeJudge()
     outcome = gate(judge)
     assert outcome.chosen.candidate is QUANTIZED
-    assert judge.measured == [("quantized", 1), ("quantized", None)]
+    assert judge.measured == [("quantized", 1), ("quantized", 2)]
     assert (
         "taken back" not in outcome.explanation
         and "agreement 1.0000" in outcome.explanation
-        and "2.00x with 1 thread, 2.00x with all cores" in outcome.explanation
+        and "2.00x with 1 thread, 2.00x with 2 threads" in outcome.explanation
     )
 
 
@@ -68,7 +68,7 @@ def test_below_the_floor_is_taken_back_without_measuring() -> None:
     outcome = gate(judge)
     assert outcome.chosen.candidate is SIMPLE
     assert [j.reason for j in outcome.judged] == ["gate/floor", ""]
-    assert outcome.explanation.startswith("Quantization was taken back because agreement 0.9600 of output 'y' is below the floor of 0.99.")
+    assert outcome.explanation.startswith("Quantization was taken back because agreement 0.9600 of output 'y' on 1000 feeds is below the floor of 0.99.")
     assert ("quantized", 1) not in judge.measured
 
 
@@ -77,9 +77,9 @@ def test_disagreements_that_chance_explains_do_not_break_the_floor() -> None:
 
 
 def test_slower_with_either_setting_is_taken_back() -> None:
-    outcome = gate(FakeJudge(verdicts={("quantized", None): "slower"}))
+    outcome = gate(FakeJudge(verdicts={("quantized", 2): "slower"}))
     assert outcome.chosen.candidate is SIMPLE
-    assert "Quantization was taken back because it is slower than the original (0.50x with all cores)." in outcome.explanation
+    assert "Quantization was taken back because it is slower than the original (0.50x with 2 threads)." in outcome.explanation
 
 
 def test_a_simplified_model_that_is_slower_is_taken_back_too() -> None:

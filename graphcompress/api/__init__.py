@@ -4,7 +4,8 @@ A model is a path or a `Model`; data is a path (a folder of .npz, or one .npz), 
 written: `graphcompress.save(result.model, path)` does that. What is the caller's business is raised as a `GraphCompressError`.
 """
 
-from graphcompress.api.judging import benchmark, inspect, validate
+from graphcompress.api.benchmarking import benchmark
+from graphcompress.api.judging import inspect, validate
 from graphcompress.api.making import Result, compress, quantize, simplify
 from graphcompress.api.sources import Source, open_model
 

@@ -12,7 +12,6 @@ from graphcompress import __version__
 from graphcompress import record as documents
 from graphcompress.errors import BarMissed, UsageError
 from graphcompress.gate import FLOOR, Judged, Outcome
-from graphcompress.ir.stats import Statistics, statistics
 from graphcompress.recipe import Ran, Recipe
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ def libraries() -> dict[str, str]:
 
 def size_of(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> documents.Size:
     """A model's statistics as a document."""
-    found: Statistics = statistics(model, feed_shapes)
+    from graphcompress.ir.stats import statistics
+
+    found = statistics(model, feed_shapes)
     return documents.Size(bytes=found.bytes, parameters=found.parameters, nodes=found.nodes, macs=found.macs, operators=dict(sorted(found.operators.items())))
 
 
@@ -52,10 +53,11 @@ def number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def distance(found: Comparison, kinds: Mapping[str, str]) -> documents.Distance:
+def distance(found: Comparison) -> documents.Distance:
     """A comparison as a document."""
     outputs = {
         name: documents.OutputDistance(
+            kind=o.kind,
             equal=o.equal,
             agreement=number(o.agreement),
             sqnr_db=number(o.sqnr_db),
@@ -63,7 +65,8 @@ def distance(found: Comparison, kinds: Mapping[str, str]) -> documents.Distance:
             max_abs=number(o.max_abs),
             decisions=o.decisions,
             disagreements=o.disagreements,
-            kind=kinds.get(name),
+            inputs=o.inputs,
+            broken=o.broken,
         )
         for name, o in found.outputs.items()
     }
@@ -77,7 +80,7 @@ def interval(pair: Any) -> tuple[float, float] | None:
     return float(pair[0]), float(pair[1])
 
 
-def timing(threads: int | None, found: Measurement) -> documents.Timing:
+def timing(threads: int, found: Measurement) -> documents.Timing:
     """A measurement as a document."""
     return documents.Timing(
         threads=threads,
@@ -160,7 +163,6 @@ def record(
     *,
     judged: Judged | None = None,
     outcome: Outcome | None = None,
-    kinds: Mapping[str, str] | None = None,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
     notes: Iterable[str] = (),
@@ -169,7 +171,7 @@ def record(
     shapes = feeds.shapes()
     before = size_of(source.model, shapes)
     after = before if result is source.model else size_of(result, shapes)
-    found = None if judged is None or judged.comparison is None else distance(judged.comparison, kinds or {})
+    found = None if judged is None or judged.comparison is None else distance(judged.comparison)
     timings = [] if judged is None else [timing(t, m) for t, m in judged.measurements]
     speedup = min((t.speedup for t in timings), default=None)
     if outcome is not None and not outcome.chosen.candidate.steps:

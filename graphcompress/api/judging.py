@@ -1,25 +1,19 @@
-"""validate, benchmark, inspect."""
+"""validate and inspect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from graphcompress import __version__, record
 from graphcompress.api import documents
-from graphcompress.api.sources import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model, told
-from graphcompress.data import random_data
-from graphcompress.errors import UsageError
-from graphcompress.gate import TIMED_FEEDS, thread_settings, threads_text
+from graphcompress.api.sources import AnyData, AnyModel, check_comparable, data_source, open_feeds, open_model, told
 from graphcompress.step import Progress, silent
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model, TensorSpec
     from graphcompress.runtime.session import Feed, Session
-
-MACHINE_KEYS = ("machine", "system", "cores", "cpu_flags")
-"""What a session's description says of the machine."""
 
 
 def validate(
@@ -52,7 +46,7 @@ def validate(
     ):
         found = compare(ref, cand, told(feeds, "compare", progress), kinds)
         described = cand.describe()
-    distance = documents.distance(found, kinds)
+    distance = documents.distance(found)
     bars = [] if min_agreement is None else [documents.bar("--min-agreement", min_agreement, distance.agreement)]
     report = record.ValidateReport(
         graphcompress=__version__,
@@ -73,102 +67,6 @@ def validate(
     )
     documents.raise_missed(bars, report)
     return report
-
-
-def benchmark(
-    reference: AnyModel,
-    candidates: Sequence[AnyModel] = (),
-    data: AnyData | None = None,
-    *,
-    providers: Sequence[str] = ("cpu",),
-    threads: int | None = None,
-    seed: int = 0,
-    min_speedup: float | None = None,
-    progress: Progress = silent,
-) -> record.BenchmarkReport:
-    """Time models side by side, interleaved, on each provider, with one thread and with all (or with `threads`).
-
-    Without data the feeds are random numbers in the shapes of the signature (free dimensions are 1), and the report says so. Raises BarMissed, with the report
-    in its `result`, where a candidate misses `min_speedup` anywhere.
-    """
-    documents.check_bars(None, min_speedup)
-    if min_speedup is not None and not candidates:
-        raise UsageError("--min-speedup compares candidates with the reference, and no candidate was given.")
-    sources = [open_model(model) for model in (reference, *candidates)]
-    for source in sources:
-        source.model.require_known_domains("benchmarked")
-        check_comparable(sources[0], source)
-    first = sources[0].model
-    feeds = open_feeds(data, first) if data is not None else random_data(first.inputs, 1, seed)
-    timed: list[Feed] = list(feeds.take(TIMED_FEEDS))
-    machine: dict[str, Any] = {}
-    rows: list[record.BenchmarkRow] = []
-    for provider in providers:
-        for setting in thread_settings(threads):
-            rows += _rows(sources, timed, provider, setting, machine, progress)
-    worst = min((row.speedup for row in rows if row.verdict != "reference"), default=None)
-    bars = [] if min_speedup is None else [documents.bar("--min-speedup", min_speedup, worst)]
-    report = record.BenchmarkReport(
-        graphcompress=__version__,
-        models=rows,
-        data=data_source(feeds, 0, 0),
-        machine=machine,
-        bars=bars,
-        notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature, free dimensions as 1; --data times real inputs."],
-    )
-    documents.raise_missed(bars, report)
-    return report
-
-
-def _rows(
-    sources: Sequence[Source], feeds: Sequence[Feed], provider: str, threads: int | None, machine: dict[str, Any], progress: Progress
-) -> list[record.BenchmarkRow]:
-    """The reference's row, then one per candidate, on one provider with one thread setting. `machine` is filled with what the sessions say of it."""
-    from graphcompress.runtime.measure import measure
-
-    rows: list[record.BenchmarkRow] = []
-    with ExitStack() as stack:
-
-        def session(source: Source) -> tuple[Session, list[str]]:
-            made, notes = open_on(source.model, provider, threads, feeds)
-            return stack.enter_context(closing(made)), notes
-
-        (reference, notes), (again, _) = session(sources[0]), session(sources[0])
-        # Without a candidate the reference is measured beside itself.
-        for source in sources[1:] or sources[:1]:
-            progress(f"measure {source.file.path or 'model'} on {provider}, {threads_text(threads)}", 0, None)
-            candidate, candidate_notes = session(source)
-            timing = documents.timing(threads, measure(reference, again, candidate, feeds, threads=threads))
-            if not rows:
-                own = timing.model_copy(update={"median_ms": timing.reference_ms, "speedup": 1.0, "speedup_ci": timing.band})
-                rows.append(_row(sources[0], sources[0], provider, reference, own, notes, "reference"))
-            if source is not sources[0]:
-                rows.append(_row(sources[0], source, provider, candidate, timing, candidate_notes, timing.verdict))
-        described = reference.describe()
-        machine.update({key: described[key] for key in MACHINE_KEYS if key in described})
-    return rows
-
-
-def _row(first: Source, source: Source, provider: str, session: Session, timing: record.Timing, notes: list[str], verdict: Any) -> record.BenchmarkRow:
-    described = session.describe()
-    size = documents.size_of(source.model).bytes
-    return record.BenchmarkRow(
-        path=source.file.path,
-        provider=provider,
-        threads=timing.threads,
-        median_ms=timing.median_ms,
-        speedup=timing.speedup,
-        speedup_ci=timing.speedup_ci,
-        band=timing.band,
-        rounds=timing.rounds,
-        verdict=verdict,
-        bytes=size,
-        smaller=documents.ratio(documents.size_of(first.model).bytes, size),
-        nodes=described.get("nodes"),
-        share=described.get("share"),
-        runtime=f"{described['runtime']} {described['version']}",
-        notes=notes,
-    )
 
 
 def open_on(model: Model, provider: str, threads: int | None, feeds: Iterable[Feed]) -> tuple[Session, list[str]]:

@@ -58,14 +58,12 @@ def compress(
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     outcome: Outcome | None = None
-    kinds: dict[str, str] = {}
     notes: list[str] = []
     if feeds.held_out is None:
         result = ran[-1].result.model
         notes.append("No data was given, so the result was neither compared with the original nor measured.")
     else:
         judge = Runtime(source.model, feeds.held_out, context)
-        kinds = judge.kinds
         settings = thread_settings(threads) if measure else ()
         outcome = choose(source.model, candidates(ran), judge, settings, {name: kind.does for name, kind in STEPS.items()})
         result = outcome.chosen.candidate.model
@@ -79,7 +77,6 @@ def compress(
         ran,
         judged=outcome.chosen if outcome else None,
         outcome=outcome,
-        kinds=kinds,
         min_agreement=min_agreement,
         min_speedup=min_speedup,
         notes=notes,
@@ -147,4 +144,4 @@ def quantize(
     comparison = judge.compare(result)
     timings = tuple((t, judge.measure(result, t)) for t in (thread_settings(threads) if measure else ()))
     judged = Judged(Candidate(result, ("quantize",)), comparison=comparison, measurements=timings)
-    return Result(result, documents.record("quantize", source, result, feeds, plan, context, ran, judged=judged, kinds=judge.kinds))
+    return Result(result, documents.record("quantize", source, result, feeds, plan, context, ran, judged=judged))

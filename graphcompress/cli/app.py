@@ -58,7 +58,6 @@ def run(arguments: list[str]) -> int:
         report(usage(error))
         status = 2
     except (KeyboardInterrupt, typer.Abort):
-        report("Interrupted; nothing was written.")
         status = INTERRUPTED
     except MemoryError:
         report("There is not enough memory for this; nothing was written.")
@@ -70,8 +69,8 @@ def run(arguments: list[str]) -> int:
         status = 2
         if debug:
             traceback.print_exc()
-    if status == INTERRUPTED:
-        return INTERRUPTED
+    if status == INTERRUPTED:  # typer turns the interrupt into this status itself
+        report("Interrupted; nothing was written.")
     return flushed(status if isinstance(status, int) else 0)
 
 

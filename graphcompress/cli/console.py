@@ -91,5 +91,9 @@ def _rich(*, stderr: bool = False) -> Rich:
     """A rich console; a pipe gets plain text of a fixed width."""
     from rich.console import Console as Rich
 
+    class Forgiving(Rich):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with status 1, which means a missed bar
+
     stream = sys.stderr if stderr else sys.stdout
-    return Rich(stderr=stderr, width=None if _terminal(stream) else PLAIN_WIDTH)
+    return Forgiving(stderr=stderr, width=None if _terminal(stream) else PLAIN_WIDTH)

@@ -42,7 +42,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     yield table
     yield from _steps(record)
     if record.comparison is not None:
-        yield record.comparison.statement
+        yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
     for bar in record.bars:
@@ -60,9 +60,11 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
             _rows(table, [(str(f.get("node", "")), str(f.get("op", "")), str(f.get("reason", ""))) for f in floats])
             yield table
-        if step.refusals:
+        named = {entry.get("node") for entry in floats}
+        others = [r for r in step.refusals if r.node not in named]
+        if others:
             table = _table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
-            _rows(table, [(r.reason, r.node, str(r.count)) for r in step.refusals])
+            _rows(table, [(r.reason, r.node, str(r.count)) for r in others])
             yield table
 
 
@@ -74,7 +76,7 @@ def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
     yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
-    yield report.statement
+    yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
     for bar in report.bars:
@@ -85,14 +87,14 @@ def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
     table = _table(title, ("output", "left"), ("agreement", "right"), ("judged by", "left"), ("SQNR dB", "right"), ("cosine", "right"), ("max abs", "right"))
     words = {"class": "top-1 decisions", "exact": "equal elements", "value": "elements within 5%"}
     for name, o in outputs.items():
-        if o.equal:
+        if o.equal and o.sqnr_db is None:
             _row(table, name, share(o.agreement), "all bits equal", "-", "-", "0")
         else:
             _row(
                 table,
                 name,
                 share(o.agreement),
-                words.get(o.kind or "", ""),
+                words.get(o.kind, o.kind),
                 figure(o.sqnr_db, 1),
                 figure(o.cosine, 6),
                 "-" if o.max_abs is None else f"{o.max_abs:.4g}",
@@ -102,23 +104,29 @@ def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
 
 def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
     """One row per model, provider and thread setting."""
-    table = _table(
-        "Speed-up against the first model on the same provider",
+    columns = (
         ("model", "left"),
-        ("provider", "left"),
-        ("threads", "left"),
+        ("on", "left"),
         ("median", "right"),
         ("speed-up", "right"),
         ("95% interval", "left"),
-        ("noise band", "left"),
         ("", "left"),
-        ("on provider", "right"),
+        ("load", "right"),
+        ("memory", "right"),
     )
+    table = _table("Speed-up against the first model on the same provider", *columns)
     for row in report.models:
-        took = "" if row.share is None else f"{row.share:.0%}"
-        figures = (f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", span(row.speedup_ci), span(row.band))
-        _row(table, row.path or "(in memory)", row.provider, threads_text(row.threads), *figures, row.verdict, took)
+        noise = "noise " if row.verdict == "reference" else ""
+        loads = "-" if row.load_seconds is None else f"{row.load_seconds * 1000:.0f} ms"
+        memory = "-" if row.peak_memory_bytes is None else size_text(row.peak_memory_bytes)
+        where = f"{row.provider}, {threads_text(row.threads)}"
+        _row(
+            table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
+        )
     yield table
+    for path, provider, taken in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
+        if taken is not None and taken < 1:
+            yield f"{provider} took {taken:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
     for bar in report.bars:
@@ -152,6 +160,11 @@ def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
 
 
 # --- figures -----------------------------------------------------------------------------------------------------------------------
+
+
+def sentence(text: str) -> str:
+    """A clause as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def speed(timing: Timing) -> str:

@@ -1,0 +1,202 @@
+"""Each command end to end on a small model: what is written, what is printed where, and the exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import graphcompress
+from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
+
+QUICK = ("--no-measure", "-q")
+
+
+def compressed(run: Any, *more: str) -> Any:
+    return run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", *QUICK, *more)
+
+
+def test_compress_writes_a_model_with_the_same_inputs_and_outputs_and_its_record(place: Path, run: Any) -> None:
+    done = compressed(run, "--record", "record.json", "--format", "json")
+    assert (done.status, done.err) == (0, "")
+    assert json.loads((place / "record.json").read_text()) == done.json
+    record = Record.model_validate(done.json)
+    before, after = graphcompress.load("model.onnx"), graphcompress.load("out.onnx")
+    assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
+    assert [step.use for step in record.steps] == ["simplify", "quantize"]
+    assert record.data is not None and (record.data.feeds, record.data.calibration, record.data.held_out) == (24, 18, 6)
+    assert record.output == "out.onnx" and record.after.bytes == (place / "out.onnx").stat().st_size
+    assert record.before.bytes == (place / "model.onnx").stat().st_size
+    assert record.gate is not None and record.comparison is not None and record.comparison.feeds == 6
+    assert sorted(p.name for p in place.iterdir() if p.name.startswith(".")) == []
+
+
+def test_compress_says_in_a_table_what_came_of_it(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure")
+    assert done.status == 0 and done.err == ""
+    for said in ("before", "after", "size", "nodes", "parameters", "agreement", "Written to out.onnx.", "Speed was not measured"):
+        assert said in done.out
+    assert "\x1b" not in done.out
+
+
+@pytest.mark.slow
+def test_compress_measures_one_thread_and_all(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--format", "json")
+    record = Record.model_validate(done.json)
+    assert done.status == 0 and record.gate is not None
+    if record.gate.kept:
+        assert record.measurements[0].threads == 1
+        assert all(m.verdict != "slower" for m in record.measurements)
+    else:
+        assert record.speedup == 1.0 and (place / "out.onnx").exists()
+
+
+def test_a_missed_bar_is_status_1_and_nothing_is_written(place: Path, run: Any) -> None:
+    done = run(
+        "compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--record", "r.json", "--threads", "1", "--min-speedup", "1000", "--format", "json"
+    )
+    assert done.status == 1
+    assert "--min-speedup 1000 was not met" in done.err and "Nothing was written; --keep writes it all the same." in done.err
+    assert not (place / "out.onnx").exists() and not (place / "r.json").exists()
+    record = Record.model_validate(done.json)
+    assert record.output is None and [(b.option, b.held) for b in record.bars] == [("--min-speedup", False)]
+
+
+def test_keep_writes_what_missed_the_bar(place: Path, run: Any) -> None:
+    done = run(
+        "compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--record", "r.json", "--threads", "1", "--min-speedup", "1000", "--keep", "-q"
+    )
+    assert done.status == 1 and (place / "out.onnx").exists()
+    assert json.loads((place / "r.json").read_text())["output"] == "out.onnx"
+
+
+def test_a_bar_that_holds_is_status_0(place: Path, run: Any) -> None:
+    assert compressed(run, "--min-agreement", "0.5").status == 0
+
+
+def test_random_data_is_used_only_when_asked_for_and_the_record_says_so(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--random-data", "--format", "json", *QUICK)
+    assert done.status == 0
+    assert done.json["data"]["random"] is True and done.json["data"]["feeds"] == 64
+
+
+def test_a_recipe_that_learns_nothing_needs_no_data(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--recipe", "simple.toml", "--format", "json")
+    assert done.status == 0 and done.json["comparison"] is None
+    assert "neither compared with the original nor measured" in done.err
+
+
+def test_the_same_inputs_give_the_same_bytes_and_the_same_record(place: Path, run: Any) -> None:
+    first = Record.model_validate(compressed(run, "--format", "json").json)
+    bytes_before = (place / "out.onnx").read_bytes()
+    second = Record.model_validate(compressed(run, "--format", "json").json)
+    assert (place / "out.onnx").read_bytes() == bytes_before
+    assert first.stable() == second.stable()
+    assert first.steps[0].seconds != second.steps[0].seconds
+
+
+def test_simplify(place: Path, run: Any) -> None:
+    done = run("simplify", "model.onnx", "-o", "out.onnx", "--record", "r.json", "--format", "json", "-q")
+    assert (done.status, done.err) == (0, "")
+    record = Record.model_validate(done.json)
+    assert record.command == "simplify" and record.gate is None and record.target is None
+    assert record.after.nodes < record.before.nodes
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load("out.onnx").graph.node}
+
+
+def test_simplify_lets_unknown_domains_through(place: Path, run: Any) -> None:
+    assert run("simplify", "strange.onnx", "-o", "out.onnx", "-q").status == 0
+    assert "acme" in {n.domain for n in onnx.load("out.onnx").graph.node}
+
+
+def test_quantize(place: Path, run: Any) -> None:
+    assert run("simplify", "model.onnx", "-o", "simple.onnx", "-q").status == 0
+    done = run("quantize", "simple.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--calibration", "mse", "--exclude", "^head$", "--format", "json", *QUICK)
+    assert done.status == 0, done.err
+    record = Record.model_validate(done.json)
+    assert record.steps[0].options["calibration"] == "mse" and record.steps[0].options["exclude"] == ["^head$"]
+    assert record.gate is None and record.comparison is not None
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load("out.onnx").graph.node}
+
+
+def test_validate_equal_models(place: Path, run: Any) -> None:
+    done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--format", "json")
+    assert (done.status, done.err) == (0, "")
+    report = ValidateReport.model_validate(done.json)
+    assert report.agreement == 1.0
+    assert {k: done.json["outputs"]["y"][k] for k in ("equal", "agreement", "sqnr_db", "max_abs")} == {
+        "equal": True,
+        "agreement": 1.0,
+        "sqnr_db": None,
+        "max_abs": 0.0,
+    }
+
+
+def test_validate_another_model_misses_a_bar(place: Path, run: Any) -> None:
+    bad = onnx.load("model.onnx")
+    weights = next(t for t in bad.graph.initializer if t.name == "w2")
+    weights.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weights), "w2"))
+    onnx.save(bad, "bad.onnx")
+    done = run("validate", "model.onnx", "bad.onnx", "--data", "feeds.npz", "--min-agreement", "0.99", "--format", "json")
+    assert done.status == 1 and "--min-agreement 0.99 was not met" in done.err
+    assert done.json["agreement"] < 0.99 and done.json["bars"][0]["held"] is False
+    table = run("validate", "model.onnx", "bad.onnx", "--data", "feeds.npz")
+    assert table.status == 0 and "top-1 decisions" in table.out
+
+
+@pytest.mark.slow
+def test_benchmark_has_the_reference_first(place: Path, run: Any) -> None:
+    assert run("simplify", "model.onnx", "-o", "simple.onnx", "-q").status == 0
+    done = run("benchmark", "model.onnx", "simple.onnx", "--threads", "1", "--format", "json")
+    assert done.status == 0
+    report = BenchmarkReport.model_validate(done.json)
+    reference, candidate = report.models
+    assert (reference.path, reference.verdict, reference.speedup) == ("model.onnx", "reference", 1.0)
+    assert candidate.path == "simple.onnx" and candidate.provider == "cpu" and candidate.median_ms > 0
+    assert candidate.speedup_ci is not None and candidate.speedup_ci[0] <= candidate.speedup <= candidate.speedup_ci[1]
+    assert report.data.random and "random numbers" in done.err
+
+
+@pytest.mark.slow
+def test_benchmark_alone_and_a_bar(place: Path, run: Any) -> None:
+    alone = run("benchmark", "model.onnx", "--threads", "1", "--data", "feeds.npz", "--format", "json")
+    assert alone.status == 0 and len(alone.json["models"]) == 1
+    done = run("benchmark", "model.onnx", "model.onnx", "--threads", "1", "--min-speedup", "100", "--format", "json", "-q")
+    assert done.status == 1 and done.json["bars"][0]["held"] is False
+
+
+def test_an_unknown_provider_is_an_error(place: Path, run: Any) -> None:
+    for command in (("validate", "model.onnx", "model.onnx", "--data", "feeds.npz"), ("benchmark", "model.onnx")):
+        done = run(*command, "--provider", "no-such-provider")
+        assert done.status == 2 and "no-such-provider" in done.err and done.out == ""
+
+
+def test_inspect(place: Path, run: Any) -> None:
+    done = run("inspect", "model.onnx", "--format", "json")
+    report = InspectReport.model_validate(done.json)
+    assert (done.status, done.err) == (0, "")
+    assert report.opsets == {"ai.onnx": 17} and report.nodes == 8
+    assert report.operators["Conv"] == 2 and report.bytes == (place / "model.onnx").stat().st_size
+    assert report.parameters == 27 * 32 + 32 + 4 * 32 + 9 * 32 * 32 + 4 * 32 + 4
+    assert report.inputs[0].shape == ["batch", 3, 16, 16]
+    table = run("inspect", "model.onnx")
+    assert table.status == 0 and "x: float [batch, 3, 16, 16]" in table.out
+
+
+def test_version(run: Any) -> None:
+    assert run("--version").out == f"graphcompress {graphcompress.__version__}\n"
+
+
+def test_a_folder_of_feeds_gives_the_same_as_one_stacked_file(place: Path, run: Any) -> None:
+    (place / "many").mkdir()
+    with np.load("feeds.npz") as data:
+        for index, row in enumerate(data["x"]):
+            np.savez(place / "many" / f"{index:03}.npz", x=row[None])
+    compressed(run)
+    stacked = (place / "out.onnx").read_bytes()
+    assert run("compress", "model.onnx", "-o", "out.onnx", "--data", "many", *QUICK).status == 0
+    assert (place / "out.onnx").read_bytes() == stacked

@@ -1,0 +1,141 @@
+"""The Python functions: the same as the command line, on paths, models and feeds in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import graphcompress
+from graphcompress.errors import BarMissed, DataError, ModelError, RecipeError, UsageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A Gemm with eight classes behind a Relu, and a scalar threshold that callers may leave out."""
+    generator = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"], "first", transB=1),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Identity", ["r"], ["i"], "nothing"),
+        helper.make_node("Gemm", ["i", "v", "c"], ["y"], "second", transB=1),
+    ]
+    weights = [
+        numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        for name, shape in (("w", (32, 16)), ("b", (32,)), ("v", (8, 32)), ("c", (8,)))
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])
+    graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
+    place = tmp_path / "mlp.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place)
+    return place
+
+
+def feeds(count: int = 16, rows: int = 1) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(1)
+    return [{"x": generator.standard_normal((rows, 16)).astype(np.float32)} for _ in range(count)]
+
+
+def test_a_path_and_a_model_give_the_same(path: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "feeds.npz", x=np.concatenate([f["x"] for f in feeds()]))
+    by_path = graphcompress.compress(path, tmp_path / "feeds.npz", measure=False)
+    by_model = graphcompress.compress(graphcompress.load(path), feeds(), measure=False)
+    graphcompress.save(by_path.model, tmp_path / "a.onnx")
+    graphcompress.save(by_model.model, tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert by_path.record.model.path == str(path) and by_model.record.model.path is None
+    assert by_path.record.steps[0].applied == by_model.record.steps[0].applied
+
+
+def test_the_given_model_is_not_touched(path: Path) -> None:
+    model = graphcompress.load(path)
+    graphcompress.compress(model, feeds(), measure=False)
+    assert [node.op for node in model.graph.nodes] == ["Gemm", "Relu", "Identity", "Gemm"]
+
+
+def test_every_4th_feed_judges_and_few_feeds_judge_themselves(path: Path) -> None:
+    many = graphcompress.compress(path, feeds(16), measure=False).record.data
+    few = graphcompress.compress(path, feeds(5), measure=False).record.data
+    assert many is not None and (many.calibration, many.held_out) == (12, 4)
+    assert few is not None and (few.calibration, few.held_out) == (5, 5) and "too few" in few.note
+
+
+def test_a_missed_bar_is_raised_with_the_result(path: Path) -> None:
+    with pytest.raises(BarMissed, match="--min-speedup 1000") as caught:
+        graphcompress.compress(path, feeds(), min_speedup=1000, threads=1)
+    assert isinstance(caught.value.result, graphcompress.Result) and caught.value.status == 1
+
+
+def test_simplify_and_quantize(path: Path) -> None:
+    simple = graphcompress.simplify(path)
+    assert simple.record.after.nodes < simple.record.before.nodes
+    quantized = graphcompress.quantize(simple.model, feeds(), exclude=["^second$"], measure=False)
+    assert quantized.record.comparison is not None and quantized.record.measurements == []
+    with pytest.raises(UsageError, match="nothing_like_this"):
+        graphcompress.quantize(simple.model, feeds(), exclude=["nothing_like_this"], measure=False)
+    with pytest.raises(RecipeError, match="unknown option 'calibraton'"):
+        graphcompress.quantize(simple.model, feeds(), calibraton="mse")
+
+
+def test_validate_takes_models_and_feeds_in_memory(path: Path) -> None:
+    report = graphcompress.validate(path, graphcompress.load(path), feeds())
+    assert report.agreement == 1.0 and report.feeds == 16 and report.outputs["y"].kind == "class"
+
+
+def test_inspect(path: Path) -> None:
+    assert graphcompress.inspect(path).parameters == 32 * 16 + 32 + 8 * 32 + 8
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ([], "empty"),
+        ([{"z": np.zeros((1, 16), np.float32)}], "'x' is missing"),
+        ([{"x": np.zeros((1, 16), np.float32), "z": np.zeros(1)}], "'z' is no input of the model"),
+        ([{"x": np.zeros((1, 16))}], "'x' is float64"),
+        ([{"x": np.zeros((1, 15), np.float32)}], "shape"),
+        ([{"x": np.zeros((0, 16), np.float32)}], "shape"),
+        ([{"x": np.full((1, 16), np.nan, np.float32)}], "NaN"),
+        (None, "There is no data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_feeds_that_do_not_fit(path: Path, bad: Any, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        graphcompress.compress(path, bad, measure=False)
+
+
+def test_labels_are_not_fed(path: Path) -> None:
+    labelled = [feed | {"_label": np.int64(3)} for feed in feeds()]
+    assert graphcompress.validate(path, path, labelled).agreement == 1.0
+
+
+def test_models_with_other_inputs_cannot_be_compared(path: Path, tmp_path: Path) -> None:
+    other = onnx.load(path)
+    other.graph.input[0].name = other.graph.node[0].input[0] = "image"
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="lacks the input 'x'"):
+        graphcompress.validate(path, tmp_path / "other.onnx", feeds())
+
+
+def test_the_public_names_are_there_and_load_nothing_until_used() -> None:
+    for name in graphcompress.__all__:
+        assert getattr(graphcompress, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'comprss'"):
+        _ = graphcompress.comprss
+    done = subprocess.run(
+        [sys.executable, "-c", "import graphcompress, sys; print('onnx' in sys.modules, 'numpy' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False False\n"
+
+
+def test_the_version_is_that_of_the_package(repository: Path) -> None:
+    assert tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"] == graphcompress.__version__
