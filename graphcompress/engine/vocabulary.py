@@ -235,6 +235,12 @@ def count(facts: Facts, length: int) -> list[int]:
 
 
 @_word(1, structural=True)
+def length(facts: Facts, values: list[Any]) -> int:
+    """Number of entries of a list."""
+    return len(values)
+
+
+@_word(1, structural=True)
 def zeros(facts: Facts, length: int) -> list[int]:
     """A list of zeros."""
     return [0] * _short(length)
