@@ -290,6 +290,10 @@ def test_wrong_ending(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         open_data(tmp_path / "none", [X])
+    with pytest.raises(DataError, match="cannot be read"):
+        open_data("a\0b", [X])
+    with pytest.raises(DataError, match="pipe, a socket or a device"):
+        open_data("/dev/null", [X])
     with pytest.raises(DataError, match=r"no .npz files.*empty"):
         open_data(tmp_path, [X])
     np.save(tmp_path / "x.npy", floats(1))

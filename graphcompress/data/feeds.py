@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphcompress.data import npz
-from graphcompress.errors import DataError
+from graphcompress.errors import DataError, quoted
 from graphcompress.ir.model import TensorSpec
 from graphcompress.ir.tensors import numpy_dtype
 
@@ -63,12 +64,16 @@ def open_data(path: str | Path, inputs: Sequence[TensorSpec], optional: Sequence
     for spec in required:
         if spec.kind != "tensor":
             raise DataError(f"{place}: the model's input '{spec.name}' is a {spec.kind}, which .npz files cannot hold.")
-    if place.is_dir():
-        return _folder(place, required, allowed)
-    if not place.exists():
-        raise DataError(f"{place}: there is no such file or folder. Data is a folder of .npz files, one feed each, or one .npz with stacked arrays.")
-    if not place.is_file():
-        raise DataError(f"{place} is neither a file nor a folder.")
+    try:
+        kind = place.stat().st_mode
+        if stat.S_ISDIR(kind):
+            return _folder(place, required, allowed)
+    except FileNotFoundError:
+        raise DataError(f"{place}: there is no such file or folder. Data is a folder of .npz files, one feed each, or one .npz with stacked arrays.") from None
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{quoted(str(path))} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
+    if not stat.S_ISREG(kind):
+        raise DataError(f"{place} is neither a file nor a folder, but a pipe, a socket or a device.")
     return _stacked(place, required, allowed)
 
 
@@ -127,7 +132,7 @@ def expected(spec: TensorSpec) -> str:
 
 def _check_keys(where: str, members: Mapping[str, npz.Member], required: Sequence[TensorSpec], allowed: Mapping[str, TensorSpec]) -> None:
     given = [k for k in members if not k.startswith("_")]
-    held = ", ".join(f"'{k}' ({members[k].told})" for k in given) or "no arrays to feed"
+    held = ", ".join(f"{quoted(k)} ({members[k].told})" for k in given) or "no arrays to feed"
     for spec in required:
         if spec.name not in members:
             raise DataError(f"{where}: the array '{spec.name}' is missing; the model needs it as {expected(spec)}. The file holds {held}.")
@@ -135,7 +140,7 @@ def _check_keys(where: str, members: Mapping[str, npz.Member], required: Sequenc
         if key not in allowed:
             names = ", ".join(f"'{n}'" for n in allowed)
             raise DataError(
-                f"{where}: the array '{key}' is no input of the model, whose inputs are {names}. Remove it, or let its name begin with '_' if it is ground truth."
+                f"{where}: the array {quoted(key)} is no input of the model, whose inputs are {names}. Remove it, or let its name begin with '_' if it is ground truth."
             )
 
 

@@ -60,6 +60,7 @@ def observe(
         return
     groups = _groups(model, wanted, first, budget)
     if len(groups) > 1 and again:
+        del source  # it may hold a file open
         for group in groups:
             with open_session(with_outputs(model, group), optimize=optimize, threads=threads) as session:
                 for each in feeds:

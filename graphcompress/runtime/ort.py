@@ -53,10 +53,18 @@ def misfit(problem: Exception) -> bool:
     return type(problem).__name__ == "InvalidArgument" or isinstance(problem, ValueError | TypeError)
 
 
+# What C++ puts before the reason: the code, places in the sources, signatures of functions.
+CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+TEMPLATE = re.compile(r"/\S+\.(?:cc|h):\d+ [^\n]*\[with [^\n]*\] (?=\[)")
+SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ (?:[\w:~<>*&, ]+\([^)]*\)(?: const)? )?")
+THROWN = re.compile(r"Exception from \S+\.cpp:\d+:|(?<=failed) at \S+\.cpp:\d+:")
+
+
 def one_line(problem: BaseException) -> str:
     """The reason that an exception gives, without onnxruntime's code, source paths and line breaks; at most 400 characters."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(problem))
-    text = re.sub(r"/\S+\.(?:cc|h):\d+ (?:[\w:~<>*&, ]+\([^)]*\)(?: const)? )?", "", text)
+    text = str(problem)
+    for noise in (CODE, TEMPLATE, SOURCE, THROWN):
+        text = noise.sub("", text)
     text = " ".join(text.split()) or type(problem).__name__
     return text if len(text) <= 400 else text[:400].rsplit(" ", 1)[0] + " ..."
 

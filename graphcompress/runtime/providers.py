@@ -31,7 +31,7 @@ PACKAGES = {
     "cann": "onnxruntime-cann (Huawei)",
     "webgpu": "onnxruntime-webgpu",
 }
-ALIASES = {"directml": "dml", "trt": "tensorrt", "cuda": "cuda"}
+ALIASES = {"directml": "dml", "trt": "tensorrt"}
 
 
 @dataclass(frozen=True, slots=True)

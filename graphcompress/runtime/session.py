@@ -18,6 +18,7 @@ import numpy as np
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.ir.model import Model, TensorSpec
+from graphcompress.ir.tensors import numpy_dtype
 from graphcompress.runtime import machine, ort, providers
 from graphcompress.runtime.ort import Optimize
 
@@ -136,6 +137,8 @@ class LocalSession:
         self.outputs = tuple(_spec(a) for a in self._session.get_outputs())
         self.optional = tuple(_spec(a) for a in self._session.get_overridable_initializers())
         self._names = [o.name for o in self.outputs]
+        # onnxruntime hands out the codes of these types as uint8.
+        self._float8 = {o.name: o.dtype for o in self.outputs if o.dtype is not None and o.dtype.startswith("float8")}
         self._fed = {s.name for s in (*self.inputs, *self.optional)}
 
     def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -148,10 +151,7 @@ class LocalSession:
         except ort.failures() as problem:
             kind = DataError if ort.misfit(problem) else ModelError
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
-        # An input that is an output is, in older versions (1.24), a view of the caller's memory that does not keep it alive.
-        return {
-            name: np.array(value) if name in self._fed and isinstance(value, np.ndarray) else _plain(value) for name, value in zip(wanted, made, strict=True)
-        }
+        return {name: self._kept(name, value) for name, value in zip(wanted, made, strict=True)}
 
     def time(self, feeds: Sequence[Feed], repeats: int) -> float:
         """See `Session.time`."""
@@ -215,17 +215,27 @@ class LocalSession:
             model = read.load(model)
         if unnamed:
             model = _with_fixed_dims(model, unnamed)
-        elif model.path is not None and model.path.is_file() and model.path.stat().st_size + _external(model) >= LARGE and _as_in_file(model):
-            return str(model.path)
-        if _external(model) < LARGE:
+        outside = _external(model)
+        if outside < LARGE:
             try:
-                return write.to_bytes(model)
-            except ModelError:
-                pass  # more than one message can hold: through a file
+                content = write.to_bytes(model)
+            except ModelError:  # more than one message can hold
+                outside = LARGE
+            else:
+                return str(model.path) if len(content) >= LARGE and not outside and _holds(model.path, content) else content
+        if outside >= LARGE and _holds(model.path, write.to_proto(model).SerializeToString(deterministic=True)):
+            return str(model.path)
         self._folder = tempfile.mkdtemp(prefix="graphcompress-")
         place = Path(self._folder, "model.onnx")
         write.save(model, place)
         return str(place)
+
+    def _kept(self, name: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return _plain(value)
+        if name in self._fed:  # an input that is an output: in 1.24 a view of the caller's memory that does not keep it alive
+            return np.array(value)
+        return value.view(numpy_dtype(self._float8[name])) if name in self._float8 else value
 
     def _nodes(self) -> dict[str, int] | None:
         if not self._can_count:
@@ -236,17 +246,20 @@ class LocalSession:
         return dict(sorted(counts.items()))
 
     def _hint(self, nodes: Mapping[str, int] | None) -> str | None:
+        """What hinders a provider that took less than half of the nodes."""
         name, total = self._provider.name, sum((nodes or {}).values())
-        if nodes is None or not total or nodes.get(name, 0) or name == providers.CPU:
+        taken = (nodes or {}).get(name, 0)
+        if nodes is None or taken * 2 >= total or name == providers.CPU:
             return None
+        says = f"{name} took {f'only {taken}' if taken else 'none'} of the {total} nodes, the others run on the CPU provider"
         free = [f"'{s.name}' axis {i}" + (f" ({d})" if d else "") for s in self.inputs for i, d in enumerate(s.shape or ()) if not isinstance(d, int)]
         free += [f"'{s.name}' (its rank is free)" for s in self.inputs if s.shape is None and s.kind == "tensor"]
         if free:
             return (
-                f"{name} took none of the {total} nodes, all run on the CPU provider: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
+                f"{says}: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
                 "Give feeds that all have the same shapes, or export the model with fixed dimensions."
             )
-        return f"{name} took none of the {total} nodes, all run on the CPU provider: it supports none of these operators with these element types."
+        return f"{says}: it supports {'few' if taken else 'none'} of these operators with these element types."
 
 
 def _spec(arg: Any) -> TensorSpec:
@@ -260,8 +273,8 @@ def _spec(arg: Any) -> TensorSpec:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays, lists, dicts and None as they are; a sparse tensor as a dict of its values and its shape."""
-    if isinstance(value, np.ndarray | list | dict | str | int | float | np.generic) or value is None:
+    """Lists, dicts and None as they are; a sparse tensor as a dict of its values and its shape."""
+    if isinstance(value, list | dict | str | int | float | np.generic) or value is None:
         return value
     if hasattr(value, "dense_shape"):
         return {"values": np.asarray(value.values()), "shape": np.asarray(value.dense_shape())}
@@ -276,12 +289,17 @@ def _external(model: Model) -> int:
     return sum(d.nbytes for d in data if d is not None and d.proto.external_data)
 
 
-def _as_in_file(model: Model) -> bool:
-    """True where the model is what its file holds. External data counts by reference."""
-    from graphcompress.ir import read, write
-
-    assert model.path is not None
-    return bool(write.to_proto(read.load(model.path)) == write.to_proto(model))
+def _holds(path: Path | None, content: bytes) -> bool:
+    """True where the file at `path` is `content`, byte by byte: the model is untouched, and the file will do instead of bytes that would be held twice."""
+    if path is None or not path.is_file() or path.stat().st_size != len(content):
+        return False
+    with path.open("rb") as file:
+        position = 0
+        while block := file.read(1 << 20):
+            if content[position : position + len(block)] != block:
+                return False
+            position += len(block)
+    return position == len(content)
 
 
 def _with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, save
 from graphcompress import ir
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import TensorSpec
-from graphcompress.runtime import providers, session
+from graphcompress.runtime import ort, providers, session
 from graphcompress.runtime.session import fixed_dims, open_session
 
 ModelOf = Callable[..., ir.Model]
@@ -200,7 +201,16 @@ def test_hint_names_the_free_dimensions(model_of: ModelOf, monkeypatch: pytest.M
         made._provider = providers.Provider("QNNExecutionProvider")
         told = made.describe()
     assert told["share"] == 0
-    assert "'x' axis 0 (batch)" in told["hint"]
+    assert "took none of the 1 nodes" in told["hint"] and "'x' axis 0 (batch)" in told["hint"]
+
+
+def test_hint_beside_a_small_share(model_of: ModelOf) -> None:
+    with open_session(model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }")) as made:
+        made._provider = providers.Provider("QNNExecutionProvider")
+        assert "only 1 of the 3 nodes" in (made._hint({"QNNExecutionProvider": 1, "CPUExecutionProvider": 2}) or "")
+        assert "supports few" in (made._hint({"QNNExecutionProvider": 1, "CPUExecutionProvider": 2}) or "")
+        assert made._hint({"QNNExecutionProvider": 2, "CPUExecutionProvider": 2}) is None
+        assert made._hint(None) is None
 
 
 def test_input_that_is_an_output_outlives_the_feed(model_of: ModelOf) -> None:
@@ -211,16 +221,34 @@ def test_input_that_is_an_output_outlives_the_feed(model_of: ModelOf) -> None:
     assert out["x"].tolist() == [1, 2]
 
 
+def test_float8_codes_have_their_type(model_of: ModelOf) -> None:
+    with open_session(model_of("g (float[n] x) => (float8e4m3fn[n] y) { y = Cast<to = 17>(x) }", opset=19, ir_version=9)) as made:
+        assert made.run({"x": np.float32([1, 2])})["y"].astype(float).tolist() == [1, 2]
+
+
+OPENVINO = """[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime/onnxruntime/core/providers/openvino/backends/basic_backend.cc:136 onnxruntime::openvino_ep::BasicBackend::BasicBackend(std::unique_ptr<onnx::ModelProto>&, onnxruntime::openvino_ep::SessionContext&) /onnxruntime/onnxruntime/core/providers/openvino/ov_interface.cc:28 auto onnxruntime::openvino_ep::OvExceptionBoundary(Func&&, Args&& ...) [with bool typed = false; Args = {const std::__cxx11::basic_string<char>&}] [OpenVINO-EP] Exception while Loading Network for graph G_1_0: Exception from src/inference/src/cpp/core.cpp:114:
+Exception from src/inference/src/dev/plugin.cpp:53:
+Check '!shape.rank().is_dynamic()' failed at src/plugins/intel_cpu/src/node.cpp:106:
+Unexpected: dynamic rank.
+
+"""
+
+
+def test_reasons_without_c_plus_plus() -> None:
+    assert (
+        ort.one_line(RuntimeError(OPENVINO))
+        == "Exception during initialization: [OpenVINO-EP] Exception while Loading Network for graph G_1_0: Check '!shape.rank().is_dynamic()' failed Unexpected: dynamic rank."
+    )
+    assert len(ort.one_line(RuntimeError("word " * 1000))) < 410
+    assert ort.one_line(KeyError()) == "KeyError"
+
+
 def test_time_is_per_pass(model_of: ModelOf) -> None:
     with open_session(model_of(ADD), threads=1) as made:
         assert 0 < made.time([{"x": np.ones((1, 3), np.float32)}], 20) < 1
 
 
 def test_native_prints_stay_off_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    import os
-
-    from graphcompress.runtime import ort
-
     print("before", flush=True)
     with ort.native_output_to_stderr():
         os.write(1, b"noise\n")
