@@ -85,11 +85,11 @@ class Runtime:
     def compare(self, model: Model) -> Comparison:
         """Raises what the session raises where the model does not load or run."""
         from graphcompress.runtime.compare import compare
-        from graphcompress.runtime.session import open_session
+        from graphcompress.runtime.session import open_for, open_session
 
         with closing(open_session(self.original, provider="cpu", threads=self.context.threads)) as reference:
             try:
-                with closing(open_session(model, provider=self.context.provider, threads=self.context.threads)) as candidate:
+                with closing(open_for(model, self.feeds, provider=self.context.provider, threads=self.context.threads)[0]) as candidate:
                     return compare(reference, candidate, self._told("compare"), self.kinds)
             except RuntimeUnavailable:
                 raise
@@ -101,16 +101,17 @@ class Runtime:
     def measure(self, model: Model, threads: int) -> Measurement:
         """Original, original again and model, interleaved."""
         from graphcompress.runtime.measure import measure
-        from graphcompress.runtime.session import open_session
+        from graphcompress.runtime.session import open_for
 
         self.context.progress(f"measure, {threads_text(threads)}", 0, None)
         provider = self.context.provider
+        feeds = list(self.feeds.take(TIMED_FEEDS))
         with (
-            closing(open_session(self.original, provider=provider, threads=threads)) as first,
-            closing(open_session(self.original, provider=provider, threads=threads)) as again,
-            closing(open_session(model, provider=provider, threads=threads)) as candidate,
+            closing(open_for(self.original, feeds, provider=provider, threads=threads)[0]) as first,
+            closing(open_for(self.original, feeds, provider=provider, threads=threads)[0]) as again,
+            closing(open_for(model, feeds, provider=provider, threads=threads)[0]) as candidate,
         ):
-            return measure(first, again, candidate, list(self.feeds.take(TIMED_FEEDS)), threads=threads)
+            return measure(first, again, candidate, feeds, threads=threads)
 
     def _told(self, what: str) -> Iterator[Feed]:
         total = len(self.feeds)

@@ -70,24 +70,10 @@ def validate(
 
 
 def open_on(model: Model, provider: str, threads: int | None, feeds: Iterable[Feed]) -> tuple[Session, list[str]]:
-    """A session on `provider`, and what there is to say about it.
+    """A session on `provider` fit for `feeds`, and what there is to say about it (see `runtime.session.open_for`)."""
+    from graphcompress.runtime.session import open_for
 
-    A provider that takes nothing because dimensions are free gets them fixed where all feeds have the same shapes; that is said, since it holds for those only.
-    """
-    from graphcompress.runtime.session import fixed_dims, open_session
-
-    session = open_session(model, provider=provider, threads=threads)
-    hint = session.describe().get("hint")
-    if not hint:
-        return session, []
-    sizes = [fixed_dims(session.inputs, feed) for feed in feeds]
-    if not sizes or not sizes[0] or any(size != sizes[0] for size in sizes):
-        return session, [hint]
-    session.close()
-    fixed = open_session(model, provider=provider, threads=threads, dims=sizes[0])
-    still = fixed.describe().get("hint")
-    named = ", ".join(f"{name} = {size}" for name, size in sizes[0].items())
-    return fixed, [still] if still else [f"{provider} took no node while dimensions were free; they were fixed to those of the feeds for this run: {named}."]
+    return open_for(model, feeds, provider=provider, threads=threads)
 
 
 def inspect(model: AnyModel) -> record.InspectReport:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
@@ -83,6 +83,40 @@ def fixed_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
             elif dim is None:
                 found[f"{spec.name}[{axis}]"] = size
     return found
+
+
+def open_for(model: Model | Path | str, feeds: Iterable[Feed], *, provider: str = "cpu", threads: int | None = None) -> tuple[LocalSession, list[str]]:
+    """A session for `feeds` (gone through once more), and what there is to say about it.
+
+    A provider that takes few nodes because dimensions are free gets them fixed where all feeds have the same shapes; that is said, since it holds for those only.
+    Where the model does not load with fixed dimensions, or no more nodes are taken, the first session stays. Raises as `open_session` does.
+    """
+    first = open_session(model, provider=provider, threads=threads)
+    told = first.describe()
+    if told["hint"] is None:
+        return first, []
+    sizes: dict[str, int] | None = None
+    for feed in feeds:
+        found = fixed_dims(first.inputs, feed)
+        if not found or (sizes is not None and found != sizes):
+            return first, [told["hint"]]
+        sizes = found
+    if sizes is None:
+        return first, [told["hint"]]
+    try:
+        fixed = open_session(model, provider=provider, threads=threads, dims=sizes)
+    except ModelError as problem:
+        return first, [told["hint"], f"With dimensions fixed to those of the feeds it does not load: {problem}"]
+    after = fixed.describe()
+    if after["share"] <= told["share"]:
+        fixed.close()
+        return first, [after["hint"] or told["hint"]]
+    first.close()
+    named = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+    notes = [
+        f"{provider} took {'few nodes' if told['share'] else 'no node'} while dimensions were free; they were fixed to those of the feeds for this run: {named}."
+    ]
+    return fixed, notes if after["hint"] is None else [*notes, after["hint"]]
 
 
 class LocalSession:

@@ -15,7 +15,7 @@ from graphcompress import ir
 from graphcompress.errors import ModelError
 from graphcompress.runtime import measure, profile, providers
 from graphcompress.runtime.compare import compare
-from graphcompress.runtime.session import fixed_dims, open_session
+from graphcompress.runtime.session import fixed_dims, open_for, open_session
 
 openvino = pytest.mark.skipif("openvino" not in providers.usable(), reason="onnxruntime-openvino is not installed here")
 qnn = pytest.mark.skipif("qnn" not in providers.usable(), reason="onnxruntime-qnn is not installed here")
@@ -92,6 +92,18 @@ def test_unnamed_dimensions_are_fixed_for_qnn() -> None:
     with open_session(model, provider="qnn", dims={"x[0]": 2}) as made:
         assert made.describe()["share"] == 1.0
         np.testing.assert_allclose(made.run({"x": np.ones((2, 16), np.float32)})["y"], 16, rtol=1e-2)
+
+
+@qnn
+def test_dimensions_are_fixed_by_equal_feeds_only(digits: Any) -> None:
+    model, feeds = digits
+    made, notes = open_for(model, feeds, provider="qnn")
+    with made:
+        assert made.describe()["share"] > 0.8 and "they were fixed" in notes[0]
+    ragged = [*feeds, {k: np.concatenate([v, v]) for k, v in feeds[0].items()}]
+    made, notes = open_for(model, ragged, provider="qnn")
+    with made:
+        assert made.describe()["share"] == 0 and "took none" in notes[0]
 
 
 @qnn

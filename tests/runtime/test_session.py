@@ -14,7 +14,7 @@ from graphcompress import ir
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import TensorSpec
 from graphcompress.runtime import ort, providers, session
-from graphcompress.runtime.session import fixed_dims, open_session
+from graphcompress.runtime.session import fixed_dims, open_for, open_session
 
 ModelOf = Callable[..., ir.Model]
 
@@ -202,6 +202,12 @@ def test_hint_names_the_free_dimensions(model_of: ModelOf, monkeypatch: pytest.M
         told = made.describe()
     assert told["share"] == 0
     assert "took none of the 1 nodes" in told["hint"] and "'x' axis 0 (batch)" in told["hint"]
+
+
+def test_session_for_feeds_has_nothing_to_say_on_the_cpu(model_of: ModelOf) -> None:
+    made, notes = open_for(model_of(ADD), [{"x": np.ones((2, 3), np.float32)}])
+    with made:
+        assert notes == [] and made.inputs[0].shape == ("n", 3)
 
 
 def test_hint_beside_a_small_share(model_of: ModelOf) -> None:
