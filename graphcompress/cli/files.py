@@ -101,9 +101,13 @@ class staged:
 def check_place(option: str, path: Path) -> None:
     """Raise WriteError unless a file can be made at `path`."""
     folder = Path(os.path.realpath(path)).parent
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise WriteError(f"{option} {path}: no file can have this name: {getattr(error, 'strerror', None) or error}. Give another path.") from error
     if path.is_dir():
         raise WriteError(f"{option} {path} is a folder. Give the path of a file in it.")
-    if path.exists() and not path.is_file():
+    if there and not path.is_file():
         raise WriteError(f"{option} {path} is no regular file. Give the path of a file.")
     if not folder.is_dir():
         raise WriteError(f"{option} {path}: the folder {folder} does not exist. Create it, or give another path.")

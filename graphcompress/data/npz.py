@@ -117,6 +117,8 @@ class Member:
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[Mapping[str, Member]]:
     """The arrays of a `.npz` by key. Raises DataError where it is none, or where a header is not that of a plain array file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is no regular file but a folder, a pipe or a device. Save each feed with np.savez(path, INPUT=array, ...).")
     try:
         archive = zipfile.ZipFile(path)
     except (*BROKEN, ValueError) as problem:

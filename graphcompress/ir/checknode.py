@@ -56,11 +56,10 @@ class NodeChecker:
         domain = canonical_domain(node.domain)
         if domain not in known_domains() and domain not in self.lookup.versions:
             raise ModelError(f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
-        demands: Demands | str | None = None
-        if function_key(node.domain, node.op_type, node.overload) not in self.functions:
-            demands = self.lookup.find(domain, node.op_type)
-            if isinstance(demands, str):
-                raise ModelError(f"{describe(node)}{where} has an unknown operator: {demands}.")
+        local = function_key(node.domain, node.op_type, node.overload) in self.functions
+        demands = None if local else self.lookup.find(domain, node.op_type)
+        if isinstance(demands, str):
+            raise ModelError(f"{describe(node)}{where} has an unknown operator: {demands}.")
         self._attributes(node, demands, where)
         if demands is not None:
             self._arity(node, demands, where)

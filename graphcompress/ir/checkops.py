@@ -39,6 +39,11 @@ def newest(domain: str) -> int:
     return max(int(s.since_version) for s in onnx.defs.get_all_schemas() if s.domain == domain)
 
 
+def newest_opset() -> int:
+    """The newest opset of ai.onnx that the installed onnx knows."""
+    return newest(STANDARD)
+
+
 def first_version(domain: str, op: str) -> int | None:
     """The opset in which an operator of onnx appeared; None where there is no such operator."""
     wanted = "" if domain == STANDARD else domain
@@ -102,5 +107,5 @@ def _demands(schema: OpSchema) -> Demands:
         outputs=(schema.min_output, schema.max_output),
         single_inputs=tuple(i for i, p in enumerate(schema.inputs) if p.option == single),
         single_outputs=tuple(i for i, p in enumerate(schema.outputs) if p.option == single),
-        attributes={name: (int(a.type.value), bool(a.required)) for name, a in schema.attributes.items()},
+        attributes={name: (int(a.type.value), bool(a.required)) for name, a in schema.attributes.items()},  # type: ignore[attr-defined]  # missing in the stub of onnx
     )

@@ -214,6 +214,7 @@ class _Transaction:
     def __init__(self, asked: str | os.PathLike[str]) -> None:
         self.asked = os.fspath(asked)
         self.staged: list[tuple[Path, Path]] = []
+        self.folders: list[Path] = []
 
     def __enter__(self) -> _Transaction:
         return self
@@ -227,6 +228,12 @@ class _Transaction:
         with open(self.staged[-1][0], "rb") as back:
             if hashlib.file_digest(back, "sha256").digest() != hashlib.sha256(content).digest():
                 raise OSError(f"what was read back from {target.name} is not what was written")
+
+    def folder(self, path: Path) -> None:
+        """Make a folder, and those above it; they go again where the rest fails."""
+        for missing in [p for p in (path, *path.parents) if not p.exists()][::-1]:
+            missing.mkdir()
+            self.folders.append(missing)
 
     @contextlib.contextmanager
     def open(self, target: Path) -> Iterator[int]:
@@ -250,6 +257,9 @@ class _Transaction:
                 problem = error
         for staged, _ in self.staged:
             staged.unlink(missing_ok=True)
+        for made in self.folders[::-1]:
+            with contextlib.suppress(OSError):
+                made.rmdir()
         if isinstance(problem, OSError):
             reason = problem.strerror or str(problem)
             raise WriteError(f"Cannot write {self.asked}: {reason}. What stood there before is unchanged; free some room or give another path.") from problem
@@ -305,7 +315,7 @@ def _place_external(proto: onnx.ModelProto, base: Path | None, target: Path, fil
         if place.exists() and place.samefile(source) and base is not None and _covered(ranges, source):
             continue  # the same folder: the data is where it should be
         if _covered(ranges, source) and (not place.exists() or location in own) and _inside(place, target.parent):
-            place.parent.mkdir(parents=True, exist_ok=True)
+            files.folder(place.parent)
             with files.open(place) as fd:
                 _copy_range(source, 0, source.stat().st_size, fd)
         else:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
-from graphcompress.errors import UsageError
+from graphcompress.errors import ModelError, UsageError
 from graphcompress.ir import Model
+from graphcompress.ir.checkops import newest_opset
 from graphcompress.ir.shapes import Shapes, infer
 from graphcompress.passes.simplify import constants, dead, fold, known_shapes
 from graphcompress.passes.simplify.options import Options
@@ -24,12 +25,16 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
     """A model that computes the same with fewer nodes and bytes.
 
     Inputs, outputs, opset and functions stay as they are; operators of unknown domains are barriers. Without a target only standard operators are written.
-    Below opset 7, and where training information refers to the graph, the model comes back untouched, with a refusal.
+    Raises ModelError for an opset that the installed onnx does not know. Below opset 7, and where training information refers to the graph, the model comes back untouched, with a refusal.
     """
     options = options or Options()
     rules = _rules(context, options)
     if model.opset < OLDEST_OPSET:
         return StepResult(model, False, refusals=(Refusal("simplify/opset", f"the model has opset {model.opset}, and simplify works from {OLDEST_OPSET} on"),))
+    if model.opset > (newest := newest_opset()):
+        raise ModelError(
+            f"{model.path or 'The model'} has opset {model.opset}, and simplify knows the operators up to {newest}, as the installed onnx does: update onnx."
+        )
     if model.header.training_info:
         return StepResult(model, False, refusals=(Refusal("simplify/training-info", "training information refers to the graph by name, so the graph stays"),))
     work = model.copy()
