@@ -1,6 +1,6 @@
 """Types and shapes of all tensors of a model, as far as the signature decides them.
 
-onnx's own inference does the work (with data propagation through shape arithmetic), under conditions that make its answers safe to reason with:
+onnx's own inference does the work, completed by `shape_values` where sizes are computed, under conditions that make its answers safe to reason with:
 - value_info, the shapes that graph outputs claim and the shapes of subgraph inputs are taken away first: inference believes them before its own result,
   and exporters leave stale ones behind. What is left as a source is the signature (`Model.input_protos`) and the constants.
 - names that it invents (`unk__0`) come back as None: a named dimension is one of the signature's, a number follows from the signature and the constants.
@@ -19,11 +19,13 @@ from onnx import shape_inference
 
 from graphcompress.errors import ModelError
 from graphcompress.ir.model import Constant, Dim, Graph, Model, Shape, Tensor, TensorSpec, Variable, type_spec
+from graphcompress.ir.shape_values import complete, merged, refine
 from graphcompress.ir.tensors import TensorData, array_dtype_name, to_tensor_proto
 from graphcompress.ir.walk import constant_data, subgraphs, toposort
 from graphcompress.ir.write import to_proto
 
 INLINE_BYTES = 1024
+LONGEST_PROPAGATED = 1 << 16
 
 # Operators for which the installed onnx has no inference -> one of ai.onnx with the same types and shapes (for inference only).
 _SAME_AS_FIRST_INPUT = frozenset(
@@ -88,18 +90,33 @@ def infer(model: Model, inputs: Mapping[str, Sequence[Dim]] | None = None) -> Sh
         proto = _bare_proto(model, inputs)
     except ModelError:  # a cycle: nothing can be said beyond the signature
         return Shapes(_signature(model, inputs), complete=False)
-    for data_propagation in (True, False):
-        try:
-            inferred = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=data_propagation)
-        except (shape_inference.InferenceError, EncodeError, ValueError, RuntimeError):
-            continue
-        known: dict[Tensor, TensorSpec] = {}
-        for graph, found in _pairs(model.graph, inferred.graph):
-            _collect(graph, found, symbols, known)
-        known.update(_signature(model, inputs))
-        _ranks_of_outputs(model, known)
-        return Shapes(known)
-    return Shapes(_signature(model, inputs), complete=False)
+    known: dict[Tensor, TensorSpec] = {}
+    if not _by_onnx(model, proto, symbols, known, data_propagation=False):
+        return Shapes(_signature(model, inputs), complete=False)
+    known.update(_signature(model, inputs))
+    if not complete(model, known):
+        refine(model, proto.graph, known, symbols)
+    if not complete(model, known) and not any(_long(s) for s in known.values()):
+        _by_onnx(model, proto, symbols, known, data_propagation=True)
+        refine(model, proto.graph, known, symbols)
+    _ranks_of_outputs(model, known)
+    return Shapes(known)
+
+
+def _by_onnx(model: Model, proto: onnx.ModelProto, symbols: set[str], known: dict[Tensor, TensorSpec], *, data_propagation: bool) -> bool:
+    """Add to `known` what onnx's inference finds; False where it refuses the model."""
+    try:
+        inferred = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=data_propagation)
+    except (shape_inference.InferenceError, EncodeError, ValueError, RuntimeError):
+        return False
+    for graph, found in _pairs(model.graph, inferred.graph):
+        _collect(graph, found, symbols, known)
+    return True
+
+
+def _long(spec: TensorSpec) -> bool:
+    """onnx 1.23's data propagation keeps a message per entry of a 1-D tensor, whatever its length: gigabytes for a waveform or a large Range."""
+    return spec.shape is not None and len(spec.shape) == 1 and isinstance(spec.shape[0], int) and spec.shape[0] > LONGEST_PROPAGATED
 
 
 # --- what is given to onnx ------------------------------------------------------------------------------------------------------
@@ -231,7 +248,7 @@ def _collect(graph: Graph, found: onnx.GraphProto, symbols: set[str], known: dic
         for info in infos:
             tensor = tensors.get(info.name)
             if tensor is not None:
-                known[tensor] = _believable(type_spec(info.name, info.type), symbols)
+                known[tensor] = merged(known.get(tensor), _believable(type_spec(info.name, info.type), symbols))
 
 
 def _believable(spec: TensorSpec, symbols: set[str]) -> TensorSpec:
