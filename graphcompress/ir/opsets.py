@@ -1,7 +1,7 @@
 """Lifting a model to a newer opset of ai.onnx.
 
 onnx.version_converter (1.23) is not used: it drops the metadata of nodes, writes invented dimensions (`unk__0`) into the model's outputs, names its new
-constants `_v_N` in every scope, refuses what it has no adapter for by the name of its own class, and works on one message of at most 2 GiB.
+constants `_v_N` in every scope, and works on one message of at most 2 GiB (subgraphs it does convert).
 Here each operator goes through every version that changed it: an adapter of this file rewrites it, or `opset_table.COMPATIBLE` says that nothing changed
 for it, or the lift ends with an error that names the operator. The meaning of each change is that of the operators' change log in onnx
 (docs/Changelog.md); where onnx leaves it open, onnxruntime's kernels decide (Resize 10 to 11).

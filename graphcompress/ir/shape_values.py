@@ -128,7 +128,7 @@ class _Refiner:
         try:
             schema = onnx.defs.get_schema(proto.op_type, self.opsets.get(proto.domain, 1), proto.domain)
             found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self.imports, ir_version=self.ir_version)
-        except (onnx.defs.SchemaError, shape_inference.InferenceError, *_REFUSALS):
+        except (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError, *_REFUSALS):
             return
         for tensor in node.outputs:
             if tensor.name in found:
