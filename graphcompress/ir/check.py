@@ -68,7 +68,12 @@ def _check_model(proto: onnx.ModelProto) -> None:
 
 
 def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {canonical_domain(o.domain): o.version for o in imports}
+    versions: dict[str, int] = {}
+    for entry in imports:
+        if not isinstance(entry.domain, str) or abs(entry.version) >= 2**31:
+            raise ModelError(f"it imports opset {entry.version} of domain {quoted(entry.domain)}, and there is no such thing.")
+        versions[canonical_domain(entry.domain)] = entry.version
+    return versions
 
 
 class _Scope:

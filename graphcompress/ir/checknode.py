@@ -105,6 +105,10 @@ class NodeChecker:
             check_tensor(tensor, f"{_label(attribute, node)}{where}")
 
     def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
+        if node.op_type == "If":
+            for branch in node.attribute:
+                if branch.HasField("g") and len(branch.g.output) != len(node.output):
+                    raise ModelError(f"{describe(node)}{where} has {len(node.output)} outputs, and its {branch.name} has {len(branch.g.output)}.")
         for what, names, (least, most), single in (
             ("input", node.input, demands.inputs, demands.single_inputs),
             ("output", node.output, demands.outputs, demands.single_outputs),

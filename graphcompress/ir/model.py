@@ -158,7 +158,7 @@ def type_spec(name: str, kind: onnx.TypeProto) -> TensorSpec:
     tensor = getattr(kind, which)
     shape: Shape | None = None
     if tensor.HasField("shape"):
-        shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
+        shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None) for d in tensor.shape.dim)
     return TensorSpec(name, dtype_name(tensor.elem_type) if tensor.elem_type else None, shape, which.removesuffix("_type"))
 
 
