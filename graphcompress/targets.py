@@ -67,14 +67,17 @@ class Opsets(Table):
 
 
 class Boundary(Table):
-    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node; `byte` is what a byte of the file is worth, in ns."""
+    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node.
+
+    A group is worth its integers where they gain more than `margin` says; of the time gained, `size_share` may be spent on weights that only get smaller, not faster.
+    """
 
     quantize: float = Field(ge=0)
     dequantize: float = Field(ge=0)
     layout: float = Field(ge=0)
     floor: float = Field(ge=0)
-    byte: float = Field(ge=0)
     margin: float = Field(ge=1)
+    size_share: float = Field(ge=0, lt=1)
 
 
 class Price(Table):

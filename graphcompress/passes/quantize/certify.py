@@ -66,8 +66,9 @@ def fused(row: Operator, entries: Sequence[Any], dequantized: set[str], constant
     """True where the nodes of the optimized graph that stand for a group compute in integers and none of them reads a constant that is dequantized at each run."""
     if any(name in constants for e in entries for name in e.inputs):
         return False
-    if not entries:
-        return row.tied  # a Reshape that does nothing may vanish
+    if row.tied:
+        # What moves data may vanish, or become another operator that moves data (a few Slices become a Split): it must only not read floats.
+        return not any(name in dequantized for e in entries for name in e.inputs)
     integer = [e for e in entries if e.op in row.becomes]
     return bool(integer) and not any(name in dequantized for e in integer for name in e.inputs)
 

@@ -7,7 +7,7 @@ no negative boundary: the cheapest labelling is a minimum cut (Kolmogorov and Za
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphcompress.targets import Boundary, Target
 WHOLE = 2**29  # what all finite capacities of a cut add up to at most; they are whole numbers
 ENDLESS = 2**30
 SOURCE, SINK = 0, 1
+BYTE_PRICES = tuple(0.001 * 2**i for i in range(14))  # ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,17 @@ class Cost:
 
 
 def cost(group: Group, seen: Mapping[str, Observed], boundary: Boundary) -> Cost:
-    """What the table says of a group at the sizes seen in calibration; the integer side is credited for the bytes that the file loses."""
+    """What the table says of a group at the sizes seen in calibration."""
     figures = figures_of(group, seen)
     units = figures["macs"] if group.row.unit == "mac" else figures["elements"]
     price = next(p for p in group.row.price if all(figures.get(k, 0.0) < v for k, v in p.below.items()))
     floating = units * price.float_ns
-    saved = 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
-    return Cost(floating, floating * price.ratio * boundary.margin - saved * boundary.byte)
+    return Cost(floating, floating * price.ratio * boundary.margin)
+
+
+def saved_bytes(group: Group) -> float:
+    """What the file loses when the group goes to integers."""
+    return 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
 
 
 def figures_of(group: Group, seen: Mapping[str, Observed]) -> dict[str, float]:
@@ -64,78 +69,118 @@ def figures_of(group: Group, seen: Mapping[str, Observed]) -> dict[str, float]:
     return figures
 
 
+class Network:
+    """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their capacity in ns."""
+
+    def __init__(self, model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], boundary: Boundary, forced: Set[str], byte: float = 0.0) -> None:
+        self.groups = groups
+        self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
+        self.edges: dict[tuple[int, int], float] = {}
+        self.size = len(groups) + 2
+        for group in groups:
+            price = cost(group, seen, boundary)
+            # Only the difference counts, and capacities are not negative.
+            gain = math.inf if group.key in forced else price.floating - price.integer + byte * saved_bytes(group)
+            if gain > 0:
+                self._edge(SOURCE, self.vertex[id(group.node)], gain)
+            else:
+                self._edge(self.vertex[id(group.node)], SINK, -gain)
+        self._boundaries(model, seen, boundary)
+
+    def _edge(self, a: int, b: int, weight: float) -> None:
+        if a != b and weight > 0:
+            self.edges[a, b] = self.edges.get((a, b), 0.0) + weight
+
+    def _boundaries(self, model: Model, seen: Mapping[str, Observed], prices: Boundary) -> None:
+        """What Q and DQ cost."""
+        made = {id(t): g for g in self.groups for t in g.outputs}
+        outputs = output_ids(model)
+        for key, tensor in {id(t): t for g in self.groups for t in (*g.inputs, *g.outputs)}.items():
+            elements = seen[tensor.name].size if tensor.name in seen else 0.0
+            maker = made.get(key)
+            start = SINK if maker is None else self.vertex[id(maker.node)]
+            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)]
+            fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
+            integer = [v for v in readers if v != SINK]
+            if integer:
+                # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.
+                for v in integer:
+                    self._edge(v, self.size, math.inf)
+                self._edge(self.size, start, fixed + elements * prices.quantize)
+                self.size += 1
+            # An operator that can hand out float has no DQ behind it while nobody reads integers; with one reader both are never needed.
+            if maker is not None and id(tensor) not in outputs and (maker.needs_q or (len(readers) > 1 and integer)):
+                for v in readers:
+                    self._edge(start, v, fixed + elements * prices.dequantize)
+
+    def cheapest(self) -> set[str]:
+        """Keys of the groups on the integer side of the least cut; of equal cuts the one with less in integers."""
+        reached = source_side(self.edges, self.size)
+        return {g.key for g in self.groups if self.vertex[id(g.node)] in reached}
+
+    def value(self, chosen: Set[str]) -> float:
+        """The cut's capacity with `chosen` on the integer side: ns above what no labelling goes below."""
+        side = {SOURCE} | {self.vertex[id(g.node)] for g in self.groups if g.key in chosen}
+        side |= {b for (a, b), w in self.edges.items() if w == math.inf and a in side}
+        return sum(w for (a, b), w in self.edges.items() if a in side and b not in side)
+
+
 def decide(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], target: Target, forced: Set[str] = frozenset()) -> set[str]:
     """The keys of the groups that go to integers; those of `forced` do whatever it costs.
 
-    A group whose row says `follows` stays float unless all that it reads is made, and all that it makes is read, by groups in integers: found by cutting again without those that stand at a border,
-    until none does.
+    First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
     """
-    stay: set[str] = set()
-    while True:
-        chosen = cut(model, [g for g in groups if g.key not in stay], seen, target, forced)
-        border = {g.key for g in groups if g.key in chosen - forced and g.row.follows and not inside(g, groups, chosen)}
-        if not border:
-            return chosen
-        stay |= border
-
-
-def inside(group: Group, groups: Sequence[Group], chosen: set[str]) -> bool:
-    """True where every neighbour of `group` is in `chosen`."""
-    made = {id(t): g for g in groups for t in g.outputs}
-    head = {id(g.node) for g in groups if g.key in chosen}
-    reads = all(id(t) in made and made[id(t)].key in chosen for t in group.inputs)
-    return reads and all(t.outputs and all(id(n) in head for n in t.outputs) for t in group.outputs)
-
-
-def cut(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], target: Target, forced: Set[str] = frozenset()) -> set[str]:
-    """The cheapest labelling: keys of the groups on the integer side."""
     if not groups:
         return set()
-    vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
-    edges: dict[tuple[int, int], float] = {}
+    plain = Network(model, groups, seen, target.boundary, forced)
+    best = settled(model, groups, seen, target, forced, 0.0)
+    least = plain.value(best)
+    room = target.boundary.size_share * max(0.0, plain.value(forced) - least)
+    for byte in BYTE_PRICES:
+        bolder = settled(model, groups, seen, target, forced, byte)
+        if plain.value(bolder) > least + room:
+            break
+        best = bolder
+    return best
 
-    def edge(a: int, b: int, weight: float) -> None:
-        if a != b and weight > 0:
-            edges[a, b] = edges.get((a, b), 0.0) + weight
 
+def settled(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], target: Target, forced: Set[str], byte: float) -> set[str]:
+    """The least cut under two rules that it does not know: a group whose row says `follows` stays float unless all that it reads is made, and all that it makes is read, by groups in integers;
+    and no island is without a heavy operator. Found by cutting again without those that break a rule."""
+    stay: set[str] = set()
+    while True:
+        rest = [g for g in groups if g.key not in stay]
+        chosen = Network(model, rest, seen, target.boundary, forced, byte).cheapest() if rest else set()
+        wrong = {g.key for g in rest if g.key in chosen and g.row.follows and not inside(g, rest, chosen)} | light_islands(rest, chosen)
+        if not wrong - forced:
+            return chosen
+        stay |= wrong - forced
+
+
+def light_islands(groups: Sequence[Group], chosen: Set[str]) -> set[str]:
+    """Keys of the groups in integers that are joined to no heavy one: they would cost accuracy for next to nothing."""
+    island: dict[int, Group] = {id(t): g for g in groups if g.key in chosen for t in g.outputs}
+    joined: dict[str, list[Group]] = {}
     for group in groups:
-        price = cost(group, seen, target.boundary)
-        # Only the difference counts, and capacities are not negative.
-        gain = math.inf if group.key in forced else price.floating - price.integer
-        if gain > 0:
-            edge(SOURCE, vertex[id(group.node)], gain)
-        else:
-            edge(vertex[id(group.node)], SINK, -gain)
-    size = boundaries(model, groups, vertex, seen, target.boundary, edge)
-    reached = source_side(edges, size)
-    return {g.key for g in groups if vertex[id(g.node)] in reached}
+        if group.key in chosen:
+            for before in (island[id(t)] for t in group.inputs if id(t) in island):
+                joined.setdefault(group.key, []).append(before)
+                joined.setdefault(before.key, []).append(group)
+    queue = [g for g in groups if g.key in chosen and g.row.heavy]
+    reached = {g.key for g in queue}
+    while queue:
+        for group in joined.get(queue.pop().key, ()):
+            if group.key not in reached:
+                reached.add(group.key)
+                queue.append(group)
+    return set(chosen) - reached
 
 
-def boundaries(
-    model: Model, groups: Sequence[Group], vertex: Mapping[int, int], seen: Mapping[str, Observed], prices: Boundary, edge: Callable[[int, int, float], None]
-) -> int:
-    """Add what Q and DQ cost to the graph of the cut; the number of its vertices."""
-    made = {id(t): g for g in groups for t in g.outputs}
-    outputs = output_ids(model)
-    size = len(groups) + 2
-    for key, tensor in {id(t): t for g in groups for t in (*g.inputs, *g.outputs)}.items():
-        elements = seen[tensor.name].size if tensor.name in seen else 0.0
-        maker = made.get(key)
-        start = SINK if maker is None else vertex[id(maker.node)]
-        readers = [vertex.get(id(n), SINK) for n in consumers(tensor)]
-        fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
-        integer = [v for v in readers if v != SINK]
-        if integer:
-            # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.
-            for v in integer:
-                edge(v, size, math.inf)
-            edge(size, start, fixed + elements * prices.quantize)
-            size += 1
-        # An operator that can hand out float has no DQ behind it while nobody reads integers; with one reader both are never needed.
-        if maker is not None and id(tensor) not in outputs and not (maker.row.output == "optional" and (len(readers) == 1 or not integer)):
-            for v in readers:
-                edge(start, v, fixed + elements * prices.dequantize)
-    return size
+def inside(group: Group, groups: Sequence[Group], chosen: Set[str]) -> bool:
+    """True where every neighbour of `group` is in `chosen`."""
+    made = {id(t) for g in groups if g.key in chosen for t in g.outputs}
+    heads = {id(g.node) for g in groups if g.key in chosen}
+    return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
 
 
 def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:

@@ -46,6 +46,11 @@ class Group:
         return node_name(self.node)
 
     @property
+    def needs_q(self) -> bool:
+        """True where it fuses only with a Q behind it. An activation that no Q makes redundant would be fused into the float operator first."""
+        return self.row.output == "required" or self.bounds != (-INF, INF)
+
+    @property
     def inputs(self) -> list[Tensor]:
         """The computed inputs."""
         return [self.node.inputs[i] for i in self.data]
@@ -262,7 +267,7 @@ def _extend(group: Group, shapes: Shapes, outputs: set[int], excluded: Callable[
         after = following()
     if after is not None and after.op in group.row.absorbs and after.inputs[0] is group.outputs[0]:
         bounds = activation_bounds(after)
-        if bounds is not None:
+        if bounds is not None and id(after.outputs[0]) not in outputs:
             group.chain += (after,)
             group.outputs = (after.outputs[0],)
             group.bounds = bounds

@@ -38,7 +38,7 @@ class Inserted:
 class Inserter:
     """Edits `model` in place. `groups` are those of this model that go to integers, `scales` has one for every tensor that they make or read, by name."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape | None]) -> None:
+    def __init__(self, model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape]) -> None:
         self.model = model
         self.groups = groups
         self.scales = scales
@@ -47,10 +47,13 @@ class Inserter:
         self.done = Inserted()
         self._constants: dict[tuple[str, str, bytes], Constant] = {}
         self._replaced: dict[int, Tensor] = {}
+        self._with_q: set[str] = set()
         self._main = {id(n) for n in model.graph.nodes}
 
     def run(self) -> Inserted:
         outputs = output_ids(self.model)
+        read = {id(t) for g in self.groups for t in g.inputs}
+        self._with_q = {g.key for g in self.groups if g.needs_q or id(g.outputs[0]) in read}
         for group in self.groups:
             self._weights(group)
             self._operands(group)
@@ -64,7 +67,7 @@ class Inserter:
         made = {id(t): g for g in self.groups for t in g.outputs}
         for group in self.groups:
             for tensor in group.outputs:
-                if group.row.output == "required" or id(tensor) in uses:
+                if group.needs_q or id(tensor) in uses:
                     tensors[id(tensor)] = tensor
         readers = {key: [(n, i) for n in consumers(t) for i, x in enumerate(n.inputs) if x is t] for key, t in tensors.items()}
         for key, tensor in tensors.items():
@@ -166,16 +169,29 @@ class Inserter:
             slot = group.row.slots.index("bias")
             self._forget(bias)
             set_input(node, slot, self._bias(bias.name or f"{name}_bias", bias_values, x_scale, made, node))
-        elif added is not None and bias_values is not None and bias_values.ndim > 1:
-            # The provider takes MatMul + Add for a Gemm only where the operand is a vector.
-            self._forget(added[0].inputs[added[1]])
-            set_input(added[0], added[1], self._constant(f"{name}_bias", bias_values.reshape(-1)))
+        elif added is not None and bias_values is not None:
+            operand = added[0].inputs[added[1]]
+            self._forget(operand)
+            set_input(added[0], added[1], self._added_bias(group, operand.name or f"{name}_bias", bias_values, x_scale, made))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
             return self._constant(f"{name}_vector", values.reshape(-1))
         scale = bias_scale(x_scale, weight.scales)
         return self._constant_dequantize(name, quantize_bias(values, scale), scale, 0, node)
+
+    def _added_bias(self, group: Group, name: str, values: Array, x_scale: float, weight: QuantizedWeight) -> Tensor:
+        """The operand of an Add behind a MatMul, in the one form that fuses.
+
+        With a Q behind: a float vector, which makes the two a Gemm whose bias the provider quantizes itself. Without: an int32 vector for a Gemm of matrices; in more
+        dimensions one of full rank, so that the provider does not take the two for a Gemm (it would stay float) and adds in float.
+        """
+        rank = len(self.shapes.get(group.inputs[0].name) or ())
+        if group.key in self._with_q:
+            return self._constant(f"{name}_vector", values.reshape(-1))
+        if rank == 2:
+            return self._bias(name, values, x_scale, weight, group.chain[1])
+        return self._constant(f"{name}_row", values.reshape((1,) * max(rank - 1, 1) + (-1,)))
 
     def _operands(self, group: Group) -> None:
         """Constants in the activation's type: the other side of an Add, a part of a Concat."""
@@ -215,6 +231,6 @@ class Inserter:
         self.model.remove(gone)
 
 
-def insert(model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape | None]) -> Inserted:
+def insert(model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape]) -> Inserted:
     """Write the Q and DQ of `groups` into `model`, whose opset must have them. `shapes` are what inference knows of the tensors, by name."""
     return Inserter(model, groups, scales, target, shapes).run()

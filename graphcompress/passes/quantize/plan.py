@@ -46,7 +46,9 @@ class Plan:
         self.found = found
         self.groups: list[Group] = found.groups
         self.reasons: dict[str, Refusal] = {n.outputs[0].name: found.refusals[id(n)] for n in nodes(base) if id(n) in found.refusals and n.outputs}
-        self.shapes: dict[str, Shape | None] = {t.name: shapes.shape(t) for g in self.groups for t in (*g.inputs, *g.outputs)}
+        tensors = {t.name: t for g in self.groups for t in (*g.inputs, *g.outputs)}
+        # Where inference knows nothing, the rank at least was seen.
+        self.shapes: dict[str, Shape] = {name: shapes.shape(t) or (None,) * len(ranges.seen[name].shape) for name, t in tensors.items()}
         self._not_float32()
 
     def settle(self, *, by_cost: bool = True) -> Written | None:

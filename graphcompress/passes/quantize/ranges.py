@@ -6,6 +6,7 @@ bit for bit: minima, maxima and integer counts on a grid that does not depend on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ Array = np.ndarray[Any, Any]
 BINS = 2048
 FEW = 10_000  # a tensor with fewer values than this has no tail to cut off
 CODES = 255  # steps of an 8-bit scale
+BLOCK = 1 << 15  # values at a time: what stays in the cache
 
 
 class Range(NamedTuple):
@@ -65,8 +67,8 @@ class MinMax:
 class Histogram:
     """Counts on an absolute grid of bins 2**k wide, at most BINS of them, in one pass.
 
-    When the values outgrow the grid, k grows by one and neighbours are merged. The final k is the least one whose grid spans the least to the greatest value, so it does not depend on
-    order or split. Zeros are counted apart: they are always represented exactly, and after a Relu they would drown the rest.
+    When the values outgrow the grid, k grows by one and neighbours are merged. The final k is the least one whose grid spans the least to the greatest value and 0, so it does not
+    depend on order or split. Zeros are counted apart: they are always represented exactly, and after a Relu they would drown the rest.
     """
 
     def __init__(self) -> None:
@@ -81,23 +83,30 @@ class Histogram:
         return self.extremes.count
 
     def update(self, values: Array) -> None:
-        """Take in finite values of any shape."""
+        """Take in finite float32 values of any shape."""
         if not values.size:
             return
-        self.extremes.update(values)
+        before = MinMax()
+        before.update(values)
+        self.extremes.merge(before)
         flat = values.reshape(-1)
-        flat = flat[flat != 0]
-        self.zeros += values.size - flat.size
-        if not flat.size:
+        zeros = flat.size - int(np.count_nonzero(flat))
+        self.zeros += zeros
+        low, high = min(before.low, 0.0), max(before.high, 0.0)
+        if low == high:
             return
-        low, high = float(flat.min()), float(flat.max())
         k = grid(low, high)
         if self.k is not None:
             k = max(k, self.k)
-        # Division by a power of two is exact but for float32's smallest numbers, hence float64.
-        index = np.floor(np.ldexp(flat.astype(np.float64), -k)).astype(np.int64)
-        first = int(index.min())
-        self._add(k, first, np.bincount(index - first))
+        factor = np.float32(2.0**-k) if -100 < k < 20 else np.float64(2.0**-k)  # a product with a power of two is exact
+        first, last = math.floor(low * 2.0**-k), math.floor(high * 2.0**-k)
+        counts = np.zeros(last - first + 1, np.int64)
+        for start in range(0, flat.size, BLOCK):
+            index = np.floor(flat[start : start + BLOCK] * factor).astype(np.int32)
+            index -= first
+            counts += np.bincount(index, minlength=counts.size)
+        counts[-first] -= zeros
+        self._add(k, first, counts)
 
     def merge(self, other: Histogram) -> None:
         self.extremes.merge(other.extremes)
