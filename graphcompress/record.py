@@ -175,6 +175,7 @@ class Record(Document):
     after: Size
     smaller: float = Field(description="Bytes of the original / bytes of the result.")
     steps: list[StepRun]
+    nodes: dict[str, int] | None = Field(default=None, description="How many nodes of the result each provider took, where the runtime tells.")
     comparison: Distance | None = Field(description="The result against the original on the held-out feeds.")
     measurements: Annotated[list[Timing], Field(description="The result against the original, per thread setting.", json_schema_extra={"varies": True})]
     speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups.", json_schema_extra={"varies": True})]

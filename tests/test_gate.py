@@ -18,6 +18,15 @@ def model(name: str, outputs: tuple[TensorSpec, ...] = (Y,)) -> Any:
     return SimpleNamespace(name=name, inputs=(TensorSpec("x", "float", (1, 4)),), outputs=outputs)
 
 
+SPEEDS = {
+    "faster": (2.0, (1.9, 2.1), "faster"),
+    "slower": (0.5, (0.4, 0.6), "slower"),
+    "noisy gain": (1.2, (0.9, 1.4), "noisy"),
+    "noisy": (0.97, (0.9, 1.1), "noisy"),
+    "noisy loss": (0.9, (0.85, 0.95), "noisy"),
+}
+
+
 @dataclass
 class FakeJudge:
     """Figures by model name: disagreements among 1000 decisions, verdict by thread setting; a message where the model does not run."""
@@ -38,8 +47,8 @@ class FakeJudge:
 
     def measure(self, model: Any, threads: int) -> Any:
         self.measured.append((model.name, threads))
-        verdict = self.verdicts.get((model.name, threads), "faster")
-        return SimpleNamespace(speedup={"faster": 2.0, "slower": 0.5, "same": 1.0, "noisy": 0.97}[verdict], verdict=verdict)
+        speedup, ci, verdict = SPEEDS[self.verdicts.get((model.name, threads), "faster")]
+        return SimpleNamespace(speedup=speedup, speedup_ci=ci, verdict=verdict)
 
 
 ORIGINAL = model("original")
@@ -89,10 +98,17 @@ def test_a_simplified_model_that_is_slower_is_taken_back_too() -> None:
     assert "Simplification was taken back" in outcome.explanation and outcome.explanation.endswith("The result is the original model.")
 
 
-def test_noise_is_no_proof_of_slowness_and_is_said() -> None:
-    outcome = gate(FakeJudge(verdicts={("quantized", 1): "noisy"}))
+def test_noise_is_no_proof_of_slowness_and_is_said_after_one_more_look() -> None:
+    judge = FakeJudge(verdicts={("quantized", 1): "noisy", ("quantized", 2): "noisy gain"})
+    outcome = gate(judge)
     assert outcome.chosen.candidate is QUANTIZED
-    assert "too noisy to tell" in outcome.explanation
+    assert judge.measured == [("quantized", 1), ("quantized", 1), ("quantized", 2)]
+    assert outcome.explanation.count("too noisy to tell") == 2
+
+
+def test_a_noisy_loss_whose_whole_interval_is_below_one_is_taken_back() -> None:
+    outcome = gate(FakeJudge(verdicts={("quantized", 1): "noisy loss"}))
+    assert outcome.chosen.candidate is SIMPLE and outcome.judged[0].reason == "gate/slower"
 
 
 def test_what_does_not_run_is_taken_back_with_the_reason() -> None:

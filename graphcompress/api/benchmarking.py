@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from graphcompress import __version__, record
 from graphcompress.api import documents
-from graphcompress.api.judging import open_on
 from graphcompress.api.sources import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model
 from graphcompress.data import random_data
 from graphcompress.errors import GraphCompressError, UsageError
@@ -78,15 +77,16 @@ class _Bench:
     def rows(self, provider: str, threads: int) -> list[record.BenchmarkRow]:
         """The reference's row, then one per candidate."""
         from graphcompress.runtime.measure import measure
+        from graphcompress.runtime.session import open_for
 
         rows: list[record.BenchmarkRow] = []
-        reference, notes = open_on(self.sources[0].model, provider, threads, self.feeds)
-        again, _ = open_on(self.sources[0].model, provider, threads, self.feeds)
+        reference, notes = open_for(self.sources[0].model, self.feeds, provider=provider, threads=threads)
+        again, _ = open_for(self.sources[0].model, self.feeds, provider=provider, threads=threads)
         with closing(reference), closing(again):
             # Without a candidate the reference is measured beside itself.
             for index in range(1, len(self.sources)) or (0,):
                 self.progress(f"measure {self.sources[index].file.path or 'model'} on {provider}, {threads_text(threads)}", 0, None)
-                session, own_notes = open_on(self.sources[index].model, provider, threads, self.feeds)
+                session, own_notes = open_for(self.sources[index].model, self.feeds, provider=provider, threads=threads)
                 with closing(session):
                     timing = documents.timing(threads, measure(reference, again, session, self.feeds, threads=threads))
                     if not rows:

@@ -12,8 +12,7 @@ from graphcompress.api.sources import AnyData, AnyModel, check_comparable, data_
 from graphcompress.step import Progress, silent
 
 if TYPE_CHECKING:
-    from graphcompress.ir import Model, TensorSpec
-    from graphcompress.runtime.session import Feed, Session
+    from graphcompress.ir import TensorSpec
 
 
 def validate(
@@ -32,14 +31,14 @@ def validate(
     """
     from graphcompress.ir.kinds import output_kinds
     from graphcompress.runtime.compare import compare
-    from graphcompress.runtime.session import open_session
+    from graphcompress.runtime.session import open_for, open_session
 
     documents.check_bars(min_agreement, None)
     first, second = open_model(reference), open_model(candidate)
     check_comparable(first, second)
     feeds = open_feeds(data, first.model)
     kinds = output_kinds(first.model)
-    session, notes = open_on(second.model, provider, threads, feeds)
+    session, notes = open_for(second.model, feeds, provider=provider, threads=threads)
     with (
         closing(open_session(first.model, provider="cpu", threads=threads)) as ref,
         closing(session) as cand,
@@ -67,13 +66,6 @@ def validate(
     )
     documents.raise_missed(bars, report)
     return report
-
-
-def open_on(model: Model, provider: str, threads: int | None, feeds: Iterable[Feed]) -> tuple[Session, list[str]]:
-    """A session on `provider` fit for `feeds`, and what there is to say about it (see `runtime.session.open_for`)."""
-    from graphcompress.runtime.session import open_for
-
-    return open_for(model, feeds, provider=provider, threads=threads)
 
 
 def inspect(model: AnyModel) -> record.InspectReport:

@@ -14,6 +14,7 @@ from graphcompress.gate import Candidate, Judged, Outcome, Runtime, choose, thre
 from graphcompress.ir import Model
 from graphcompress.recipe import STEPS, Ran, Recipe, load_recipe, run, single_step
 from graphcompress.record import Record
+from graphcompress.runtime.providers import find as find_provider
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
 
@@ -53,11 +54,13 @@ def compress(
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    find_provider(provider)
     source = open_model(model)
     source.model.require_known_domains("compressed")
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     outcome: Outcome | None = None
+    judge: Runtime | None = None
     notes: list[str] = []
     if feeds.held_out is None:
         result = ran[-1].result.model
@@ -67,6 +70,7 @@ def compress(
         settings = thread_settings(threads) if measure else ()
         outcome = choose(source.model, candidates(ran), judge, settings, {name: kind.does for name, kind in STEPS.items()})
         result = outcome.chosen.candidate.model
+        notes += judge.notes
     made = documents.record(
         "compress",
         source,
@@ -77,6 +81,7 @@ def compress(
         ran,
         judged=outcome.chosen if outcome else None,
         outcome=outcome,
+        nodes=judge.nodes if judge else None,
         min_agreement=min_agreement,
         min_speedup=min_speedup,
         notes=notes,
@@ -133,6 +138,7 @@ def quantize(
         given["exclude"] = patterns
     plan = single_step("quantize", given)
     context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    find_provider(provider)
     source = open_model(model)
     source.model.require_known_domains("quantized")
     feeds = Feeds.open(data, source.model, plan)
@@ -144,4 +150,4 @@ def quantize(
     comparison = judge.compare(result)
     timings = tuple((t, judge.measure(result, t)) for t in (thread_settings(threads) if measure else ()))
     judged = Judged(Candidate(result, ("quantize",)), comparison=comparison, measurements=timings)
-    return Result(result, documents.record("quantize", source, result, feeds, plan, context, ran, judged=judged))
+    return Result(result, documents.record("quantize", source, result, feeds, plan, context, ran, judged=judged, nodes=judge.nodes, notes=judge.notes))
