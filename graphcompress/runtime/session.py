@@ -293,7 +293,7 @@ class LocalSession:
                 f"{says}: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
                 "Give feeds that all have the same shapes, or export the model with fixed dimensions."
             )
-        return f"{says}: it supports {'few' if taken else 'none'} of these operators with these element types."
+        return f"{says}: it seems to support {'few' if taken else 'none'} of these operators with these element types and shapes."
 
 
 def _spec(arg: Any) -> TensorSpec:
