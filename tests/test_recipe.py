@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from graphcompress.errors import RecipeError
-from graphcompress.recipe import STEPS, known_recipes, load_recipe, single_step
+from graphcompress.errors import ModelError, RecipeError
+from graphcompress.recipe import STEPS, PlannedStep, Recipe, known_recipes, load_recipe, run, single_step
+from graphcompress.step import Context, StepResult
 
 
 def recipe(tmp_path: Path, text: str) -> Path:
@@ -86,3 +89,29 @@ def test_the_hash_is_that_of_what_is_done(tmp_path: Path) -> None:
         == single_step("quantize", {"calibration": single_step("quantize", {}).steps[0].options.model_dump()["calibration"]}).sha256
     )
     assert single_step("quantize", {}).sha256 != single_step("quantize", {"calibration": "mse"}).sha256
+
+
+def planned(*names: str, broken: str = "") -> Recipe:
+    """A recipe of steps that append their name to the model's history; the one called `broken` also changes the outputs."""
+
+    def kind(name: str) -> Any:
+        def step(model: Any, context: Context, options: Any) -> StepResult:
+            outputs = ("other",) if name == broken else model.outputs
+            return StepResult(SimpleNamespace(inputs=model.inputs, outputs=outputs, history=(*model.history, name)), True)  # type: ignore[arg-type]
+
+        return SimpleNamespace(name=name, function=lambda: step)
+
+    return Recipe("test", "0", tuple(PlannedStep(kind(name), SimpleNamespace()) for name in names))  # type: ignore[arg-type]
+
+
+def test_each_step_gets_what_the_one_before_made() -> None:
+    model: Any = SimpleNamespace(inputs=("x",), outputs=("y",), history=())
+    ran = list(run(planned("a", "b"), model, Context()))
+    assert [r.result.model.history for r in ran] == [("a",), ("a", "b")]  # type: ignore[attr-defined]
+    assert all(r.seconds >= 0 for r in ran) and ran[0].peak_memory_bytes
+
+
+def test_a_step_that_changes_the_signature_is_stopped() -> None:
+    model: Any = SimpleNamespace(inputs=("x",), outputs=("y",), history=())
+    with pytest.raises(ModelError, match="'b' changed the inputs or outputs"):
+        list(run(planned("a", "b", broken="b"), model, Context()))

@@ -30,8 +30,7 @@ def compress(
 ) -> int:
     """Simplify and quantize a model, and hand back what is faithful to it and not slower.
 
-    Every 4th feed is kept out of calibration and judges the result: where agreement is below 0.99 or the result is slower, steps are taken back, at worst all of
-    them, and the explanation is in the table and the record.
+    Every 4th feed judges the result and is kept out of calibration: where agreement is below 0.99 or it is slower, steps are taken back, at worst all.
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs

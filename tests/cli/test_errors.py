@@ -95,3 +95,10 @@ def test_where_the_model_cannot_be_written_there_is_no_record_either(place: Path
 def test_names_out_of_files_cannot_drive_a_terminal(place: Path, run: Any) -> None:
     done = run("simplify", "model.onnx", "-o", "absent\x1b[31m/out.onnx")
     assert done.status == 2 and "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("command", ["compress", "quantize"])
+def test_a_provider_that_is_not_there_is_found_before_the_work(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr("graphcompress.api.making.run", lambda *_: pytest.fail("the work has begun"))
+    done = run(command, "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--provider", "warp")
+    assert done.status == 2 and "'warp'" in done.err

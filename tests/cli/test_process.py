@@ -89,3 +89,9 @@ def test_the_make_example_builds_and_stops_at_a_bar(place: Path, repository: Pat
     stopped = subprocess.run([*call, "SPEEDUP=1000", "BUILD=stopped"], capture_output=True, text=True, check=False, timeout=300)
     assert stopped.returncode != 0 and "--min-speedup 1000 was not met" in stopped.stderr
     assert list((place / "stopped").iterdir()) == []
+
+
+def test_the_page_on_build_steps_shows_the_make_example_as_it_is(repository: Path) -> None:
+    page = (repository / "docs" / "build-steps.md").read_text(encoding="utf-8")
+    shown = page.split("```make\n")[1].split("```")[0]
+    assert shown in (repository / "docs" / "examples" / "Makefile").read_text(encoding="utf-8")
