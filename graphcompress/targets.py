@@ -200,6 +200,5 @@ def read_target(path: Path) -> Target:
     try:
         return Target(name=path.stem, **data)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the table"
-        raise TargetError(f"{path}: {where}: {first['msg']}.") from problem
+        faults = [f"{'.'.join(str(part) for part in e['loc']) or 'the table'}: {e['msg']}" for e in problem.errors()]
+        raise TargetError(f"{path}: {'; '.join(faults)}.") from problem

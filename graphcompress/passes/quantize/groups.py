@@ -261,7 +261,7 @@ def _extend(group: Group, shapes: Shapes, outputs: set[int], excluded: Callable[
         return None if after is None or not after.standard or subgraphs(after) or excluded(after) or id(after) in taken else after
 
     after = following()
-    if group.row.bias_add and after is not None and after.op == "Add" and _adds_bias(group, after, shapes):
+    if group.row.bias_add and after is not None and after.op == "Add" and _adds_bias(group, after, shapes, outputs):
         group.chain += (after,)
         group.outputs = (after.outputs[0],)
         after = following()
@@ -273,7 +273,7 @@ def _extend(group: Group, shapes: Shapes, outputs: set[int], excluded: Callable[
             group.bounds = bounds
 
 
-def _adds_bias(group: Group, add: Node, shapes: Shapes) -> bool:
+def _adds_bias(group: Group, add: Node, shapes: Shapes, outputs: set[int]) -> bool:
     """The other operand is a constant with one value per output channel, which broadcasting to the last axis does not widen."""
     assert group.weight is not None
     other = add.inputs[1] if add.inputs[0] is group.outputs[0] else add.inputs[0]
@@ -282,6 +282,10 @@ def _adds_bias(group: Group, add: Node, shapes: Shapes) -> bool:
     shape = shape_of(other)
     rank = shapes.rank(group.outputs[0])
     if len(shape) > 1 and (rank is None or rank < len(shape)):
+        return False
+    after = sole_consumer(add.outputs[0], outputs)
+    if rank != 2 and after is not None and after.op in group.row.absorbs:
+        # In more than two dimensions the provider makes a Gemm between Reshapes of the two, and then sees no Q behind the activation. Apart both fuse.
         return False
     values = constant_value(other)
     return bool(shape) and shape[-1] == math.prod(shape) == shape_of(group.weight)[group.weight_axis] and values is not None and bool(np.isfinite(values).all())

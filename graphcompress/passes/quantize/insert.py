@@ -24,6 +24,12 @@ from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import Target
 
 ORIGIN = "quantize"
+LONGEST = 40  # characters: a tensor's name goes into those of its Q and DQs and their outputs, and some exporters write hundreds
+
+
+def short(name: str) -> str:
+    """The end of a long name, which says most."""
+    return name if len(name) <= LONGEST else name[-LONGEST:].lstrip("/;:._")
 
 
 @dataclass(slots=True)
@@ -85,19 +91,20 @@ class Inserter:
         scale = self.scales[tensor.name]
         parameters: Sequence[Tensor] = [self._scalar(scale), self._zero(scale)]
         near = maker.chain[-1] if maker is not None else own[0][0]
-        q = self.model.variable(f"{tensor.name}_q")
-        self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{tensor.name}_quantize", near=near, origin=(ORIGIN,))
+        name = short(tensor.name)
+        q = self.model.variable(f"{name}_q")
+        self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", near=near, origin=(ORIGIN,))
         self.done.scales[tensor.name] = scale
         self.done.integers[tensor.name] = q.name
         for node, index in own:
-            set_input(node, index, self._dequantize(q, parameters, node, tensor.name))
+            set_input(node, index, self._dequantize(q, parameters, node, name))
         by_node: dict[int, Tensor] = {}
         for node, index in others:
             if id(node) not in by_node:
                 vector = self._vector(tensor, node, scale)
                 axis, arrays = vector or (None, parameters)
                 self.done.protected += vector is not None
-                by_node[id(node)] = self._dequantize(q, arrays, node if id(node) in self._main else near, tensor.name, axis)
+                by_node[id(node)] = self._dequantize(q, arrays, node if id(node) in self._main else near, name, axis)
             set_input(node, index, by_node[id(node)])
 
     def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], near: Node, name: str, axis: int | None = None) -> Variable:
@@ -144,7 +151,7 @@ class Inserter:
         """An initializer; equal ones are one."""
         key = (hint, f"{values.dtype}{values.shape}", values.tobytes())
         if key not in self._constants:
-            self._constants[key] = self.model.constant(f"quantize_{hint}", values)
+            self._constants[key] = self.model.constant(hint, values)
         return self._constants[key]
 
     # --- constants ----------------------------------------------------------------------------------------------------------------
@@ -161,18 +168,18 @@ class Inserter:
         bias_tensor = bias if bias is not None else added[0].inputs[added[1]] if added is not None else None
         bias_values = constant_value(bias_tensor) if bias_tensor is not None else None
         made = quantize_weight(values, axis, rules, bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
-        name = weight.name or node_name(node)
+        name = short(weight.name or node_name(node))
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
         set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
         if bias is not None and bias_values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            set_input(node, slot, self._bias(bias.name or f"{name}_bias", bias_values, x_scale, made, node))
+            set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), bias_values, x_scale, made, node))
         elif added is not None and bias_values is not None:
             operand = added[0].inputs[added[1]]
             self._forget(operand)
-            set_input(added[0], added[1], self._added_bias(group, operand.name or f"{name}_bias", bias_values, x_scale, made))
+            set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), bias_values, x_scale, made))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
@@ -201,9 +208,9 @@ class Inserter:
             assert values is not None
             seen = Range(float(values.min(initial=0.0)), float(values.max(initial=0.0)))
             scale = activation_scale(seen, self.target.activation)
-            codes = self._constant(f"{tensor.name}_codes", to_codes(values, scale, self.target.activation))
+            codes = self._constant(f"{short(tensor.name)}_codes", to_codes(values, scale, self.target.activation))
             self._forget(tensor)
-            set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, tensor.name))
+            set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
 
     def _constant_dequantize(self, name: str, codes: Array, scales: Array, axis: int, node: Node) -> Variable:
         parts = [

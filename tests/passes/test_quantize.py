@@ -1,0 +1,461 @@
+"""The step as a whole: form of the result, refusals, and what the runtime makes of layers that stay float."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from graphcompress.data import Dataset
+from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.ir import Constant, Model, constant_value, lint, model_from_proto, output_ids, producer, to_proto
+from graphcompress.passes.quantize import Options, quantize
+from graphcompress.passes.quantize import run as stage
+from graphcompress.step import Context, StepResult
+from graphcompress.targets import Target, load_target
+
+CPU = load_target("cpu")
+# All that fuses pays: placement is not what these tests are about.
+EAGER: Target = CPU.model_copy(
+    update={
+        "boundary": CPU.boundary.model_copy(update={"quantize": 0.0, "dequantize": 0.0, "layout": 0.0, "floor": 0.0}),
+        "operator": tuple(
+            row.model_copy(update={"follows": False, "price": (row.price[-1].model_copy(update={"ratio": 0.5, "float_ns": 1.0}),)}) for row in CPU.operator
+        ),
+    }
+)
+INTEGER = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat")
+
+
+def context(model: Model, tools: Any, target: Target = EAGER, **more: Any) -> Context:
+    return Context(target=target, data=tools.feeds(model, **more), threads=1)
+
+
+def done(model: Model, tools: Any, *, exclude: tuple[str, ...] = (), target: Target = EAGER, **options: Any) -> StepResult:
+    return quantize(model, context(model, tools, target), Options(exclude=exclude, **options))
+
+
+def precision(result: StepResult) -> dict[str, str]:
+    assert result.certificate is not None
+    return {o["node"]: o["precision"] for o in result.certificate["operators"]}
+
+
+def reason(result: StepResult, node: str) -> str:
+    assert result.certificate is not None
+    return next(f"{o['id']}: {o['reason']}" for o in result.certificate["operators"] if o["node"] == node and o["precision"] == "float")
+
+
+def sqnr(model: Model, result: StepResult, tools: Any) -> float:
+    worst = 1e9
+    for feed in tools.feeds(model, 3, seed=7):
+        for a, b in zip(tools.run(model, feed), tools.run(result.model, feed), strict=True):
+            worst = min(worst, 10 * np.log10(np.square(a, dtype=np.float64).sum() / max(np.square(a.astype(np.float64) - b).sum(), 1e-30)))
+    return float(worst)
+
+
+def residual(tools: Any, opset: int = 17) -> Model:
+    """Two Convs with a shortcut, pooling, a Gemm; names stem, a, b, head."""
+    small = tools.Small(opset)
+    x = small.node("Relu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="stem"))
+    y = small.node("Relu", small.conv(x, 32, 32, name="a"))
+    z = small.node("Relu", small.node("Add", small.conv(y, 32, 32, name="b"), x))
+    z = small.node("Flatten", small.node("GlobalAveragePool", z))
+    return small.model(small.node("Gemm", z, small.weight(10, 32), small.weight(10), transB=1, name="head"))
+
+
+# --- form -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_fuses_is_integer_and_near_float(tools: Any) -> None:
+    model = residual(tools)
+    result = done(model, tools)
+    assert result.changed
+    assert set(precision(result).values()) == {"int8"}
+    assert result.applied == {"quantize/conv": 3, "quantize/add": 1, "quantize/globalaveragepool": 1, "quantize/flatten": 1, "quantize/gemm": 1}
+    ops = Counter(n.op_type for n in tools.optimized(result.model))
+    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["QGemm"], ops["Conv"], ops["DequantizeLinear"]) == (3, 1, 1, 0, 0)
+    assert sqnr(model, result, tools) > 25
+    lint(result.model)
+
+
+def test_one_q_per_tensor_and_a_dq_per_consumer(tools: Any) -> None:
+    result = done(residual(tools), tools)
+    qs = Counter(id(n.inputs[0]) for n in result.model.graph.nodes if n.op == "QuantizeLinear")
+    assert set(qs.values()) == {1}
+    for node in result.model.graph.nodes:
+        if node.op == "DequantizeLinear":
+            assert len(node.outputs[0].outputs) == 1
+        if node.op == "QuantizeLinear":
+            assert len(node.inputs[0].outputs) == 1 or producer(node.inputs[0]) is None
+
+
+def test_activations_are_uint8_weights_int8_per_channel_and_biases_have_the_product_of_scales(tools: Any) -> None:
+    result = done(residual(tools), tools)
+    checked = 0
+    for node in result.model.graph.nodes:
+        if node.op not in ("Conv", "Gemm"):
+            continue
+        x, w, b = (producer(t) for t in node.inputs)
+        assert x is not None and w is not None and b is not None
+        codes, scales, zeros = (constant_value(t) for t in w.inputs)
+        assert codes is not None and scales is not None and zeros is not None
+        assert codes.dtype == np.int8 and codes.min() >= -127
+        assert w.attrs["axis"] == 0 and scales.shape == (codes.shape[0],) and not zeros.any()
+        x_scale, x_zero, b_scale, b_codes = constant_value(x.inputs[1]), constant_value(x.inputs[2]), constant_value(b.inputs[1]), constant_value(b.inputs[0])
+        assert x_scale is not None and x_zero is not None and b_scale is not None and b_codes is not None
+        assert x_zero.dtype == np.uint8 and x_zero.shape == x_scale.shape == ()
+        assert b_codes.dtype == np.int32 and np.array_equal(b_scale, np.float32(x_scale) * scales)
+        checked += 1
+    assert checked == 4
+
+
+def test_behind_a_relu_the_zero_point_is_zero(tools: Any) -> None:
+    result = done(residual(tools), tools)
+    for node in result.model.graph.nodes:
+        if node.op == "QuantizeLinear" and (before := producer(node.inputs[0])) is not None and before.op == "Relu":
+            assert constant_value(node.inputs[2]) == 0
+
+
+def test_what_only_moves_data_has_one_scale(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32))
+    x = small.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = small.node("Transpose", x, perm=[0, 1, 3, 2])
+    a, b = small.node("Split", x, outputs=2, axis=1)
+    model = small.model(small.node("Tanh", small.conv(a, 16, 8)), small.node("Tanh", small.conv(b, 16, 8)))
+    result = done(model, tools)
+    assert {k: v for k, v in result.applied.items() if k != "quantize/conv"} == {"quantize/maxpool": 1, "quantize/transpose": 1, "quantize/split": 1}
+    scales = result.decisions["activations"]
+    moved = [scales[t] for t in scales if t in {n.inputs[0].name for n in result.model.graph.nodes if n.op == "QuantizeLinear"} and t not in ("x",)]
+    assert len({(s["scale"], s["zero_point"]) for s in moved[:5]}) <= 3
+    nodes = [n for n in result.model.graph.nodes if n.op in ("MaxPool", "Transpose", "Split")]
+    for node in nodes:
+        before = producer(node.inputs[0])
+        assert before is not None
+        for out in node.outputs:
+            (behind,) = out.outputs
+            assert behind.op == "QuantizeLinear"
+            assert behind.inputs[1] is before.inputs[1] and behind.inputs[2] is before.inputs[2]
+
+
+def test_softmax_and_sigmoid_have_the_range_0_to_1(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 2, 8, 16)
+    scores = small.node("MatMul", x, small.weight(16, 8))
+    model = small.model(small.node("MatMul", small.node("Softmax", scores, axis=-1), x))
+    result = done(model, tools)
+    softmax = next(n for n in model.graph.nodes if n.op == "Softmax").outputs[0].name
+    assert result.decisions["activations"][softmax] == {"scale": float(np.float32(1 / 255)), "zero_point": 0}
+
+
+def test_graph_outputs_stay_float_and_the_signature_is_kept(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
+    y = small.conv(x, 32, 8, name="last")
+    model = small.model(y, x)
+    result = done(model, tools)
+    assert precision(result) == {"a": "int8", "last": "float"}
+    assert reason(result, "last").startswith("quantize/graph-output")
+    assert [o.name for o in result.model.outputs] == [y, x]
+    assert not {n.inputs[0].name for n in result.model.graph.nodes if n.op == "QuantizeLinear"} & {x, y}
+
+
+def test_a_gemm_hands_out_float_where_nobody_reads_integers(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 4, 64)
+    model = small.model(small.node("Gemm", x, small.weight(64, 32), small.weight(32), name="g"))
+    result = done(model, tools)
+    assert precision(result) == {"g": "int8"}
+    assert Counter(n.op_type for n in tools.optimized(result.model)) == {"QuantizeLinear": 1, "QGemm": 1}
+
+
+def test_equal_inputs_give_equal_bytes(tools: Any) -> None:
+    a, b = (done(residual(tools), tools, calibration=c) for c in ("mse", "mse"))
+    assert to_proto(a.model).SerializeToString(deterministic=True) == to_proto(b.model).SerializeToString(deterministic=True)
+    assert a.certificate == b.certificate and a.decisions == b.decisions
+
+
+def test_the_given_model_is_left_as_it_was(tools: Any) -> None:
+    model = residual(tools)
+    before = to_proto(model).SerializeToString(deterministic=True)
+    done(model, tools)
+    assert to_proto(model).SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
+def test_every_way_to_choose_a_range(calibration: str, tools: Any) -> None:
+    model = residual(tools)
+    assert sqnr(model, done(model, tools, calibration=calibration), tools) > 20
+
+
+# --- layers that stay float ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "Gemm", "MatMul"])
+def test_a_float_layer_between_integer_ones_really_stays_float(kind: str, tools: Any) -> None:
+    """The provider would quantize it by itself, per tensor: its own DQ with a scale per channel keeps it from that."""
+    small = tools.Small()
+    if kind.startswith("Conv"):
+        x = small.node("Relu", small.conv(small.input("x", 1, 16, 8, 8), 16, 16, name="before"))
+        weight = small.weight(16, 16, 3, 3)
+        x = small.node("Relu", small.node(kind, x, weight, small.weight(16), pads=[1] * 4, name="middle"))
+        model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="behind")))
+    else:
+        x = small.node("Relu", small.node("Gemm", small.input("x", 4, 32), small.weight(32, 32), small.weight(32), name="before"))
+        weight = small.weight(32, 32)
+        x = (
+            small.node("Gemm", x, weight, small.weight(32), name="middle")
+            if kind == "Gemm"
+            else small.node("Add", small.node("MatMul", x, weight, name="middle"), small.weight(32))
+        )
+        model = small.model(small.node("Gemm", x, small.weight(32, 8), name="behind"))
+    result = done(model, tools, exclude=("^middle$",) if kind != "ConvTranspose" else ())
+    assert precision(result) == {"before": "int8", "middle": "float", "behind": "int8"}
+    assert reason(result, "middle").startswith("quantize/excluded" if kind != "ConvTranspose" else "quantize/no-int8-kernel")
+    nodes = tools.optimized(result.model)
+    assert sum(n.op_type in INTEGER for n in nodes) == 2
+    kept = next(t for t in result.model.graph.initializers.values() if t.name == weight)
+    assert constant_value(kept) is not None and constant_value(kept).dtype == np.float32  # type: ignore[union-attr]
+    assert result.applied["quantize/protect-float"] == 1
+
+
+def test_the_unprotected_layer_would_have_been_quantized(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above guards against does happen, and reading back sees it and sends the neighbour to float."""
+    from graphcompress.passes.quantize import insert
+
+    monkeypatch.setattr(insert.Inserter, "_vector", lambda self, tensor, node, scale: None)
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 16, 8, 8), 16, 16, name="before"))
+    x = small.node("Relu", small.conv(x, 16, 16, name="middle"))
+    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="behind")))
+    result = done(model, tools, exclude=("middle",))
+    assert precision(result) == {"before": "float", "middle": "float", "behind": "int8"}
+    assert sum(n.op_type in INTEGER for n in tools.optimized(result.model)) == 1
+
+
+def test_a_group_that_misses_its_fusion_goes_back_to_float(tools: Any) -> None:
+    """A table that promises too much: what the provider does not fuse is not in the result, and the certificate says why."""
+    row = next(r for r in EAGER.operator if r.op == "GlobalAveragePool")
+    wrong = EAGER.model_copy(update={"operator": (*EAGER.operator, row.model_copy(update={"op": "Elu", "becomes": ("QLinearElu",)}))})
+    small = tools.Small()
+    x = small.node("Elu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    result = done(model, tools, target=wrong)
+    assert precision(result) == {"a": "int8", "b": "int8"}
+    assert "quantize/elu" not in result.applied
+    assert [r.id for r in result.refusals] == ["quantize/missed-fusion"]
+
+
+def test_no_constant_is_dequantized_in_front_of_a_float_operator(tools: Any) -> None:
+    small = tools.Small()
+    shared = small.weight(16, 16, 3, 3)
+    x = small.input("x", 1, 16, 8, 8)
+    a = small.node("Relu", small.node("Conv", x, shared, pads=[1] * 4, name="int"))
+    b = small.node("ConvTranspose", small.node("Tanh", a), shared, pads=[1] * 4, name="float")
+    result = done(small.model(small.node("Tanh", b)), tools)
+    assert precision(result) == {"int": "int8", "float": "float"}
+    transposed = next(n for n in result.model.graph.nodes if n.op == "ConvTranspose")
+    assert isinstance(transposed.inputs[1], Constant) and transposed.inputs[1].name == shared
+
+
+def test_one_weight_and_bias_for_two_layers_with_different_inputs(tools: Any) -> None:
+    small = tools.Small()
+    weight, bias = small.weight(16, 16, 1, 1), small.weight(16)
+    x = small.input("x", 1, 16, 8, 8)
+    y = small.node("Relu", small.node("Conv", x, weight, bias, name="one"))
+    y = small.node("Mul", y, small.constant(np.float32(9.0)))
+    model = small.model(small.node("Tanh", small.node("Conv", y, weight, bias, name="two")))
+    result = done(model, tools)
+    assert precision(result) == {"one": "int8", "two": "int8"}
+    first, second = (n for n in result.model.graph.nodes if n.op == "Conv")
+    assert producer(first.inputs[1]).inputs[0] is producer(second.inputs[1]).inputs[0]  # type: ignore[union-attr]
+    assert producer(first.inputs[2]).inputs[0] is not producer(second.inputs[2]).inputs[0]  # type: ignore[union-attr]
+    assert sqnr(model, result, tools) > 18
+    assert {weight, bias} & set(result.model.graph.initializers) == set()
+
+
+@pytest.mark.parametrize(
+    ("attrs", "why"),
+    [({"alpha": 0.5}, "alpha = 0.5"), ({"beta": 2.0}, "beta = 2.0"), ({"transA": 1}, "transA = 1")],
+)
+def test_a_gemm_that_does_not_fuse_is_refused_with_the_attribute(attrs: dict[str, Any], why: str, tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 32, 32)
+    model = small.model(small.node("Gemm", x, small.weight(32, 8), small.weight(8), name="g", **attrs))
+    result = done(model, tools)
+    assert not result.changed
+    assert why in reason(result, "g")
+
+
+def test_a_weight_that_callers_may_override_is_no_constant(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 4, 32)
+    weight = small.weight(32, 32)
+    small.inputs.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, (32, 32)))
+    model = small.model(small.node("Gemm", x, weight, name="g"))
+    assert reason(done(model, tools), "g").startswith("quantize/not-constant")
+
+
+def test_layers_in_subgraphs_stay_float_and_read_the_float_of_what_is_integer_outside(tools: Any) -> None:
+    small, body = tools.Small(), tools.Small(seed=1)
+    x = small.node("Relu", small.conv(small.input("x", 1, 8, 8, 8), 8, 16, name="outside"))
+    y = body.conv(x, 16, 16, name="inside")
+    body.nodes[-1].output[0] = y = "inside_out"
+    body.initializers = [onnx.TensorProto.FromString(i.SerializeToString()) for i in body.initializers]
+    for index, tensor in enumerate(body.initializers):
+        old, tensor.name = tensor.name, f"body{index}"
+        for k, name in enumerate(body.nodes[0].input):
+            if name == old:
+                body.nodes[0].input[k] = tensor.name
+    branch = helper.make_graph(body.nodes, "then", [], [helper.make_tensor_value_info(y, TensorProto.FLOAT, None)], body.initializers)
+    other = helper.make_graph([helper.make_node("Neg", [x], ["negated"])], "else", [], [helper.make_tensor_value_info("negated", TensorProto.FLOAT, None)])
+    chosen = small.node("If", small.constant(np.array(True)), then_branch=branch, else_branch=other)
+    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="beside")), small.node("Tanh", chosen))
+    result = done(model, tools)
+    assert precision(result) == {"outside": "int8", "beside": "int8", "inside": "float"}
+    assert reason(result, "inside").startswith("quantize/in-subgraph")
+    lint(result.model)
+    assert sqnr(model, result, tools) > 20
+
+
+def test_float16_and_double_layers_stay_as_they_are(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Cast", small.input("x", 4, 32), to=TensorProto.DOUBLE)
+    y = small.node("MatMul", x, small.constant(np.ones((32, 8))), name="double")
+    model = small.model(small.node("Cast", y, to=TensorProto.FLOAT))
+    assert reason(done(model, tools), "double").startswith("quantize/not-float32")
+
+
+def test_what_is_quantized_already_stays_as_it_is(tools: Any) -> None:
+    once = done(residual(tools), tools, exclude=("^b$",))
+    again = quantize(once.model, context(once.model, tools), Options())
+    assert Counter(n.op for n in again.model.graph.nodes)["QuantizeLinear"] >= Counter(n.op for n in once.model.graph.nodes)["QuantizeLinear"]
+    assert sqnr(once.model, again, tools) > 30
+    for node in again.model.graph.nodes:
+        if node.op == "QuantizeLinear":
+            before = producer(node.inputs[0])
+            assert before is None or before.op not in ("DequantizeLinear", "QuantizeLinear")
+
+
+# --- refusals of the whole ------------------------------------------------------------------------------------------------------------
+
+
+def test_without_feeds_there_are_no_ranges(tools: Any) -> None:
+    with pytest.raises(DataError, match="--data"):
+        quantize(residual(tools), Context(target=CPU))
+    with pytest.raises(DataError, match="--data"):
+        quantize(residual(tools), Context(target=CPU, data=tools.feeds(residual(tools), 0)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_named_with_its_feed(bad: float, tools: Any) -> None:
+    model = residual(tools)
+    good = tools.feeds(model, 4)
+
+    def read(indices: Any) -> Any:
+        for i, feed in enumerate(good):
+            if i == 2:
+                feed["x"][0, 3, 5, 5] = bad
+            yield feed
+
+    with pytest.raises(DataError, match="feed 3"):
+        quantize(model, Context(target=EAGER, data=Dataset("bad", "0" * 64, range(4), read)))
+
+
+@pytest.mark.parametrize(("pattern", "says"), [("nowhere", "matches no node"), ("(", "no regular expression")])
+def test_an_exclusion_must_mean_something(pattern: str, says: str, tools: Any) -> None:
+    with pytest.raises(UsageError, match=says):
+        done(residual(tools), tools, exclude=(pattern,))
+
+
+def test_exclusion_matches_anywhere_in_the_name(tools: Any) -> None:
+    result = done(residual(tools), tools, exclude=("ste",))
+    assert precision(result) == {"stem": "float", "a": "int8", "b": "int8", "head": "int8"}
+    assert reason(result, "stem").startswith("quantize/excluded")
+
+
+def test_unfolded_normalization_is_refused_with_a_hint(tools: Any) -> None:
+    small = tools.Small()
+    x = small.conv(small.input("x", 1, 8, 8, 8), 8, 16)
+    four = [small.constant(np.ones(16, np.float32)) for _ in range(4)]
+    model = small.model(small.node("Relu", small.node("BatchNormalization", x, *four, name="bn")))
+    with pytest.raises(ModelError, match=r"'bn'.*simplify"):
+        done(model, tools)
+
+
+def test_normalization_that_cannot_be_folded_is_no_reason_to_refuse(tools: Any) -> None:
+    small = tools.Small()
+    four = [small.constant(np.ones(8, np.float32)) for _ in range(4)]
+    x = small.node("Relu", small.node("BatchNormalization", small.input("x", 1, 8, 8, 8), *four))
+    result = done(small.model(small.node("Tanh", small.conv(x, 8, 16, name="c"))), tools)
+    assert precision(result) == {"c": "int8"}
+
+
+@pytest.mark.parametrize("opset", [11, 12])
+def test_an_old_opset_is_lifted_and_computes_the_same(opset: int, tools: Any) -> None:
+    model = residual(tools, opset)
+    result = done(model, tools)
+    assert result.model.opset == 13 and model.opset == opset
+    assert result.applied["quantize/lift-opset"] == 1
+    assert set(precision(result).values()) == {"int8"}
+
+
+def test_a_new_opset_is_left_alone(tools: Any) -> None:
+    assert done(residual(tools, 17), tools).model.opset == 17
+
+
+def test_a_lift_that_changes_the_outputs_is_an_error(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([{"y": np.zeros(3, np.float32)}, {"y": np.array([0, 0, 1], np.float32)}])
+    monkeypatch.setattr(stage.evaluate, "run_once", lambda *a, **k: next(answers))
+    with pytest.raises(ModelError, match="changes output 'y'"):
+        done(residual(tools, 12), tools)
+
+
+def test_a_model_without_anything_to_quantize_comes_back_as_it_is(tools: Any) -> None:
+    small = tools.Small()
+    model = small.model(small.node("Tanh", small.input("x", 1, 4)))
+    result = done(model, tools)
+    assert result.model is model and not result.changed
+    assert result.certificate == {"target": "cpu", "heavy": 0, "int8": 0, "float": 0, "operators": []}
+
+
+def test_free_dimensions_and_ragged_feeds(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", "n", 8, "h", "w"), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    sizes = [(1, 8, 5, 9), (2, 8, 12, 3), (1, 8, 7, 7)]
+
+    def read(indices: Any) -> Any:
+        for i in indices:
+            yield {"x": np.random.default_rng(i).normal(0, 1, sizes[i]).astype(np.float32)}
+
+    result = quantize(model, Context(target=EAGER, data=Dataset("ragged", "0" * 64, range(3), read)))
+    assert precision(result) == {"a": "int8", "b": "int8"}
+    assert replace(result, model=model).changed
+
+
+def test_dead_and_unused_values_do_not_disturb(tools: Any) -> None:
+    """A channel of zeros, a tensor that is constant over the data, an output that nobody reads."""
+    small = tools.Small()
+    weight = np.random.default_rng(0).normal(size=(8, 8, 3, 3)).astype(np.float32)
+    weight[3] = 0
+    x = small.input("x", 1, 8, 8, 8)
+    x = small.node("Relu", small.node("Conv", x, small.constant(weight), small.constant(np.full(8, -100, np.float32)), pads=[1] * 4, name="dead"))
+    small.node("Relu", x)
+    model = small.model(small.node("Tanh", small.conv(x, 8, 8, name="b")))
+    result = done(model, tools)
+    assert precision(result) == {"dead": "int8", "b": "int8"}
+    for feed in tools.feeds(model, 2):
+        assert np.isfinite(tools.run(result.model, feed)[0]).all()
+    assert sqnr(model, result, tools) > 20
+
+
+def test_the_result_is_a_file_that_reads_back(tools: Any) -> None:
+    result = done(residual(tools), tools)
+    again = model_from_proto(to_proto(result.model))
+    assert len(output_ids(again)) == 1

@@ -1,0 +1,128 @@
+"""Scales, zero points and codes: exact where the provider takes them as they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcompress.passes.quantize.parameters import Scale, activation_scale, bias_scale, quantize_bias, quantize_weight, to_codes
+from graphcompress.passes.quantize.ranges import Range
+from graphcompress.targets import load_target
+
+CPU = load_target("cpu")
+INF = math.inf
+ends = st.floats(-1e6, 1e6, width=32)
+
+
+def dequantized(scale: Scale) -> tuple[np.float32, np.float32]:
+    """The least and the greatest value that a code stands for, in float32 as the provider computes them."""
+    first, last = CPU.activation.codes
+    return np.float32(scale.scale) * np.float32(first - scale.zero), np.float32(scale.scale) * np.float32(last - scale.zero)
+
+
+@given(ends, ends)
+def test_zero_is_a_code_and_the_range_is_covered_to_half_a_step(a: float, b: float) -> None:
+    seen = Range(min(a, b), max(a, b))
+    scale = activation_scale(seen, CPU.activation)
+    first, last = CPU.activation.codes
+    assert np.float32(scale.scale) == scale.scale > 0
+    assert first <= scale.zero <= last
+    low, high = dequantized(scale)
+    if min(seen.low, 0) < max(seen.high, 0) - CPU.activation.constant_below:
+        assert low <= min(seen.low, 0) + 0.51 * scale.scale
+        assert high >= max(seen.high, 0) - 0.51 * scale.scale
+
+
+@given(st.floats(0, 100, width=32), st.sampled_from([6.0, 1.0, 0.3, 20.0]))
+def test_behind_a_relu_or_relu6_the_zero_point_is_zero_and_no_code_lies_outside(high: float, bound: float) -> None:
+    assert activation_scale(Range(0.0, high), CPU.activation, (0.0, INF)).zero == 0
+    scale = activation_scale(Range(0.0, high), CPU.activation, (0.0, bound))
+    assert scale.zero == 0
+    assert dequantized(scale)[1] <= np.float32(bound)
+
+
+@given(st.floats(0.001, 10), st.floats(0.001, 10), st.floats(0.01, 20), st.floats(0.01, 20))
+def test_no_code_lies_outside_the_bounds_of_a_clip(low: float, high: float, below: float, above: float) -> None:
+    bounds = (-low, high)
+    scale = activation_scale(Range(max(-below, -low), min(above, high)), CPU.activation, bounds)
+    least, greatest = dequantized(scale)
+    assert np.float32(bounds[0]) <= least
+    assert greatest <= np.float32(bounds[1])
+
+
+def test_six_is_reached_where_six_was_seen() -> None:
+    scale = activation_scale(Range(0.0, 6.0), CPU.activation, (0.0, 6.0))
+    assert scale.scale == pytest.approx(6 / 255, rel=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-9, -1e-9, 1e-30])
+def test_a_tensor_that_never_moved_has_a_harmless_scale(constant: float) -> None:
+    scale = activation_scale(Range(min(constant, 0.0), max(constant, 0.0)), CPU.activation)
+    assert 1e-3 < scale.scale < 1.0
+
+
+def test_symmetric_activations_have_the_middle_code_for_zero() -> None:
+    rules = CPU.activation.model_copy(update={"type": "int8", "symmetric": True})
+    assert activation_scale(Range(-1.0, 3.0), rules) == Scale(float(np.float32(3 / 127)), 0)
+
+
+def test_weights_have_their_own_scale_per_channel_and_never_the_code_minus_128() -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 7, 3, 3)).astype(np.float32) * np.array([1e-3, 1, 10, 100, 1e-6], np.float32).reshape(-1, 1, 1, 1)
+    made = quantize_weight(weight, 0, CPU.weight)
+    assert made.codes.dtype == np.int8 and made.codes.shape == weight.shape
+    assert made.scales.dtype == np.float32
+    assert np.array_equal(made.scales, (np.abs(weight.astype(np.float64)).max((1, 2, 3)) / 127).astype(np.float32))
+    assert np.abs(made.codes.astype(int)).max((1, 2, 3)).tolist() == [127] * 5
+    assert np.all(np.abs(made.codes * made.scales.reshape(-1, 1, 1, 1) - weight) <= 0.5001 * made.scales.reshape(-1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_axis_is_the_one_asked_for(axis: int) -> None:
+    weight = np.outer([1.0, 2.0, 4.0], [1.0, 10.0, 100.0]).astype(np.float32)
+    assert np.allclose(quantize_weight(weight, axis, CPU.weight).scales * 127, [100.0, 200.0, 400.0] if axis == 0 else [4.0, 40.0, 400.0])
+
+
+def test_a_dead_channel_has_a_living_one_s_scale() -> None:
+    weight = np.array([[0.0, 0.0], [1.27, 0.5], [2.54, 1.0]], np.float32)
+    made = quantize_weight(weight, 0, CPU.weight)
+    assert np.allclose(made.scales, [0.015, 0.01, 0.02])
+    assert not made.codes[0].any()
+    assert np.isfinite(quantize_weight(np.zeros((2, 3), np.float32), 0, CPU.weight).scales).all()
+
+
+@given(st.floats(1e-12, 1e3), st.floats(1e-20, 1e2), st.floats(-1e6, 1e6))
+def test_no_bias_code_comes_near_the_end_of_int32(x_scale: float, magnitude: float, value: float) -> None:
+    weight = np.full((2, 4), magnitude, np.float32)
+    bias = np.array([value, 0.0], np.float32)
+    x_scale = float(np.float32(x_scale))
+    made = quantize_weight(weight, 0, CPU.weight, bias=bias, x_scale=x_scale, limit=CPU.bias.limit)
+    scale = bias_scale(x_scale, made.scales)
+    codes = quantize_bias(bias, scale)
+    assert np.abs(codes.astype(np.int64)).max() < 2**30
+    assert abs(float(codes[0]) * float(scale[0]) - float(bias[0])) <= 0.5001 * float(scale[0]) + abs(float(bias[0])) * 1e-6
+
+
+def test_the_scale_of_a_bias_is_the_float32_product() -> None:
+    scales = np.random.default_rng(1).uniform(1e-4, 1e-2, 50).astype(np.float32)
+    x_scale = float(np.float32(0.0371))
+    assert np.array_equal(bias_scale(x_scale, scales), np.float32(x_scale) * scales)
+
+
+def test_a_pair_limit_is_kept_and_only_widens_the_channels_that_break_it() -> None:
+    rules = CPU.weight.model_copy(update={"pair_limit": 128})
+    weight = np.array([[1.0, 1.0, 1.0], [1.0, 0.001, -1.0], [-1.0, -1.0, 0.5]], np.float32)
+    made, free = quantize_weight(weight, 0, rules), quantize_weight(weight, 0, CPU.weight)
+    codes = np.sort(made.codes.astype(int), axis=1)
+    assert (np.maximum(codes[:, -1], 0) + np.maximum(codes[:, -2], 0) <= 128).all()
+    assert (np.minimum(codes[:, 0], 0) + np.minimum(codes[:, 1], 0) >= -128).all()
+    assert made.scales[1] == free.scales[1]
+    assert made.scales[0] > free.scales[0]
+
+
+def test_constants_get_the_activation_s_type() -> None:
+    scale = Scale(0.5, 10)
+    assert to_codes(np.array([-100.0, -5.0, 0.0, 1.0, 1000.0], np.float32), scale, CPU.activation).tolist() == [0, 0, 10, 12, 255]
