@@ -7,7 +7,7 @@ from onnx import AttributeProto
 
 from graphcompress.errors import ModelError, quoted
 from graphcompress.ir.checkfunctions import function_key
-from graphcompress.ir.checkops import Demands, Lookup, canonical_domain, known_domains
+from graphcompress.ir.checkops import STANDARD, Demands, Lookup, canonical_domain, known_domains
 from graphcompress.ir.checktensor import check_tensor
 
 _FIELD_OF_TYPE = {
@@ -63,6 +63,8 @@ class NodeChecker:
         self._attributes(node, demands, where)
         if demands is not None:
             self._arity(node, demands, where)
+        if domain == STANDARD and node.op_type == "If" and not local:
+            _check_branches(node, where)
 
     def _attributes(self, node: onnx.NodeProto, demands: Demands | None, where: str) -> None:
         seen: set[str] = set()
@@ -101,14 +103,12 @@ class NodeChecker:
             raise ModelError(f"{_label(attribute, node)}{where} has an unknown type ({attribute.type}).")
         if filled and filled != [field]:
             raise ModelError(f"{_label(attribute, node)}{where} says that it is {_type_name(attribute.type)}, and holds {' and '.join(filled)}.")
+        if not filled and field in ("t", "g") and not attribute.ref_attr_name:
+            raise ModelError(f"{_label(attribute, node)}{where} says that it is {_type_name(attribute.type)}, and holds nothing.")
         for tensor in [attribute.t] if filled and field == "t" else attribute.tensors:
             check_tensor(tensor, f"{_label(attribute, node)}{where}")
 
     def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
-        if node.op_type == "If":
-            for branch in node.attribute:
-                if branch.HasField("g") and len(branch.g.output) != len(node.output):
-                    raise ModelError(f"{describe(node)}{where} has {len(node.output)} outputs, and its {branch.name} has {len(branch.g.output)}.")
         for what, names, (least, most), single in (
             ("input", node.input, demands.inputs, demands.single_inputs),
             ("output", node.output, demands.outputs, demands.single_outputs),
@@ -120,6 +120,12 @@ class NodeChecker:
             for index in single:
                 if index < count and not names[index]:
                     raise ModelError(f"{describe(node)}{where}: {what} {index} is left out, and its operator needs it.")
+
+
+def _check_branches(node: onnx.NodeProto, where: str) -> None:
+    for branch in node.attribute:
+        if branch.HasField("g") and len(branch.g.output) != len(node.output):
+            raise ModelError(f"{describe(node)}{where} has {len(node.output)} outputs, and its {quoted(branch.name)} has {len(branch.g.output)}.")
 
 
 def _label(attribute: AttributeProto, node: onnx.NodeProto) -> str:

@@ -167,6 +167,29 @@ TABLE = [
     Case("no IR version", S, ("IR version",), edited(lambda m: m.ClearField("ir_version"))),
     Case("no opset", S, ("operator set",), edited(lambda m: m.ClearField("opset_import"))),
     Case("opset 0", S, ("conv", "opset 0"), edited(lambda m: setattr(m.opset_import[0], "version", 0))),
+    Case("an opset beyond all numbers", S, ("opset", str(2**40)), edited(lambda m: setattr(m.opset_import[0], "version", 2**40))),
+    Case(
+        "a branch with too few outputs",
+        S,
+        ("'choice'", "1 outputs", "_branch'", "has 0"),
+        edited(lambda m: (branch(m, []), m.graph.node[-1].attribute[0].g.ClearField("output"))),
+    ),
+    Case(
+        "a branch without its graph",
+        S,
+        ("'choice'", "_branch'", "holds nothing"),
+        edited(lambda m: (branch(m, []), m.graph.node[-1].attribute[0].ClearField("g"))),
+    ),
+    Case(
+        "a Constant without its tensor",
+        S,
+        ("'constant'", "'value'", "holds nothing"),
+        edited(
+            lambda m: m.graph.node.append(
+                onnx.NodeProto(op_type="Constant", name="constant", output=["c"], attribute=[AttributeProto(name="value", type=AttributeProto.TENSOR)])
+            )
+        ),
+    ),
     Case("negative opset", S, ("conv", "opset -3"), edited(lambda m: setattr(m.opset_import[0], "version", -3))),
     Case("a cycle", S, ("cycle", "'relu'", "'flatten'", "'pool'"), edited(cycle)),
     Case("a cycle of dead nodes", S, ("cycle", "'one'", "'two'"), edited(cycle_of_dead_nodes)),
