@@ -151,7 +151,7 @@ def settled(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed],
     while True:
         rest = [g for g in groups if g.key not in stay]
         chosen = Network(model, rest, seen, target.boundary, forced, byte).cheapest() if rest else set()
-        wrong = {g.key for g in rest if g.key in chosen and g.row.follows and not inside(g, rest, chosen)} | light_islands(rest, chosen)
+        wrong = at_borders(rest, chosen) | light_islands(rest, chosen)
         if not wrong - forced:
             return chosen
         stay |= wrong - forced
@@ -176,11 +176,15 @@ def light_islands(groups: Sequence[Group], chosen: Set[str]) -> set[str]:
     return set(chosen) - reached
 
 
-def inside(group: Group, groups: Sequence[Group], chosen: Set[str]) -> bool:
-    """True where every neighbour of `group` is in `chosen`."""
+def at_borders(groups: Sequence[Group], chosen: Set[str]) -> set[str]:
+    """Keys of the groups in integers whose row says `follows` and that have a neighbour in float."""
     made = {id(t) for g in groups if g.key in chosen for t in g.outputs}
     heads = {id(g.node) for g in groups if g.key in chosen}
-    return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
+
+    def inside(group: Group) -> bool:
+        return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
+
+    return {g.key for g in groups if g.key in chosen and g.row.follows and not inside(g)}
 
 
 def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:
