@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -219,6 +219,9 @@ def _slots(row: Operator, node: Node, shapes: Shapes) -> tuple[tuple[int, ...], 
         if constant and slot == "operand":
             if not is_float(tensor):
                 raise Refused("not-float32", "it does not compute in float32")
+            values = constant_value(tensor)
+            if values is None or not np.isfinite(values).all():
+                raise Refused("not-finite", f"its constant input {index} has NaN or infinite values")
             constants.append(index)
             continue
         if constant:
@@ -311,16 +314,25 @@ def activation_bounds(node: Node) -> tuple[float, float] | None:
 
 
 def unfolded(node: Node, model: Model, outputs: set[int]) -> None:
-    """Raise ModelError for a BatchNormalization that `simplify` would fold into the layer before it."""
-    if not node.is_op("BatchNormalization"):
+    """Raise ModelError for a BatchNormalization that `simplify` would fold into the layer before it.
+
+    One that it cannot fold (computed or float16 parameters, per-activation statistics, folded weights that overflow) is a float operator like any other.
+    """
+    if not node.is_op("BatchNormalization") or node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
         return
     before = producer(node.inputs[0])
-    if before is None or not before.is_op("Conv", "ConvTranspose", "Gemm", "MatMul") or sole_consumer(node.inputs[0], outputs) is not node:
+    if before is None or not before.is_op("Conv", "Gemm") or sole_consumer(node.inputs[0], outputs) is not node:
         return
-    weight = before.input(1)
-    constants: Sequence[Tensor | None] = (*node.inputs[1:5], weight)
-    if all(t is not None and constant_data(t) is not None for t in constants) and not node.attrs.get("training_mode", 0):
-        raise ModelError(
-            f"{model.path or 'The model'}: BatchNormalization '{node_name(node)}' stands unfolded behind {before.op} '{node_name(before)}', which then could not run in INT8. "
-            "Run `graphcompress simplify` first (`compress` does it by itself)."
-        )
+    parts = [constant_value(t) for t in (*node.inputs[1:5], before.input(1), before.input(2)) if t is not None]
+    if len(parts) < 5 or any(p is None or p.dtype != np.float32 or not np.isfinite(p).all() for p in parts):
+        return
+    scale, _, _, variance, weight, *bias = (p for p in parts if p is not None)
+    with np.errstate(all="ignore"):
+        factor = np.abs(scale) / np.sqrt(variance + np.float32(node.attrs.get("epsilon", 1e-5)))
+        folds = np.isfinite(factor.max(initial=0.0) * np.abs(weight).max(initial=0.0))
+    if not folds or any(max(b.shape, default=1) != b.size or b.shape[-1:] == (1,) for b in bias):
+        return
+    raise ModelError(
+        f"{model.path or 'The model'}: BatchNormalization '{node_name(node)}' stands unfolded behind {before.op} '{node_name(before)}', which then could not run in INT8. "
+        "Run `graphcompress simplify` first (`compress` does it by itself)."
+    )

@@ -198,7 +198,7 @@ class Inserter:
             return self._constant(f"{name}_vector", values.reshape(-1))
         if rank == 2:
             return self._bias(name, values, x_scale, weight, group.chain[1])
-        return self._constant(f"{name}_row", values.reshape((1,) * max(rank - 1, 1) + (-1,)))
+        return self._constant(f"{name}_row", values.reshape((1,) * max(rank - 1, 0) + (-1,)))
 
     def _operands(self, group: Group) -> None:
         """Constants in the activation's type: the other side of an Add, a part of a Concat."""
