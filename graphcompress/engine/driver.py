@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+
 from graphcompress.engine.match import Match, RuleIndex, matches
 from graphcompress.engine.net import Net, distinct
 from graphcompress.engine.rewrite import Applied, apply
 from graphcompress.engine.rulefile import Rule
-from graphcompress.ir import Model, Node, Tensor
+from graphcompress.ir import Model, Node
+from graphcompress.ir.collector import paused
 from graphcompress.ir.shapes import Shapes, infer
 
 # Rewrites that a graph of n nodes may need before something must be wrong.
@@ -48,9 +51,11 @@ class Outcome:
     visits: int = 0
 
 
+@paused()
 def rewrite(model: Model, rules: Sequence[Rule], shapes: Callable[[], Shapes] | None = None) -> Outcome:
     """Apply `rules` to `model`, in place, everywhere but in functions. `shapes` answers what is known of its tensors (default: inferred when first needed)."""
-    return _Run(model, rules, shapes or _inferred(model)).run()
+    with np.errstate(all="ignore"):
+        return _Run(model, rules, shapes or _inferred(model)).run()
 
 
 class _Run:
@@ -92,6 +97,7 @@ class _Run:
             for match in matches(rule, node, self.net):
                 size = len(self.net)
                 found = match.refused_by() or apply(match)
+                match.known = None  # it holds what was decoded, in a cycle
                 if isinstance(found, Applied):
                     self.applied(match, found, len(self.net) - size)
                     return True
@@ -113,11 +119,10 @@ class _Run:
         for tensor in done.released:
             if self.net.uses(tensor) == 1:
                 self.queue(self.net.readers(tensor))
-        level: list[Tensor] = list(done.outputs)
+        level = list(done.readers)
         for _ in range(self.index.depth):
-            readers = distinct(n for t in level for n in self.net.readers(t))
-            self.queue(readers)
-            level = [t for n in readers for t in n.outputs if t.name]
+            self.queue(level)
+            level = distinct(r for n in level for t in n.outputs if t.name for r in self.net.readers(t))
 
     def queue(self, nodes: Iterable[Node]) -> None:
         for node in nodes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,14 +65,17 @@ class Readable(Protocol):
     def value(self) -> Value: ...
 
 
+Run = Callable[[Mapping[str, Any], Any], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A parsed expression: its text, its tree, the names that it reads, and the functions that it calls."""
+    """A parsed expression: its text, its tree, the names that it reads, and what calculates it from names and facts."""
 
     text: str
     tree: ast.expr
     names: tuple[str, ...]
-    calls: tuple[str, ...]
+    run: Run
 
 
 def parse(text: str, vocabulary: Mapping[str, Word]) -> Expression:
@@ -84,14 +87,11 @@ def parse(text: str, vocabulary: Mapping[str, Word]) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         raise ExpressionError(f"'{text}' is no expression: {getattr(problem, 'msg', problem)}") from problem
     names: dict[str, None] = {}
-    calls: dict[str, None] = {}
     for node in _walk(tree):
         _check(node, text, vocabulary)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            calls[node.func.id] = None
-        elif isinstance(node, ast.Name):
+        if isinstance(node, ast.Name):
             names[node.id] = None
-    return Expression(text, tree, tuple(names), tuple(calls))
+    return Expression(text, tree, tuple(names), _value_of(tree, vocabulary))
 
 
 def structural(expression: Expression, vocabulary: Mapping[str, Word], tensors: frozenset[str]) -> bool:
@@ -108,62 +108,85 @@ def structural(expression: Expression, vocabulary: Mapping[str, Word], tensors: 
     return look(expression.tree)
 
 
-def evaluate(expression: Expression, names: Mapping[str, Any], vocabulary: Mapping[str, Word], facts: Any) -> Any:
-    """The value under `names`: plain Python data or a Value. Raises Undetermined where there is none."""
-    with np.errstate(all="ignore"):
-        try:
-            return _Interpreter(names, vocabulary, facts).value(expression.tree)
-        except (ArithmeticError, TypeError, ValueError, IndexError) as problem:
-            raise Undetermined(f"'{expression.text}': {problem}") from problem
+def evaluate(expression: Expression, names: Mapping[str, Any], facts: Any) -> Any:
+    """The value under `names`: plain Python data or a Value. Raises Undetermined where there is none.
+
+    numpy may warn of what `finite()` is there to find (a division by zero, an overflow): callers that mind switch its warnings off.
+    """
+    try:
+        return expression.run(names, facts)
+    except (ArithmeticError, TypeError, ValueError, IndexError) as problem:
+        raise Undetermined(f"'{expression.text}': {problem}") from problem
 
 
-class _Interpreter:
-    def __init__(self, names: Mapping[str, Any], vocabulary: Mapping[str, Word], facts: Any) -> None:
-        self.names, self.vocabulary, self.facts = names, vocabulary, facts
+# --- from trees to functions: what runs at every match must not walk trees ----------------------------------------------------------
 
-    def value(self, node: ast.expr) -> Any:
-        """The value of `node`, tensors read."""
-        found = self.raw(node)
+
+def _value_of(node: ast.expr, vocabulary: Mapping[str, Word]) -> Run:
+    """What calculates `node`; a tensor is read."""
+    if not isinstance(node, ast.Name | ast.Call | ast.Subscript):
+        return _raw_of(node, vocabulary)
+    raw = _raw_of(node, vocabulary)
+
+    def run(names: Mapping[str, Any], facts: Any) -> Any:
+        found = raw(names, facts)
         return found.value() if hasattr(found, "value") else found
 
-    def raw(self, node: ast.expr) -> Any:
-        """The value of `node`; a name alone stays the tensor that it is bound to."""
-        match node:
-            case ast.Constant():
-                return node.value
-            case ast.Name():
-                return self.names[node.id]
-            case ast.List() | ast.Tuple():
-                return [self.value(e) for e in node.elts]
-            case ast.Call(func=ast.Name(id=name)):
-                return self.vocabulary[name](self.facts, *(self.raw(a) for a in node.args))
-            case ast.BoolOp(op=ast.And()):
-                return all(_truth(self.value(v)) for v in node.values)
-            case ast.BoolOp():
-                return any(_truth(self.value(v)) for v in node.values)
-            case ast.UnaryOp(op=ast.Not()):
-                return not _truth(self.value(node.operand))
-            case ast.UnaryOp():
-                return _apply(UNARY[type(node.op)], self.value(node.operand))
-            case ast.BinOp():
-                return _binary(node.op, self.value(node.left), self.value(node.right))
-            case ast.Compare():
-                return self.compared(node)
-            case ast.IfExp():
-                return self.value(node.body if _truth(self.value(node.test)) else node.orelse)
-            case ast.Subscript():
-                return self.value(node.value)[self.value(node.slice)]
-        raise Undetermined(f"no value for {ast.unparse(node)}")
+    return run
 
-    def compared(self, node: ast.Compare) -> Any:
-        left = self.value(node.left)
-        for position, (kind, right_node) in enumerate(zip(node.ops, node.comparators, strict=True)):
-            right = self.value(right_node)
-            held = _apply(COMPARE[type(kind)], left, right, "bool")
-            if position == len(node.ops) - 1 or not _truth(held):
+
+def _raw_of(node: ast.expr, vocabulary: Mapping[str, Word]) -> Run:
+    """What calculates `node`; a name alone stays the tensor that it is bound to, as functions want it."""
+    match node:
+        case ast.Constant(value=constant):
+            return lambda names, facts: constant
+        case ast.Name(id=name):
+            return lambda names, facts: names[name]
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            entries = [_value_of(e, vocabulary) for e in elements]
+            return lambda names, facts: [e(names, facts) for e in entries]
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            word, operands = vocabulary[name], [_raw_of(a, vocabulary) for a in arguments]
+            return lambda names, facts: word(facts, *[o(names, facts) for o in operands])
+        case ast.BoolOp(op=kind, values=parts):
+            tests, every = [_value_of(v, vocabulary) for v in parts], all if isinstance(kind, ast.And) else any
+            return lambda names, facts: every(_truth(t(names, facts)) for t in tests)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            inner = _value_of(operand, vocabulary)
+            return lambda names, facts: not _truth(inner(names, facts))
+        case ast.UnaryOp(op=unary, operand=operand):
+            inner, function = _value_of(operand, vocabulary), UNARY[type(unary)]
+            return lambda names, facts: _apply(function, inner(names, facts))
+        case ast.BinOp(left=left, op=binary, right=right):
+            first, second = _value_of(left, vocabulary), _value_of(right, vocabulary)
+            return lambda names, facts: _binary(binary, first(names, facts), second(names, facts))
+        case ast.Compare(left=left, ops=kinds, comparators=others):
+            sides = [_value_of(n, vocabulary) for n in (left, *others)]
+            return _comparison([COMPARE[type(k)] for k in kinds], sides)
+        case ast.IfExp(test=test, body=body, orelse=other):
+            condition, yes, no = (_value_of(n, vocabulary) for n in (test, body, other))
+            return lambda names, facts: (yes if _truth(condition(names, facts)) else no)(names, facts)
+        case ast.Subscript(value=sequence, slice=index):
+            whole, place = _value_of(sequence, vocabulary), _value_of(index, vocabulary)
+            return lambda names, facts: whole(names, facts)[place(names, facts)]
+    raise ExpressionError(f"no value for {ast.unparse(node)}")
+
+
+def _comparison(functions: Sequence[Callable[[Any, Any], Any]], sides: Sequence[Run]) -> Run:
+    """A chain such as 0 < a <= b: the last comparison may be elementwise, those before it must be true or false."""
+
+    def run(names: Mapping[str, Any], facts: Any) -> Any:
+        left = sides[0](names, facts)
+        held: Any = True
+        for position, (function, side) in enumerate(zip(functions, sides[1:], strict=True)):
+            right = side(names, facts)
+            held = _apply(function, left, right, "bool")
+            if position == len(functions) - 1 or not _truth(held):
                 return held
             left = right
-        return True
+        return held
+
+    return run
 
 
 def _binary(kind: ast.operator, left: Any, right: Any) -> Any:

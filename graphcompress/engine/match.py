@@ -12,8 +12,8 @@ import numpy as np
 from graphcompress.engine import expression
 from graphcompress.engine.net import Net
 from graphcompress.engine.rulefile import Rule
-from graphcompress.engine.values import Undetermined
-from graphcompress.engine.vocabulary import VOCABULARY, Ref
+from graphcompress.engine.values import Undetermined, Value
+from graphcompress.engine.vocabulary import Ref
 from graphcompress.ir import Node, Tensor, operators
 from graphcompress.ir.text import BodyNode
 
@@ -51,10 +51,10 @@ class Match:
         names = self.names()
         for clause in self.rule.clauses:
             try:
-                held = expression.evaluate(clause, names, VOCABULARY, self.net)
+                held = expression.evaluate(clause, names, self.net)
             except Undetermined:
                 return clause.text
-            if not (held is True or held is np.True_ or (getattr(held, "dtype", None) == "bool" and bool(np.all(held.array)) and held.array.size == 1)):
+            if not _holds(held):
                 return clause.text
         root = self.rule.before.nodes[self.rule.root]
         for index, tensor in enumerate(self.root.outputs):
@@ -64,16 +64,32 @@ class Match:
         return None
 
 
+def _holds(result: Any) -> bool:
+    """A clause holds where it is true, and nothing else: a number or a list is no answer."""
+    if isinstance(result, Value):
+        return result.dtype == "bool" and result.array.size == 1 and bool(result.array)
+    return isinstance(result, bool | np.bool_) and bool(result)
+
+
 class _Names(Mapping[str, Any]):
+    """What a match binds, made when it is asked for."""
+
     def __init__(self, match: Match) -> None:
-        makers = {name: index for index, node in enumerate(match.rule.before.nodes) for name in node.outputs if name}
-        self.known: dict[str, Any] = {n: Ref(n, t, match.nodes.get(makers.get(n, -1))) for n, t in match.tensors.items()}
+        self.known: dict[str, Any] = {}
         self.match = match
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.known:
-            self.known[name] = expression.evaluate(self.match.rule.lets[name], self, VOCABULARY, self.match.net)
-        return self.known[name]
+        found = self.known.get(name)
+        if found is None:
+            found = self.known[name] = self._made(name)
+        return found
+
+    def _made(self, name: str) -> Any:
+        match = self.match
+        if name in match.tensors:
+            place = match.rule.makers.get(name)
+            return Ref(name, match.tensors[name], None if place is None else match.nodes[place[0]])
+        return expression.evaluate(match.rule.lets[name], self, match.net)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self.match.tensors, **self.match.rule.lets})
@@ -107,14 +123,13 @@ class RuleIndex:
 
 def matches(rule: Rule, root: Node, net: Net) -> Iterator[Match]:
     """Every way in which `rule.before` ends in `root`; two where the operands of a commutative operator fit both ways."""
-    makers = {name: (index, place) for index, node in enumerate(rule.before.nodes) for place, name in enumerate(node.outputs) if name}
-    for tensors, nodes in _Matcher(rule, net, makers).node(rule.root, root, {}, {}):
+    for tensors, nodes in _Matcher(rule, net).node(rule.root, root, {}, {}):
         yield Match(rule, net, tensors, nodes)
 
 
 class _Matcher:
-    def __init__(self, rule: Rule, net: Net, makers: Mapping[str, tuple[int, int]]) -> None:
-        self.rule, self.net, self.makers = rule, net, makers
+    def __init__(self, rule: Rule, net: Net) -> None:
+        self.rule, self.net, self.makers = rule, net, rule.makers
 
     def node(
         self, index: int, node: Node, tensors: dict[str, Tensor | None], nodes: dict[int, Node]

@@ -90,7 +90,7 @@ class Net:
     def readers(self, tensor: Tensor) -> list[Node]:
         """The nodes that read `tensor` now, each once."""
         tensor = self.resolve(tensor)
-        found = {id(n): n for n in self._readers.get(id(tensor), ()) if id(n) in self._alive and any(self.resolve(t) is tensor for t in n.inputs)}
+        found = {id(n): n for n in self._readers.get(id(tensor), ()) if id(n) in self._alive}
         self._readers[id(tensor)] = list(found.values())
         return list(found.values())
 

@@ -16,10 +16,11 @@ from graphcompress.ir.text import BodyNode
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a rewrite left behind: new nodes, the tensors that it hands out, and the tensors that lost a use."""
+    """What a rewrite left behind: new nodes, the tensors that it hands out, the nodes that read what changed, and the tensors that lost a use."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[Tensor, ...]
+    readers: tuple[Node, ...]
     released: tuple[Tensor, ...]
 
 
@@ -64,16 +65,19 @@ def apply(match: Match) -> Applied | str:
     for node in nodes:
         net.add(node, graph)
     outputs: list[Tensor] = []
+    readers: list[Node] = []
     for before, after in pairs:
         old = match.tensors[before]
         assert old is not None
+        # Only who read the old tensor sees something new; the one that stands for it may have any number of readers of its own.
+        readers += net.readers(old)
         if after in made:
             outputs.append(old)
         else:
             new = _existing(match, after)
             assert new is not None
             outputs.append(net.forward(old, new))
-    return Applied(tuple(nodes), tuple(outputs), tuple(released))
+    return Applied(tuple(nodes), tuple(outputs), tuple(readers), tuple(released))
 
 
 def _existing(match: Match, name: str) -> Tensor | None:

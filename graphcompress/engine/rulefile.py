@@ -41,7 +41,7 @@ class Rule:
     """A checked rule. `id` is its path below rules/rewrite without ending; `opsets` are the lowest and the highest version of ai.onnx that it is for.
 
     `clauses` stand in the order in which they are judged: those that look at the graph only, then those that read values; each in file order.
-    `root` is the index in `before.nodes` of the node that all others lead to. `target` names the target that the rule is only for.
+    `root` is the index in `before.nodes` of the node that all others lead to; `makers` says which node and which output of it makes a name. `target` names the target that the rule is only for.
     """
 
     id: str
@@ -57,6 +57,7 @@ class Rule:
     lets: Mapping[str, Expression]
     examples: tuple[Example, ...]
     root: int
+    makers: Mapping[str, tuple[int, int]]
     target: str | None
 
     @property
@@ -133,6 +134,7 @@ class _Loader:
             lets=lets,
             examples=tuple(self.examples(table, opsets)),
             root=self.root_of(before),
+            makers={name: (index, place) for index, node in enumerate(before.nodes) for place, name in enumerate(node.outputs) if name},
             target=_target_of(self.path, self.root),
         )
         self.check_names(rule)

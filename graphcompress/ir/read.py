@@ -11,6 +11,7 @@ import onnx
 from onnx import AttributeProto
 
 from graphcompress.ir import check as checks
+from graphcompress.ir.collector import paused
 from graphcompress.ir.external import resolve
 from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable, type_spec
 from graphcompress.ir.tensors import TensorData
@@ -33,6 +34,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     return model_from_proto(proto, path=file, check=False)
 
 
+@paused()
 def model_from_proto(proto: onnx.ModelProto, *, path: Path | None = None, check: bool = True) -> Model:
     """A Model over the messages of `proto`, which is taken over: the caller must not use it again.
 

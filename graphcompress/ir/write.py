@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper
 
 from graphcompress.errors import ModelError, WriteError
+from graphcompress.ir.collector import paused
 from graphcompress.ir.model import Constant, Graph, Model, Node, Variable
 from graphcompress.ir.read import FIRST_IR_WITH_OVERRIDABLE, tensor_protos
 from graphcompress.ir.tensors import TensorData, array_dtype_name, dtype_code, external_info, to_tensor_proto
@@ -30,6 +31,7 @@ CHUNK = 1 << 20
 NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+@paused()
 def to_proto(model: Model) -> onnx.ModelProto:
     """The model as a new ModelProto; external data stays a reference to where it was read from. Raises ModelError where a step changed the signature."""
     check_signature(model)

@@ -1,7 +1,8 @@
 """Constant folding: nodes whose inputs are all constant are run once by onnxruntime, many in one session, and replaced by their results.
 
 Limits, because a file must not grow and memory must stay bounded:
-- a result may be `GROWTH` bytes larger than the constants that die with the node, and all results together `TOTAL_GROWTH` bytes larger;
+- all results of a run together may be `SHARE` of the model's constants, or `LEAST` bytes, larger than the constants that die with the nodes; what is no larger than a
+  node's own message (`SMALL`) is not counted;
 - a node that reads and writes more than `LARGEST` bytes is left to the runtime, which folds it at load without writing it;
 - a result whose size is not known beforehand waits for the next round, when its inputs are initializers.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Constant, Graph, Model, Node, Tensor, graphs, output_ids, subgraphs, toposort
+from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
 from graphcompress.ir.edit import extract
 from graphcompress.ir.shapes import Shapes
 from graphcompress.ir.tensors import byte_size
@@ -22,8 +23,9 @@ from graphcompress.passes.simplify.constants import make_known
 from graphcompress.runtime.evaluate import run_once
 
 STAGE = "simplify/fold"
-GROWTH = 64 * 1024
-TOTAL_GROWTH = 1 << 20
+SHARE = 0.01
+LEAST = 16 * 1024
+SMALL = 256
 LARGEST = 32 << 20
 
 RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"))
@@ -45,18 +47,27 @@ REASONS = {
 Array = np.ndarray[Any, Any]
 
 
+class Growth:
+    """How many bytes the constants of a model may still grow, over all rounds."""
+
+    def __init__(self, model: Model) -> None:
+        constants = sum(c.nbytes for g in graphs(model) for c in g.initializers.values())
+        held = sum(v.nbytes for n in nodes(model) for v in n.attrs.values() if isinstance(v, TensorData))
+        self.left = max(float(LEAST), SHARE * (constants + held))
+
+
 class Folding:
     """One round over a model. `folded` counts the nodes, `refused` maps a reason to the nodes that it kept."""
 
-    def __init__(self, model: Model, shapes: Callable[[], Shapes]) -> None:
+    def __init__(self, model: Model, shapes: Callable[[], Shapes], growth: Growth) -> None:
         self.model = model
         self.shapes = shapes
+        self.growth = growth
         self.outputs = output_ids(model)
         self.functions = {(f.domain, f.name) for f in model.header.functions}
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
         self._size: dict[int, int] = {}
-        self._growth = 0
 
     def run(self) -> int:
         """Fold what may be folded; how many nodes."""
@@ -114,9 +125,10 @@ class Folding:
         made = sum(sizes.values())
         read = sum(self._bytes(t) for t in inputs.values())
         dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
-        if made > dying + GROWTH or self._growth + made - dying > TOTAL_GROWTH or made + read > LARGEST:
+        growth = made - dying if made > SMALL else 0
+        if growth > self.growth.left or made + read > LARGEST:
             return "size"
-        self._growth += made - dying
+        self.growth.left -= growth
         self._size.update(sizes)
         return ""
 

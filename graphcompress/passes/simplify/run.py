@@ -37,45 +37,69 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
         )
     if model.header.training_info:
         return StepResult(model, False, refusals=(Refusal("simplify/training-info", "training information refers to the graph by name, so the graph stays"),))
-    work = model.copy()
-    applied: Counter[str] = Counter()
-    refused: dict[str, Refusal] = {}
+    work = _Work(model.copy(), rules, frozenset(options.off))
     for round_ in range(ROUNDS):
         context.progress("simplify", round_, None)
-        changes, refused = _round(work, rules, options)
-        applied.update(changes)
-        if not changes or RULES_STOPPED in refused:
+        if not work.round():
             break
     else:
-        refused["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
-    changed = bool(applied)
-    return StepResult(work if changed else model, changed, dict(sorted(applied.items())), tuple(refused[k] for k in sorted(refused)))
+        work.refused["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
+    refused = {**work.refused, **work.refused_by_rules}
+    changed = bool(work.applied)
+    return StepResult(work.model if changed else model, changed, dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused)))
 
 
-def _round(model: Model, rules: Sequence[Rule], options: Options) -> tuple[Counter[str], dict[str, Refusal]]:
-    """One pass of every stage: what changed, and what was refused in this round."""
-    shapes = _Lazy(model)
-    applied: Counter[str] = Counter()
-    refused: dict[str, Refusal] = {}
-    if constants.STAGE not in options.off:
-        applied[constants.STAGE] += constants.initializers_from_nodes(model)
-    if dead.STAGE not in options.off:
-        applied[dead.STAGE] += dead.remove_dead(model)
-    if known_shapes.STAGE not in options.off:
-        applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(model, shapes.ask)
-    if fold.STAGE not in options.off:
-        folding = fold.Folding(model, shapes.ask)
-        applied[fold.STAGE] += folding.run()
+class _Work:
+    """A model on its way to the fixed point. The refusals are those of the last time that a stage looked at it."""
+
+    def __init__(self, model: Model, rules: Sequence[Rule], off: frozenset[str]) -> None:
+        self.model = model
+        self.rules = rules
+        self.off = off
+        self.growth = fold.Growth(model)
+        self.applied: Counter[str] = Counter()
+        self.refused: dict[str, Refusal] = {}
+        self.refused_by_rules: dict[str, Refusal] = {}
+        self._settled = False
+
+    def round(self) -> bool:
+        """One pass of every stage; whether anything changed that another pass could build on."""
+        shapes = _Lazy(self.model)
+        before = self.applied.total()
+        if constants.STAGE not in self.off:
+            self.applied[constants.STAGE] += constants.initializers_from_nodes(self.model)
+        if dead.STAGE not in self.off:
+            self.applied[dead.STAGE] += dead.remove_dead(self.model)
+        if known_shapes.STAGE not in self.off:
+            self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, shapes.ask)
+        if fold.STAGE not in self.off:
+            self._fold(shapes)
+        self._settled = self._settled and self.applied.total() == before
+        if not self._settled:
+            self._rewrite(shapes)
+        changed = self.applied.total() > before
+        self.applied = +self.applied
+        return changed and RULES_STOPPED not in self.refused_by_rules
+
+    def _fold(self, shapes: _Lazy) -> None:
+        folding = fold.Folding(self.model, shapes.ask, self.growth)
+        self.applied[fold.STAGE] += folding.run()
+        self.refused = {}
         for reason, names in folding.refused.items():
-            refused[f"{fold.STAGE}/{reason}"] = Refusal(f"{fold.STAGE}/{reason}", fold.REASONS[reason], names[0], len(names))
-    outcome = rewrite(model, rules, shapes.ask)
-    applied.update(outcome.applied)
-    for (rule, clause), where in outcome.refused.items():
-        refused[f"{rule}/{clause}"] = Refusal(f"{rule}/{clause}", f"the clause '{clause}' of rule {rule} does not hold", where.node, where.count)
-    if outcome.stop is not Stop.FIXED_POINT:
-        reason = f"rules {' and '.join(outcome.loop)} undo one another" if outcome.loop else "the budget of rewrites is used up"
-        refused[RULES_STOPPED] = Refusal(RULES_STOPPED, f"rewriting stopped without a fixed point: {reason}")
-    return +applied, refused
+            self.refused[f"{fold.STAGE}/{reason}"] = Refusal(f"{fold.STAGE}/{reason}", fold.REASONS[reason], names[0], len(names))
+
+    def _rewrite(self, shapes: _Lazy) -> None:
+        """Rules run to their own fixed point. They look again only after something changed; a rewrite counts, because shapes of new tensors are known only then."""
+        outcome = rewrite(self.model, self.rules, shapes.ask)
+        self.applied.update(outcome.applied)
+        self._settled = not outcome.applied
+        self.refused_by_rules = {}
+        for (rule, clause), where in outcome.refused.items():
+            name = f"{rule}/{clause}"
+            self.refused_by_rules[name] = Refusal(name, f"the clause '{clause}' of rule {rule} does not hold", where.node, where.count)
+        if outcome.stop is not Stop.FIXED_POINT:
+            reason = f"rules {' and '.join(outcome.loop)} undo one another" if outcome.loop else "the budget of rewrites is used up"
+            self.refused_by_rules[RULES_STOPPED] = Refusal(RULES_STOPPED, f"rewriting stopped without a fixed point: {reason}")
 
 
 def _rules(context: Context, options: Options) -> list[Rule]:
