@@ -49,7 +49,7 @@ class Plan:
         tensors = {t.name: t for g in self.groups for t in (*g.inputs, *g.outputs)}
         # Where inference knows nothing, the rank at least was seen.
         self.shapes: dict[str, Shape] = {name: shapes.shape(t) or (None,) * len(ranges.seen[name].shape) for name, t in tensors.items()}
-        self._not_float32()
+        self._leave_unfit()
 
     def settle(self, *, by_cost: bool = True) -> Written | None:
         """The attempt in which every group fuses and nothing else does; None where no group is left. `by_cost` false: all that fuse, whatever it costs."""
@@ -124,12 +124,15 @@ class Plan:
     def _refuse(self, group: Group, identifier: str, reason: str) -> None:
         self.reasons.setdefault(group.node.outputs[0].name, Refusal(f"quantize/{identifier}", reason, node_name(group.node)))
 
-    def _not_float32(self) -> None:
-        """Types that inference does not know are known once the tensors were seen."""
+    def _leave_unfit(self) -> None:
+        """Types that inference does not know, and infinite values, are known once the tensors were seen."""
         keep = []
         for group in self.groups:
-            if all(self.ranges.seen[t.name].dtype == "float32" for t in (*group.inputs, *group.outputs)):
-                keep.append(group)
-            else:
+            seen = [self.ranges.seen[t.name] for t in (*group.inputs, *group.outputs)]
+            if any(s.dtype != "float32" for s in seen):
                 self._refuse(group, "not-float32", "it does not compute in float32")
+            elif not all(s.finite for s in seen):
+                self._refuse(group, "not-finite", "it reads or makes infinite values, which no 8-bit range holds")
+            else:
+                keep.append(group)
         self.groups = keep
