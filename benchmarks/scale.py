@@ -47,13 +47,27 @@ def report(what: str, figure: float, unit: str, bar: float) -> int:
     return int(figure > bar)
 
 
+# A child's ru_maxrss begins at its parent's, so the process says itself how high its memory went.
+WRAPPER = """
+import sys
+from graphcompress.cli import main
+try:
+    main()
+finally:
+    peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    open(sys.argv[-1] + ".peak", "w").write(peak)
+"""
+
+
 def run(words: Sequence[str | Path]) -> tuple[float, float]:
     """User and system seconds and peak MiB of `graphcompress WORDS` in a process of its own."""
-    process = subprocess.Popen([sys.executable, "-m", "graphcompress", *map(str, words)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"graphcompress {' '.join(map(str, words))} ended with status {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder, "record.json")
+        process = subprocess.Popen([sys.executable, "-c", WRAPPER, *map(str, words), "--record", str(record)], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"graphcompress {' '.join(map(str, words))} ended with status {os.waitstatus_to_exitcode(status)}")
+        return usage.ru_utime + usage.ru_stime, int(Path(f"{record}.peak").read_text()) / 1024
 
 
 def graph_of(count: int, shape: str, order: str, path: Path) -> None:
