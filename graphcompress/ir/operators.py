@@ -33,8 +33,14 @@ def find(op: str, domain: str, version: int) -> Operator | None:
         return None
     if schema.deprecated:
         return None
+    return _operator(op, schema.domain, schema.since_version)
+
+
+@functools.cache
+def _operator(op: str, domain: str, since: int) -> Operator:
+    schema = onnx.defs.get_schema(op, since, domain)
     attributes = {name: _default(a) for name, a in schema.attributes.items()}
-    return Operator(op, schema.domain, schema.since_version, (schema.min_input, schema.max_input), (schema.min_output, schema.max_output), attributes)
+    return Operator(op, domain, since, (schema.min_input, schema.max_input), (schema.min_output, schema.max_output), attributes)
 
 
 def newest() -> int:

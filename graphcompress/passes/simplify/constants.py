@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, constant_data, graphs, output_ids
+from graphcompress.ir.collector import paused
 from graphcompress.ir.edit import relink, set_input
 
 STAGE = "simplify/constant"
 IR_WITHOUT_INPUT_ENTRIES = 4
 
 
+@paused()
 def initializers_from_nodes(model: Model) -> int:
     """Turn the Constant nodes of all graphs into initializers, without decoding; how many. Outputs of a graph keep their node: it makes the name."""
     outputs = output_ids(model)
@@ -45,6 +47,7 @@ def add_initializer(graph: Graph, name: str, values: Any) -> Constant:
     return made
 
 
+@paused()
 def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, gone: list[Node], places: Mapping[int, Graph]) -> None:
     """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each stands, `gone` are the nodes that made them."""
     outputs = output_ids(model)

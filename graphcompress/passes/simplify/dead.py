@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphcompress.ir import Constant, Model, Node, Tensor, graphs, producer, subgraphs
+from graphcompress.ir.collector import paused
 from graphcompress.ir.edit import relink
 
 STAGE = "simplify/dead"
@@ -10,6 +11,7 @@ STAGE = "simplify/dead"
 PURE_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 
 
+@paused()
 def remove_dead(model: Model) -> int:
     """Remove what no graph output depends on, in subgraphs too; how many nodes and initializers. Inputs and outputs of graphs stay."""
     pure = _pure_functions(model)

@@ -3,7 +3,8 @@
 Limits, because a file must not grow and memory must stay bounded:
 - all results of a run together may be `SHARE` of the model's constants, or `LEAST` bytes, larger than the constants that die with the nodes; what is no larger than a
   node's own message (`SMALL`) is not counted;
-- a node that reads and writes more than `LARGEST` bytes is left to the runtime, which folds it at load without writing it;
+- a node that reads and writes more than `LARGEST` bytes is left to the runtime, which folds it at load without writing it; the same holds for what is
+  beyond `ROOM` bytes of results, over all rounds, because results are kept in memory and untouched tensors are not;
 - a result whose size is not known beforehand waits for the next round, when its inputs are initializers.
 """
 
@@ -27,6 +28,7 @@ SHARE = 0.01
 LEAST = 16 * 1024
 SMALL = 256
 LARGEST = 32 << 20
+ROOM = 64 << 20
 
 RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"))
 # A dequantized weight is float at run time on purpose: folding it would undo the quantization.
@@ -39,7 +41,8 @@ REASONS = {
     "quantized": "folding would turn a quantized weight back into floats",
     "kind": "it holds a subgraph, or makes a sequence or an optional",
     "size-unknown": "the size of the result is not known before it is computed",
-    "size": "the result is larger than the constants that it replaces",
+    "growth": "the result is larger than the constants that it replaces",
+    "size": "so much is left to the runtime, which folds it at load",
     "type": "numpy has no such element type",
     "raises": "onnxruntime cannot compute it by itself",
 }
@@ -48,11 +51,12 @@ Array = np.ndarray[Any, Any]
 
 
 class Growth:
-    """How many bytes the constants of a model may still grow, over all rounds."""
+    """How many bytes the constants of a model may still grow (`left`), and results may still have (`room`), over all rounds."""
 
     def __init__(self, model: Model) -> None:
         constants = sum(c.nbytes for g in graphs(model) for c in g.initializers.values())
         held = sum(v.nbytes for n in nodes(model) for v in n.attrs.values() if isinstance(v, TensorData))
+        self.room = ROOM
         self.left = max(float(LEAST), SHARE * (constants + held))
 
 
@@ -126,9 +130,12 @@ class Folding:
         read = sum(self._bytes(t) for t in inputs.values())
         dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
         growth = made - dying if made > SMALL else 0
-        if growth > self.growth.left or made + read > LARGEST:
+        if growth > self.growth.left:
+            return "growth"
+        if made + read > LARGEST or made > self.growth.room:
             return "size"
         self.growth.left -= growth
+        self.growth.room -= made
         self._size.update(sizes)
         return ""
 
