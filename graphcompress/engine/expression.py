@@ -17,6 +17,7 @@ import numpy as np
 from graphcompress.engine.values import Undetermined, Value, common, lifted
 
 LONGEST = 500
+DEEPEST = 40
 LARGEST_EXPONENT = 64
 
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -218,12 +219,15 @@ def _truth(value: Any) -> bool:
 
 
 def _walk(tree: ast.expr) -> Iterator[ast.AST]:
-    """Every node but operators and contexts; the name of a function is part of its call."""
-    stack: list[ast.AST] = [tree]
+    """Every node but operators and contexts; the name of a function is part of its call. Raises ExpressionError for what is nested too deep."""
+    stack: list[tuple[ast.AST, int]] = [(tree, 1)]
     while stack:
-        node = stack.pop()
+        node, depth = stack.pop()
+        if depth > DEEPEST:
+            raise ExpressionError(f"the expression is nested more than {DEEPEST} deep")
         yield node
-        stack.extend(c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr | ast.keyword) and not (isinstance(node, ast.Call) and c is node.func))
+        inner = (c for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr | ast.keyword) and not (isinstance(node, ast.Call) and c is node.func))
+        stack.extend((c, depth + 1) for c in inner)
 
 
 def _check(node: ast.AST, text: str, vocabulary: Mapping[str, Word]) -> None:

@@ -1,0 +1,133 @@
+"""The language of `where` and `let`: what it has, what it refuses, how numbers behave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphcompress.engine.expression import ExpressionError, evaluate, parse
+from graphcompress.engine.values import Undetermined, Value, safe, to_array
+from graphcompress.engine.vocabulary import VOCABULARY
+
+
+def value(text: str, **names: Any) -> Any:
+    return evaluate(parse(text, VOCABULARY), names, None)
+
+
+def single(*numbers: float, dtype: str = "float") -> Value:
+    return Value(np.array(numbers, np.float64), dtype)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 + 2 * 3", 7),
+        ("-2 ** 2", -4),
+        ("7 // 2 == 3 and not 1 > 2", True),
+        ("0 <= 1 < 2", True),
+        ("0 <= 3 < 2", False),
+        ("'a' in ['a', 'b']", True),
+        ("[1, 2][1] if 1 > 0 else 5", 2),
+        ("compose([1, 2, 0], [1, 2, 0])", [2, 0, 1]),
+        ("added([1, 2], [3, 4]) + zeros(2)", [4, 6, 0, 0]),
+        ("largest(cut([5, 1, 9, 7], 1, 3))", 9),
+    ],
+)
+def test_plain_data(text: str, expected: Any) -> None:
+    assert value(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x.shape",
+        "__import__('os')",
+        "eval('1')",
+        "lambda: 1",
+        "[i for i in x]",
+        "f'{x}'",
+        "every(condition=x)",
+        "every(*x)",
+        "x[1:2]",
+        "(x := 1)",
+        "x if",
+        "1; 2",
+        "{1: 2}",
+        "b'1'",
+        "1j",
+        "~x",
+        "x is x",
+        "x" * 501,
+        "-" * 499 + "x",
+    ],
+)
+def test_what_the_language_does_not_have_is_an_error_when_it_is_read(text: str) -> None:
+    with pytest.raises(ExpressionError):
+        parse(text, VOCABULARY)
+
+
+@pytest.mark.parametrize("text", ["2 ** 1000", "'a' * 1000000", "[1] * 1000000", "1 / 0", "[1][5]", "1 + 'a'", "zeros(1000000)", "not x"])
+def test_what_has_no_value_is_undetermined(text: str) -> None:
+    with pytest.raises(Undetermined):
+        value(text, x=single(1, 2))
+
+
+def test_tensors_of_two_types_do_not_mix() -> None:
+    with pytest.raises(Undetermined, match="mixed element types"):
+        value("a + b", a=single(1), b=single(1, dtype="float16"))
+
+
+def test_integers_are_not_divided() -> None:
+    with pytest.raises(Undetermined):
+        value("a / 2", a=Value(np.array([3]), "int32"))
+
+
+def test_an_integer_must_fit_into_its_type() -> None:
+    assert to_array(Value(np.array([-128]), "int8")).dtype == np.int8
+    with pytest.raises(Undetermined):
+        to_array(Value(np.array([128]), "int8"))
+
+
+def test_arithmetic_is_double_and_rounds_once() -> None:
+    third = single(float(np.float32(1) / np.float32(3)))
+    found = value("a * 3 - 1", a=third)
+    assert found.array[0] == float(np.float32(1 / 3)) * 3 - 1
+    assert to_array(found).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "expected"),
+    [
+        ((1.0, 2.0), "float", True),
+        ((0.0, -0.0), "float", True),
+        ((1.0, 1e-60), "float", True),  # nothing beside a normal number
+        ((1e-60, 0.0), "float", False),  # nothing at all, where there was something
+        ((1e-40,), "float", False),
+        ((1e39, 1.0), "float", False),
+        ((7e4,), "float16", False),
+        ((6e4,), "float16", True),
+        ((float("nan"),), "float", False),
+        ((float("inf"), 1.0), "double", False),
+        ((1e-60,), "double", True),
+    ],
+)
+def test_safe_means_finite_and_not_lost(numbers: tuple[float, ...], dtype: str, expected: bool) -> None:
+    assert safe(single(*numbers, dtype=dtype)) is expected
+    assert value("finite(v)", v=single(*numbers, dtype=dtype)) is expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "plus", "minus"),
+    [((0.0, 0.0), "float", True, False), ((-0.0, -0.0), "float", False, True), ((0.0, -0.0), "float", False, False), ((1.0,), "float", False, False)],
+)
+def test_zeros_have_signs(numbers: tuple[float, ...], dtype: str, plus: bool, minus: bool) -> None:
+    assert value("plus_zero(v)", v=single(*numbers, dtype=dtype)) is plus
+    assert value("minus_zero(v)", v=single(*numbers, dtype=dtype)) is minus
+
+
+def test_the_zero_of_integers_has_no_sign() -> None:
+    zero = Value(np.array([0, 0]), "int64")
+    assert value("plus_zero(v)", v=zero) is True
+    assert value("minus_zero(v)", v=zero) is True
