@@ -13,7 +13,7 @@ from graphcompress.engine import expression
 from graphcompress.engine.net import Net
 from graphcompress.engine.rulefile import Rule
 from graphcompress.engine.values import Undetermined, Value
-from graphcompress.engine.vocabulary import Ref
+from graphcompress.engine.words import Ref
 from graphcompress.ir import Node, Tensor, operators
 from graphcompress.ir.text import BodyNode
 

@@ -105,8 +105,8 @@ class Folding:
         return True
 
     def _reason(self, node: Node) -> str:
-        if not node.standard or (node.domain or "", node.op) in self.functions:
-            return "quiet"
+        if not node.standard or (node.domain or "", node.op) in self.functions or node.op == "Identity":
+            return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
             return "random"
         if node.op in QUANTIZED:

@@ -1,0 +1,150 @@
+"""Functions of the rule language that read the values of constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphcompress.engine.values import Undetermined, Value, lifted, safe
+from graphcompress.engine.words import ANY, Facts, Function, constant_of, entry, ints_of, list_of, node_of, read, short, value_of
+
+WORDS: dict[str, Function] = {}
+word = entry(WORDS)
+
+
+@word(1, 2)
+def pads(facts: Facts, tensor: Any, *rank_: int) -> list[int]:
+    """What a matched Pad adds, begins before ends: as it is written, or with a rank for all axes. An attribute up to opset 10, then inputs."""
+    node = node_of(tensor)
+    written = node.attrs.get("pads") if facts.opset < 11 else ints_of(facts, node, 1)
+    if not isinstance(written, list):
+        raise Undetermined("there are no pads")
+    axes_ = ints_of(facts, node, 3) if facts.opset >= 18 else None
+    if not rank_:
+        return written
+    if axes_ is None:
+        axes_ = list(range(rank_[0]))
+    if len(written) != 2 * len(axes_):
+        raise Undetermined("the number of pads does not fit")
+    full = [0] * (2 * short(rank_[0]))
+    for position, axis in enumerate(axes_):
+        full[axis % rank_[0]] = written[position]
+        full[axis % rank_[0] + rank_[0]] = written[len(axes_) + position]
+    return full
+
+
+@word(1)
+def pad_value(facts: Facts, tensor: Any) -> float:
+    """What a matched Pad writes in constant mode."""
+    node = node_of(tensor)
+    if facts.opset < 11:
+        return float(node.attrs.get("value", 0.0))
+    given = facts.input(node, 2)
+    if given is None:
+        return 0.0
+    found = constant_of(given).array
+    if found.size != 1:
+        raise Undetermined("the value of the Pad is not one number")
+    return float(found.reshape(()))
+
+
+@word(2)
+def axes(facts: Facts, tensor: Any, rank_: int) -> list[int]:
+    """The axes of a matched Squeeze, Unsqueeze or reduction, in ascending order: an attribute, or the second input in later opsets. They must be given."""
+    node = node_of(tensor)
+    given = node.attrs.get("axes", None)
+    found = given if isinstance(given, list) else ints_of(facts, node, 1)
+    if not found:
+        raise Undetermined("there are no axes")
+    return sorted(int(a) % rank_ for a in found)
+
+
+@word(1, ANY)
+def finite(facts: Facts, *values: Any) -> bool:
+    """Every value, rounded to its element type, is finite and its largest magnitude not lost below the smallest normal number."""
+    return all(not isinstance(v, Value) or safe(v) for v in map(read, values))
+
+
+@word(1)
+def every(facts: Facts, condition: Any) -> bool:
+    """A condition holds for all elements."""
+    return bool(np.all(lifted(read(condition))))
+
+
+@word(1)
+def plus_zero(facts: Facts, tensor: Any) -> bool:
+    """Every element is +0, or the zero of an integer type."""
+    array = lifted(read(tensor))
+    return bool(np.all(array == 0) and not np.any(np.signbit(array)))
+
+
+@word(1)
+def minus_zero(facts: Facts, tensor: Any) -> bool:
+    """Every element is -0, or the zero of an integer type: what can be added to anything without a trace."""
+    found = read(tensor)
+    array = lifted(found)
+    return bool(np.all(array == 0) and (not isinstance(found, Value) or not found.floating or np.all(np.signbit(array))))
+
+
+@word(1)
+def sqrt(facts: Facts, value: Any) -> Any:
+    """Square root; NaN below zero."""
+    found = read(value)
+    return Value(np.sqrt(found.array), found.dtype) if isinstance(found, Value) else float(np.sqrt(found))
+
+
+@word(1)
+def largest(facts: Facts, values: Any) -> Any:
+    """The largest entry."""
+    return max(list_of(values))
+
+
+@word(1)
+def smallest(facts: Facts, values: Any) -> Any:
+    """The smallest entry."""
+    return min(list_of(values))
+
+
+@word(2, 3)
+def per_channel(facts: Facts, value: Any, rank_: int, *axis: int) -> Any:
+    """A vector laid along `axis` (default 0) of a tensor with `rank_` axes. A single number stays one."""
+    found = read(value)
+    if not isinstance(found, Value) or found.array.size == 1:
+        return found if not isinstance(found, Value) else Value(found.array.reshape(()), found.dtype)
+    place = axis[0] if axis else 0
+    form = [1] * short(rank_)
+    form[place] = found.array.size
+    return Value(found.array.reshape(form), found.dtype)
+
+
+@word(2)
+def vector(facts: Facts, value: Any, length: int) -> Any:
+    """A channelwise or columnwise operand as a vector of `length`."""
+    found = read(value)
+    if not isinstance(found, Value):
+        return found
+    return Value(np.broadcast_to(found.array.reshape(-1), (length,)), found.dtype)
+
+
+@word(3)
+def per_output(facts: Facts, value: Any, rank_: int, groups: int) -> Any:
+    """A function of the weights of a ConvTranspose: see `split_groups`; here a vector over output channels becomes [groups, 1, channels per group, 1 ...]."""
+    found = read(value)
+    if not isinstance(found, Value):
+        return found
+    return Value(found.array.reshape((groups, 1, -1) + (1,) * (short(rank_) - 2)), found.dtype)
+
+
+@word(2)
+def split_groups(facts: Facts, value: Any, groups: int) -> Any:
+    """Weights [C, ...] as [groups, C / groups, ...]."""
+    found = value_of(value)
+    return Value(found.array.reshape(groups, found.array.shape[0] // groups, *found.array.shape[1:]), found.dtype)
+
+
+@word(2)
+def reshaped(facts: Facts, value: Any, dims: list[int]) -> Any:
+    """A tensor in another shape."""
+    found = value_of(value)
+    return Value(found.array.reshape([int(d) for d in dims]), found.dtype)
