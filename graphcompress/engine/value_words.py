@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphcompress.engine.values import Undetermined, Value, lifted, safe
-from graphcompress.engine.words import ANY, Facts, Function, constant_of, entry, ints_of, list_of, node_of, read, short, value_of
+from graphcompress.engine.words import ANY, Facts, Function, array_of, constant_of, entry, ints_of, list_of, node_of, read, short, value_of
+
+Array = np.ndarray[Any, Any]
+CHUNK = 1 << 16
 
 WORDS: dict[str, Function] = {}
 word = entry(WORDS)
@@ -72,19 +76,22 @@ def every(facts: Facts, condition: Any) -> bool:
     return bool(np.all(lifted(read(condition))))
 
 
+@word(2)
+def filled(facts: Facts, tensor: Any, number: float) -> bool:
+    """Every element of a constant is `number`."""
+    return _all(tensor, lambda array: array == number)
+
+
 @word(1)
 def plus_zero(facts: Facts, tensor: Any) -> bool:
     """Every element is +0, or the zero of an integer type."""
-    array = lifted(read(tensor))
-    return bool(np.all(array == 0) and not np.any(np.signbit(array)))
+    return _all(tensor, lambda array: (array == 0) & ~np.signbit(array) if array.dtype.kind == "f" else array == 0)
 
 
 @word(1)
 def minus_zero(facts: Facts, tensor: Any) -> bool:
     """Every element is -0, or the zero of an integer type: what can be added to anything without a trace."""
-    found = read(tensor)
-    array = lifted(found)
-    return bool(np.all(array == 0) and (not isinstance(found, Value) or not found.floating or np.all(np.signbit(array))))
+    return _all(tensor, lambda array: (array == 0) & np.signbit(array) if array.dtype.kind == "f" else array == 0)
 
 
 @word(1)
@@ -148,3 +155,11 @@ def reshaped(facts: Facts, value: Any, dims: list[int]) -> Any:
     """A tensor in another shape."""
     found = value_of(value)
     return Value(found.array.reshape([int(d) for d in dims]), found.dtype)
+
+
+def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:
+    """Whether `condition` holds for all elements of a constant. The first one decides most cases, and then nothing else of a large tensor is read."""
+    array = array_of(tensor).reshape(-1)
+    if not condition(array[:1]).all():
+        return False
+    return all(bool(condition(array[start : start + CHUNK]).all()) for start in range(0, array.size, CHUNK))

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from graphcompress.engine.values import Undetermined, Value, from_array
 from graphcompress.ir import Node, Shape, Tensor, constant_data, constant_value
 from graphcompress.ir.tensors import array_dtype_name
+
+Array = np.ndarray[Any, Any]
 
 ANY = 32
 LARGEST_RANK = 64
@@ -114,6 +118,18 @@ def short(length: int) -> int:
     if not 0 <= length <= LARGEST_RANK:
         raise Undetermined("no rank is that large")
     return length
+
+
+def array_of(argument: Any) -> Array:
+    """The elements of a constant in their own type, a view into the file where that is possible. Raises Undetermined for a type that numpy has not."""
+    if isinstance(argument, Value):
+        return argument.array
+    array = constant_value(tensor_of(argument))
+    if array is None:
+        raise Undetermined(f"{argument.name} is no constant")
+    if array.dtype.kind not in "fiub":
+        raise Undetermined(f"elements of type {array_dtype_name(array)} are not calculated with")
+    return array
 
 
 def constant_of(tensor: Tensor) -> Value:

@@ -129,5 +129,6 @@ def test_zeros_have_signs(numbers: tuple[float, ...], dtype: str, plus: bool, mi
 
 def test_the_zero_of_integers_has_no_sign() -> None:
     zero = Value(np.array([0, 0]), "int64")
+    assert value("filled(v, 0)", v=zero) is True
     assert value("plus_zero(v)", v=zero) is True
     assert value("minus_zero(v)", v=zero) is True
