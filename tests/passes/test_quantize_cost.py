@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from graphcompress.ir import Model
 from graphcompress.ir.shapes import infer
-from graphcompress.passes.quantize.cost import SINK, SOURCE, Network, decide, figures_of, light_islands, source_side
+from graphcompress.passes.quantize.cost import SINK, SOURCE, Network, cost, decide, figures_of, light_islands, source_side
 from graphcompress.passes.quantize.groups import Group, find
 from graphcompress.passes.quantize.observe import Observed, observe
 from graphcompress.passes.quantize.ranges import MinMax
@@ -61,7 +62,7 @@ def test_the_labelling_is_the_best_of_all(floor: float, tools: Any) -> None:
     z = small.node("Relu", small.node("Add", small.conv(y, 32, 32), x))
     model = small.model(small.node("Tanh", small.conv(z, 32, 16, kernel=1)))
     groups, seen = parts(model, tools)
-    network = Network(model, groups, seen, without_size(floor=floor).boundary, frozenset())
+    network = Network(model, groups, groups, seen, without_size(floor=floor).boundary, frozenset())
     keys = [g.key for g in groups]
     values = {s: network.value(set(s)) for n in range(len(keys) + 1) for s in itertools.combinations(keys, n)}
     assert network.value(network.cheapest()) == pytest.approx(min(values.values()))
@@ -74,7 +75,7 @@ def test_the_value_of_a_labelling_counts_one_q_per_tensor_and_one_dq_per_float_r
     model = small.model(small.node("Sin", a), small.node("Cos", a), small.node("Tanh", b))
     groups, seen = parts(model, tools)
     free = without_size(floor=1.0, quantize=0.0, dequantize=0.0, layout=0.0).boundary
-    network = Network(model, groups, seen, free, frozenset())
+    network = Network(model, groups, groups, seen, free, frozenset())
     first, second = (g.key for g in groups)
     gain = [network.edges[SOURCE, network.vertex[id(g.node)]] for g in groups]
     assert network.value(set()) == pytest.approx(sum(gain))
@@ -105,6 +106,20 @@ def test_pooling_goes_along_only_between_layers_in_integers(tools: Any) -> None:
     groups, seen = parts(model, tools)
     chosen = decide(model, groups, seen, CPU)
     assert [(g.row.op, g.key in chosen) for g in groups] == [("Conv", True), ("MaxPool", True), ("Conv", True), ("MaxPool", False)]
+
+
+def test_pooling_is_not_drawn_into_integers_alone(tools: Any) -> None:
+    """The provider moves the Q of the second layer in front of the pooling, which is slow there unless the first layer is in integers too."""
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 3, 32, 32), 3, 32))
+    x = small.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    model = small.model(small.node("Tanh", small.node("Relu", small.conv(x, 32, 64))))
+    groups, seen = parts(model, tools)
+    rows = [CPU.rows("MaxPool")[0].model_copy(update={"pulled": p}) for p in (None, 8.0)]
+    networks = [Network(model, groups, [replace(g, row=row) if g.row.op == "MaxPool" else g for g in groups], seen, CPU.boundary, frozenset()) for row in rows]
+    first, pool, second = (g.key for g in groups)
+    extra = [networks[1].value(chosen) - networks[0].value(chosen) for chosen in (set(), {first}, {second}, {pool, second}, {first, pool, second})]
+    assert extra == pytest.approx([0, 0, 7 * cost(groups[1], seen, CPU.boundary).floating, 7 * cost(groups[1], seen, CPU.boundary).floating, 0])
 
 
 def test_an_island_without_a_heavy_operator_is_none(tools: Any) -> None:

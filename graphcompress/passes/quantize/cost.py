@@ -72,7 +72,17 @@ def figures_of(group: Group, seen: Mapping[str, Observed]) -> dict[str, float]:
 class Network:
     """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their capacity in ns."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], boundary: Boundary, forced: Set[str], byte: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        groups: Sequence[Group],
+        every: Sequence[Group],
+        seen: Mapping[str, Observed],
+        boundary: Boundary,
+        forced: Set[str],
+        byte: float = 0.0,
+    ) -> None:
+        """`groups` are to be labelled; `every` are these and those that are float already."""
         self.groups = groups
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
@@ -86,6 +96,7 @@ class Network:
             else:
                 self._edge(self.vertex[id(group.node)], SINK, -gain)
         self._boundaries(model, seen, boundary)
+        self._pulls(every, seen, boundary)
 
     def _edge(self, a: int, b: int, weight: float) -> None:
         if a != b and weight > 0:
@@ -113,6 +124,15 @@ class Network:
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
+    def _pulls(self, every: Sequence[Group], seen: Mapping[str, Observed], prices: Boundary) -> None:
+        """What a group costs that the provider draws into integers from behind while its maker is float."""
+        made = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
+        for group in every:
+            if group.row.pulled is not None:
+                extra = cost(group, seen, prices).floating * (group.row.pulled - 1)
+                for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
+                    self._edge(reader, made.get(id(group.inputs[0]), SINK), extra)
+
     def cheapest(self) -> set[str]:
         """Keys of the groups on the integer side of the least cut; of equal cuts the one with less in integers."""
         reached = source_side(self.edges, self.size)
@@ -132,7 +152,7 @@ def decide(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], 
     """
     if not groups:
         return set()
-    plain = Network(model, groups, seen, target.boundary, forced)
+    plain = Network(model, groups, groups, seen, target.boundary, forced)
     best = settled(model, groups, seen, target, forced, 0.0)
     least = plain.value(best)
     room = target.boundary.size_share * max(0.0, plain.value(forced) - least)
@@ -150,7 +170,7 @@ def settled(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed],
     stay: set[str] = set()
     while True:
         rest = [g for g in groups if g.key not in stay]
-        chosen = Network(model, rest, seen, target.boundary, forced, byte).cheapest() if rest else set()
+        chosen = Network(model, rest, groups, seen, target.boundary, forced, byte).cheapest() if rest else set()
         wrong = at_borders(rest, chosen) | light_islands(rest, chosen)
         if not wrong - forced:
             return chosen
