@@ -61,11 +61,15 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             _rows(table, [(str(f.get("node", "")), str(f.get("op", "")), str(f.get("reason", ""))) for f in floats])
             yield table
         named = {entry.get("node") for entry in floats}
-        others = [r for r in step.refusals if r.node not in named]
+        # Most refusals of a rule only say that a node is not its business; the step's own are news.
+        others = [r for r in step.refusals if r.node not in named and r.id.startswith(f"{step.use}/")]
         if others:
             table = _table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
             _rows(table, [(r.reason, r.node, str(r.count)) for r in others])
             yield table
+        by_rules = sum(not r.id.startswith(f"{step.use}/") for r in step.refusals)
+        if by_rules:
+            yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
 
 
 def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
