@@ -1,0 +1,163 @@
+"""What stays float, and what the runtime makes of it between layers in integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from quantized import EAGER, INTEGER, context, done, precision, reason, residual, sqnr
+
+from graphcompress.ir import Constant, constant_value, lint, producer
+from graphcompress.passes.quantize import Options, quantize
+
+# --- layers that stay float ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "Gemm", "MatMul"])
+def test_a_float_layer_between_integer_ones_really_stays_float(kind: str, tools: Any) -> None:
+    """The provider would quantize it by itself, per tensor: its own DQ with a scale per channel keeps it from that."""
+    small = tools.Small()
+    if kind.startswith("Conv"):
+        x = small.node("Relu", small.conv(small.input("x", 1, 16, 8, 8), 16, 16, name="before"))
+        weight = small.weight(16, 16, 3, 3)
+        x = small.node("Relu", small.node(kind, x, weight, small.weight(16), pads=[1] * 4, name="middle"))
+        model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="behind")))
+    else:
+        x = small.node("Relu", small.node("Gemm", small.input("x", 4, 32), small.weight(32, 32), small.weight(32), name="before"))
+        weight = small.weight(32, 32)
+        x = (
+            small.node("Gemm", x, weight, small.weight(32), name="middle")
+            if kind == "Gemm"
+            else small.node("Add", small.node("MatMul", x, weight, name="middle"), small.weight(32))
+        )
+        model = small.model(small.node("Gemm", x, small.weight(32, 8), name="behind"))
+    result = done(model, tools, exclude=("^middle$",) if kind != "ConvTranspose" else ())
+    assert precision(result) == {"before": "int8", "middle": "float", "behind": "int8"}
+    assert reason(result, "middle").startswith("quantize/excluded" if kind != "ConvTranspose" else "quantize/no-int8-kernel")
+    nodes = tools.optimized(result.model)
+    assert sum(n.op_type in INTEGER for n in nodes) == 2
+    kept = next(t for t in result.model.graph.initializers.values() if t.name == weight)
+    assert constant_value(kept) is not None and constant_value(kept).dtype == np.float32  # type: ignore[union-attr]
+    assert result.applied["quantize/protect-float"] == 1
+
+
+def test_the_unprotected_layer_would_have_been_quantized(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above guards against does happen, and reading back sees it and sends the neighbour to float."""
+    from graphcompress.passes.quantize import insert
+
+    monkeypatch.setattr(insert.Inserter, "_vector", lambda self, tensor, node, scale: None)
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 16, 8, 8), 16, 16, name="before"))
+    x = small.node("Relu", small.conv(x, 16, 16, name="middle"))
+    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="behind")))
+    result = done(model, tools, exclude=("middle",))
+    assert precision(result) == {"before": "float", "middle": "float", "behind": "int8"}
+    assert sum(n.op_type in INTEGER for n in tools.optimized(result.model)) == 1
+
+
+def test_a_group_that_misses_its_fusion_goes_back_to_float(tools: Any) -> None:
+    """A table that promises too much: what the provider does not fuse is not in the result, and the certificate says why."""
+    row = next(r for r in EAGER.operator if r.op == "GlobalAveragePool")
+    wrong = EAGER.model_copy(update={"operator": (*EAGER.operator, row.model_copy(update={"op": "Elu", "becomes": ("QLinearElu",)}))})
+    small = tools.Small()
+    x = small.node("Elu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    result = done(model, tools, target=wrong)
+    assert precision(result) == {"a": "int8", "b": "int8"}
+    assert "quantize/elu" not in result.applied
+    assert [r.id for r in result.refusals] == ["quantize/missed-fusion"]
+
+
+def test_no_constant_is_dequantized_in_front_of_a_float_operator(tools: Any) -> None:
+    small = tools.Small()
+    shared = small.weight(16, 16, 3, 3)
+    x = small.input("x", 1, 16, 8, 8)
+    a = small.node("Relu", small.node("Conv", x, shared, pads=[1] * 4, name="int"))
+    b = small.node("ConvTranspose", small.node("Tanh", a), shared, pads=[1] * 4, name="float")
+    result = done(small.model(small.node("Tanh", b)), tools)
+    assert precision(result) == {"int": "int8", "float": "float"}
+    transposed = next(n for n in result.model.graph.nodes if n.op == "ConvTranspose")
+    assert isinstance(transposed.inputs[1], Constant) and transposed.inputs[1].name == shared
+
+
+def test_one_weight_and_bias_for_two_layers_with_different_inputs(tools: Any) -> None:
+    small = tools.Small()
+    weight, bias = small.weight(16, 16, 1, 1), small.weight(16)
+    x = small.input("x", 1, 16, 8, 8)
+    y = small.node("Relu", small.node("Conv", x, weight, bias, name="one"))
+    y = small.node("Mul", y, small.constant(np.float32(9.0)))
+    model = small.model(small.node("Tanh", small.node("Conv", y, weight, bias, name="two")))
+    result = done(model, tools)
+    assert precision(result) == {"one": "int8", "two": "int8"}
+    first, second = (n for n in result.model.graph.nodes if n.op == "Conv")
+    assert producer(first.inputs[1]).inputs[0] is producer(second.inputs[1]).inputs[0]  # type: ignore[union-attr]
+    assert producer(first.inputs[2]).inputs[0] is not producer(second.inputs[2]).inputs[0]  # type: ignore[union-attr]
+    assert sqnr(model, result, tools) > 18
+    assert {weight, bias} & set(result.model.graph.initializers) == set()
+
+
+@pytest.mark.parametrize(
+    ("attrs", "why"),
+    [({"alpha": 0.5}, "alpha = 0.5"), ({"beta": 2.0}, "beta = 2.0"), ({"transA": 1}, "transA = 1")],
+)
+def test_a_gemm_that_does_not_fuse_is_refused_with_the_attribute(attrs: dict[str, Any], why: str, tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 32, 32)
+    model = small.model(small.node("Gemm", x, small.weight(32, 8), small.weight(8), name="g", **attrs))
+    result = done(model, tools)
+    assert not result.changed
+    assert why in reason(result, "g")
+
+
+def test_a_weight_that_callers_may_override_is_no_constant(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 4, 32)
+    weight = small.weight(32, 32)
+    small.inputs.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, (32, 32)))
+    model = small.model(small.node("Gemm", x, weight, name="g"))
+    assert reason(done(model, tools), "g").startswith("quantize/not-constant")
+
+
+def test_layers_in_subgraphs_stay_float_and_read_the_float_of_what_is_integer_outside(tools: Any) -> None:
+    small, body = tools.Small(), tools.Small(seed=1)
+    x = small.node("Relu", small.conv(small.input("x", 1, 8, 8, 8), 8, 16, name="outside"))
+    y = body.conv(x, 16, 16, name="inside")
+    body.nodes[-1].output[0] = y = "inside_out"
+    body.initializers = [onnx.TensorProto.FromString(i.SerializeToString()) for i in body.initializers]
+    for index, tensor in enumerate(body.initializers):
+        old, tensor.name = tensor.name, f"body{index}"
+        for k, name in enumerate(body.nodes[0].input):
+            if name == old:
+                body.nodes[0].input[k] = tensor.name
+    branch = helper.make_graph(body.nodes, "then", [], [helper.make_tensor_value_info(y, TensorProto.FLOAT, None)], body.initializers)
+    other = helper.make_graph([helper.make_node("Neg", [x], ["negated"])], "else", [], [helper.make_tensor_value_info("negated", TensorProto.FLOAT, None)])
+    chosen = small.node("If", small.constant(np.array(True)), then_branch=branch, else_branch=other)
+    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="beside")), small.node("Tanh", chosen))
+    result = done(model, tools)
+    assert precision(result) == {"outside": "int8", "beside": "int8", "inside": "float"}
+    assert reason(result, "inside").startswith("quantize/in-subgraph")
+    lint(result.model)
+    assert sqnr(model, result, tools) > 20
+
+
+def test_float16_and_double_layers_stay_as_they_are(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Cast", small.input("x", 4, 32), to=TensorProto.DOUBLE)
+    y = small.node("MatMul", x, small.constant(np.ones((32, 8))), name="double")
+    model = small.model(small.node("Cast", y, to=TensorProto.FLOAT))
+    assert reason(done(model, tools), "double").startswith("quantize/not-float32")
+
+
+def test_what_is_quantized_already_stays_as_it_is(tools: Any) -> None:
+    once = done(residual(tools), tools, exclude=("^b$",))
+    again = quantize(once.model, context(once.model, tools), Options())
+    assert Counter(n.op for n in again.model.graph.nodes)["QuantizeLinear"] >= Counter(n.op for n in once.model.graph.nodes)["QuantizeLinear"]
+    assert sqnr(once.model, again, tools) > 30
+    for node in again.model.graph.nodes:
+        if node.op == "QuantizeLinear":
+            before = producer(node.inputs[0])
+            assert before is None or before.op not in ("DequantizeLinear", "QuantizeLinear")
