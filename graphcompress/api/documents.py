@@ -37,7 +37,7 @@ def libraries() -> dict[str, str]:
 
 def size_of(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> documents.Size:
     """A model's statistics as a document."""
-    from graphcompress.ir.stats import statistics
+    from graphcompress.ir.analysis.statistics import statistics
 
     found = statistics(model, feed_shapes)
     return documents.Size(bytes=found.bytes, parameters=found.parameters, nodes=found.nodes, macs=found.macs, operators=dict(sorted(found.operators.items())))

@@ -13,7 +13,7 @@ from quantized import CPU, EAGER, done, precision, reason, residual, sqnr
 from graphcompress.data import Dataset
 from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import constant_value, lint, model_from_proto, output_ids, producer, to_proto
-from graphcompress.ir.shapes import infer
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize import quantize
 from graphcompress.passes.quantize import run as stage
 from graphcompress.passes.quantize.groups import find

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, TensorData, lint, model_from_proto, nodes, to_bytes, to_proto
-from graphcompress.ir.text import parse_model
+from graphcompress.ir.files.text import parse_model
 from graphcompress.passes.simplify import Options, fold, simplify
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.step import Context, StepResult

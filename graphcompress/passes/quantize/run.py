@@ -9,7 +9,8 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import Model, Node, nodes
-from graphcompress.ir.shapes import infer
+from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.groups import Group, find, node_name
 from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.options import Options
@@ -31,7 +32,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     """
     options = options or Options()
     target = context.target or load_target("cpu")
-    model.require_known_domains("quantized")
+    require_known_domains(model, "quantized")
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
@@ -88,7 +89,7 @@ def opset_needed(groups: Sequence[Group], target: Target, opset: int) -> int | N
 
 def lifted(model: Model, opset: int, context: Context) -> Model:
     """A copy of `model` at `opset` that gives the same outputs on the first feed; raises ModelError where it does not."""
-    from graphcompress.ir import opsets
+    from graphcompress.ir import lift as opsets
 
     result = opsets.lift(model, opset)
     assert context.data is not None

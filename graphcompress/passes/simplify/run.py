@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, UsageError
 from graphcompress.ir import Model
-from graphcompress.ir.checkops import newest_opset
-from graphcompress.ir.shapes import Shapes, infer
+from graphcompress.ir.schemas.lookup import newest_opset
+from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.simplify import constants, dead, fold, known_shapes
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Refusal, StepResult
