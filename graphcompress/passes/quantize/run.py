@@ -18,13 +18,13 @@ from graphcompress.passes.quantize.place import Choose, Ranges
 from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
 from graphcompress.runtime import evaluate
-from graphcompress.step import Context, StepResult
+from graphcompress.step import Context, Ladder
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
-def quantize(model: Model, context: Context, options: Options | None = None) -> StepResult:
+def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """Static INT8 by the target's table (default: cpu).
 
     Raises DataError without feeds or where a tensor has NaN or infinite values in one, UsageError for an `exclude` that matches nothing, ModelError for BatchNormalization that `simplify`
@@ -49,7 +49,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     names = sorted({t.name for g in found.groups for t in (*g.inputs, *g.outputs)})
     seen = observe(base, names, context.data, statistic, threads=context.threads, progress=context.progress, total=len(context.data)) if names else {}
     plan = Plan(base, found, shapes, Ranges(seen, choose), target, context.progress)
-    return plan.result(plan.settle(), model, applied, options.calibration)
+    return Ladder.single(plan.result(plan.settle(), model, applied, options.calibration), "INT8")
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
