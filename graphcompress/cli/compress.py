@@ -19,6 +19,7 @@ def compress(
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
     provider: options.Provider = "cpu",
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
@@ -39,7 +40,7 @@ def compress(
 
     plan = load_recipe(recipe)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path))
+    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -33,6 +33,7 @@ def quantize(
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
     provider: options.Provider = "cpu",
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -46,7 +47,7 @@ def quantize(
 
     check_patterns(exclude or ())
     check_target(target)
-    outputs = Outputs(output, record, (model, data))
+    outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -47,7 +47,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield record.gate.explanation
     for bar in record.bars:
         yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
-    yield f"Written to {record.output}." if record.output else "Nothing was written."
+    beside = f" and {record.output_data}, which belong together" if record.output_data else ""
+    yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
 
 
 def _steps(record: Record) -> Iterator[RenderableType]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files import read, write
+from graphcompress.ir.files import build, read
 from graphcompress.ir.model import walk
 from graphcompress.ir.model.model import Model
 from graphcompress.runtime.ort import Optimize
@@ -79,7 +79,7 @@ def observe(
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
     """A copy for one session whose outputs are `names`, tensors of the main graph. Raises ModelError for a name that is none."""
-    proto = write.to_proto(model)
+    proto = build.to_proto(model)
     known = _tensor_names(proto.graph)
     infos = {i.name: i for i in proto.graph.output}
     chosen = []
@@ -101,7 +101,7 @@ def with_outputs(model: Model, names: Sequence[str]) -> Model:
     if len(keep) != len(graph.value_info):
         del graph.value_info[:]
         graph.value_info.extend(keep)
-    return read.model_from_proto(proto, path=model.path, check=False)
+    return read.model_from_proto(proto, source=model, check=False)
 
 
 def _tensor_names(graph: Any) -> set[str]:
@@ -130,7 +130,7 @@ def _groups(model: Model, names: Sequence[str], first: Feed, budget: int) -> lis
 def _bytes(model: Model, names: Sequence[str], first: Feed) -> dict[str, int] | None:
     """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a shape."""
     shown = with_outputs(model, names)
-    proto = write.to_proto(shown)
+    proto = build.to_proto(shown)
     if not any(o.domain in ("", "ai.onnx") for o in proto.opset_import):
         return None
     del proto.graph.output[:]
@@ -143,7 +143,7 @@ def _bytes(model: Model, names: Sequence[str], first: Feed) -> dict[str, int] | 
         node.output.append(probe)
         proto.graph.output.add(name=probe)
     try:
-        with open_session(read.model_from_proto(proto, path=model.path, check=False), optimize="none", threads=1) as session:
+        with open_session(read.model_from_proto(proto, source=model, check=False), optimize="none", threads=1) as session:
             shapes = session.run(first)
     except ModelError:  # a sequence or map among them, which has no shape
         return None

@@ -17,8 +17,8 @@ import onnx
 import onnx.parser
 import onnx.printer
 
+from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.read import model_from_proto
-from graphcompress.ir.files.write import to_proto
 from graphcompress.ir.model.element_types import dtype_code, dtype_name
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node
@@ -78,7 +78,7 @@ def parse_body(text: str, opsets: Mapping[str, int]) -> Body:
     """Parse a rule's body, such as `(x, w) => (y) { c = Conv (x, w)  y = Relu (c) }`.
 
     `opsets` are the versions that the body is written for; they are not looked up here.
-    Raises TextError (a ValueError with `.line` and `.message`) where the text is no body, and for subgraphs and 4-bit literals, which a body cannot hold.
+    Raises TextError (a ValueError with `.line` and `.message`) where the text is not a body, and for subgraphs and 4-bit literals, which a body cannot hold.
     """
     header = f'<domain: "rule", opset_import: [{_opset_list(opsets)}]> {NAME} '
     last = _end_of_body(text)
@@ -97,7 +97,7 @@ def parse_model(text: str, opsets: Mapping[str, int] | None = None) -> Model:
     """Parse a small model: whole (`< ir_version: 8, opset_import: [...] > name (...) => (...) {...}`), or a graph alone, with or without a name.
 
     A graph alone gets `opsets` (default: ai.onnx 17) and IR version 8. Inputs need types (`float[N,3] x`); outputs may go without.
-    Raises TextError for text that is no model, ModelError for a graph that is none.
+    Raises TextError for text that is not a model, ModelError for an invalid graph.
     """
     start = text.lstrip()
     header = ""

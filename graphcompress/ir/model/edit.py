@@ -75,4 +75,4 @@ def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> t
     graph.outputs = [copy(t) for t in outputs]
     graph.output_protos = tuple(infos)
     header = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.header.opset_import)
-    return Model(header, graph, (), infos, model.path), [info.name for info in infos]
+    return Model(header, graph, (), infos, model.path, model.data), [info.name for info in infos]

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import onnx
 from google.protobuf.message import EncodeError
 from onnx import shape_inference
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.model.external import DataFolder
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Dim, Graph, Shape, Tensor, TensorSpec, Variable, type_spec
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
@@ -127,13 +127,13 @@ def _long(spec: TensorSpec) -> bool:
 def _bare_proto(model: Model, inputs: Mapping[str, Sequence[Dim]]) -> onnx.ModelProto:
     """The model without values above INLINE_BYTES, without claims about shapes, in an order that runs."""
     proto = to_proto(model)
-    base = model.path.parent if model.path else None
+    data = model.data
     for field in ("metadata_props", "training_info"):
         proto.ClearField(field)
     for function in proto.functions:
         function.ClearField("value_info")
         for node in function.node:
-            _shrink_attributes(node, base)
+            _shrink_attributes(node, data)
     overridable = {t.name for t in model.graph.inputs if isinstance(t, Variable) and t.default is not None}
     for graph, graph_proto in _pairs(model.graph, proto.graph):
         main = graph is model.graph
@@ -143,11 +143,11 @@ def _bare_proto(model: Model, inputs: Mapping[str, Sequence[Dim]]) -> onnx.Model
             _forget_shape(info.type)
         _sort(graph, graph_proto)
         for node in graph_proto.node:
-            _shrink_attributes(node, base)
+            _shrink_attributes(node, data)
             if "" in model.opsets:
                 _translate(node)
         for tensor in graph_proto.initializer:
-            _shrink(tensor, base)
+            _shrink(tensor, data)
         if main and overridable:  # the value is a default that callers may replace: only the declared type counts
             kept = [t for t in graph_proto.initializer if t.name not in overridable]
             del graph_proto.initializer[:]
@@ -208,20 +208,20 @@ def _translate(node: onnx.NodeProto) -> None:
     node.domain = ""
 
 
-def _shrink_attributes(node: onnx.NodeProto, base: Path | None) -> None:
+def _shrink_attributes(node: onnx.NodeProto, data: DataFolder | None) -> None:
     for attribute in node.attribute:
         if attribute.HasField("t"):
-            _shrink(attribute.t, base)
+            _shrink(attribute.t, data)
         for tensor in attribute.tensors:
-            _shrink(tensor, base)
+            _shrink(tensor, data)
 
 
-def _shrink(tensor: onnx.TensorProto, base: Path | None) -> None:
+def _shrink(tensor: onnx.TensorProto, data: DataFolder | None) -> None:
     """Keep small values, inline; of larger ones and of texts only type and dimensions."""
     external = tensor.data_location == onnx.TensorProto.EXTERNAL
     if tensor.data_type != onnx.TensorProto.STRING and math.prod(tensor.dims) * 8 <= INLINE_BYTES:
         if external:
-            values = TensorData(tensor, base).load()
+            values = TensorData(tensor, data).load()
             tensor.CopyFrom(to_tensor_proto(values, tensor.name))
         return
     tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims))
