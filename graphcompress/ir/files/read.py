@@ -22,6 +22,10 @@ from graphcompress.ir.model.tensors import TensorData
 
 FIRST_IR_WITH_OVERRIDABLE = 4
 
+# What is longer in an attribute is a table (of a tree ensemble, a vocabulary, a compiled blob): Python objects for it would take many times its bytes.
+LONGEST_LIST = 256
+LONGEST_TEXT = 1 << 16
+
 
 def load(path: str | os.PathLike[str]) -> Model:
     """Read an ONNX file. The bytes of external data are read when their values are asked for; its place and size are checked here.
@@ -132,18 +136,19 @@ class _Reader:
 
 
 def plain_attribute(proto: AttributeProto, kind: int) -> Any:
-    """Numbers and texts as Python data, bytes where a text is not UTF-8; any other kind, empty lists too, is the proto itself."""
+    """Numbers and texts as Python data, bytes where a text is not UTF-8; any other kind, empty lists and long ones too, is the proto itself."""
     if kind == AttributeProto.FLOAT:
         return proto.f
     if kind == AttributeProto.INT:
         return proto.i
     if kind == AttributeProto.STRING:
-        return _decoded([proto.s])[0]
-    if kind == AttributeProto.FLOATS and proto.floats:
+        text = proto.s
+        return _decoded([text])[0] if len(text) <= LONGEST_TEXT else proto
+    if kind == AttributeProto.FLOATS and 0 < len(proto.floats) <= LONGEST_LIST:
         return list(proto.floats)
-    if kind == AttributeProto.INTS and proto.ints:
+    if kind == AttributeProto.INTS and 0 < len(proto.ints) <= LONGEST_LIST:
         return list(proto.ints)
-    if kind == AttributeProto.STRINGS and proto.strings:
+    if kind == AttributeProto.STRINGS and 0 < len(proto.strings) <= LONGEST_LIST:
         return _decoded(proto.strings)
     return proto
 
