@@ -167,7 +167,7 @@ class Inserter:
         bias, added = group.bias, group.added
         bias_tensor = bias if bias is not None else added[0].inputs[added[1]] if added is not None else None
         bias_values = constant_value(bias_tensor) if bias_tensor is not None else None
-        made = quantize_weight(values, axis, rules, bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
+        made = quantize_weight(values, axis, rules, groups=int(node.attrs.get("group", 1)), bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
         name = short(weight.name or node_name(node))
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
