@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.errors import DataError, ModelError
+from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
@@ -45,6 +45,7 @@ REASONS = {
     "size": "so much is left to the runtime, which folds it at load",
     "type": "numpy has no such element type",
     "raises": "onnxruntime cannot compute it by itself",
+    "runtime": "there is no onnxruntime to compute it",
 }
 
 Array = np.ndarray[Any, Any]
@@ -84,8 +85,11 @@ class Folding:
                 if self._constant_inputs(node) and self._accepts(node):
                     chosen.append(node)
                     places.update((id(t), graph) for t in node.outputs)
-        for chunk in self._chunks(chosen):
-            self._fold(chunk, places)
+        try:
+            for chunk in self._chunks(chosen):
+                self._fold(chunk, places)
+        except RuntimeUnavailable:
+            self.refused["runtime"] = [_name(n) for n in chosen]
         return self.folded
 
     # --- what may be folded -----------------------------------------------------------------------------------------------------
@@ -100,7 +104,7 @@ class Folding:
         reason = self._reason(node)
         if reason:
             if reason != "quiet":
-                self.refused.setdefault(reason, []).append(node.name or (node.outputs[0].name if node.outputs else node.op))
+                self.refused.setdefault(reason, []).append(_name(node))
             return False
         return True
 
@@ -172,7 +176,7 @@ class Folding:
             if values is None:
                 if len(part) == 1:
                     failed.update(id(t) for t in part[0].outputs)
-                    self.refused.setdefault("raises", []).append(part[0].name or part[0].outputs[0].name)
+                    self.refused.setdefault("raises", []).append(_name(part[0]))
                 else:
                     half = len(part) // 2
                     pending += [part[half:], part[:half]]
@@ -200,3 +204,7 @@ class Folding:
             return None
         values = [found[n] for n in names]
         return values if all(isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in values) else None
+
+
+def _name(node: Node) -> str:
+    return str(node.name or next((t.name for t in node.outputs if t.name), node.op))
