@@ -17,6 +17,7 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
+from graphcompress.ir.inline import defined_names
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
@@ -40,6 +41,7 @@ REASONS = {
     "random": "a random operator gives new values in each run",
     "quantized": "folding would turn a quantized weight back into floats",
     "kind": "it holds a subgraph, or makes a sequence or an optional",
+    "name": "it makes an output whose name a subgraph uses as well, and constants are known before subgraphs are",
     "size-unknown": "the size of the result is not known before it is computed",
     "growth": "the result is larger than the constants that it replaces",
     "size": "so much is left to the runtime, which folds it at load",
@@ -69,6 +71,7 @@ class Folding:
         self.shapes = shapes
         self.growth = growth
         self.outputs = output_ids(model)
+        self.names = defined_names(model)
         self.functions = {(f.domain, f.name) for f in model.header.functions}
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
@@ -117,6 +120,8 @@ class Folding:
             return "quantized"
         if subgraphs(node) or node.op in NO_TENSORS:
             return "kind"
+        if any(id(t) in self.outputs and self.names[t.name] > 1 for t in node.outputs):
+            return "name"
         sizes: dict[int, int] = {}
         for tensor in node.outputs:
             if not tensor.name:
@@ -182,8 +187,7 @@ class Folding:
                     pending += [part[half:], part[:half]]
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
-            make_known(self.model, known, STAGE, part, places)
-            self.folded += len(part)
+            self.folded += make_known(self.model, known, STAGE, part, places)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
         """`part` without the nodes that read what could not be computed."""
