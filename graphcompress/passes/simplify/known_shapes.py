@@ -34,9 +34,7 @@ def replace_known_shapes(model: Model, shapes: Callable[[], Shapes]) -> int:
                 known[id(output)] = (output, value)
                 places[id(output)] = graph
                 gone.append(node)
-    if gone:
-        make_known(model, known, STAGE, gone, places)
-    return len(gone)
+    return make_known(model, known, STAGE, gone, places) if gone else 0
 
 
 def _value(node: Node, shapes: Shapes) -> Array | None:
