@@ -36,7 +36,7 @@ def called_functions(proto: onnx.ModelProto) -> tuple[list[onnx.FunctionProto], 
             functions[key] = function
     calls = {key: _calls(f.node, functions) for key, f in functions.items()}
     pending = _calls(proto.graph.node, functions)
-    sizes, recursive = _unfolded(functions, calls)
+    sizes, recursive = unfolded_sizes(functions, calls)
     faults += recursive
     total = sum(sizes[k] for k in pending)
     if not recursive and total > MAX_UNFOLDED_NODES:
@@ -55,7 +55,7 @@ def _calls(roots: Iterable[onnx.NodeProto], functions: Mapping[Key, onnx.Functio
     return [key for node in _all_nodes(roots) if (key := function_key(node.domain, node.op_type, node.overload)) in functions]
 
 
-def _unfolded(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> tuple[dict[Key, int], list[Fault]]:
+def unfolded_sizes(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> tuple[dict[Key, int], list[Fault]]:
     """Number of nodes of each function with all its calls unfolded, and a fault for each that calls itself, whose call then counts as nothing."""
     sizes: dict[Key, int] = {}
     faults: dict[Key, Fault] = {}

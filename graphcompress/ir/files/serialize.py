@@ -17,7 +17,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
-from graphcompress.ir.files.build import frame, lists_constants, node_protos, stored_tensors
+from graphcompress.ir.files.build import frame, lists_constants, node_protos, stale_tensors, stored_tensors
 from graphcompress.ir.model.element_types import PACKED_BITS, array_dtype_name, dtype_code
 from graphcompress.ir.model.external import Span, span_of
 from graphcompress.ir.model.garbage import paused
@@ -99,10 +99,11 @@ class _References:
         source = self.source
         check_signature(source)
         rest = onnx.GraphProto()
-        frame(source.graph, rest, main=True, listed=lists_constants(source))
+        stale = stale_tensors(source)
+        frame(source.graph, rest, stale, main=True, listed=lists_constants(source))
         name = _first_fields(rest, onnx.GraphProto.INITIALIZER_FIELD_NUMBER)
         graph: list[Piece] = []
-        for node in node_protos(source.graph):
+        for node in node_protos(source.graph, stale):
             graph += _field(onnx.GraphProto.NODE_FIELD_NUMBER, self.message(node))
         graph.append(name.SerializeToString())
         for tensor in stored_tensors(source.graph):

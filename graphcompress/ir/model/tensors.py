@@ -64,7 +64,7 @@ class TensorData(LazyValues):  # type: ignore[misc]
     def load(self) -> Array:
         """The array, read-only; a view where the layout allows. Strings come as str, or bytes where they are not UTF-8."""
         if self.dtype_name == "string":
-            return np.array([_text(s) for s in self.proto.string_data], object).reshape(self.shape)
+            return np.array([text(s) for s in self.proto.string_data], object).reshape(self.shape)
         if (self.external or self.proto.HasField("raw_data")) and self.dtype_name not in PACKED_BITS:
             return np.frombuffer(self.raw(), numpy_dtype(self.dtype_name)).reshape(self.shape)
         proto = self.proto
@@ -94,7 +94,8 @@ def to_tensor_proto(values: Array | TensorData, name: str) -> TensorProto:
     return onnx.numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
-def _text(value: bytes) -> str | bytes:
+def text(value: bytes) -> str | bytes:
+    """An ONNX string: str, or bytes where it is not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
