@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphcompress import record as documents
 from graphcompress.data import Dataset, memory_data, open_data, split
-from graphcompress.errors import DataError, ModelError
+from graphcompress.errors import DataError, ModelError, shown
 from graphcompress.ir import Model, load
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.recipe import Recipe
@@ -40,11 +40,6 @@ def open_model(model: AnyModel) -> Source:
         return Source(model, documents.ModelFile(path=None, sha256=sha256_of_model(model)))
     loaded = load(Path(model))
     return Source(loaded, documents.ModelFile(path=shown(model), sha256=sha256_of_file(model, data_files(loaded))))
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text for records and messages; bytes that are no UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def name_of(source: Source) -> str:

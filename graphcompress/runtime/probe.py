@@ -22,7 +22,7 @@ def peak_bytes() -> int:
     """Highest resident memory of this process so far. On Linux not from getrusage: there a child begins with its parent's maximum."""
     status = Path("/proc/self/status")
     if status.exists():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:
