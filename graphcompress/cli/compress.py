@@ -17,7 +17,7 @@ def compress(
     random_data: options.RandomData = False,
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="What to do: a name of rules/recipes/, or a TOML file.")] = "default",
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
     record: options.RecordPath = None,
     min_agreement: options.MinAgreement = None,
@@ -28,9 +28,10 @@ def compress(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Simplify and quantize a model, and hand back what is faithful to it and not slower.
+    """Simplify and quantize a model, and return what is faithful to it and not slower.
 
-    Every 4th feed judges the result and is kept out of calibration: where agreement is below 0.99 or it is slower, steps are taken back, at worst all.
+    Every 4th feed judges the result and is kept out of calibration. Where agreement is below 0.99 (or --min-agreement), or it is slower (or below --min-speedup), layers and
+    steps are rolled back, at worst all.
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs

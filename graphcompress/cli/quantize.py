@@ -31,7 +31,7 @@ def quantize(
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,

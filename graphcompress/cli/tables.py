@@ -13,7 +13,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 LONGEST_LIST = 12
 """Rows of a list before the rest is only counted; the JSON has all of them."""
@@ -41,18 +41,27 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
     yield from _steps(record)
-    if record.comparison is not None:
+    if record.data is not None and record.data.note:
+        yield sentence(record.data.note)
+    if record.comparison is not None and record.comparison.statement:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
-    for bar in record.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+    yield from _bars(record.bars)
     yield f"Written to {record.output}." if record.output else "Nothing was written."
 
 
+def _bars(bars: Sequence[Bar]) -> Iterator[str]:
+    for bar in bars:
+        yield f"{bar.option} {bar.required:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+
+
 def _steps(record: Record) -> Iterator[RenderableType]:
-    """What was applied, what stayed float, and what was refused."""
+    """What was applied, what stayed float, and what was refused. Of a step that was rolled back the explanation of the gate tells."""
+    rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
     for step in record.steps:
+        if not step.in_result and step.use in rolled_back:
+            continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
         floats = left_float(step.certificate)
@@ -80,11 +89,11 @@ def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
     yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
-    yield sentence(report.statement)
+    if report.statement:
+        yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
-    for bar in report.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+    yield from _bars(report.bars)
 
 
 def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
@@ -133,8 +142,7 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
             yield f"{provider} took {taken:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
-    for bar in report.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+    yield from _bars(report.bars)
 
 
 def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:

@@ -1,0 +1,248 @@
+"""From results to the documents of `graphcompress.record`."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from graphcompress import record
+from graphcompress.errors import BarMissed
+from graphcompress.gate import Bars, Judgement, Outcome
+from graphcompress.gate.explain import busy_note, explanation
+from graphcompress.version import __version__
+
+if TYPE_CHECKING:
+    from graphcompress.api.inputs import Feeds, Source
+    from graphcompress.ir import Model
+    from graphcompress.ir.shapes.infer import Shapes
+    from graphcompress.recipe import Recipe
+    from graphcompress.runtime.compare import Comparison
+    from graphcompress.runtime.measure import Measurement
+    from graphcompress.step import Certificate, Context, ExecutedStep
+
+RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `compress`, `simplify` and `quantize` return."""
+
+    model: Model
+    record: record.Record
+
+
+def run_record(
+    command: str,
+    source: Source,
+    result: Model,
+    feeds: Feeds,
+    recipe: Recipe,
+    context: Context,
+    executed: Sequence[ExecutedStep],
+    sizes: tuple[record.Size, record.Size],
+    *,
+    provider: str | None = None,
+    comparison: Comparison | None = None,
+    measurements: Sequence[tuple[int, Measurement]] = (),
+    nodes: dict[str, int] | None = None,
+    gate: record.Gate | None = None,
+    bars: Sequence[record.Bar] = (),
+    notes: Iterable[str] = (),
+) -> record.Record:
+    """The record of a run. `sizes` are those of the original and of `result`; `provider` is the one that the result was judged on."""
+    before, after = sizes
+    timings = [timing(threads, m) for threads, m in measurements]
+    speedup = min((t.speedup for t in timings), default=None)
+    return record.Record(
+        graphcompress=__version__,
+        libraries=libraries(),
+        command=command,
+        model=source.file,
+        data=feeds.source(),
+        recipe=record.RecipeSource(name=recipe.name, sha256=recipe.sha256),
+        target=context.target.name if context.target else None,
+        provider=provider,
+        threads=context.threads,
+        seed=context.seed,
+        before=before,
+        after=after,
+        smaller=ratio(before.bytes, after.bytes),
+        steps=[step_run(step) for step in executed],
+        nodes=nodes,
+        comparison=None if comparison is None else distance_report(comparison, held_out=feeds.held_out),
+        measurements=timings,
+        speedup=1.0 if gate is not None and not gate.kept else speedup,
+        gate=gate,
+        bars=list(bars),
+        notes=list(notes),
+    )
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of what decides results; the runtime by the package that is installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnx-graphsurgeon", *RUNTIME_PACKAGES, "scipy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def sizes(
+    original: Model, result: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
+) -> tuple[record.Size, record.Size]:
+    """Statistics of both models. `shapes` are those of the original (`statistics.run_shapes`) where they were inferred already."""
+    from graphcompress.ir.analysis.statistics import statistics
+
+    def size(model: Model, known: Shapes | None) -> record.Size:
+        figures = statistics(model, feed_shapes, shapes=known)
+        operators = dict(sorted(figures.operators.items()))
+        return record.Size(bytes=figures.bytes, parameters=figures.parameters, nodes=figures.nodes, macs=figures.macs, operators=operators)
+
+    before = size(original, shapes)
+    return before, before if result is original else size(result, None)
+
+
+def ratio(reference: float, candidate: float) -> float:
+    """How many times better the candidate is, where less is better."""
+    return reference / candidate if candidate else 1.0
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON: null for what is undefined or not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def distance_report(comparison: Comparison, *, held_out: bool = True) -> record.Distance:
+    """A comparison as a document. Feeds that also calibrated prove nothing of others: then there is no statement."""
+    outputs = {
+        name: record.OutputDistance(
+            kind=o.kind,
+            equal=o.equal,
+            agreement=number(o.agreement),
+            sqnr_db=number(o.sqnr_db),
+            cosine=number(o.cosine),
+            max_abs=number(o.max_abs),
+            decisions=o.decisions,
+            disagreements=o.disagreements,
+            inputs=o.inputs,
+            broken=o.broken,
+        )
+        for name, o in comparison.outputs.items()
+    }
+    statement = comparison.statement() if held_out else ""
+    return record.Distance(agreement=number(comparison.agreement), worst=comparison.worst, feeds=comparison.feeds, statement=statement, outputs=outputs)
+
+
+def interval(pair: Any) -> tuple[float, float] | None:
+    """Two finite ends, or null."""
+    if pair is None or not all(math.isfinite(end) for end in pair):
+        return None
+    return float(pair[0]), float(pair[1])
+
+
+def timing(threads: int, measurement: Measurement) -> record.Timing:
+    """A measurement as a document."""
+    return record.Timing(
+        threads=threads,
+        reference_ms=measurement.reference_ms,
+        median_ms=measurement.median_ms,
+        speedup=measurement.speedup,
+        speedup_ci=interval(measurement.speedup_ci),
+        band=interval(measurement.band),
+        rounds=measurement.rounds,
+        verdict=measurement.verdict,
+    )
+
+
+def busy_notes(measurements: Iterable[tuple[int, Measurement]]) -> Iterator[str]:
+    """What there is to say about measurements that noise leaves open."""
+    for threads, measurement in measurements:
+        if measurement.verdict == "noisy":
+            yield busy_note(threads, measurement)
+
+
+def certificate_report(certificate: Certificate) -> dict[str, Any]:
+    """A certificate as a document."""
+    operators = [{k: v for k, v in asdict(o).items() if v} for o in certificate.operators]
+    return {
+        "target": certificate.target,
+        "heavy": len(operators),
+        "int8": certificate.integer,
+        "float": len(operators) - certificate.integer,
+        "operators": operators,
+    }
+
+
+def step_run(executed: ExecutedStep) -> record.StepRun:
+    """A step that was executed as a document; one that could not be built has neither rules nor refusals of its own."""
+    result = executed.result
+    refusals = () if result is None else result.refusals
+    return record.StepRun(
+        use=executed.step.kind.name,
+        options=executed.step.options.model_dump(mode="json"),
+        rung=executed.rung,
+        in_result=executed.in_result,
+        changed=result is not None and result.changed,
+        applied={} if result is None else dict(result.applied),
+        refusals=[record.RefusalCount(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
+        decisions={} if result is None else dict(result.decisions),
+        certificate=None if result is None or result.certificate is None else certificate_report(result.certificate),
+        seconds=executed.seconds,
+        peak_memory_bytes=executed.peak_memory_bytes,
+    )
+
+
+def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
+    """The gate's work as a document."""
+    kept = list(outcome.chosen.candidate.steps)
+    tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
+    in_result = {part.position for part in outcome.chosen.candidate.path}
+    return record.Gate(
+        agreement=bars.agreement,
+        speedup=bars.speedup,
+        kept=kept,
+        rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],
+        candidates=[
+            record.Candidate(
+                steps=list(j.candidate.steps),
+                rungs=list(j.candidate.rungs),
+                chosen=j is outcome.chosen,
+                reason=j.reason,
+                because=j.because,
+                agreement=None if j.comparison is None else number(j.comparison.agreement),
+                measurements=[timing(threads, m) for threads, m in j.measurements],
+            )
+            for j in outcome.judged
+        ],
+        explanation=explanation(outcome, bars),
+    )
+
+
+def bar(option: str, required: float, reached: float | None) -> record.Bar:
+    """A stated bar and what was reached."""
+    return record.Bar(option=option, required=required, reached=reached, held=reached is not None and reached >= required)
+
+
+def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
+    """The bars that the user stated, and what the chosen candidate reached (None: nothing was judged)."""
+    stated = []
+    if bars.min_agreement is not None:
+        comparison = None if chosen is None else chosen.comparison
+        stated.append(bar("--min-agreement", bars.min_agreement, None if comparison is None else number(comparison.agreement)))
+    if bars.min_speedup is not None:
+        stated.append(bar("--min-speedup", bars.min_speedup, None if chosen is None else chosen.speedup))
+    return stated
+
+
+def raise_missed(bars: Iterable[record.Bar], result: Any) -> None:
+    """Raise BarMissed, with `result`, where a bar does not hold."""
+    missed = [b for b in bars if not b.held]
+    if missed:
+        parts = [f"{b.option} {b.required:g} was not met: {'it could not be judged' if b.reached is None else f'it is {b.reached:.4f}'}" for b in missed]
+        raise BarMissed("; ".join(parts) + ".", result)
