@@ -68,6 +68,28 @@ class RefusalCount(Document):
     count: int
 
 
+class CertifiedOperator(Document):
+    """One heavy operator. `precision` it computes in; where that is float, `id` is stable and `reason` says why."""
+
+    node: str
+    op: str
+    precision: Literal["int8", "float"]
+    id: str
+    reason: str
+
+
+class Certificate(Document):
+    """What of the result of a step runs in integers on the provider of the target that decided it. `source` says how that is known: from the graph that the provider made of the
+    result ("optimized-graph"), from the nodes that it took ("nodes-taken"), or not at all ("none": it is what was written)."""
+
+    target: str
+    provider: str
+    source: Literal["optimized-graph", "nodes-taken", "none"]
+    heavy: int = Field(description="How many heavy operators there are.")
+    int8: int = Field(description="How many of them compute in INT8.")
+    operators: list[CertifiedOperator]
+
+
 class StepRun(Document):
     """One step of the recipe."""
 
@@ -79,9 +101,7 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalCount]
     decisions: dict[str, Any]
-    certificate: dict[str, Any] | None = Field(
-        description="Of a quantizing step: what the provider runs in INT8, and every heavy operator that stayed float, with the reason."
-    )
+    certificate: Certificate | None = Field(description="Of a quantizing step.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
     from graphcompress.step import Certificate, Context, ExecutedStep
+    from graphcompress.targets import Target
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 
@@ -71,7 +72,7 @@ def run_record(
         before=before,
         after=after,
         smaller=ratio(before.bytes, after.bytes),
-        steps=[step_run(step) for step in executed],
+        steps=[step_run(step, context.target) for step in executed],
         nodes=nodes,
         comparison=None if comparison is None else distance_report(comparison, held_out=feeds.held_out),
         measurements=timings,
@@ -167,21 +168,18 @@ def busy_notes(measurements: Iterable[tuple[int, Measurement]]) -> Iterator[str]
             yield busy_note(threads, measurement)
 
 
-def certificate_report(certificate: Certificate) -> dict[str, Any]:
-    """A certificate as a document."""
-    operators = [{k: v for k, v in asdict(o).items() if v} for o in certificate.operators]
-    return {
-        "target": certificate.target,
-        "heavy": len(operators),
-        "int8": certificate.integer,
-        "float": len(operators) - certificate.integer,
-        "operators": operators,
-    }
+def certificate_report(certificate: Certificate, target: Target) -> record.Certificate:
+    """A certificate as a document; `target` is the table that it was made by."""
+    operators = [record.CertifiedOperator(node=o.node, op=o.op, precision=o.precision, id=o.id, reason=o.reason) for o in certificate.operators]
+    return record.Certificate(
+        target=certificate.target, provider=target.provider, source=target.certificate, heavy=len(operators), int8=certificate.integer, operators=operators
+    )
 
 
-def step_run(executed: ExecutedStep) -> record.StepRun:
+def step_run(executed: ExecutedStep, target: Target | None) -> record.StepRun:
     """A step that was executed as a document; one that could not be built has neither rules nor refusals of its own."""
     result = executed.result
+    certificate = None if result is None else result.certificate
     refusals = () if result is None else result.refusals
     return record.StepRun(
         use=executed.step.kind.name,
@@ -192,7 +190,7 @@ def step_run(executed: ExecutedStep) -> record.StepRun:
         applied={} if result is None else dict(result.applied),
         refusals=[record.RefusalCount(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
         decisions={} if result is None else dict(result.decisions),
-        certificate=None if result is None or result.certificate is None else certificate_report(result.certificate),
+        certificate=None if certificate is None or target is None else certificate_report(certificate, target),
         seconds=executed.seconds,
         peak_memory_bytes=executed.peak_memory_bytes,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -64,12 +64,12 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
-        floats = left_float(step.certificate)
+        floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
-            _rows(table, [(str(f.get("node", "")), str(f.get("op", "")), str(f.get("reason", ""))) for f in floats])
+            _rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])
             yield table
-        named = {entry.get("node") for entry in floats}
+        named = {operator.node for operator in floats}
         # Most refusals of a rule only say that a node is not its business; the step's own are news.
         others = [r for r in step.refusals if r.node not in named and r.id.startswith(f"{step.use}/")]
         if others:
@@ -79,11 +79,6 @@ def _steps(record: Record) -> Iterator[RenderableType]:
         by_rules = sum(not r.id.startswith(f"{step.use}/") for r in step.refusals)
         if by_rules:
             yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
-
-
-def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The heavy operators that a certificate lists as float."""
-    return [entry for entry in (certificate or {}).get("operators", ()) if entry.get("precision") == "float"]
 
 
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
