@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # Left to right; packages of one column do not import one another.
 COLUMNS = (
-    ("errors", "version"),
+    ("errors", "findings", "version"),
     ("ir",),
     ("runtime", "data", "targets"),
     ("step",),

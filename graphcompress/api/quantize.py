@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphcompress.api import reports
-from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model, place_notes
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, choose_target, open_model, place_notes
 from graphcompress.errors import ModelError
 from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
@@ -17,7 +17,6 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import run, single_step
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
-from graphcompress.targets import load_target
 
 
 def quantize(
@@ -26,7 +25,7 @@ def quantize(
     *,
     calibration: str | None = None,
     exclude: Iterable[str] = (),
-    target: str = "cpu",
+    target: str | None = None,
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
@@ -46,7 +45,7 @@ def quantize(
     if patterns := tuple(exclude):
         options["exclude"] = patterns
     plan = single_step("quantize", options)
-    table = load_target(target)
+    table = choose_target(target, place)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     source = open_model(model)
