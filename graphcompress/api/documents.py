@@ -68,10 +68,14 @@ def distance(found: Comparison) -> documents.Distance:
             disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
+            unstable=o.unstable,
         )
         for name, o in found.outputs.items()
     }
-    return documents.Distance(agreement=number(found.agreement), worst=found.worst, feeds=found.feeds, statement=found.statement(), outputs=outputs)
+    findings = [documents.Finding(id=f.id, text=f.text) for f in found.findings]
+    return documents.Distance(
+        agreement=number(found.agreement), worst=found.worst, feeds=found.feeds, statement=found.statement(), findings=findings, outputs=outputs
+    )
 
 
 def interval(pair: Any) -> tuple[float, float] | None:
@@ -210,5 +214,5 @@ def record(
         speedup=speedup,
         gate=None if outcome is None else gate_of(outcome, [r.step.kind.name for r in ran if r.result.changed]),
         bars=bars,
-        notes=list(notes),
+        notes=[*notes, *(f.text for f in found.findings)] if found else list(notes),
     )
