@@ -123,6 +123,14 @@ class OutputDistance(Document):
     disagreements: int
     inputs: int = Field(description="How many inputs may be called independent: rows of a table of classes, else feeds.")
     broken: int = Field(description="Elements that are finite on one side only.")
+    unstable: bool = Field(description="The reference differs from itself when it runs twice on the same input, so this output was not judged.")
+
+
+class Finding(Document):
+    """Something that makes a judgement weak: `id` is stable, `text` a sentence (also among the notes)."""
+
+    id: str
+    text: str
 
 
 class Distance(Document):
@@ -131,9 +139,8 @@ class Distance(Document):
     agreement: float | None
     worst: str | None
     feeds: int
-    statement: str = Field(
-        description="An exact binomial bound on inputs, as a sentence; never used as a bar. Empty where the feeds can carry none: they also calibrated."
-    )
+    statement: str = Field(description="An exact binomial bound on inputs as a sentence, or that none is claimed; never used as a bar.")
+    findings: list[Finding] = Field(description="What makes these feeds or outputs poor judges.")
     outputs: dict[str, OutputDistance]
 
 
@@ -259,6 +266,7 @@ class ValidateReport(Document):
     worst: str | None
     feeds: int
     statement: str
+    findings: list[Finding]
     outputs: dict[str, OutputDistance]
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")

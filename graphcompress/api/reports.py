@@ -74,12 +74,12 @@ def run_record(
         smaller=ratio(before.bytes, after.bytes),
         steps=[step_run(step, context.target) for step in executed],
         nodes=nodes,
-        comparison=None if comparison is None else distance_report(comparison, held_out=feeds.held_out),
+        comparison=None if comparison is None else distance_report(comparison),
         measurements=timings,
         speedup=1.0 if gate is not None and not gate.kept else speedup,
         gate=gate,
         bars=list(bars),
-        notes=list(notes),
+        notes=[*notes, *(finding.text for finding in (() if comparison is None else comparison.findings))],
     )
 
 
@@ -119,8 +119,8 @@ def number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def distance_report(comparison: Comparison, *, held_out: bool = True) -> record.Distance:
-    """A comparison as a document. Feeds that also calibrated prove nothing of others: then there is no statement."""
+def distance_report(comparison: Comparison) -> record.Distance:
+    """A comparison as a document."""
     outputs = {
         name: record.OutputDistance(
             kind=o.kind,
@@ -133,11 +133,18 @@ def distance_report(comparison: Comparison, *, held_out: bool = True) -> record.
             disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
+            unstable=o.unstable,
         )
         for name, o in comparison.outputs.items()
     }
-    statement = comparison.statement() if held_out else ""
-    return record.Distance(agreement=number(comparison.agreement), worst=comparison.worst, feeds=comparison.feeds, statement=statement, outputs=outputs)
+    return record.Distance(
+        agreement=number(comparison.agreement),
+        worst=comparison.worst,
+        feeds=comparison.feeds,
+        statement=comparison.statement(),
+        findings=[record.Finding(id=finding.id, text=finding.text) for finding in comparison.findings],
+        outputs=outputs,
+    )
 
 
 def interval(pair: Any) -> tuple[float, float] | None:

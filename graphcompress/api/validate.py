@@ -42,7 +42,7 @@ def validate(
     kinds = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)))
     session, notes = open_for(where, second.model, feeds, threads=threads)
     with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
-        comparison = compare(reference_session, session, with_progress(feeds, "compare", progress), kinds)
+        comparison = compare(reference_session, session, with_progress(feeds, "compare", progress), kinds, feeds.findings())
         ran = session.describe()
     distance = reports.distance_report(comparison)
     bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]
@@ -56,12 +56,13 @@ def validate(
         worst=distance.worst,
         feeds=distance.feeds,
         statement=distance.statement,
+        findings=distance.findings,
         outputs=distance.outputs,
         nodes=ran.get("nodes"),
         share=ran.get("share"),
         smaller=reports.ratio(model_bytes(first.model), model_bytes(second.model)),
         bars=bars,
-        notes=list(notes),
+        notes=[*notes, *(finding.text for finding in distance.findings)],
     )
     reports.raise_missed(bars, report)
     return report

@@ -41,9 +41,9 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
     yield from _steps(record)
-    if record.data is not None and record.data.note:
-        yield sentence(record.data.note)
-    if record.comparison is not None and record.comparison.statement:
+    if record.data is not None and record.data.note and record.data.note not in record.notes:
+        yield record.data.note
+    if record.comparison is not None:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
@@ -84,8 +84,7 @@ def _steps(record: Record) -> Iterator[RenderableType]:
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
     yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
-    if report.statement:
-        yield sentence(report.statement)
+    yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
     yield from _bars(report.bars)

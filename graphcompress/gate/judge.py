@@ -83,7 +83,7 @@ class SessionJudge:
             shared = model is self._original and self._place.reference is self._place
             candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
-            return compare(reference, candidate, self._with_progress("compare"), self._kinds)
+            return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings())
         except (ModelError, DataError) as problem:
             self.check_original()
             raise CandidateFails(str(problem)) from problem

@@ -224,7 +224,9 @@ class _Search:
             judgement = Judgement(candidate, comparison=comparison)
             if candidate.exact:
                 return judgement
-            return replace(judgement, reason="gate/not-judged", because="no output of this model can be compared")
+            unstable = any(output.unstable for output in comparison.outputs.values())
+            because = "the original differs from itself when it runs twice on the same input" if unstable else "no output of this model can be compared"
+            return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
         if comparison.agreement >= self.bars.agreement:
             return Judgement(candidate, comparison=comparison)
         figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"

@@ -39,6 +39,7 @@ class FakeJudge:
     verdicts: dict[Any, str] = field(default_factory=dict)
     fails: dict[str, str] = field(default_factory=dict)
     original_fails: str = ""
+    unstable: bool = False
     compared: list[str] = field(default_factory=list)
     measured: list[tuple[str, int]] = field(default_factory=list)
 
@@ -46,7 +47,8 @@ class FakeJudge:
         self.compared.append(model.name)
         if model.name in self.fails:
             raise CandidateFails(self.fails[model.name])
-        return SimpleNamespace(agreement=self.agreement.get(model.name, 1.0), worst="y", feeds=6)
+        outputs = {"y": SimpleNamespace(unstable=self.unstable)}
+        return SimpleNamespace(agreement=self.agreement.get(model.name, 1.0), worst="y", feeds=6, outputs=outputs)
 
     def measure(self, model: Any, threads: int) -> Any:
         self.measured.append((model.name, threads))
@@ -287,10 +289,12 @@ def test_another_signature_is_rolled_back() -> None:
     assert chosen(outcome) == "original" and outcome.judged[0].reason == "gate/signature"
 
 
-def test_where_no_output_can_be_compared_only_what_is_exact_stands() -> None:
-    outcome = gate(FakeJudge(agreement={"q0": None, "simple": None}))
+@pytest.mark.parametrize(("unstable", "says"), [(False, "no output of this model can be compared"), (True, "the original differs from itself")])
+def test_where_no_output_can_judge_only_what_is_exact_stands(unstable: bool, says: str) -> None:
+    outcome = gate(FakeJudge(agreement={"q0": None, "simple": None}, unstable=unstable))
     assert chosen(outcome) == "simple" and outcome.judged[0].reason == "gate/not-judged"
-    assert "no output of this model can be compared" in told(outcome)
+    assert f"Quantization was rolled back because nothing can judge it: {says}" in told(outcome)
+    assert "The result computes the same function by construction" in told(outcome)
 
 
 def test_nothing_changed_gives_the_original() -> None:
