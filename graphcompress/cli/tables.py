@@ -28,7 +28,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         "size",
         size_text(before.bytes),
         size_text(after.bytes),
-        f"{record.smaller:.2f}x smaller" if record.smaller >= 1 else f"{1 / record.smaller:.2f}x larger",
+        smaller_text(record.smaller),
     )
     _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
     _row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
@@ -194,6 +194,13 @@ def share(value: float | None) -> str:
 def figure(value: float | None, digits: int) -> str:
     """A number that may be undefined."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def smaller_text(ratio: float) -> str:
+    """How the size changed; nothing where it is the same to two digits."""
+    if 0.995 < ratio < 1.005:
+        return ""
+    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x larger"
 
 
 def size_text(count: int) -> str:
