@@ -134,6 +134,11 @@ class Timing(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"] = Field(description="CPU time of the thread that computes, or the wall clock where several do.")
+    rejected: int = Field(
+        description="Rounds in which the reference differed from itself by more than 5%: they count only where fewer than six others are left."
+    )
+    findings: list[Finding] = Field(description="What makes this measurement weak.")
 
 
 class Candidate(Document):
@@ -163,6 +168,7 @@ class Bar(Document):
     wanted: float
     reached: Annotated[float | None, Varying]
     held: Annotated[bool, Varying]
+    undecided: Annotated[bool, Field(description="Missed because the machine was too busy to tell.", json_schema_extra={"varies": True})] = False
 
 
 class Record(Document):
@@ -261,6 +267,8 @@ class BenchmarkRow(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["reference", "faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"]
+    rejected: int
     bytes: int
     smaller: float
     load_seconds: float | None = Field(description="Until the session is ready, in a fresh process with one thread; null for a model in memory.")
