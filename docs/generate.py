@@ -41,7 +41,8 @@ Progress and notes go to stderr, and `-q` silences them.
 A built-in and a stated bar mean the same and are compared in the same way:
 
 - agreement (of the worst output, on the feeds that judge) >= bar, as numbers;
-- speed-up (the lowest over the thread settings) >= bar, where a measurement that shows no difference beyond the noise counts as 1. Noise never rolls anything back.
+- speed-up >= bar with every thread setting, where equal within the interval is enough, and what is not proved slower counts as 1. Noise never rolls anything back. Where a machine is too busy to tell, a stated
+  bar above 1 counts as missed, and the message says so.
 
 What misses a bar is rolled back: alternatives of a step that are less bold (layers in float) are tried, then the step is left out, at worst all steps. Where a built-in bar is missed that
 is the end of it, the status is 0, and `gate` in the record says what was rolled back and why. Where nothing reaches a stated bar the status is 1; what `--keep` writes is the fastest result that

@@ -156,6 +156,11 @@ class Timing(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"] = Field(description="CPU time of the thread that computes, or the wall clock where several do.")
+    rejected: int = Field(
+        description="Rounds in which the reference differed from itself by more than 5%: they count only where fewer than six others are left."
+    )
+    findings: list[Finding] = Field(description="What makes this measurement weak.")
 
 
 class Candidate(Document):
@@ -173,7 +178,7 @@ class Candidate(Document):
 
 class Gate(Document):
     """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
-    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up inside the noise counts as 1."""
+    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
     agreement: float
     speedup: float
@@ -184,13 +189,14 @@ class Gate(Document):
 
 
 class Bar(Document):
-    """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed). Held where `reached` >= `required`; of a speed-up inside
-    the noise 1 is reached."""
+    """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed). An agreement holds where `reached` >= `required`; a speed-up also
+    where it is equal within what was measured, and what is not proved slower counts as 1."""
 
     option: str
     required: float
     reached: Annotated[float | None, Varying]
     held: Annotated[bool, Varying]
+    undecided: Annotated[bool, Field(description="Missed because the machine was too busy to tell.", json_schema_extra={"varies": True})] = False
 
 
 class Record(Document):
@@ -288,6 +294,8 @@ class BenchmarkRow(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["reference", "faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"]
+    rejected: int
     bytes: int
     smaller: float
     load_seconds: float | None = Field(description="Until the session is ready, in a fresh process with one thread; null for a model in memory.")

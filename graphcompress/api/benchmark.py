@@ -10,7 +10,7 @@ from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model
 from graphcompress.data import random_data
 from graphcompress.errors import GraphCompressError, UsageError
-from graphcompress.gate import TIMED_FEEDS, Bars, counted_speedup, thread_settings, threads_text
+from graphcompress.gate import TIMED_FEEDS, Bars, thread_settings, threads_text
 from graphcompress.ir.analysis.statistics import model_bytes
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.record import BenchmarkReport, BenchmarkRow, Timing
@@ -42,7 +42,7 @@ def benchmark(
     (or with `threads`).
 
     Without data the feeds are random numbers in the shapes of the signature (free dimensions are 1), and the report says so. Raises BarMissed, with the report
-    in its `result`, where a candidate misses `min_speedup` anywhere; a measurement that shows no difference counts as 1.
+    in its `result`, where a candidate misses `min_speedup` anywhere (see `gate.bars`).
     """
     Bars(min_speedup=min_speedup)
     if min_speedup is not None and not candidates:
@@ -56,7 +56,7 @@ def benchmark(
     bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress)
     where: list[Place] = [*map(LocalPlace, dict.fromkeys(providers)), *places] or [LocalPlace()]
     rows = [row for place in where for setting in thread_settings(threads) for row in bench.rows(place, setting)]
-    bars = [] if min_speedup is None else [reports.bar("--min-speedup", min_speedup, counted_speedup(bench.measurements))]
+    bars = [] if min_speedup is None else [reports.speed_bar(min_speedup, bench.measurements)]
     described = where[0].describe()
     report = BenchmarkReport(
         graphcompress=__version__,
@@ -97,13 +97,13 @@ class _Bench:
                 with closing(session):
                     measurement = measure(reference, again, session, self.feeds, threads=threads)
                     timing = reports.timing(threads, measurement)
+                    weak = [finding.text for finding in measurement.findings()]
                     if not rows:
                         beside_itself = timing.model_copy(update={"median_ms": timing.reference_ms, "speedup": 1.0, "speedup_ci": timing.band})
-                        rows.append(self._row(0, place, provider, reference, beside_itself, notes, "reference"))
+                        rows.append(self._row(0, place, provider, reference, beside_itself, [*notes, *weak], "reference"))
                     if index:
                         self.measurements.append(measurement)
-                        busy = tuple(reports.busy_notes([(threads, measurement)]))
-                        rows.append(self._row(index, place, provider, session, timing, (*candidate_notes, *busy), timing.verdict))
+                        rows.append(self._row(index, place, provider, session, timing, [*candidate_notes, *weak], timing.verdict))
         return rows
 
     def _row(self, index: int, place: Place, provider: str, session: Session, timing: Timing, notes: Sequence[str], verdict: Any) -> BenchmarkRow:
@@ -119,6 +119,8 @@ class _Bench:
             band=timing.band,
             rounds=timing.rounds,
             verdict=verdict,
+            clock=timing.clock,
+            rejected=timing.rejected,
             bytes=self._sizes[index],
             smaller=reports.ratio(self._sizes[0], self._sizes[index]),
             load_seconds=load_seconds,

@@ -76,7 +76,7 @@ def compress(
         nodes=info.nodes,
         gate=reports.gate_report(outcome, bars),
         bars=reports.stated_bars(bars, chosen),
-        notes=[*place_notes(table, where["provider"]), *info.notes, *reports.busy_notes(chosen.measurements)],
+        notes=[*place_notes(table, where["provider"]), *info.notes],
     )
     done = reports.Result(result, record)
     reports.raise_missed(record.bars, done)

@@ -76,6 +76,6 @@ def quantize(
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,
-        notes=[*place_notes(table, where["provider"]), *info.notes, *reports.busy_notes(measurements)],
+        notes=[*place_notes(table, where["provider"]), *info.notes],
     )
     return reports.Result(result, record)

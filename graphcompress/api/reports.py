@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from graphcompress import record
 from graphcompress.errors import BarMissed
-from graphcompress.gate import Bars, Judgement, Outcome
-from graphcompress.gate.explain import busy_note, explanation
+from graphcompress.findings import Finding
+from graphcompress.gate import Bars, Judgement, Outcome, reaches
+from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
@@ -142,9 +143,14 @@ def distance_report(comparison: Comparison) -> record.Distance:
         worst=comparison.worst,
         feeds=comparison.feeds,
         statement=comparison.statement(),
-        findings=[record.Finding(id=finding.id, text=finding.text) for finding in comparison.findings],
+        findings=finding_reports(comparison.findings),
         outputs=outputs,
     )
+
+
+def finding_reports(findings: Iterable[Finding]) -> list[record.Finding]:
+    """Findings as documents."""
+    return [record.Finding(id=finding.id, text=finding.text) for finding in findings]
 
 
 def interval(pair: Any) -> tuple[float, float] | None:
@@ -165,14 +171,10 @@ def timing(threads: int, measurement: Measurement) -> record.Timing:
         band=interval(measurement.band),
         rounds=measurement.rounds,
         verdict=measurement.verdict,
+        clock=measurement.clock,
+        rejected=measurement.rejected,
+        findings=finding_reports(measurement.findings()),
     )
-
-
-def busy_notes(measurements: Iterable[tuple[int, Measurement]]) -> Iterator[str]:
-    """What there is to say about measurements that noise leaves open."""
-    for threads, measurement in measurements:
-        if measurement.verdict == "noisy":
-            yield busy_note(threads, measurement)
 
 
 def certificate_report(certificate: Certificate, target: Target) -> record.Certificate:
@@ -234,6 +236,14 @@ def bar(option: str, required: float, reached: float | None) -> record.Bar:
     return record.Bar(option=option, required=required, reached=reached, held=reached is not None and reached >= required)
 
 
+def speed_bar(required: float, measurements: Sequence[Measurement]) -> record.Bar:
+    """The stated bar of speed, which every measurement must reach (see `gate.bars`)."""
+    answer = reaches(measurements, required) if measurements else False
+    return record.Bar(
+        option="--min-speedup", required=required, reached=min((m.speedup for m in measurements), default=None), held=answer is True, undecided=answer is None
+    )
+
+
 def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
     """The bars that the user stated, and what the chosen candidate reached (None: nothing was judged)."""
     stated = []
@@ -241,7 +251,9 @@ def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
         comparison = None if chosen is None else chosen.comparison
         stated.append(bar("--min-agreement", bars.min_agreement, None if comparison is None else number(comparison.agreement)))
     if bars.min_speedup is not None:
-        stated.append(bar("--min-speedup", bars.min_speedup, None if chosen is None else chosen.speedup))
+        original = chosen is not None and chosen.candidate.rung is None
+        measurements = () if chosen is None else tuple(m for _, m in chosen.measurements)
+        stated.append(bar("--min-speedup", bars.min_speedup, 1.0) if original else speed_bar(bars.min_speedup, measurements))
     return stated
 
 
@@ -249,5 +261,12 @@ def raise_missed(bars: Iterable[record.Bar], result: Any) -> None:
     """Raise BarMissed, with `result`, where a bar does not hold."""
     missed = [b for b in bars if not b.held]
     if missed:
-        parts = [f"{b.option} {b.required:g} was not met: {'it could not be judged' if b.reached is None else f'it is {b.reached:.4f}'}" for b in missed]
-        raise BarMissed("; ".join(parts) + ".", result)
+        raise BarMissed("; ".join(f"{b.option} {b.required:g} was not met: {_reached(b)}" for b in missed) + ".", result)
+
+
+def _reached(missed: record.Bar) -> str:
+    if missed.reached is None:
+        return "it could not be judged"
+    if missed.undecided:
+        return f"it could not be decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
+    return f"it is {missed.reached:.4f}"

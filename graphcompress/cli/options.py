@@ -57,7 +57,7 @@ MinAgreement: TypeAlias = Annotated[
 MinSpeedup: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--min-speedup", metavar="X", help="A bar: status 1 where the result is not X times as fast; no measured difference counts as 1.", show_default=False
+        "--min-speedup", metavar="X", help="A bar: status 1 where the result is not X times as fast; what is not proved slower counts as 1.", show_default=False
     ),
 ]
 OutputFormat: TypeAlias = Annotated[Format, typer.Option("--format", help="json prints exactly one JSON document on stdout (docs/formats.md).")]

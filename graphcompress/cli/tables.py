@@ -40,6 +40,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     for timing in record.measurements:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
+    yield from dict.fromkeys(finding.text for timing in record.measurements for finding in timing.findings)
     yield from _steps(record)
     if record.data is not None and record.data.note and record.data.note not in record.notes:
         yield record.data.note
@@ -53,7 +54,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
 
 def _bars(bars: Sequence[Bar]) -> Iterator[str]:
     for bar in bars:
-        yield f"{bar.option} {bar.required:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+        verdict = "held" if bar.held else "undecided, which counts as missed" if bar.undecided else "missed"
+        yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
 
 
 def _steps(record: Record) -> Iterator[RenderableType]:

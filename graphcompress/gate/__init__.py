@@ -1,6 +1,6 @@
 """The gate of `compress`: which of the alternatives that the steps offer is returned."""
 
-from graphcompress.gate.bars import FLOOR, Bars, counted_speedup
+from graphcompress.gate.bars import FLOOR, Bars, reaches
 from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text
 from graphcompress.gate.search import Candidate, Judgement, Outcome, search
 
@@ -14,7 +14,7 @@ __all__ = [
     "Judgement",
     "Outcome",
     "SessionJudge",
-    "counted_speedup",
+    "reaches",
     "search",
     "thread_settings",
     "threads_text",

@@ -1,8 +1,8 @@
 """The two bars that a result is held against. The built-in ones and those that the user states mean the same and are compared in the same way.
 
 - agreement: a result reaches the bar where its agreement is at least that number, compared as numbers.
-- speed-up: a result reaches the bar where its counted speed-up is at least that number, with every thread setting that was measured. A measurement that shows no
-  difference (or cannot tell for noise) counts as exactly 1, so that noise neither rolls a step back nor makes a result reach a bar.
+- speed-up: a result reaches the bar where that is not measured to be missed, with every thread setting (`Measurement.reaches`): equal within the interval is enough, and
+  what is not proved slower counts as 1. Where a machine is too busy to tell, nothing is rolled back, and a stated bar counts as missed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Bars:
 
     @property
     def speedup(self) -> float:
-        """The counted speed-up that a result must reach."""
+        """The speed-up that a result must reach."""
         return 1.0 if self.min_speedup is None else self.min_speedup
 
     @property
@@ -50,6 +50,7 @@ class Bars:
         return f"the floor of {FLOOR}" if self.min_agreement is None else f"the bar of {self.min_agreement:g} (--min-agreement)"
 
 
-def counted_speedup(measurements: Iterable[Measurement]) -> float | None:
-    """The speed-up that counts against a bar: the lowest over the thread settings, 1 for each that shows no difference. None without a measurement."""
-    return min((m.speedup if m.verdict in ("faster", "slower") else 1.0 for m in measurements), default=None)
+def reaches(measurements: Iterable[Measurement], bar: float) -> bool | None:
+    """Whether every measurement reaches `bar`; None where none misses it and one is too noisy to tell."""
+    answers = [m.reaches(bar) for m in measurements]
+    return False if False in answers else None if None in answers else True

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphcompress.gate.judge import speed_text, threads_text
+from graphcompress.gate.judge import speed_text
 from graphcompress.gate.search import Candidate, Judgement, Outcome
 from graphcompress.step import ExecutedStep
 
 if TYPE_CHECKING:
     from graphcompress.gate.bars import Bars
-    from graphcompress.runtime.measure import Measurement
 
 
 def explanation(outcome: Outcome, bars: Bars) -> str:
@@ -23,15 +22,6 @@ def explanation(outcome: Outcome, bars: Bars) -> str:
     else:
         sentences.append(_holds(chosen, bars))
     return " ".join(sentences)
-
-
-def busy_note(threads: int, measurement: Measurement) -> str:
-    """What there is to say about a measurement that noise leaves open."""
-    low, high = measurement.band
-    return (
-        f"This machine is busy: with {threads_text(threads)} the original runs {low:.2f} to {high:.2f} times as fast as itself, so that no speed-up can be told. "
-        "Measure again when nothing else runs."
-    )
 
 
 def _rolled_back(outcome: Outcome, position: int) -> Iterator[str]:

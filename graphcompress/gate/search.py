@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.gate.bars import Bars, counted_speedup
+from graphcompress.gate.bars import Bars, reaches
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
 from graphcompress.step import Context, ExecutedStep, Ladder, PlannedStep, Rung, StepResult
 
@@ -91,8 +91,13 @@ class Judgement:
 
     @property
     def speedup(self) -> float | None:
-        """The speed-up that counts (see `bars`); 1 for the original, None where nothing was measured."""
-        return 1.0 if self.candidate.rung is None else counted_speedup(m for _, m in self.measurements)
+        """The lowest over the thread settings; 1 for the original, None where nothing was measured."""
+        return 1.0 if self.candidate.rung is None else min((m.speedup for _, m in self.measurements), default=None)
+
+    @property
+    def slower(self) -> bool:
+        """Whether it was measured slower than the original."""
+        return any(m.verdict == "slower" for _, m in self.measurements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ class _Search:
                 return found
         judgement = self.judged[rungs[0]]
         # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either.
-        harmless = judgement.reason == "gate/speedup" and (judgement.speedup or 0.0) >= 1
+        harmless = judgement.reason == "gate/speedup" and not judgement.slower
         return self.holding(base) if harmless else self.best(base, position + 1)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
@@ -244,16 +249,15 @@ class _Search:
             if measurement.verdict == "slower" and self.bars.speedup >= 1:
                 break
         judgement = replace(judgement, measurements=tuple(measurements))
-        speedup = judgement.speedup
-        if speedup is None or speedup >= self.bars.speedup:
+        if reaches((m for _, m in measurements), self.bars.speedup) is not False:
             return judgement
-        lowest = min(measurements, key=lambda pair: counted_speedup([pair[1]]) or 0.0)
+        lowest = min(measurements, key=lambda pair: pair[1].speedup)
         because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
         return replace(judgement, reason="gate/speedup", because=f"{because} ({speed_text(*lowest)})")
 
     def fastest(self) -> Judgement:
         """Where nothing reaches a stated bar of speed: the fastest candidate that is faithful and not slower than the original, at worst the original."""
-        slow = [j for j in self.judged.values() if j.reason == "gate/speedup" and (j.speedup or 0.0) >= 1]
+        slow = [j for j in self.judged.values() if j.reason == "gate/speedup" and not j.slower]
         return max(slow, key=lambda j: j.speedup or 0.0, default=Judgement(self.original))
 
     # --- steps ------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from graphcompress import errors
 from graphcompress.ir import Model, TensorSpec, to_bytes
 from graphcompress.runtime.measure import Footprint
-from graphcompress.runtime.session import Feed
+from graphcompress.runtime.session import Feed, Seconds
 
 
 def serve() -> None:
@@ -72,7 +72,7 @@ class ChildPlace:
         return described | {"machine": "elsewhere"}
 
     def footprint(self, model: Path, feed: Feed) -> Footprint:
-        return Footprint(0.5, 1000, 100)
+        return Footprint(0.5, 1000)
 
     def ask(self, *request: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -103,8 +103,8 @@ class ChildSession:
         outputs: dict[str, Any] = self._place.ask("run", self._number, feed)
         return outputs
 
-    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
-        return float(self._place.ask("time", self._number, list(feeds), repeats))
+    def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
+        return Seconds(*self._place.ask("time", self._number, list(feeds), repeats))
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = self._place.ask("describe_session", self._number)
