@@ -16,7 +16,7 @@ from graphcompress.engine.values import Undetermined, Value
 from graphcompress.engine.words import Ref
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.files.text import BodyNode
-from graphcompress.ir.schemas import operators
+from graphcompress.ir.schemas.operators import operator_definition
 
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor"))
 OTHER_OUTPUTS = "engine: another output of the last node is in use"
@@ -198,8 +198,8 @@ class _Matcher:
         for name, value in pattern.attrs.items():
             found = node.attrs.get(name)
             if found is None:
-                definition = operators.find(node.op, domain, self.net.opset) if not domain else None
-                found = definition.attributes.get(name) if definition else None
+                definition = operator_definition(node.op, domain, self.net.opset) if not domain else None
+                found = definition.attributes[name].default if definition and name in definition.attributes else None
             if not _equal(found, value):
                 return False
         return True

@@ -116,7 +116,10 @@ def _node(match: Match, pattern: BodyNode, names: dict[str, Tensor], attributes:
     for name in pattern.outputs:
         if name and name not in names:
             names[name] = model.variable(f"{match.root.outputs[0].name}.{name}")
-        list.append(made.outputs, names[name] if name else Variable(""))
+        tensor = names[name] if name else Variable("")
+        list.append(made.outputs, tensor)
+        if not tensor.inputs:  # a new one: its shape is inferred from what makes it
+            list.append(tensor.inputs, made)
     return made
 
 

@@ -178,6 +178,7 @@ class Folding:
                     pending += [part[half:], part[:half]]
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
+            self.shapes().forget(t for n in part for t in n.outputs)
             make_known(self.model, known, STAGE, part, places)
             self.folded += len(part)
 
