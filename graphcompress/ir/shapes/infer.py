@@ -53,8 +53,8 @@ class Shapes:
         self._facts: dict[Tensor, Fact] = {}
         self._constants: dict[Constant, tuple[object, Fact]] = {}
         self._specs: dict[Tensor, TensorSpec] = {}
-        # Inputs and outputs of the bodies of control flow -> the nodes that bind and return them.
-        self._binders: dict[Tensor, Node] = {}
+        # What graphsurgeon's lists do not say: the node whose body has a tensor as an input, or that is about to make it; and the one whose body returns it.
+        self._makers: dict[Tensor, Node] = {}
         self._returned_by: dict[Tensor, Node] = {}
         self._open: set[Node] = set()
         self._numbers = itertools.count()
@@ -115,13 +115,17 @@ class Shapes:
         result.reshape(-1)[:] = [named(v) if isinstance(v, Polynomial) else v for v in fact.value.reshape(-1).tolist()]
         return result
 
+    def enter(self, node: Node) -> None:
+        """Tell of a new node before its outputs know of it."""
+        self._makers.update((t, node) for t in node.outputs if t not in self._facts)
+
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Infer again what hangs on `tensors`, whose shape or value was changed, when it is asked for. The tensors themselves too, if a node makes them."""
         pending = list(tensors)
         seen = set(pending)
         while pending:
             tensor = pending.pop()
-            if walk.producer(tensor) is not None or tensor in self._binders:
+            if walk.producer(tensor) is not None or tensor in self._makers:
                 self._facts.pop(tensor, None)
             self._specs.pop(tensor, None)
             hanging = [t for node in walk.consumers(tensor) for t in (*node.outputs, *(i for g in walk.subgraphs(node) for i in g.inputs))]
@@ -158,7 +162,7 @@ class Shapes:
 
     def bind(self, tensor: Tensor, fact: Fact, owner: Node) -> None:
         """Say what an input of a body of `owner` is."""
-        self._binders[tensor] = owner
+        self._makers[tensor] = owner
         self._record(tensor, fact)
 
     def clear_graph(self, graph: Graph) -> None:
@@ -200,7 +204,7 @@ class Shapes:
         return cached[1]
 
     def _maker(self, tensor: Tensor) -> Node | None:
-        return walk.producer(tensor) or self._binders.get(tensor)
+        return walk.producer(tensor) or self._makers.get(tensor)
 
     def _infer(self, root: Node) -> None:
         """Infer `root`, and first what it needs and was not inferred before."""

@@ -88,7 +88,7 @@ def _scalar(call: Call, index: int) -> Any:
 
 def _is_whole(value: Any) -> bool:
     """Whether calculations with it in single precision are exact."""
-    return isinstance(value, float | np.floating) and abs(value) < 1 << 23 and value == int(value)
+    return isinstance(value, float | np.floating) and abs(float(value)) < 1 << 23 and float(value).is_integer()
 
 
 # --- one shape into another -----------------------------------------------------------------------------------------------------
