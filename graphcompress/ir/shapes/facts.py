@@ -22,6 +22,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 LARGEST_VALUE = 1024
 #: Element types whose values are computed.
 VALUE_TYPES = frozenset(["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float", "double"])
+_NUMPY_TYPES = {name: numpy_dtype(name) for name in VALUE_TYPES}
 INTEGER_TYPES = frozenset(["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 #: What rules raise for a node that its operator's definition does not allow, and numpy for values that do not fit: nothing is known then.
 REFUSALS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, RuntimeError, NotImplementedError, MemoryError, ModelError)
@@ -147,17 +148,17 @@ def data_fact(data: TensorData | Array) -> Fact:
     return Fact(dtype, shape, value)
 
 
-def packed(value: Array, dtype: str | None) -> Array | None:
-    """`value` in the form that facts keep: an array of the element type where all entries are known, objects otherwise; None where nothing of it is, or it is too large."""
+def packed(value: Array, dtype: str) -> Array | None:
+    """`value`, of one of VALUE_TYPES, in the form that facts keep: an array of the element type where all entries are known, objects otherwise; None where nothing of it is, or it is too large."""
     if value.size > LARGEST_VALUE:
         return None
+    target = _NUMPY_TYPES[dtype]
     if value.dtype != object:
-        return value if dtype is None or value.dtype == numpy_dtype(dtype) else value.astype(numpy_dtype(dtype))
-    if all(isinstance(v, int | float | np.generic) for v in value.flat):
-        if dtype not in VALUE_TYPES:
-            return None
-        return value.astype(numpy_dtype(dtype))
-    return None if all(v is None for v in value.flat) else value
+        return value if value.dtype == target else value.astype(target)
+    entries = value.ravel().tolist()
+    if all(isinstance(v, int | float) for v in entries):
+        return value.astype(target)
+    return None if all(v is None for v in entries) else value
 
 
 def as_objects(value: Array) -> Array:

@@ -157,8 +157,7 @@ class Shapes:
             self._returned_by.update((t, owner) for t in graph.outputs)
         for sparse in graph.shell.sparse_initializer:
             self._sparse(graph, sparse)
-        for node in graph.nodes:
-            self._infer(node)
+        self._infer(*reversed(graph.nodes))
 
     def bind(self, tensor: Tensor, fact: Fact, owner: Node) -> None:
         """Say what an input of a body of `owner` is."""
@@ -206,28 +205,30 @@ class Shapes:
     def _maker(self, tensor: Tensor) -> Node | None:
         return walk.producer(tensor) or self._makers.get(tensor)
 
-    def _infer(self, root: Node) -> None:
-        """Infer `root`, and first what it needs and was not inferred before."""
-        stack = [root]
+    def _infer(self, *roots: Node) -> None:
+        """Infer `roots`, the last one first, and before each what it needs and was not inferred yet."""
+        stack = list(roots)
         facts, opened = self._facts, self._open
-        while stack:
-            node = stack[-1]
-            if node not in opened:
-                opened.add(node)
-                before = [m for t in node.inputs if t not in facts and not isinstance(t, Constant) and (m := self._maker(t)) is not None and m not in opened]
-                if before:
-                    stack.extend(before)
-                    continue
-            stack.pop()
-            if any(t not in facts for t in node.outputs if t.name):
-                self._run(node)
-            opened.discard(node)
+        with np.errstate(all="ignore"):
+            while stack:
+                node = stack[-1]
+                if node not in opened:
+                    opened.add(node)
+                    before = [
+                        m for t in node.inputs if t not in facts and not isinstance(t, Constant) and (m := self._maker(t)) is not None and m not in opened
+                    ]
+                    if before:
+                        stack.extend(before)
+                        continue
+                stack.pop()
+                if any(t not in facts for t in node.outputs if t.name):
+                    self._run(node)
+                opened.discard(node)
 
     def _run(self, node: Node) -> None:
         inputs = [self.fact(t) or _NOTHING if t.name else None for t in node.inputs]
         call = Call(node, inputs, self.opsets.get("", 1))
-        with np.errstate(all="ignore"):
-            results = self._outputs(node, call)
+        results = self._outputs(node, call)
         for tensor, fact in itertools.zip_longest(node.outputs, results[: len(node.outputs)]):
             if tensor.name:
                 self._record(tensor, _NOTHING if fact is None else fact)
@@ -261,7 +262,7 @@ class Shapes:
         except REFUSALS:
             return results
         for fact, value in zip(results, values, strict=False):
-            if value is not None and fact.dtype in VALUE_TYPES and _fits(fact, value):
+            if value is not None and fact.dtype is not None and fact.dtype in VALUE_TYPES and _fits(fact, value):
                 try:
                     fact.value = packed(value, fact.dtype)
                 except REFUSALS:
