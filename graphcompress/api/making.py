@@ -12,10 +12,11 @@ from graphcompress.api.sources import AnyData, AnyModel, Feeds, open_model
 from graphcompress.errors import UsageError
 from graphcompress.gate import Candidate, Judged, Outcome, Runtime, choose, thread_settings
 from graphcompress.ir import Model
+from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import STEPS, Ran, Recipe, load_recipe, run, single_step
 from graphcompress.record import Record
 from graphcompress.runtime.providers import find as find_provider
-from graphcompress.step import Context, Progress, silent
+from graphcompress.step import Context, Progress, local_target, silent
 from graphcompress.targets import load_target
 
 
@@ -32,7 +33,7 @@ def compress(
     data: AnyData | None = None,
     *,
     recipe: str | Path | Recipe = "default",
-    target: str = "cpu",
+    target: str | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -53,10 +54,10 @@ def compress(
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    context = Context(target=load_target(target or local_target()), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
-    source.model.require_known_domains("compressed")
+    require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     outcome: Outcome | None = None
@@ -118,7 +119,7 @@ def quantize(
     *,
     calibration: str | None = None,
     exclude: Iterable[str] = (),
-    target: str = "cpu",
+    target: str | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -137,10 +138,10 @@ def quantize(
     if patterns := tuple(exclude):
         given["exclude"] = patterns
     plan = single_step("quantize", given)
-    context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    context = Context(target=load_target(target or local_target()), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
-    source.model.require_known_domains("quantized")
+    require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     result = ran[-1].result.model

@@ -1,0 +1,165 @@
+"""Functions of the rule language that read the values of constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, value_of
+from graphcompress.engine.values import Undetermined, Value, lifted, safe
+
+Array = np.ndarray[Any, Any]
+CHUNK = 1 << 16
+
+FUNCTIONS: dict[str, Function] = {}
+function = registry(FUNCTIONS, structural=False)
+
+
+@function(1, 2)
+def pads(graph: GraphQueries, tensor: Any, *rank_: int) -> list[int]:
+    """What a matched Pad adds, begins before ends: as it is written, or with a rank for all axes. An attribute up to opset 10, then inputs."""
+    node = node_of(tensor)
+    written = node.attrs.get("pads") if graph.opset < 11 else ints_of(graph, node, 1)
+    if not isinstance(written, list):
+        raise Undetermined("there are no pads")
+    axes_ = ints_of(graph, node, 3) if graph.opset >= 18 else None
+    if not rank_:
+        return written
+    if axes_ is None:
+        axes_ = list(range(rank_[0]))
+    if len(written) != 2 * len(axes_):
+        raise Undetermined("the number of pads does not fit")
+    full = [0] * (2 * short(rank_[0]))
+    for position, axis in enumerate(axes_):
+        full[axis % rank_[0]] = written[position]
+        full[axis % rank_[0] + rank_[0]] = written[len(axes_) + position]
+    return full
+
+
+@function(1)
+def pad_value(graph: GraphQueries, tensor: Any) -> float:
+    """What a matched Pad writes in constant mode."""
+    node = node_of(tensor)
+    if graph.opset < 11:
+        return float(node.attrs.get("value", 0.0))
+    given = graph.input(node, 2)
+    if given is None:
+        return 0.0
+    found = constant_of(given).array
+    if found.size != 1:
+        raise Undetermined("the value of the Pad is not one number")
+    return float(found.reshape(()))
+
+
+@function(2)
+def axes(graph: GraphQueries, tensor: Any, rank_: int) -> list[int]:
+    """The axes of a matched Squeeze, Unsqueeze or reduction, in ascending order: an attribute, or the second input in later opsets. They must be given."""
+    node = node_of(tensor)
+    given = node.attrs.get("axes", None)
+    found = given if isinstance(given, list) else ints_of(graph, node, 1)
+    if not found:
+        raise Undetermined("there are no axes")
+    return sorted(int(a) % rank_ for a in found)
+
+
+@function(1, ANY)
+def finite(graph: GraphQueries, *values: Any) -> bool:
+    """Every value, rounded to its element type, is finite and its largest magnitude not lost below the smallest normal number."""
+    return all(not isinstance(v, Value) or safe(v) for v in map(read, values))
+
+
+@function(1)
+def every(graph: GraphQueries, condition: Any) -> bool:
+    """A condition holds for all elements."""
+    return bool(np.all(lifted(read(condition))))
+
+
+@function(2)
+def filled(graph: GraphQueries, tensor: Any, number: float) -> bool:
+    """Every element of a constant is `number`."""
+    return _all(tensor, lambda array: array == number)
+
+
+@function(1)
+def plus_zero(graph: GraphQueries, tensor: Any) -> bool:
+    """Every element is +0, or the zero of an integer type."""
+    return _all(tensor, lambda array: (array == 0) & ~np.signbit(array) if array.dtype.kind == "f" else array == 0)
+
+
+@function(1)
+def minus_zero(graph: GraphQueries, tensor: Any) -> bool:
+    """Every element is -0, or the zero of an integer type: what can be added to anything without a trace."""
+    return _all(tensor, lambda array: (array == 0) & np.signbit(array) if array.dtype.kind == "f" else array == 0)
+
+
+@function(1)
+def sqrt(graph: GraphQueries, value: Any) -> Any:
+    """Square root; NaN below zero."""
+    found = read(value)
+    return Value(np.sqrt(found.array), found.dtype) if isinstance(found, Value) else float(np.sqrt(found))
+
+
+@function(1)
+def largest(graph: GraphQueries, values: Any) -> Any:
+    """The largest number."""
+    return max(list_of(values))
+
+
+@function(1)
+def smallest(graph: GraphQueries, values: Any) -> Any:
+    """The smallest number."""
+    return min(list_of(values))
+
+
+@function(2, 3)
+def per_channel(graph: GraphQueries, value: Any, rank_: int, *axis: int) -> Any:
+    """A vector laid along `axis` (default 0) of a tensor with `rank_` axes. A single number stays one."""
+    found = read(value)
+    if not isinstance(found, Value) or found.array.size == 1:
+        return found if not isinstance(found, Value) else Value(found.array.reshape(()), found.dtype)
+    place = axis[0] if axis else 0
+    form = [1] * short(rank_)
+    form[place] = found.array.size
+    return Value(found.array.reshape(form), found.dtype)
+
+
+@function(2)
+def vector(graph: GraphQueries, value: Any, length: int) -> Any:
+    """A channelwise or columnwise operand as a vector of `length`."""
+    found = read(value)
+    if not isinstance(found, Value):
+        return found
+    return Value(np.broadcast_to(found.array.reshape(-1), (length,)), found.dtype)
+
+
+@function(3)
+def per_output(graph: GraphQueries, value: Any, rank_: int, groups: int) -> Any:
+    """A function of the weights of a ConvTranspose: see `split_groups`; here a vector over output channels becomes [groups, 1, channels per group, 1 ...]."""
+    found = read(value)
+    if not isinstance(found, Value):
+        return found
+    return Value(found.array.reshape((groups, 1, -1) + (1,) * (short(rank_) - 2)), found.dtype)
+
+
+@function(2)
+def split_groups(graph: GraphQueries, value: Any, groups: int) -> Any:
+    """Weights [C, ...] as [groups, C / groups, ...]."""
+    found = value_of(value)
+    return Value(found.array.reshape(groups, found.array.shape[0] // groups, *found.array.shape[1:]), found.dtype)
+
+
+@function(2)
+def reshaped(graph: GraphQueries, value: Any, dims: list[int]) -> Any:
+    """A tensor in another shape."""
+    found = value_of(value)
+    return Value(found.array.reshape([int(d) for d in dims]), found.dtype)
+
+
+def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:
+    """Whether `condition` holds for all elements of a constant. The first one decides most cases, and then nothing else of a large tensor is read."""
+    array = array_of(tensor).reshape(-1)
+    if not condition(array[:1]).all():
+        return False
+    return all(bool(condition(array[start : start + CHUNK]).all()) for start in range(0, array.size, CHUNK))

@@ -1,0 +1,207 @@
+"""Structural functions of the rule language: they look at shapes, types, uses and attributes, never at the values of constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphcompress.engine.functions import ANY, Function, GraphQueries, binding_of, node_of, registry, short, tensor_of
+from graphcompress.engine.values import SMALLEST_NORMAL, Undetermined, Value
+from graphcompress.ir import constant_data
+from graphcompress.ir.model.element_types import dtype_name
+
+FUNCTIONS: dict[str, Function] = {}
+function = registry(FUNCTIONS, structural=True)
+
+
+@function(1, ANY)
+def constant(graph: GraphQueries, *tensors: Any) -> bool:
+    """Every tensor is an initializer or made by a Constant node; absent ones count."""
+    return all(t.tensor is None or constant_data(t.tensor) is not None for t in map(binding_of, tensors))
+
+
+@function(1)
+def has(graph: GraphQueries, tensor: Any) -> bool:
+    """An optional input is there."""
+    return binding_of(tensor).tensor is not None
+
+
+@function(1)
+def uses(graph: GraphQueries, tensor: Any) -> int:
+    """How often a tensor is read, in subgraphs too; being an output of a graph is a use."""
+    return graph.uses(tensor_of(tensor))
+
+
+@function(1)
+def outputs(graph: GraphQueries, tensor: Any) -> int:
+    """How many outputs the matched node that makes `tensor` has by name."""
+    return sum(1 for t in node_of(tensor).outputs if t.name)
+
+
+@function(2)
+def same(graph: GraphQueries, a: Any, b: Any) -> bool:
+    """Two names are bound to one tensor."""
+    return tensor_of(a) is tensor_of(b)
+
+
+@function(2, 3)
+def attr(graph: GraphQueries, tensor: Any, name: str, *default: Any) -> Any:
+    """An attribute of the matched node that makes `tensor`. Without a default it must be there."""
+    found = node_of(tensor).attrs.get(name)
+    if found is None:
+        if not default:
+            raise Undetermined(f"there is no attribute {name}")
+        # A default is what the operator's definition says, and definitions hold single precision.
+        return float(np.float32(default[0])) if isinstance(default[0], float) else default[0]
+    if not isinstance(found, int | float | str | list):
+        raise Undetermined(f"the attribute {name} is no number, text or list")
+    return list(found) if isinstance(found, list) else found
+
+
+@function(0)
+def opset(graph: GraphQueries) -> int:
+    """Version of ai.onnx."""
+    return graph.opset
+
+
+@function(1)
+def shape(graph: GraphQueries, tensor: Any) -> list[Any]:
+    """The dimensions: numbers, symbols of the signature, None."""
+    if isinstance(tensor, Value):
+        return list(tensor.array.shape)
+    found = graph.shape(tensor_of(tensor))
+    if found is None:
+        raise Undetermined(f"the rank of {binding_of(tensor).name} is not known")
+    return list(found)
+
+
+@function(1)
+def rank(graph: GraphQueries, tensor: Any) -> int:
+    """Number of axes."""
+    return len(shape(graph, tensor))
+
+
+@function(2)
+def dim(graph: GraphQueries, tensor: Any, axis: int) -> int:
+    """One dimension; it must be a number."""
+    found = shape(graph, tensor)[axis]
+    if not isinstance(found, int):
+        raise Undetermined(f"axis {axis} of {binding_of(tensor).name} is dynamic")
+    return found
+
+
+@function(1)
+def dtype(graph: GraphQueries, tensor: Any) -> str:
+    """Element type by ONNX's name."""
+    found = graph.dtype(tensor_of(tensor))
+    if found is None:
+        raise Undetermined(f"the element type of {binding_of(tensor).name} is not known")
+    return found
+
+
+@function(1)
+def floating(graph: GraphQueries, tensor: Any) -> bool:
+    """The elements are float, double, float16 or bfloat16."""
+    return dtype(graph, tensor) in SMALLEST_NORMAL
+
+
+@function(1)
+def type_name(graph: GraphQueries, code: int) -> str:
+    """Name of an element type's number, as Cast has it in `to`."""
+    return dtype_name(code)
+
+
+@function(2)
+def broadcasts(graph: GraphQueries, operand: Any, tensor: Any) -> bool:
+    """`operand` broadcasts into `tensor` without changing its shape, whatever its dynamic dimensions turn out to be."""
+    small = graph.shape(tensor_of(operand))
+    if small is None:
+        return False
+    if not small:
+        return True
+    large = graph.shape(tensor_of(tensor))
+    if large is None or len(small) > len(large):
+        return False
+    return all(a == 1 or (a is not None and a == b) for a, b in zip(reversed(small), reversed(large), strict=False))
+
+
+@function(2)
+def same_shape(graph: GraphQueries, a: Any, b: Any) -> bool:
+    """Two tensors of equally many elements have equal shapes: all dimensions are equal, or all but one are equal positive numbers."""
+    first, second = graph.shape(tensor_of(a)), graph.shape(tensor_of(b))
+    if first is None or second is None or len(first) != len(second):
+        return False
+    open_ = [(x, y) for x, y in zip(first, second, strict=True) if x is None or x != y]
+    if not open_:
+        return True
+    others = [x for x, y in zip(first, second, strict=True) if x is not None and x == y]
+    numbers = [(x, y) for x, y in open_ if isinstance(x, int) and isinstance(y, int)]
+    return len(open_) == 1 and not numbers and all(isinstance(x, int) and x > 0 for x in others)
+
+
+@function(3)
+def channelwise(graph: GraphQueries, operand: Any, rank_: int, channels: int) -> bool:
+    """`operand`, broadcast against a tensor of `rank_` axes with `channels` on axis 1, has one value per channel, or one for all."""
+    found = graph.shape(tensor_of(operand))
+    if found is None or len(found) > rank_:
+        return False
+    full = (1,) * (rank_ - len(found)) + tuple(found)
+    return all(d == 1 for axis, d in enumerate(full) if axis != 1) and full[1] in (1, channels)
+
+
+@function(2)
+def columnwise(graph: GraphQueries, operand: Any, columns: int) -> bool:
+    """`operand`, broadcast against a matrix of `columns` columns, has one value per column, or one for all; it does not raise the rank above 2."""
+    found = graph.shape(tensor_of(operand))
+    return found is not None and len(found) <= 2 and all(d == 1 for d in found[:-1]) and (not found or found[-1] in (1, columns))
+
+
+@function(1)
+def perm(graph: GraphQueries, tensor: Any) -> list[int]:
+    """The permutation of a matched Transpose; without the attribute it turns the axes around."""
+    node = node_of(tensor)
+    found = node.attrs.get("perm")
+    if isinstance(found, list):
+        return [int(i) for i in found]
+    source = graph.input(node, 0)
+    known = graph.shape(source) if source is not None else None
+    if known is None:
+        raise Undetermined("the rank of what is transposed is not known")
+    return list(range(len(known)))[::-1]
+
+
+@function(1)
+def count(graph: GraphQueries, length: int) -> list[int]:
+    """[0, 1, ...] up to `length`."""
+    return list(range(short(length)))
+
+
+@function(1)
+def length(graph: GraphQueries, values: list[Any]) -> int:
+    """Number of entries of a list."""
+    return len(values)
+
+
+@function(1)
+def zeros(graph: GraphQueries, length: int) -> list[int]:
+    """A list of zeros."""
+    return [0] * short(length)
+
+
+@function(2)
+def compose(graph: GraphQueries, first: list[int], second: list[int]) -> list[int]:
+    """The permutation of transposing by `first`, then by `second`."""
+    return [first[i] for i in second]
+
+
+@function(2)
+def added(graph: GraphQueries, a: list[int], b: list[int]) -> list[int]:
+    """Two lists of one length, added one by one."""
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+@function(3)
+def cut(graph: GraphQueries, values: list[Any], start: int, end: int) -> list[Any]:
+    """Entries `start` to `end` of a list, the last one left out."""
+    return values[start:end]

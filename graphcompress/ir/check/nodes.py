@@ -1,0 +1,139 @@
+"""Whether one node can be what it says: its operator, how many inputs and outputs it has, its attributes."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import AttributeProto
+
+from graphcompress.errors import ModelError, quoted
+from graphcompress.ir.check.functions import function_key
+from graphcompress.ir.check.tensors import check_tensor
+from graphcompress.ir.schemas.lookup import STANDARD, Demands, Lookup, canonical_domain, known_domains
+
+_FIELD_OF_TYPE = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors",
+    AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    AttributeProto.TYPE_PROTOS: "type_protos",
+}
+_NOT_VALUES = {"name", "ref_attr_name", "doc_string", "type"}
+FIRST_IR_WITH_ATTRIBUTE_TYPES = 3
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """A node in a message: by its name, else by what it makes."""
+    op = node.op_type if isinstance(node.op_type, str) and node.op_type.isprintable() else quoted(node.op_type)
+    if node.name:
+        return f"node {quoted(node.name)} ({op})"
+    made = next((n for n in node.output if n), None)
+    return f"the {op} node that makes {quoted(made)}" if made is not None else f"a {op} node without name and outputs"
+
+
+class NodeChecker:
+    """Checks the nodes of one graph or function, subgraphs included, whose operators `lookup` knows."""
+
+    def __init__(self, lookup: Lookup, model: onnx.ModelProto) -> None:
+        self.lookup = lookup
+        self.functions = {function_key(f.domain, f.name, f.overload) for f in model.functions}
+        self.typed_attributes = model.ir_version >= FIRST_IR_WITH_ATTRIBUTE_TYPES
+
+    def check(self, node: onnx.NodeProto, where: str) -> None:
+        """Raise ModelError where the node is none."""
+        if not isinstance(node.name, str) or not isinstance(node.op_type, str) or not isinstance(node.domain, str):
+            raise ModelError(f"a node{where} has a name, an operator or a domain that is not UTF-8: {describe(node)}.")
+        if not node.op_type:
+            raise ModelError(f"{describe(node)}{where} has no operator (op_type is empty).")
+        domain = canonical_domain(node.domain)
+        if domain not in known_domains() and domain not in self.lookup.versions:
+            raise ModelError(f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
+        local = function_key(node.domain, node.op_type, node.overload) in self.functions
+        demands = None if local else self.lookup.find(domain, node.op_type)
+        if isinstance(demands, str):
+            raise ModelError(f"{describe(node)}{where} has an unknown operator: {demands}.")
+        self._attributes(node, demands, where)
+        if demands is not None:
+            self._arity(node, demands, where)
+        if domain == STANDARD and node.op_type == "If" and not local:
+            _check_branches(node, where)
+
+    def _attributes(self, node: onnx.NodeProto, demands: Demands | None, where: str) -> None:
+        seen: set[str] = set()
+        for attribute in node.attribute:
+            name = attribute.name
+            if not name or not isinstance(name, str):
+                raise ModelError(f"{describe(node)}{where} has an attribute without a name.")
+            if name in seen:
+                raise ModelError(f"{describe(node)}{where} has the attribute {quoted(name)} twice.")
+            seen.add(name)
+            self._value(node, attribute, where)
+            if demands is None or name.startswith("__"):  # such names are onnxruntime's own notes
+                continue
+            if name not in demands.attributes:
+                raise ModelError(f"{describe(node)}{where} has the attribute {quoted(name)}, which its operator does not know.")
+            wanted = demands.attributes[name][0]
+            if attribute.type and attribute.type != wanted:
+                raise ModelError(
+                    f"{describe(node)}{where}: attribute {quoted(name)} is {_type_name(attribute.type)}, and its operator wants {_type_name(wanted)}."
+                )
+        if demands is not None and node.op_type == "Constant" and not seen:
+            raise ModelError(f"{describe(node)}{where} has no value.")
+        for name, (_, required) in demands.attributes.items() if demands else ():
+            if required and name not in seen:
+                raise ModelError(f"{describe(node)}{where} lacks the attribute {quoted(name)}, which its operator requires.")
+
+    def _value(self, node: onnx.NodeProto, attribute: AttributeProto, where: str) -> None:
+        """One value, of the type that the attribute says; none at all is what onnxruntime takes for the type's zero."""
+        filled = [f.name for f, _ in attribute.ListFields() if f.name not in _NOT_VALUES]
+        if attribute.type == AttributeProto.UNDEFINED:
+            if self.typed_attributes and not attribute.ref_attr_name:
+                raise ModelError(f"{_label(attribute, node)}{where} does not say its type.")
+            return
+        field = _FIELD_OF_TYPE.get(attribute.type)
+        if field is None:
+            raise ModelError(f"{_label(attribute, node)}{where} has an unknown type ({attribute.type}).")
+        if filled and filled != [field]:
+            raise ModelError(f"{_label(attribute, node)}{where} says that it is {_type_name(attribute.type)}, and holds {' and '.join(filled)}.")
+        if not filled and field in ("t", "g") and not attribute.ref_attr_name:
+            raise ModelError(f"{_label(attribute, node)}{where} says that it is {_type_name(attribute.type)}, and holds nothing.")
+        for tensor in [attribute.t] if filled and field == "t" else attribute.tensors:
+            check_tensor(tensor, f"{_label(attribute, node)}{where}")
+
+    def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
+        for what, names, (least, most), single in (
+            ("input", node.input, demands.inputs, demands.single_inputs),
+            ("output", node.output, demands.outputs, demands.single_outputs),
+        ):
+            count = len(names)
+            if not least <= count <= most:
+                wanted = str(least) if least == most else f"{least} to {most}" if most < 2**31 - 1 else f"at least {least}"
+                raise ModelError(f"{describe(node)}{where} has {count} {what}s, and its operator takes {wanted}.")
+            for index in single:
+                if index < count and not names[index]:
+                    raise ModelError(f"{describe(node)}{where}: {what} {index} is left out, and its operator needs it.")
+
+
+def _check_branches(node: onnx.NodeProto, where: str) -> None:
+    for branch in node.attribute:
+        if branch.HasField("g") and len(branch.g.output) != len(node.output):
+            raise ModelError(f"{describe(node)}{where} has {len(node.output)} outputs, and its {quoted(branch.name)} has {len(branch.g.output)}.")
+
+
+def _label(attribute: AttributeProto, node: onnx.NodeProto) -> str:
+    return f"attribute {quoted(attribute.name)} of {describe(node)}"
+
+
+def _type_name(code: int) -> str:
+    try:
+        return str(AttributeProto.AttributeType.Name(code))
+    except ValueError:
+        return f"type {code}"

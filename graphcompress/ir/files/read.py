@@ -1,0 +1,218 @@
+"""File -> Model, losslessly: every message of the file is kept, the objects that passes edit are built beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import AttributeProto
+
+from graphcompress.ir.check.models import check_proto
+from graphcompress.ir.files.parse import parse, sniff
+from graphcompress.ir.model.external import resolve
+from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable, type_spec
+from graphcompress.ir.model.tensors import TensorData
+
+FIRST_IR_WITH_OVERRIDABLE = 4
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read an ONNX file. External data is mapped when its values are asked for, and only its place and size are checked here.
+
+    Raises ModelError where the file is no model that can be used, or where its external data is missing, outside its folder or too short.
+    """
+    file = Path(path)
+    sniff(file)
+    proto = parse(file)
+    check_proto(proto, file)
+    for tensor in tensor_protos(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            resolve(file.parent, tensor, model_path=file)
+    return model_from_proto(proto, path=file, check=False)
+
+
+@paused()
+def model_from_proto(proto: onnx.ModelProto, *, path: Path | None = None, check: bool = True) -> Model:
+    """A Model over the messages of `proto`, which is taken over: the caller must not use it again.
+
+    `path` is where external data is looked for. Raises ModelError as `load` does if `check`.
+    """
+    if check:
+        check_proto(proto, path)
+    base = path.parent if path else None
+    graph_proto = proto.graph
+    graph = _Reader(base, proto.ir_version).graph(graph_proto, {}, main=True)
+    # Clearing a field detaches the message that Python still holds: nothing is copied, and unknown fields stay.
+    proto.ClearField("graph")
+    return Model(proto, graph, graph.input_protos, graph.output_protos, path)
+
+
+class _Reader:
+    """Builds graphs; `base` for external data, `ir_version` decides what an initializer that is also an input means."""
+
+    def __init__(self, base: Path | None, ir_version: int) -> None:
+        self.base = base
+        self.overridable = ir_version >= FIRST_IR_WITH_OVERRIDABLE
+
+    def graph(self, proto: onnx.GraphProto, outer: Mapping[str, Tensor], *, main: bool = False) -> Graph:
+        made = Graph(proto.name)
+        node_protos = list(proto.node)
+        made.input_protos, made.output_protos = tuple(proto.input), tuple(proto.output)
+        made.file_order = [t.name for t in proto.initializer]
+        scope: dict[str, Tensor] = {}
+        input_names = {v.name for v in made.input_protos}
+        for tensor in proto.initializer:
+            if tensor.name in input_names and (self.overridable or not main):
+                default = Variable(tensor.name)
+                default.default = tensor
+                scope[tensor.name] = default
+            else:
+                constant = Constant(tensor.name, TensorData(tensor, self.base))
+                scope[tensor.name] = made.initializers[tensor.name] = constant
+        sparse = {s.values.name: s for s in proto.sparse_initializer}
+        for name, value in sparse.items():
+            scope[name] = Variable(name)
+            if name in input_names:
+                scope[name].default = value
+        for info in made.input_protos:
+            if info.name not in scope:
+                spec = type_spec(info.name, info.type)
+                scope[info.name] = Variable(info.name, spec.dtype, spec.shape)
+            if isinstance(scope[info.name], Variable):
+                made.inputs.append(scope[info.name])
+        for node_proto in node_protos:
+            for name in node_proto.output:
+                if name and name not in scope:
+                    scope[name] = Variable(name)
+        visible = _Scope(scope, outer)
+        made.nodes = [self.node(p, visible, rank) for rank, p in enumerate(node_protos)]
+        made.order = list(made.nodes)
+        made.outputs.extend(visible.find(info.name) for info in made.output_protos)
+        made.read_names = {name for p in node_protos for name in p.output} | set(made.file_order) | input_names
+        for field in ("node", "initializer", "input", "output"):
+            proto.ClearField(field)
+        made.shell = proto
+        return made
+
+    def node(self, proto: onnx.NodeProto, scope: _Scope, rank: int) -> Node:
+        attrs = {a.name: self.attribute(a, scope) for a in proto.attribute}
+        made = Node(proto.op_type, proto.name, attrs, [scope.find(n) for n in proto.input], [scope.find(n) for n in proto.output], proto.domain)
+        made.proto = proto
+        made.read_attrs = {k: list(v) if isinstance(v, list) else v for k, v in attrs.items()}
+        made.rank = rank
+        return made
+
+    def attribute(self, proto: AttributeProto, scope: _Scope) -> Any:
+        """The value as Python data; what has no faithful form stays the proto that it was."""
+        if proto.ref_attr_name:
+            return proto
+        kind = proto.type or _guess_type(proto)
+        if kind == AttributeProto.TENSOR:
+            return TensorData(proto.t, self.base)
+        if kind == AttributeProto.GRAPH:
+            return self.graph(proto.g, scope)
+        if kind == AttributeProto.GRAPHS and proto.graphs:
+            return [self.graph(g, scope) for g in proto.graphs]
+        return plain_attribute(proto, kind)
+
+
+def plain_attribute(proto: AttributeProto, kind: int) -> Any:
+    """Numbers and texts as Python data, bytes where a text is not UTF-8; any other kind, empty lists too, is the proto itself."""
+    if kind == AttributeProto.FLOAT:
+        return proto.f
+    if kind == AttributeProto.INT:
+        return proto.i
+    if kind == AttributeProto.STRING:
+        return _decoded([proto.s])[0]
+    if kind == AttributeProto.FLOATS and proto.floats:
+        return list(proto.floats)
+    if kind == AttributeProto.INTS and proto.ints:
+        return list(proto.ints)
+    if kind == AttributeProto.STRINGS and proto.strings:
+        return _decoded(proto.strings)
+    return proto
+
+
+class _Scope(Mapping[str, "Tensor"]):
+    """Names of one graph, then those of the graphs around it."""
+
+    def __init__(self, local: dict[str, Tensor], outer: Mapping[str, Tensor]) -> None:
+        self.local, self.outer = local, outer
+
+    def find(self, name: str) -> Tensor:
+        """The tensor called `name`. An empty name is an absent input or output: a tensor of its own each time."""
+        if name == "":
+            return Variable("")
+        found = self.get(name)
+        if found is None:  # odd, yet the file said so: it travels as it is
+            found = self.local[name] = Variable(name)
+        return found
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self.local.get(name)
+        return self.outer[name] if found is None else found
+
+    def __iter__(self) -> Any:
+        return iter({**self.outer, **self.local})
+
+    def __len__(self) -> int:
+        return len({**self.outer, **self.local})
+
+
+def _decoded(values: Sequence[bytes]) -> list[str] | list[bytes]:
+    try:
+        return [v.decode() for v in values]
+    except UnicodeDecodeError:
+        return list(values)
+
+
+def _guess_type(proto: AttributeProto) -> int:
+    """The kind of an attribute that does not say it (IR versions 1 and 2): the field that is filled."""
+    for field, kind in (
+        ("f", AttributeProto.FLOAT),
+        ("i", AttributeProto.INT),
+        ("s", AttributeProto.STRING),
+        ("t", AttributeProto.TENSOR),
+        ("g", AttributeProto.GRAPH),
+    ):
+        if proto.HasField(field):
+            return kind
+    for field, kind in (
+        ("floats", AttributeProto.FLOATS),
+        ("ints", AttributeProto.INTS),
+        ("strings", AttributeProto.STRINGS),
+        ("graphs", AttributeProto.GRAPHS),
+    ):
+        if getattr(proto, field):
+            return kind
+    return int(AttributeProto.UNDEFINED)
+
+
+def tensor_protos(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Every TensorProto of a model: initializers, sparse ones, attributes, in subgraphs, functions and training information."""
+    found: list[onnx.TensorProto] = []
+    graphs = [proto.graph]
+    nodes: list[onnx.NodeProto] = [n for f in proto.functions for n in f.node]
+    for training in proto.training_info:
+        graphs += [training.initialization, training.algorithm]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            found.extend(graph.initializer)
+            for sparse in graph.sparse_initializer:
+                found += [sparse.values, sparse.indices]
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            if attribute.HasField("t"):
+                found.append(attribute.t)
+            found.extend(attribute.tensors)
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+            graphs.extend(attribute.graphs)
+    return found
