@@ -14,10 +14,15 @@ DEEPEST = 3
 
 def fill(b: Builder, count: int) -> None:
     """Some emitters inside the current scope; those that open scopes only where there is depth left."""
-    table = [e for e in ENTRIES if e.since <= b.opset and (len(b.frames) < DEEPEST or e.emit not in NESTING)]
-    weights = np.array([e.int8 if b.policy.int8 else e.weight for e in table])
-    for _ in range(count):
-        entry = table[int(b.rng.choice(len(table), p=weights / weights.sum()))]
+    if b.weights is None:  # each graph has its own taste: an emitter is left out, rare, or frequent
+        taste = b.rng.choice([0.0, 0.3, 1.0, 3.0], len(ENTRIES), p=[0.25, 0.25, 0.3, 0.2])
+        base = np.array([(e.int8 if b.policy.int8 else e.weight) * (e.since <= b.opset) for e in ENTRIES])
+        b.weights = base * taste if (base * taste).any() else base
+    weights = b.weights
+    if len(b.frames) >= DEEPEST:
+        weights = np.where([e.emit in NESTING for e in ENTRIES], 0.0, weights)
+    for _ in range(count if weights.any() else 0):
+        entry = ENTRIES[int(b.rng.choice(len(ENTRIES), p=weights / weights.sum()))]
         try:
             entry.emit(b)
         except Unsuitable:

@@ -124,6 +124,7 @@ class Builder:
         self.read: set[str] = set()
         self.pool: list[Value] = []
         self.constants = 0
+        self.weights: Array | None = None  # of the emitters in this graph
 
     # --- drawing ----------------------------------------------------------------------------------------------------------------
 

@@ -218,6 +218,18 @@ def identity(b: Builder) -> None:
     nothing(b, x)
 
 
+@emitter(2.5, int8=0.3)
+def nearly_nothing(b: Builder) -> None:
+    """What looks like a node that hands its operand on, and does not: operands swapped, a shape that widens, a zero of the other sign."""
+    x = b.pick(NUMBERS, where=lambda v: not v.rough)
+    op, fill = b.among((("Sub", 0.0), ("Sub", -0.0), ("Div", 1.0), ("Add", 0.0), ("Mul", -1.0), ("Mul", 0.0), ("Mul", 1.0)))
+    if op == "Div" and x.dtype not in FLOATS:
+        raise Unsuitable
+    wider = (b.among((1, 1, 2)), *(1,) * x.rank) if x.rank < 5 and b.chance(0.3) else b.among(((), (1,) * x.rank))
+    y = b.constant(np.full(wider, fill), x.dtype)
+    b.emit(op, [y, x] if op in ("Sub", "Div") or b.chance(0.5) else [x, y], both(broadcast, y.shapes, x.shapes), reach=UNKNOWN if op == "Div" else x.reach)
+
+
 def nothing(b: Builder, x: Value) -> Value:
     """A node that hands `x` on, in one of its many forms."""
     same = (lambda v, *_: v) if x.known is not None else None

@@ -73,6 +73,22 @@ def _target(b: Builder, x: Value) -> Shape:
     return tuple(-1 if dims[i] is None else dims[i] or 0 for i in order)
 
 
+@emitter(1.2)
+def reshape_empty(b: Builder) -> None:
+    """A tensor without elements fits every shape that has a 0."""
+    empties = [v for v in b.frame.values if v.rank > 1 and all(0 in s for s in v.shapes)]
+    if empties and b.chance(0.5):
+        x = b.among(empties)
+    elif len(b.inputs) > 5 or any(f.isolated for f in b.frames):
+        raise Unsuitable
+    else:
+        dims = [b.dimension() for _ in range(b.integer(1, 2))]
+        dims.insert(b.integer(0, len(dims)), 0)
+        x = b.input(b.among(("float32", "int64")), dims)
+    target = tuple(0 if 0 in {s[i] for s in x.shapes} else b.among((1, 2, 3, x.shapes[0][i])) for i in range(x.rank))
+    b.emit("Reshape", [x, ints(b, target)], both(lambda s: reshaped(s, target), x.shapes), reach=x.reach)
+
+
 @emitter(1, int8=0.7)
 def flatten(b: Builder) -> None:
     x = movable(b) if b.opset >= 9 else b.pick(("float32",))

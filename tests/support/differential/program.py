@@ -35,7 +35,7 @@ def generate(kind: str, seed: int) -> Case:
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
-    wanted = int(rng.integers(3, 14))
+    wanted = int(rng.integers(3, 16))
     for _ in range(4 * wanted):
         bodies.fill(b, 1)
         if len(b.main.nodes) >= wanted:

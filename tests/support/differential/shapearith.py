@@ -33,7 +33,7 @@ def _known(b: Builder, value: Value, values: tuple[np.ndarray, np.ndarray]) -> V
     return known
 
 
-@emitter(1.5)
+@emitter(1)
 def shape(b: Builder) -> None:
     shape_of(b, b.pick(where=lambda v: v.rank > 0))
 
@@ -105,7 +105,7 @@ def known_shapes(value: Value) -> tuple[Shape, Shape]:
     return first, second
 
 
-@emitter(3)
+@emitter(2)
 def reshape_computed(b: Builder) -> None:
     """To a permutation of its dimensions, to its own shape, or with two of them merged."""
     x = b.pick(MOVED, where=lambda v: 0 < v.rank < 5 and 0 not in v.shapes[0] + v.shapes[1])
