@@ -79,7 +79,7 @@ class Runtime:
     """
 
     def __init__(self, original: Model, feeds: Dataset, context: Context) -> None:
-        from graphcompress.ir.kinds import output_kinds
+        from graphcompress.ir.analysis.output_kinds import output_kinds
 
         self.original = original
         self.feeds = feeds

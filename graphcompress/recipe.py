@@ -28,7 +28,7 @@ from graphcompress.errors import ModelError, RecipeError, suggestion
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model
-    from graphcompress.step import Context, StepResult
+    from graphcompress.step import Context, Ladder, StepResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,8 @@ def run(recipe: Recipe, model: Model, context: Context) -> Iterator[Ran]:
     signature = (model.inputs, model.outputs)
     for step in recipe.steps:
         begin = time.perf_counter()
-        result: StepResult = step.kind.function()(model, context, step.options)
+        ladder: Ladder = step.kind.function()(model, context, step.options)
+        result = ladder.boldest
         if (result.model.inputs, result.model.outputs) != signature:
             raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
         yield Ran(step, result, time.perf_counter() - begin, peak_memory())

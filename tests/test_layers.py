@@ -127,13 +127,13 @@ def test_only_the_command_line_catches_everything(path: Path, module: str) -> No
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("graphcompress.ir.walk", "from graphcompress.runtime import session"),
-        ("graphcompress.ir.walk", "from graphcompress import data"),
-        ("graphcompress.ir.walk", "def f():\n    import graphcompress.step"),
-        ("graphcompress.ir.walk", "if TYPE_CHECKING:\n    from graphcompress.data import Dataset"),
-        ("graphcompress.ir.walk", "from ..runtime import compare"),
-        ("graphcompress.ir.walk", "from .. import engine"),
-        ("graphcompress.ir.walk", "import_module('graphcompress.passes.simplify:simplify')"),
+        ("graphcompress.ir.model.walk", "from graphcompress.runtime import session"),
+        ("graphcompress.ir.model.walk", "from graphcompress import data"),
+        ("graphcompress.ir.model.walk", "def f():\n    import graphcompress.step"),
+        ("graphcompress.ir.model.walk", "if TYPE_CHECKING:\n    from graphcompress.data import Dataset"),
+        ("graphcompress.ir.model.walk", "from ...runtime import compare"),
+        ("graphcompress.ir.model.walk", "from ... import engine"),
+        ("graphcompress.ir.model.walk", "import_module('graphcompress.passes.simplify:simplify')"),
         ("graphcompress.data", "from graphcompress.runtime import session"),
         ("graphcompress.errors", "import graphcompress.ir"),
         ("graphcompress.engine.match", "from graphcompress.passes.simplify import simplify"),
@@ -148,7 +148,7 @@ def test_only_the_command_line_catches_everything(path: Path, module: str) -> No
         ("graphcompress.engine.match", "import onnx.helper"),
         ("graphcompress.runtime.session", "from onnx import ModelProto"),
         ("graphcompress.data", "def f():\n    from google.protobuf import message"),
-        ("graphcompress.ir.walk", "import onnxruntime as ort"),
+        ("graphcompress.ir.model.walk", "import onnxruntime as ort"),
         ("graphcompress.api", "from rich.table import Table"),
         ("graphcompress.api", "def f():\n    import typer"),
         ("graphcompress.passes.quantize.ranges", "from onnx_graphsurgeon import Node"),
@@ -168,7 +168,7 @@ def test_a_wrong_arrow_is_seen(module: str, source: str) -> None:
         ("graphcompress.passes.simplify.fold", "from .options import Options\nfrom graphcompress.passes.simplify.options import Options"),
         ("graphcompress.cli.compress", "import typer\nfrom rich.table import Table\nfrom graphcompress import __version__, errors"),
         ("graphcompress.runtime.session", "def f():\n    import onnxruntime"),
-        ("graphcompress.ir.read", "import onnx\nfrom google.protobuf.message import DecodeError\nfrom graphcompress.errors import ModelError"),
+        ("graphcompress.ir.files.read", "import onnx\nfrom google.protobuf.message import DecodeError\nfrom graphcompress.errors import ModelError"),
     ],
 )
 def test_a_right_arrow_is_let_through(module: str, source: str) -> None:

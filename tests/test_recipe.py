@@ -10,7 +10,7 @@ import pytest
 
 from graphcompress.errors import ModelError, RecipeError
 from graphcompress.recipe import STEPS, PlannedStep, Recipe, known_recipes, load_recipe, run, single_step
-from graphcompress.step import Context, StepResult
+from graphcompress.step import Context, Ladder, StepResult
 
 
 def recipe(tmp_path: Path, text: str) -> Path:
@@ -95,9 +95,9 @@ def planned(*names: str, broken: str = "") -> Recipe:
     """A recipe of steps that append their name to the model's history; the one called `broken` also changes the outputs."""
 
     def kind(name: str) -> Any:
-        def step(model: Any, context: Context, options: Any) -> StepResult:
+        def step(model: Any, context: Context, options: Any) -> Ladder:
             outputs = ("other",) if name == broken else model.outputs
-            return StepResult(SimpleNamespace(inputs=model.inputs, outputs=outputs, history=(*model.history, name)), True)  # type: ignore[arg-type]
+            return Ladder.single(StepResult(SimpleNamespace(inputs=model.inputs, outputs=outputs, history=(*model.history, name)), True))  # type: ignore[arg-type]
 
         return SimpleNamespace(name=name, function=lambda: step)
 

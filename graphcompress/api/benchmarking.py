@@ -12,6 +12,7 @@ from graphcompress.api.sources import AnyData, AnyModel, Source, check_comparabl
 from graphcompress.data import random_data
 from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.gate import TIMED_FEEDS, thread_settings, threads_text
+from graphcompress.ir.check.models import require_known_domains
 from graphcompress.step import Progress, silent
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def benchmark(
         raise UsageError("--min-speedup compares candidates with the reference, and no candidate was given.")
     sources = [open_model(model) for model in (reference, *candidates)]
     for source in sources:
-        source.model.require_known_domains("benchmarked")
+        require_known_domains(source.model, "benchmarked")
         check_comparable(sources[0], source)
     first = sources[0].model
     feeds = open_feeds(data, first) if data is not None else random_data(first.inputs, 1, seed)

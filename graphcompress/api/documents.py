@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from graphcompress.ir import Model
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
-    from graphcompress.step import Context
+    from graphcompress.step import Certificate, Context
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 
@@ -37,7 +38,7 @@ def libraries() -> dict[str, str]:
 
 def size_of(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> documents.Size:
     """A model's statistics as a document."""
-    from graphcompress.ir.stats import statistics
+    from graphcompress.ir.analysis.statistics import statistics
 
     found = statistics(model, feed_shapes)
     return documents.Size(bytes=found.bytes, parameters=found.parameters, nodes=found.nodes, macs=found.macs, operators=dict(sorted(found.operators.items())))
@@ -94,6 +95,12 @@ def timing(threads: int, found: Measurement) -> documents.Timing:
     )
 
 
+def certificate(found: Certificate) -> dict[str, Any]:
+    """A certificate as a document."""
+    operators = [{k: v for k, v in asdict(o).items() if v} for o in found.operators]
+    return {"target": found.target, "heavy": len(operators), "int8": found.integer, "float": len(operators) - found.integer, "operators": operators}
+
+
 def step_run(ran: Ran) -> documents.StepRun:
     """A step that was run as a document."""
     result = ran.result
@@ -104,7 +111,7 @@ def step_run(ran: Ran) -> documents.StepRun:
         applied=dict(result.applied),
         refusals=[documents.RefusalCount(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in result.refusals],
         decisions=dict(result.decisions),
-        certificate=result.certificate,
+        certificate=None if result.certificate is None else certificate(result.certificate),
         seconds=ran.seconds,
         peak_memory_bytes=ran.peak_memory_bytes,
     )

@@ -29,7 +29,7 @@ def validate(
 
     Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
     """
-    from graphcompress.ir.kinds import output_kinds
+    from graphcompress.ir.analysis.output_kinds import output_kinds
     from graphcompress.runtime.compare import compare
     from graphcompress.runtime.session import open_for, open_session
 
@@ -70,7 +70,7 @@ def validate(
 
 def inspect(model: AnyModel) -> record.InspectReport:
     """What a model consists of: signature, opsets, parameters, bytes, MACs, operators, per node. Raises ModelError where the file cannot be used."""
-    from graphcompress.ir.stats import statistics
+    from graphcompress.ir.analysis.statistics import statistics
 
     source = open_model(model)
     loaded = source.model

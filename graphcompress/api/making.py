@@ -12,6 +12,7 @@ from graphcompress.api.sources import AnyData, AnyModel, Feeds, open_model
 from graphcompress.errors import UsageError
 from graphcompress.gate import Candidate, Judged, Outcome, Runtime, choose, thread_settings
 from graphcompress.ir import Model
+from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import STEPS, Ran, Recipe, load_recipe, run, single_step
 from graphcompress.record import Record
 from graphcompress.runtime.providers import find as find_provider
@@ -56,7 +57,7 @@ def compress(
     context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
-    source.model.require_known_domains("compressed")
+    require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     outcome: Outcome | None = None
@@ -140,7 +141,7 @@ def quantize(
     context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
-    source.model.require_known_domains("quantized")
+    require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)
     ran = list(run(plan, source.model, replace(context, data=feeds.calibration)))
     result = ran[-1].result.model

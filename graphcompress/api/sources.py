@@ -13,7 +13,7 @@ from graphcompress import record as documents
 from graphcompress.data import Dataset, open_data, split
 from graphcompress.errors import DataError, ModelError, suggestion
 from graphcompress.ir import Model, load
-from graphcompress.ir.sources import data_files, sha256_of_file, sha256_of_model
+from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.recipe import Recipe
 from graphcompress.step import Progress
 
@@ -86,7 +86,7 @@ def memory_data(feeds: Sequence[Mapping[str, np.ndarray[Any, Any]]], inputs: Seq
     import numpy as np
 
     from graphcompress.data.feeds import expected
-    from graphcompress.ir.tensors import numpy_dtype
+    from graphcompress.ir.model.element_types import numpy_dtype
 
     if not len(feeds):
         raise DataError("The list of feeds is empty. Give one dict of arrays per feed.")

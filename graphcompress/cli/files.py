@@ -37,7 +37,7 @@ class Outputs:
 
     def check_data(self, loaded: Model) -> None:
         """Refuse to overwrite the external data of the model that was read. Raises UsageError."""
-        from graphcompress.ir.sources import data_files
+        from graphcompress.ir.files.hashes import data_files
 
         for source in data_files(loaded):
             for option, path in (("-o", self.model), ("-o", self.model.with_name(self.model.name + ".data")), ("--record", self.record)):

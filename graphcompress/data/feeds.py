@@ -20,8 +20,8 @@ import numpy as np
 
 from graphcompress.data import npz
 from graphcompress.errors import DataError, quoted
-from graphcompress.ir.model import TensorSpec
-from graphcompress.ir.tensors import numpy_dtype
+from graphcompress.ir.model.element_types import numpy_dtype
+from graphcompress.ir.model.objects import TensorSpec
 
 Feed: TypeAlias = dict[str, np.ndarray[Any, Any]]
 

@@ -14,8 +14,8 @@ from graphcompress.engine.net import Net, distinct
 from graphcompress.engine.rewrite import Applied, apply
 from graphcompress.engine.rulefile import Rule
 from graphcompress.ir import Model, Node
-from graphcompress.ir.collector import paused
-from graphcompress.ir.shapes import Shapes, infer
+from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.shapes.infer import Shapes, infer
 
 # Rewrites that a graph of n nodes may need before something must be wrong.
 BUDGET_PER_NODE = 8

@@ -9,7 +9,7 @@ import numpy as np
 from graphcompress.engine.values import SMALLEST_NORMAL, Undetermined, Value
 from graphcompress.engine.words import ANY, Facts, Function, entry, node_of, ref_of, short, tensor_of
 from graphcompress.ir import constant_data
-from graphcompress.ir.tensors import dtype_name
+from graphcompress.ir.model.element_types import dtype_name
 
 WORDS: dict[str, Function] = {}
 word = entry(WORDS)

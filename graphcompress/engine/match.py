@@ -14,8 +14,9 @@ from graphcompress.engine.net import Net
 from graphcompress.engine.rulefile import Rule
 from graphcompress.engine.values import Undetermined, Value
 from graphcompress.engine.words import Ref
-from graphcompress.ir import Node, Tensor, operators
-from graphcompress.ir.text import BodyNode
+from graphcompress.ir import Node, Tensor
+from graphcompress.ir.files.text import BodyNode
+from graphcompress.ir.schemas import operators
 
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor"))
 OTHER_OUTPUTS = "engine: another output of the last node is in use"

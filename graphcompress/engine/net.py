@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from graphcompress.ir import Constant, Graph, Model, Node, Shape, Tensor, Variable, graphs, toposort
-from graphcompress.ir.edit import relink, set_input, set_output
-from graphcompress.ir.shapes import Shapes
-from graphcompress.ir.tensors import array_dtype_name
+from graphcompress.ir.model.edit import relink, set_input, set_output
+from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.shapes.infer import Shapes
 
 
 class Net:

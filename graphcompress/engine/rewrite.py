@@ -11,7 +11,7 @@ from graphcompress.engine.match import OUTPUT_NAME, Match
 from graphcompress.engine.net import Net
 from graphcompress.engine.values import Undetermined, Value, to_array
 from graphcompress.ir import Node, Tensor, Variable
-from graphcompress.ir.text import BodyNode
+from graphcompress.ir.files.text import BodyNode
 
 
 @dataclass(frozen=True, slots=True)

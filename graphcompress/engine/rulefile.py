@@ -13,8 +13,8 @@ from graphcompress.engine import expression
 from graphcompress.engine.expression import Expression, ExpressionError
 from graphcompress.engine.vocabulary import VOCABULARY
 from graphcompress.errors import RuleError
-from graphcompress.ir import operators
-from graphcompress.ir.text import Body, BodyNode, TextError, parse_body
+from graphcompress.ir.files.text import Body, BodyNode, TextError, parse_body
+from graphcompress.ir.schemas import operators
 
 KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "example"}
 REQUIRED = ("summary", "effect", "opset", "before", "after", "example")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir.tensors import numpy_dtype
+from graphcompress.ir.model.element_types import numpy_dtype
 
 Array = np.ndarray[Any, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphcompress.engine.values import Undetermined, Value, from_array
 from graphcompress.ir import Node, Shape, Tensor, constant_data, constant_value
-from graphcompress.ir.tensors import array_dtype_name
+from graphcompress.ir.model.element_types import array_dtype_name
 
 Array = np.ndarray[Any, Any]
 

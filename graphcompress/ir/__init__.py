@@ -1,15 +1,17 @@
-"""Models as graphs; the only door to onnx and onnx-graphsurgeon."""
+"""Models as graphs: the only package that imports onnx, onnx-graphsurgeon and protobuf."""
 
-from graphcompress.ir.model import Constant, Graph, Model, Node, Shape, Tensor, TensorSpec, Variable
-from graphcompress.ir.read import load, model_from_proto
-from graphcompress.ir.tensors import TensorData
-from graphcompress.ir.walk import (
+from graphcompress.ir.files.read import load, model_from_proto
+from graphcompress.ir.files.write import save, to_bytes, to_proto
+from graphcompress.ir.model.lint import lint
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec, Variable
+from graphcompress.ir.model.tensors import TensorData
+from graphcompress.ir.model.walk import (
     captured,
     constant_data,
     constant_value,
     consumers,
     graphs,
-    lint,
     nodes,
     output_ids,
     producer,
@@ -17,7 +19,6 @@ from graphcompress.ir.walk import (
     subgraphs,
     toposort,
 )
-from graphcompress.ir.write import save, to_bytes, to_proto
 
 __all__ = [
     "Constant",

@@ -1,6 +1,6 @@
 """How far a candidate is from a reference on the same feeds.
 
-Agreement of an output, 0 to 1, by its kind (`graphcompress.ir.kinds`):
+Agreement of an output, 0 to 1, by its kind (`graphcompress.ir.analysis.output_kinds`):
 - "class": share of equal top-1 decisions along the last axis;
 - "exact": share of equal elements;
 - "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds.

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import read, walk, write
-from graphcompress.ir.model import Model
+from graphcompress.ir.files import read, write
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.model import Model
 from graphcompress.runtime.ort import Optimize
 from graphcompress.runtime.session import Feed, open_session
 

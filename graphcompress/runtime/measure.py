@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
-from graphcompress.ir.model import Model
+from graphcompress.ir.model.model import Model
 from graphcompress.runtime import machine
 from graphcompress.runtime.session import Feed, Session, open_session
 

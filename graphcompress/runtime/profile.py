@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import walk
-from graphcompress.ir.model import Model
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.model import Model
 from graphcompress.runtime import ort, providers
 from graphcompress.runtime.session import Feed, LocalSession
 
@@ -49,7 +49,7 @@ def optimized_model(model: Model | Path, provider: str = "cpu", *, optimize: Lit
 
     Its tensors are in memory: nothing remains on disk.
     """
-    from graphcompress.ir import parse, read
+    from graphcompress.ir.files import parse, read
 
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         place = Path(folder, "optimized.onnx")

@@ -17,8 +17,9 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
-from graphcompress.ir.model import Model, TensorSpec
-from graphcompress.ir.tensors import numpy_dtype
+from graphcompress.ir.model.element_types import numpy_dtype
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import TensorSpec
 from graphcompress.runtime import machine, ort, providers
 from graphcompress.runtime.ort import Optimize
 
@@ -239,7 +240,7 @@ class LocalSession:
 
     def _source(self, model: Model | Path | str, unnamed: Mapping[str, int]) -> str | bytes:
         """What onnxruntime reads: the file itself where that will do, else bytes, else a temporary file with its external data."""
-        from graphcompress.ir import read, write
+        from graphcompress.ir.files import read, write
 
         if not isinstance(model, Model):
             if not Path(model).is_file():
@@ -317,7 +318,7 @@ def _plain(value: Any) -> Any:
 
 def _external(model: Model) -> int:
     """Bytes of the model's constants that lie in other files."""
-    from graphcompress.ir import walk
+    from graphcompress.ir.model import walk
 
     data = (c.data for g in walk.graphs(model) for c in g.initializers.values())
     return sum(d.nbytes for d in data if d is not None and d.proto.external_data)
@@ -338,7 +339,7 @@ def _holds(path: Path | None, content: bytes) -> bool:
 
 def _with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:
     """A copy, for one session, whose unnamed input dimensions have sizes. What the file says of inner tensors and outputs stays: the runtime infers them anew."""
-    from graphcompress.ir import read, write
+    from graphcompress.ir.files import read, write
 
     proto = write.to_proto(model)
     sizes = {(m.group(1), int(m.group(2))): size for key, size in unnamed.items() if (m := UNNAMED.fullmatch(key))}

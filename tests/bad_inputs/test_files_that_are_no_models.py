@@ -143,8 +143,9 @@ def test_the_bench_itself_is_good(bench: Bench) -> None:
 @pytest.mark.parametrize("step", [1, 7, 64])
 def test_every_prefix_of_a_file_is_refused_by_the_reader(step: int) -> None:
     from graphcompress.errors import ModelError
-    from graphcompress.ir.check import check, parse
+    from graphcompress.ir.check.models import check_proto
+    from graphcompress.ir.files.parse import parse
 
     for end in range(0, len(GOOD), step if step > 1 else 13):
         with pytest.raises(ModelError):
-            check(parse(GOOD[:end]))
+            check_proto(parse(GOOD[:end]))

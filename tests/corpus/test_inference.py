@@ -10,13 +10,14 @@ import onnx
 import pytest
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.kinds import output_kinds
-from graphcompress.ir.model import Model, TensorSpec
-from graphcompress.ir.opsets import lift
-from graphcompress.ir.read import load, model_from_proto
-from graphcompress.ir.shapes import infer
-from graphcompress.ir.stats import statistics
-from graphcompress.ir.write import to_bytes
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.ir.analysis.statistics import statistics
+from graphcompress.ir.files.read import load, model_from_proto
+from graphcompress.ir.files.write import to_bytes
+from graphcompress.ir.lift import lift
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import TensorSpec
+from graphcompress.ir.shapes.infer import infer
 
 NEWEST = 21
 REFUSED = {"bn__spatial_0", "function__other_opset", "header__training_info"}

@@ -9,7 +9,7 @@ import pytest
 
 from graphcompress.engine import Rule, Stop, load_rule, load_rules, rewrite
 from graphcompress.ir import Model, lint, model_from_proto, nodes, to_proto
-from graphcompress.ir.text import parse_model
+from graphcompress.ir.files.text import parse_model
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.targets import rules_root
 

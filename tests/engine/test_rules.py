@@ -10,8 +10,8 @@ import pytest
 
 from graphcompress.engine import Example, Rule, load_rule, rewrite, rule_files
 from graphcompress.ir import Model, lint, model_from_proto, to_proto
-from graphcompress.ir.tensors import numpy_dtype
-from graphcompress.ir.text import parse_model
+from graphcompress.ir.files.text import parse_model
+from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.targets import rules_root
 

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import model_from_proto
-from graphcompress.ir.check import check, unknown_domain_nodes
-from graphcompress.ir.checknode import NodeChecker
-from graphcompress.ir.parse import damage, parse
+from graphcompress.ir.check.models import check_proto, unknown_domain_nodes
+from graphcompress.ir.check.nodes import NodeChecker
+from graphcompress.ir.files.parse import damage, parse
 
 
 def chain(length: int, *, ring: bool = False) -> onnx.ModelProto:
@@ -23,12 +23,12 @@ def chain(length: int, *, ring: bool = False) -> onnx.ModelProto:
 
 
 def test_long_chains_need_no_recursion() -> None:
-    check(chain(20_000))
+    check_proto(chain(20_000))
 
 
 def test_a_long_cycle_is_told_in_few_words() -> None:
     with pytest.raises(ModelError, match="cycle") as found:
-        check(chain(20_000, ring=True))
+        check_proto(chain(20_000, ring=True))
     assert len(str(found.value)) < 300
 
 
@@ -44,7 +44,7 @@ def test_every_node_is_visited_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NodeChecker, "check", counted)
     for length in (500, 2000):
         visits = 0
-        check(chain(length))
+        check_proto(chain(length))
         assert visits == length
 
 

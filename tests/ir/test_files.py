@@ -131,14 +131,14 @@ def test_output_through_a_link_replaces_the_file_behind_it(tmp_path: Path) -> No
 
 
 def test_message_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphcompress.ir.write.LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr("graphcompress.ir.files.write.LARGEST_MESSAGE", 1000)
     with pytest.raises(ModelError, match="external data"):
         ir.to_bytes(ir.model_from_proto(tiny()))
 
 
 def test_new_weights_over_the_limit_go_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphcompress.ir.write.LARGEST_MESSAGE", 1000)
-    monkeypatch.setattr("graphcompress.ir.write.CHUNK", 1024)
+    monkeypatch.setattr("graphcompress.ir.files.write.LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr("graphcompress.ir.files.write.CHUNK", 1024)
     ir.save(ir.model_from_proto(tiny()), tmp_path / "o.onnx")
     assert sorted(os.listdir(tmp_path)) == ["o.onnx", "o.onnx.data"]
     assert numpy_helper.to_array(onnx.load(tmp_path / "o.onnx").graph.initializer[0]).tobytes() == tiny().graph.initializer[0].raw_data

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from graphcompress.ir import text
-from graphcompress.ir.kinds import output_kinds
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.ir.files import text
 
 HEAD = "g (float[N,4] x, float[N,3,4] u, float[N,5,1,4] v, float[N,3,4,4] q, bool c)"
 ML = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>'

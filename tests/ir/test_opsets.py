@@ -10,14 +10,15 @@ import pytest
 from onnx import helper
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import text, walk
-from graphcompress.ir.model import Model
-from graphcompress.ir.opset_table import COMPATIBLE
-from graphcompress.ir.opsets import boundaries, lift
-from graphcompress.ir.read import model_from_proto
-from graphcompress.ir.shapes import infer
-from graphcompress.ir.tensors import dtype_code
-from graphcompress.ir.write import to_bytes, to_proto
+from graphcompress.ir.files import text
+from graphcompress.ir.files.read import model_from_proto
+from graphcompress.ir.files.write import to_bytes, to_proto
+from graphcompress.ir.lift import boundaries, lift
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.element_types import dtype_code
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.schemas.compatible import COMPATIBLE
+from graphcompress.ir.shapes.infer import infer
 
 # name, opset before, opsets after, graph
 CASES = [
@@ -192,7 +193,7 @@ def test_models_without_standard_operators_get_the_import() -> None:
 
 
 def test_every_change_up_to_opset_21_is_either_adapted_or_listed_as_compatible_or_known_to_be_refused() -> None:
-    from graphcompress.ir.opsets import _ADAPTERS
+    from graphcompress.ir.lift import _ADAPTERS
 
     names = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""} | {"Scatter", "Upsample"}
     open_ = {(name, v) for name in names for v in boundaries(name, 7, 21) if (name, v) not in _ADAPTERS and v not in COMPATIBLE.get(name, ())}

@@ -6,9 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graphcompress.ir import text, walk
-from graphcompress.ir.shapes import infer
-from graphcompress.ir.write import to_bytes
+from graphcompress.ir.files import text
+from graphcompress.ir.files.write import to_bytes
+from graphcompress.ir.model import walk
+from graphcompress.ir.shapes.infer import infer
 
 IN = "float[N,3,4,8] x, float[N,4] u"
 DIMS = "s = Shape (x)  i1 = Constant <value_int = 1> ()  i3 = Constant <value_int = 3> ()  a0 = Constant <value_ints = [0]> ()  c = Gather (s, i1)  w = Gather (s, i3)"

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from graphcompress.ir import text, walk
-from graphcompress.ir.model import Model
-from graphcompress.ir.read import load, model_from_proto
-from graphcompress.ir.shapes import Shapes, infer
+from graphcompress.ir.files import text
+from graphcompress.ir.files.read import load, model_from_proto
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.shapes.infer import Shapes, infer
 
 
 def shapes_by_name(model: Model, shapes: Shapes | None = None) -> dict[str, tuple[str | None, object]]:

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphcompress.ir import text
-from graphcompress.ir.model import Model
-from graphcompress.ir.read import load, model_from_proto
-from graphcompress.ir.stats import NodeStatistics, statistics
-from graphcompress.ir.write import save
+from graphcompress.ir.analysis.statistics import NodeStatistics, statistics
+from graphcompress.ir.files import text
+from graphcompress.ir.files.read import load, model_from_proto
+from graphcompress.ir.files.write import save
+from graphcompress.ir.model.model import Model
 
 
 def macs(source: str, opset: int = 17, **shapes: tuple[int, ...]) -> int | None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcompress.ir import Model
-from graphcompress.ir.shapes import infer
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.cost import SINK, SOURCE, Network, cost, decide, figures_of, light_islands, source_side
 from graphcompress.passes.quantize.groups import Group, find
 from graphcompress.passes.quantize.observe import Observed, observe

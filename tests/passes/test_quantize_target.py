@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir import Model
-from graphcompress.ir.shapes import infer
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.certify import read_back
 from graphcompress.passes.quantize.groups import find
 from graphcompress.passes.quantize.observe import observe

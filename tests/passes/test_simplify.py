@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, TensorData, lint, model_from_proto, nodes, to_bytes, to_proto
-from graphcompress.ir.text import parse_model
+from graphcompress.ir.files.text import parse_model
 from graphcompress.passes.simplify import Options, fold, simplify
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.step import Context, StepResult
@@ -23,7 +23,7 @@ from graphcompress.targets import load_target
 
 def simplified(text: str, opset: int = 17, **options: Any) -> StepResult:
     model = parse_model(text, {"": opset}) if not text.lstrip().startswith("<") else parse_model(text)
-    result = simplify(model, Context(), Options(**options))
+    result = simplify(model, Context(), Options(**options)).boldest
     lint(result.model)
     return result
 
@@ -84,7 +84,7 @@ def test_constants_that_a_quantization_annotation_names_stay() -> None:
     model = parse_model("(float[N] x) => (float[N] y) <float k = {1}, float other = {1}> { y = Relu (x) }")
     note = model.graph.shell.quantization_annotation.add(tensor_name="y")
     note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="k")
-    assert list(constants(simplify(model, Context()).model)) == ["k"]
+    assert list(constants(simplify(model, Context()).boldest.model)) == ["k"]
 
 
 # --- constants ------------------------------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def test_a_weight_that_others_read_is_not_written_a_second_time() -> None:
         [numpy_helper.from_array(weight, "w")],
     )
     shared = model_from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-    assert not simplify(shared, Context()).changed
+    assert not simplify(shared, Context()).boldest.changed
     del graph.node[2]
     graph.node[1].output[0] = "y"
     alone = model_from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-    assert ops(simplify(alone, Context()).model) == {"MatMul": 1}
+    assert ops(simplify(alone, Context()).boldest.model) == {"MatMul": 1}
 
 
 def test_a_tensor_that_nobody_needs_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_a_tensor_that_nobody_needs_is_not_decoded(monkeypatch: pytest.MonkeyPat
     load = TensorData.load
     read: list[str] = []
     monkeypatch.setattr(TensorData, "load", lambda self: (read.append(self.proto.name), load(self))[1])
-    assert simplify(model, Context()).applied["fuse/conv_bn"] == 1
+    assert simplify(model, Context()).boldest.applied["fuse/conv_bn"] == 1
     assert "large" not in read
     assert {"w", "s", "b", "m", "v"} <= set(read)
 
@@ -234,7 +234,7 @@ def test_only_what_the_signature_fixes_is_a_known_shape() -> None:
 def test_stale_shapes_decide_nothing() -> None:
     model = parse_model("(float[N,4] x) => (int64[2] y) { a = Relu (x) y = Shape (a) }")
     model.graph.shell.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 4]))
-    assert not simplify(model, Context()).changed
+    assert not simplify(model, Context()).boldest.changed
 
 
 # --- as a whole -----------------------------------------------------------------------------------------------------------------
@@ -243,10 +243,10 @@ def test_stale_shapes_decide_nothing() -> None:
 def test_the_given_model_is_not_touched_and_comes_back_where_nothing_is_done() -> None:
     model = parse_model("(float[N] x) => (float[N] y) { a = Identity (x) y = Relu (a) }")
     before = to_bytes(model)
-    result = simplify(model, Context())
+    result = simplify(model, Context()).boldest
     assert result.changed
     assert to_bytes(model) == before
-    again = simplify(result.model, Context())
+    again = simplify(result.model, Context()).boldest
     assert not again.changed
     assert again.model is result.model
 
@@ -254,7 +254,7 @@ def test_the_given_model_is_not_touched_and_comes_back_where_nothing_is_done() -
 @pytest.mark.parametrize("opset", [7, 8, 9, 11, 13, 17, 18, 21, 23])
 def test_the_opset_stays(opset: int) -> None:
     model = parse_model("(float[N,4] x) => (float[N,4] y) { a = Identity (x) b = Relu (a) y = Sum (b, x) }", {"": opset})
-    result = simplify(model, Context())
+    result = simplify(model, Context()).boldest
     assert result.model.opset == opset
     assert ops(result.model)["Identity"] == 0
 
@@ -268,7 +268,7 @@ def test_below_opset_7_nothing_is_done() -> None:
 def test_a_model_with_training_information_stays() -> None:
     model = parse_model("(float[N,4] x) => (float[N,4] y) { a = Identity (x) y = Relu (a) }")
     model.header.training_info.add()
-    result = simplify(model, Context())
+    result = simplify(model, Context()).boldest
     assert not result.changed
     assert refusals(result) == {"simplify/training-info"}
 
@@ -284,7 +284,7 @@ def test_what_is_off_is_off_and_a_name_that_there_is_not_is_an_error() -> None:
 def test_what_pays_on_a_target_only_needs_that_target() -> None:
     text = "(float[N,2,3,3] x) => (float[N,2] y) { y = ReduceMean <axes = [2, 3], keepdims = 0> (x) }"
     assert not simplified(text).changed
-    result = simplify(parse_model(text), Context(target=load_target("cpu")))
+    result = simplify(parse_model(text), Context(target=load_target("cpu"))).boldest
     assert ops(result.model) == {"GlobalAveragePool": 1, "Flatten": 1}
 
 
@@ -332,8 +332,8 @@ def test_the_result_computes_the_same_and_cannot_be_simplified_further(text: str
     original = parse_model(text)
     feed = {"x": np.array([[0.0, -0.0], [-1.5, 3.0]], np.float32)}
     expected = run_once(original, feed)
-    result = simplify(original, Context())
+    result = simplify(original, Context()).boldest
     lint(result.model)
     found = run_once(model_from_proto(to_proto(result.model)), feed)
     assert {k: v.tobytes() for k, v in found.items()} == {k: v.tobytes() for k, v in expected.items()}
-    assert not simplify(result.model, Context()).changed
+    assert not simplify(result.model, Context()).boldest.changed

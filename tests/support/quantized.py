@@ -29,17 +29,17 @@ def context(model: Model, tools: Any, target: Target = EAGER, **more: Any) -> Co
 
 
 def done(model: Model, tools: Any, *, exclude: tuple[str, ...] = (), target: Target = EAGER, **options: Any) -> StepResult:
-    return quantize(model, context(model, tools, target), Options(exclude=exclude, **options))
+    return quantize(model, context(model, tools, target), Options(exclude=exclude, **options)).boldest
 
 
 def precision(result: StepResult) -> dict[str, str]:
     assert result.certificate is not None
-    return {o["node"]: o["precision"] for o in result.certificate["operators"]}
+    return {o.node: o.precision for o in result.certificate.operators}
 
 
 def reason(result: StepResult, node: str) -> str:
     assert result.certificate is not None
-    return next(f"{o['id']}: {o['reason']}" for o in result.certificate["operators"] if o["node"] == node and o["precision"] == "float")
+    return next(f"{o.id}: {o.reason}" for o in result.certificate.operators if o.node == node and o.precision == "float")
 
 
 def sqnr(model: Model, result: StepResult, tools: Any) -> float:

@@ -16,10 +16,11 @@ from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Tensor, constant_value, nodes, producer
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.runtime import profile
-from graphcompress.step import Refusal
+from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
 
 TAG = re.compile(r"gc(\d+)x")
+UNKNOWN = Refusal("quantize/unknown", "no reason was recorded")
 
 
 @dataclass(slots=True)
@@ -108,26 +109,19 @@ def channel_axis(group: Group, rank: int) -> int:
     return 1 - axis if group.row.flip and rank == 2 and group.node.attrs.get(group.row.flip, 0) else axis
 
 
-def certificate(model: Model, integer: set[str], refusals: Mapping[str, Refusal], target: Target) -> dict[str, Any]:
-    """Plain data: every heavy operator, those of subgraphs too, in INT8 or in float with the reason. `integer` and `refusals` go by the name of the operator's first output."""
-    operators: list[dict[str, str]] = []
+def certificate(model: Model, integer: set[str], refusals: Mapping[str, Refusal], target: Target) -> Certificate:
+    """Every heavy operator, those of subgraphs too, in INT8 or in float with the reason. `integer` and `refusals` go by the name of the operator's first output."""
+    operators: list[CertifiedOperator] = []
     for node in nodes(model):
         if node.op not in target.heavy or not node.standard:
             continue
-        entry = {"node": node_name(node), "op": str(node.op)}
         first = str(node.outputs[0].name)
         if first in integer:
-            entry["precision"] = "int8"
+            operators.append(CertifiedOperator(node_name(node), str(node.op), "int8"))
         else:
-            refusal = refusals.get(first)
-            entry |= {
-                "precision": "float",
-                "id": refusal.id if refusal else "quantize/unknown",
-                "reason": refusal.reason if refusal else "no reason was recorded",
-            }
-        operators.append(entry)
-    count = sum(o["precision"] == "int8" for o in operators)
-    return {"target": target.name, "heavy": len(operators), "int8": count, "float": len(operators) - count, "operators": operators}
+            refusal = refusals.get(first, UNKNOWN)
+            operators.append(CertifiedOperator(node_name(node), str(node.op), "float", refusal.id, refusal.reason))
+    return Certificate(target.name, tuple(operators))
 
 
 def neighbours(model: Model, groups: Sequence[Group], first: str) -> set[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Node, Tensor, TensorData, constant_data, constant_value, nodes, output_ids, producer, sole_consumer, subgraphs
-from graphcompress.ir.shapes import Shapes
+from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.step import Refusal
 from graphcompress.targets import Operator, Target
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids
-from graphcompress.ir.edit import relink, set_input
+from graphcompress.ir.model.edit import relink, set_input
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.parameters import (
     Array,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphcompress.ir import Model, Node, Shape, nodes
-from graphcompress.ir.shapes import Shapes
+from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.quantize import cost
 from graphcompress.passes.quantize.certify import certificate, check_constants, neighbours, read_back
 from graphcompress.passes.quantize.groups import Found, Group, node_name

@@ -9,7 +9,8 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import Model, Node, nodes
-from graphcompress.ir.shapes import infer
+from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.groups import Group, find, node_name
 from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.options import Options
@@ -17,13 +18,13 @@ from graphcompress.passes.quantize.place import Choose, Ranges
 from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
 from graphcompress.runtime import evaluate
-from graphcompress.step import Context, StepResult
+from graphcompress.step import Context, Ladder
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
-def quantize(model: Model, context: Context, options: Options | None = None) -> StepResult:
+def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """Static INT8 by the target's table (default: cpu).
 
     Raises DataError without feeds or where a tensor has NaN or infinite values in one, UsageError for an `exclude` that matches nothing, ModelError for BatchNormalization that `simplify`
@@ -31,7 +32,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     """
     options = options or Options()
     target = context.target or load_target("cpu")
-    model.require_known_domains("quantized")
+    require_known_domains(model, "quantized")
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
@@ -48,7 +49,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     names = sorted({t.name for g in found.groups for t in (*g.inputs, *g.outputs)})
     seen = observe(base, names, context.data, statistic, threads=context.threads, progress=context.progress, total=len(context.data)) if names else {}
     plan = Plan(base, found, shapes, Ranges(seen, choose), target, context.progress)
-    return plan.result(plan.settle(), model, applied, options.calibration)
+    return Ladder.single(plan.result(plan.settle(), model, applied, options.calibration), "INT8")
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
@@ -88,7 +89,7 @@ def opset_needed(groups: Sequence[Group], target: Target, opset: int) -> int | N
 
 def lifted(model: Model, opset: int, context: Context) -> Model:
     """A copy of `model` at `opset` that gives the same outputs on the first feed; raises ModelError where it does not."""
-    from graphcompress.ir import opsets
+    from graphcompress.ir import lift as opsets
 
     result = opsets.lift(model, opset)
     assert context.data is not None

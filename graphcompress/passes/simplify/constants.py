@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, constant_data, graphs, output_ids
-from graphcompress.ir.collector import paused
-from graphcompress.ir.edit import relink, set_input
+from graphcompress.ir.model.edit import relink, set_input
+from graphcompress.ir.model.garbage import paused
 
 STAGE = "simplify/constant"
 IR_WITHOUT_INPUT_ENTRIES = 4

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from graphcompress.ir import Constant, Model, Node, Tensor, graphs, producer, subgraphs
-from graphcompress.ir.collector import paused
-from graphcompress.ir.edit import relink
+from graphcompress.ir.model.edit import relink
+from graphcompress.ir.model.garbage import paused
 
 STAGE = "simplify/dead"
 # Operators of other domains may do something that their outputs do not tell; they stay.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, constant_value, graphs
-from graphcompress.ir.model import Shape
-from graphcompress.ir.shapes import Shapes
+from graphcompress.ir.model.objects import Shape
+from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.constants import make_known
 
 STAGE = "simplify/shape"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, UsageError
 from graphcompress.ir import Model
-from graphcompress.ir.checkops import newest_opset
-from graphcompress.ir.shapes import Shapes, infer
+from graphcompress.ir.schemas.lookup import newest_opset
+from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.simplify import constants, dead, fold, known_shapes
 from graphcompress.passes.simplify.options import Options
-from graphcompress.step import Context, Refusal, StepResult
+from graphcompress.step import Context, Ladder, Refusal, StepResult
 from graphcompress.targets import rules_root
 
 OLDEST_OPSET = 7
@@ -21,7 +21,7 @@ RULES_STOPPED = "simplify/rules"
 STAGES = (constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE)
 
 
-def simplify(model: Model, context: Context, options: Options | None = None) -> StepResult:
+def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """A model that computes the same with fewer nodes and bytes.
 
     Inputs, outputs, opset and functions stay as they are; operators of unknown domains are barriers. Without a target only standard operators are written.
@@ -30,13 +30,15 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
     options = options or Options()
     rules = _rules(context, options)
     if model.opset < OLDEST_OPSET:
-        return StepResult(model, False, refusals=(Refusal("simplify/opset", f"the model has opset {model.opset}, and simplify works from {OLDEST_OPSET} on"),))
+        refusal = Refusal("simplify/opset", f"the model has opset {model.opset}, and simplify works from {OLDEST_OPSET} on")
+        return Ladder.single(StepResult(model, False, refusals=(refusal,)))
     if model.opset > (newest := newest_opset()):
         raise ModelError(
             f"{model.path or 'The model'} has opset {model.opset}, and simplify knows the operators up to {newest}, as the installed onnx does: update onnx."
         )
     if model.header.training_info:
-        return StepResult(model, False, refusals=(Refusal("simplify/training-info", "training information refers to the graph by name, so the graph stays"),))
+        refusal = Refusal("simplify/training-info", "training information refers to the graph by name, so the graph is kept unchanged")
+        return Ladder.single(StepResult(model, False, refusals=(refusal,)))
     work = _Work(model.copy(), rules, frozenset(options.off))
     for round_ in range(ROUNDS):
         context.progress("simplify", round_, None)
@@ -46,7 +48,8 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
         work.refused["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
     refused = {**work.refused, **work.refused_by_rules}
     changed = bool(work.applied)
-    return StepResult(work.model if changed else model, changed, dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused)))
+    result = StepResult(work.model if changed else model, changed, dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused)))
+    return Ladder.single(result, "simplified")
 
 
 class _Work:

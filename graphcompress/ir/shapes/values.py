@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
-from graphcompress.ir import walk
-from graphcompress.ir.model import Constant, Dim, Graph, Model, Node, Shape, Tensor, TensorSpec, type_spec
-from graphcompress.ir.shape_ops import OPERATIONS, entries
-from graphcompress.ir.tensors import TensorData, array_dtype_name, dtype_code, to_tensor_proto
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Dim, Graph, Node, Shape, Tensor, TensorSpec, type_spec
+from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
+from graphcompress.ir.shapes.arithmetic import OPERATIONS, entries
 
 Array = np.ndarray[Any, Any]
 Known = dict[Tensor, TensorSpec]

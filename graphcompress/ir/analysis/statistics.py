@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import EncodeError
 
-from graphcompress.ir import walk
-from graphcompress.ir.model import Constant, Dim, Graph, Model, Node, Tensor, Variable
-from graphcompress.ir.read import tensor_protos
-from graphcompress.ir.shapes import Shapes, infer
-from graphcompress.ir.tensors import TensorData, array_dtype_name
-from graphcompress.ir.write import to_proto
+from graphcompress.ir.files.read import tensor_protos
+from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Dim, Graph, Node, Tensor, Variable
+from graphcompress.ir.model.tensors import TensorData
+from graphcompress.ir.shapes.infer import Shapes, infer
 
 _WEIGHT_TYPES = frozenset(["float", "double", "float16", "bfloat16"])
 

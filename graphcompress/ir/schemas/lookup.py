@@ -21,7 +21,7 @@ def canonical_domain(domain: str) -> str:
 @cache
 def runtime_operators() -> frozenset[tuple[str, str]]:
     """(domain, operator) of what onnxruntime knows beyond onnx's schemas, from `runtime_operators.txt`."""
-    lines = files("graphcompress.ir").joinpath("runtime_operators.txt").read_text("utf-8").splitlines()
+    lines = files("graphcompress.ir.schemas").joinpath("runtime_operators.txt").read_text("utf-8").splitlines()
     return frozenset((domain, op) for domain, op in (line.split() for line in lines if line and not line.startswith("#")))
 
 

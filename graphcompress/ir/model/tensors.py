@@ -1,4 +1,4 @@
-"""Tensors that stay where they are until somebody asks for their values, and the table of element types."""
+"""Tensors that stay where they are until somebody asks for their values."""
 
 from __future__ import annotations
 
@@ -10,50 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from graphcompress.ir.model.element_types import PACKED_BITS, array_dtype_name, byte_size, dtype_name, numpy_dtype
+from graphcompress.ir.model.external import resolve
+
 Array = np.ndarray[Any, Any]
-
-# Bits of an element where numpy's item size does not say it: ONNX packs these, first element in the low bits.
-PACKED_BITS = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}
-
-
-def dtype_name(code: int) -> str:
-    """ONNX's name of an element type in lower case: 1 -> "float". A code that the installed onnx does not know is "type N"."""
-    try:
-        return str(TensorProto.DataType.Name(code)).lower()
-    except ValueError:
-        return f"type {code}"
-
-
-def dtype_code(name: str) -> int:
-    """The enum of an element type: "float" -> 1. Raises ValueError for an unknown name."""
-    return int(TensorProto.DataType.Value(name.upper()))
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy (or ml_dtypes) type of an element type; strings are object arrays. Raises ValueError for an unknown name."""
-    if name == "string":
-        return np.dtype(object)
-    return np.dtype(helper.tensor_dtype_to_np_dtype(dtype_code(name)))
-
-
-def array_dtype_name(array: Array) -> str:
-    """ONNX's name for the element type of an array; object and text arrays are strings."""
-    if array.dtype.kind in "OUS":
-        return "string"
-    return dtype_name(helper.np_dtype_to_tensor_dtype(array.dtype))
-
-
-def byte_size(name: str, count: int) -> int:
-    """Bytes that ONNX needs for `count` elements; 0 for strings, which have no fixed size."""
-    if name == "string":
-        return 0
-    bits = PACKED_BITS.get(name) or numpy_dtype(name).itemsize * 8
-    return (count * bits + 7) // 8
-
-
-def external_info(tensor: TensorProto) -> dict[str, str]:
-    """The external_data entries of a tensor."""
-    return {entry.key: entry.value for entry in tensor.external_data}
 
 
 class TensorData(LazyValues):  # type: ignore[misc]
@@ -97,8 +57,6 @@ class TensorData(LazyValues):  # type: ignore[misc]
         Raises ModelError where the external file is missing, outside the model's folder or too short.
         """
         if self.external:
-            from graphcompress.ir.external import resolve
-
             file, offset, length = resolve(self.base, self.proto, model_path=None)
             return np.memmap(file, np.uint8, "r", offset, (length,)).data if length else b""
         if self.proto.HasField("raw_data"):

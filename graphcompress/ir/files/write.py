@@ -18,11 +18,15 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, helper
 
 from graphcompress.errors import ModelError, WriteError
-from graphcompress.ir.collector import paused
-from graphcompress.ir.model import Constant, Graph, Model, Node, Variable
-from graphcompress.ir.read import FIRST_IR_WITH_OVERRIDABLE, tensor_protos
-from graphcompress.ir.tensors import TensorData, array_dtype_name, dtype_code, external_info, to_tensor_proto
-from graphcompress.ir.walk import check_signature, subgraphs, toposort
+from graphcompress.ir.files.read import FIRST_IR_WITH_OVERRIDABLE, tensor_protos
+from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
+from graphcompress.ir.model.external import external_info, resolve
+from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.lint import check_signature
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node, Variable
+from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
+from graphcompress.ir.model.walk import subgraphs, toposort
 
 # protobuf refuses messages of 2 GiB; the rest is room for everything that is not tensor bytes.
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -302,8 +306,6 @@ def _place_external(proto: onnx.ModelProto, base: Path | None, target: Path, fil
     A data file whose every range is still in use is copied as it is, under its own name, so that nothing in the model changes. Where that name belongs to
     somebody else, or ranges have gone, the data goes to TARGET.data.
     """
-    from graphcompress.ir.external import resolve
-
     groups: dict[str, list[TensorProto]] = {}
     for tensor in tensor_protos(proto):
         if tensor.data_location == TensorProto.EXTERNAL:

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.tensors import PACKED_BITS, byte_size, dtype_name
+from graphcompress.ir.model.element_types import PACKED_BITS, byte_size, dtype_name
 
 MAX_ELEMENTS = 2**48  # more than any machine addresses: such dimensions are damage, or an attack
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from graphcompress.ir import walk
-from graphcompress.ir.model import Constant, Model, Node, Tensor, TensorSpec
-from graphcompress.ir.shapes import Shapes, infer
-from graphcompress.ir.tensors import dtype_name
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.element_types import dtype_name
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Node, Tensor, TensorSpec
+from graphcompress.ir.shapes.infer import Shapes, infer
 
 Kind = Literal["class", "exact", "value"]
 

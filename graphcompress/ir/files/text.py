@@ -17,11 +17,13 @@ import onnx
 import onnx.parser
 import onnx.printer
 
-from graphcompress.ir.model import Constant, Graph, Model, Node
-from graphcompress.ir.read import model_from_proto
-from graphcompress.ir.tensors import TensorData, dtype_code, dtype_name, to_tensor_proto
-from graphcompress.ir.walk import graphs
-from graphcompress.ir.write import to_proto
+from graphcompress.ir.files.read import model_from_proto
+from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.model.element_types import dtype_code, dtype_name
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node
+from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
+from graphcompress.ir.model.walk import graphs
 
 PRINTED_ELEMENTS = 64
 DEFAULT_OPSET = 17

@@ -17,11 +17,12 @@ import onnx
 from onnx import helper
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import walk
-from graphcompress.ir.model import DEFAULT_DOMAINS, Constant, Graph, Model, Node, Tensor, Variable
-from graphcompress.ir.opset_table import COMPATIBLE
-from graphcompress.ir.shapes import Shapes, infer
-from graphcompress.ir.tensors import numpy_dtype
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.element_types import numpy_dtype
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Constant, Graph, Node, Tensor, Variable
+from graphcompress.ir.schemas.compatible import COMPATIBLE
+from graphcompress.ir.shapes.infer import Shapes, infer
 
 OLDEST = 7
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.checkfunctions import called_functions
-from graphcompress.ir.checknode import NodeChecker, describe
-from graphcompress.ir.checkops import Lookup, canonical_domain, known_domains
-from graphcompress.ir.checktensor import check_tensor, check_type
-from graphcompress.ir.parse import parse, sniff
-
-if TYPE_CHECKING:
-    from graphcompress.ir.model import Model, Node
-
-__all__ = ["check", "parse", "sniff", "unknown_domain_nodes"]
+from graphcompress.ir.check.functions import called_functions
+from graphcompress.ir.check.nodes import NodeChecker, describe
+from graphcompress.ir.check.tensors import check_tensor, check_type
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Node
+from graphcompress.ir.model.walk import nodes
+from graphcompress.ir.schemas.lookup import Lookup, canonical_domain, known_domains
 
 
-def check(proto: onnx.ModelProto, path: Path | None = None) -> None:
+def check_proto(proto: onnx.ModelProto, path: Path | None = None) -> None:
     """Raise ModelError where `proto` is no model that can be worked on; `path` names it in the message. External data is not looked at: see `external`."""
     try:
         _check_model(proto)
@@ -35,13 +31,20 @@ def check(proto: onnx.ModelProto, path: Path | None = None) -> None:
 
 def unknown_domain_nodes(model: Model) -> Iterator[Node]:
     """Nodes of all graphs whose domain neither onnxruntime nor a function of the model defines: nothing here can run them."""
-    from graphcompress.ir.walk import nodes
-
     local = {(canonical_domain(f.domain), f.name) for f in model.header.functions}
     for node in nodes(model):
         domain = canonical_domain(node.domain or "")
         if domain not in known_domains() and (domain, node.op) not in local:
             yield node
+
+
+def require_known_domains(model: Model, task: str) -> None:
+    """Raise ModelError where a node belongs to a domain that nothing here can run; `task` ("quantized") ends the message."""
+    for node in unknown_domain_nodes(model):
+        name = node.name or node.outputs[0].name
+        raise ModelError(
+            f"{model.path or 'the model'}: node '{name}' is {node.op} of domain '{node.domain}', which nothing here can run, so it cannot be {task}."
+        )
 
 
 def _check_model(proto: onnx.ModelProto) -> None:

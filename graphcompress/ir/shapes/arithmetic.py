@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir.model import Node
+from graphcompress.ir.model.objects import Node
 
 Array = np.ndarray[Any, Any]
 Operation = Callable[[Node, Sequence[Array]], "Array | None"]

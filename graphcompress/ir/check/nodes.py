@@ -6,9 +6,9 @@ import onnx
 from onnx import AttributeProto
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.checkfunctions import function_key
-from graphcompress.ir.checkops import STANDARD, Demands, Lookup, canonical_domain, known_domains
-from graphcompress.ir.checktensor import check_tensor
+from graphcompress.ir.check.functions import function_key
+from graphcompress.ir.check.tensors import check_tensor
+from graphcompress.ir.schemas.lookup import STANDARD, Demands, Lookup, canonical_domain, known_domains
 
 _FIELD_OF_TYPE = {
     AttributeProto.FLOAT: "f",

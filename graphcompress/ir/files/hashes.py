@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from graphcompress.ir.model import Model
-from graphcompress.ir.tensors import TensorData, external_info
-from graphcompress.ir.walk import graphs
-from graphcompress.ir.write import to_proto
+from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.model.external import external_info
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.tensors import TensorData
+from graphcompress.ir.model.walk import graphs
 
 
 def data_files(model: Model) -> tuple[Path, ...]:

@@ -10,9 +10,14 @@ from pathlib import Path
 from onnx import TensorProto
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.tensors import byte_size, dtype_name, external_info
+from graphcompress.ir.model.element_types import byte_size, dtype_name
 
 MAX_DIGITS = 19
+
+
+def external_info(tensor: TensorProto) -> dict[str, str]:
+    """The external_data entries of a tensor."""
+    return {entry.key: entry.value for entry in tensor.external_data}
 
 
 def resolve(base: Path | None, tensor: TensorProto, *, model_path: Path | None = None) -> tuple[Path, int, int]:

@@ -18,11 +18,13 @@ from google.protobuf.message import EncodeError
 from onnx import shape_inference
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.model import Constant, Dim, Graph, Model, Shape, Tensor, TensorSpec, Variable, type_spec
-from graphcompress.ir.shape_values import complete, merged, refine
-from graphcompress.ir.tensors import TensorData, array_dtype_name, to_tensor_proto
-from graphcompress.ir.walk import constant_data, subgraphs, toposort
-from graphcompress.ir.write import to_proto
+from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Dim, Graph, Shape, Tensor, TensorSpec, Variable, type_spec
+from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
+from graphcompress.ir.model.walk import constant_data, subgraphs, toposort
+from graphcompress.ir.shapes.values import complete, merged, refine
 
 INLINE_BYTES = 1024
 LONGEST_PROPAGATED = 1 << 16

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable
-from graphcompress.ir.tensors import TensorData
+from graphcompress.ir.model.objects import Constant, Graph, Node, Rooted, Tensor
+from graphcompress.ir.model.tensors import TensorData
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +25,7 @@ def subgraphs(node: Node) -> list[Graph]:
     return found
 
 
-def graphs(model: Model) -> Iterator[Graph]:
+def graphs(model: Rooted) -> Iterator[Graph]:
     """The main graph and every graph below it, outer before inner."""
     stack = [model.graph]
     while stack:
@@ -35,7 +35,7 @@ def graphs(model: Model) -> Iterator[Graph]:
             stack.extend(subgraphs(node))
 
 
-def nodes(model: Model) -> Iterator[Node]:
+def nodes(model: Rooted) -> Iterator[Node]:
     """The nodes of all graphs; those of functions are not among them."""
     for graph in graphs(model):
         yield from graph.nodes
@@ -52,7 +52,7 @@ def consumers(tensor: Tensor) -> list[Node]:
     return list({id(n): n for n in tensor.outputs}.values())
 
 
-def output_ids(model: Model) -> set[int]:
+def output_ids(model: Rooted) -> set[int]:
     """id() of every tensor that is an output of some graph of the model."""
     return {id(t) for graph in graphs(model) for t in graph.outputs}
 
@@ -143,47 +143,3 @@ def toposort(graph: Graph) -> list[Node]:
                 done.add(id(node))
                 result.append(node)
     return result
-
-
-def lint(model: Model) -> None:
-    """Raise ModelError where the graph is not what a file may hold: a tensor made twice or by nobody, names that clash, a changed signature."""
-    check_signature(model)
-    stack: list[tuple[Graph, frozenset[int]]] = [(model.graph, frozenset())]
-    while stack:
-        graph, outer = stack.pop()
-        made: dict[str, Tensor] = {}
-        for tensor in _defined(graph):
-            if tensor.name in made:
-                raise ModelError(f"Tensor '{tensor.name}' is defined twice in graph '{graph.name}'.")
-            made[tensor.name] = tensor
-        visible = outer | {id(t) for t in made.values()}
-        for node in graph.nodes:
-            for tensor in node.inputs:
-                if tensor.name and id(tensor) not in visible and not _opaque(graph, tensor):
-                    raise ModelError(f"Node '{node.name or node.op}' reads tensor '{tensor.name}', which nothing makes.")
-            stack.extend((g, visible) for g in subgraphs(node))
-        toposort(graph)
-
-
-def check_signature(model: Model) -> None:
-    """Raise ModelError where inputs or outputs of the main graph are not those that were read."""
-    expected = [v.name for v in model.output_protos]
-    if [t.name for t in model.graph.outputs] != expected:
-        raise ModelError(f"The outputs of the graph are {[t.name for t in model.graph.outputs]}, the model's are {expected}: a step changed the signature.")
-    kept = {v.name for v in model.input_protos}
-    missing = [t.name for t in model.graph.inputs if t.name not in kept]
-    lost = [s.name for s in (*model.inputs, *model.overridable)]
-    if missing or [t.name for t in model.graph.inputs] != [n for n in (v.name for v in model.input_protos) if n in set(lost)]:
-        raise ModelError(f"The inputs of the graph are {[t.name for t in model.graph.inputs]}, the model's are {sorted(kept)}: a step changed the signature.")
-
-
-def _defined(graph: Graph) -> Iterable[Tensor]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph.nodes:
-        yield from (t for t in node.outputs if t.name)
-
-
-def _opaque(graph: Graph, tensor: Tensor) -> bool:
-    """A tensor that the file defines in a way that has no object: a sparse initializer."""
-    return isinstance(tensor, Variable) and any(s.values.name == tensor.name for s in graph.shell.sparse_initializer)

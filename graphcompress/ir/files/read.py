@@ -10,11 +10,13 @@ from typing import Any
 import onnx
 from onnx import AttributeProto
 
-from graphcompress.ir import check as checks
-from graphcompress.ir.collector import paused
-from graphcompress.ir.external import resolve
-from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable, type_spec
-from graphcompress.ir.tensors import TensorData
+from graphcompress.ir.check.models import check_proto
+from graphcompress.ir.files.parse import parse, sniff
+from graphcompress.ir.model.external import resolve
+from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable, type_spec
+from graphcompress.ir.model.tensors import TensorData
 
 FIRST_IR_WITH_OVERRIDABLE = 4
 
@@ -25,9 +27,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises ModelError where the file is no model that can be used, or where its external data is missing, outside its folder or too short.
     """
     file = Path(path)
-    checks.sniff(file)
-    proto = checks.parse(file)
-    checks.check(proto, file)
+    sniff(file)
+    proto = parse(file)
+    check_proto(proto, file)
     for tensor in tensor_protos(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             resolve(file.parent, tensor, model_path=file)
@@ -41,7 +43,7 @@ def model_from_proto(proto: onnx.ModelProto, *, path: Path | None = None, check:
     `path` is where external data is looked for. Raises ModelError as `load` does if `check`.
     """
     if check:
-        checks.check(proto, path)
+        check_proto(proto, path)
     base = path.parent if path else None
     graph_proto = proto.graph
     graph = _Reader(base, proto.ir_version).graph(graph_proto, {}, main=True)

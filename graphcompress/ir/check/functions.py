@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.checkops import canonical_domain
+from graphcompress.ir.schemas.lookup import canonical_domain
 
 Key = tuple[str, str, str]
 MAX_UNFOLDED_NODES = 10_000_000  # thirty functions that call the one before twice would make 2**30 nodes of a small file

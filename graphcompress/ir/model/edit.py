@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 
-from graphcompress.ir.model import Constant, Graph, Model, Node, Tensor, Variable
-from graphcompress.ir.walk import constant_data, graphs
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
+from graphcompress.ir.model.walk import constant_data, graphs
 
 
 def set_input(node: Node, index: int, tensor: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""What can be read from a model: statistics, and what sort of answer each output is."""

@@ -1,0 +1,166 @@
+"""Models as graphs: onnx-graphsurgeon's objects, with what they have no field for kept beside them.
+
+graphsurgeon compares nodes and tensors by value: two nodes that do the same thing are "equal", and `list.remove` takes the wrong one. The subclasses here
+compare by identity. Everything else about them is graphsurgeon's: producers and consumers stay linked when `inputs` and `outputs` are edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from graphcompress.ir.model.element_types import dtype_name
+from graphcompress.ir.model.tensors import TensorData
+
+Dim: TypeAlias = int | str | None
+Shape: TypeAlias = tuple[Dim, ...]
+Tensor: TypeAlias = "Variable | Constant"
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+class Node(gs.Node):  # type: ignore[misc]
+    """One operator. `proto` is what it was read from (None for a new node); an unedited node is written from it.
+
+    `origin` names what a new node stands for: (rule or step, names of the nodes that it replaces). `rank` is its wished place in the file.
+    """
+
+    __hash__ = object.__hash__
+    proto: onnx.NodeProto | None
+    read_attrs: dict[str, Any]
+    origin: tuple[str, ...]
+    rank: float
+
+    def __init__(
+        self, op: str, name: str = "", attrs: dict[str, Any] | None = None, inputs: Sequence[Tensor] = (), outputs: Sequence[Tensor] = (), domain: str = ""
+    ) -> None:
+        super().__init__(op, name, dict(attrs or {}), list(inputs), list(outputs), domain)
+        self.proto = None
+        self.read_attrs = {}
+        self.origin = ()
+        self.rank = float("inf")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def standard(self) -> bool:
+        """True for an operator of ai.onnx, however its domain is spelled."""
+        return (self.domain or "") in DEFAULT_DOMAINS
+
+    def is_op(self, *ops: str) -> bool:
+        """True for an operator of ai.onnx with one of these names."""
+        return self.standard and self.op in ops
+
+    def input(self, index: int) -> Tensor | None:
+        """The input at `index`, None where it is absent or empty."""
+        if index >= len(self.inputs) or self.inputs[index].name == "":
+            return None
+        found: Tensor = self.inputs[index]
+        return found
+
+
+class Variable(gs.Variable):  # type: ignore[misc]
+    """A tensor computed at run time, or a graph input. `default` is the value of an initializer that callers may override (IR 4 on)."""
+
+    __hash__ = object.__hash__
+    default: onnx.TensorProto | onnx.SparseTensorProto | None
+
+    def __init__(self, name: str, dtype: Any = None, shape: Sequence[Dim] | None = None) -> None:
+        super().__init__(name, dtype, shape)
+        self.default = None
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Constant(gs.Constant):  # type: ignore[misc]
+    """An initializer. Its bytes are decoded only when `values` is read, and written by copying unless `values` was set."""
+
+    __hash__ = object.__hash__
+    _values: TensorData | np.ndarray[Any, Any]
+
+    def __init__(self, name: str, values: TensorData | np.ndarray[Any, Any]) -> None:
+        super().__init__(name, values)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def values(self) -> np.ndarray[Any, Any]:
+        """The array, read-only where it was read from a file; a view into the file or its map where the layout allows."""
+        return self._values if isinstance(self._values, np.ndarray) else self._values.load()
+
+    @values.setter
+    def values(self, values: TensorData | np.ndarray[Any, Any]) -> None:
+        self._values = values
+
+    @property
+    def data(self) -> TensorData | None:
+        """What the file holds, None once `values` was set."""
+        return None if isinstance(self._values, np.ndarray) else self._values
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's elements as ONNX stores them; no decoding."""
+        return int(self._values.nbytes)
+
+
+class Graph(gs.Graph):  # type: ignore[misc]
+    """A graph or subgraph. `initializers` holds every constant of this scope by name, the unused ones too;
+    `shell` is the proto without nodes, initializers, inputs and outputs."""
+
+    nodes: list[Node]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    initializers: dict[str, Constant]
+    shell: onnx.GraphProto
+    input_protos: tuple[onnx.ValueInfoProto, ...]
+    output_protos: tuple[onnx.ValueInfoProto, ...]
+    order: list[Node]
+    file_order: list[str]
+    read_names: set[str]
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(nodes=[], inputs=[], outputs=[], name=name)
+        self.initializers = {}
+        self.shell = onnx.GraphProto(name=name)
+        self.input_protos = self.output_protos = ()
+        # As read: the nodes, the names of the initializers in file order (overridable ones too), and every name that this scope defined.
+        self.order = []
+        self.file_order = []
+        self.read_names = set()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model. `dtype` is ONNX's name in lower case ("float", "uint8", "string" ...), None where the file does not say;
+    `shape` has an int, a symbol or None per axis, and is None where the rank is unknown; `kind` is "tensor", "sequence", "optional", "map" or "sparse_tensor"."""
+
+    name: str
+    dtype: str | None
+    shape: Shape | None
+    kind: str = "tensor"
+
+
+def type_spec(name: str, kind: onnx.TypeProto) -> TensorSpec:
+    """What a TypeProto says, as a TensorSpec."""
+    which = kind.WhichOneof("value")
+    if which not in ("tensor_type", "sparse_tensor_type"):
+        return TensorSpec(name, None, None, (which or "tensor").removesuffix("_type"))
+    tensor = getattr(kind, which)
+    shape: Shape | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or None) for d in tensor.shape.dim)
+    return TensorSpec(name, dtype_name(tensor.elem_type) if tensor.elem_type else None, shape, which.removesuffix("_type"))
+
+
+class Rooted(Protocol):
+    """What has a main graph: a model."""
+
+    graph: Graph

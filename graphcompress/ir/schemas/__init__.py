@@ -1,0 +1,1 @@
+"""What ONNX's schemas and onnxruntime say of operators and their versions."""
