@@ -48,7 +48,7 @@ BOUND_AFTER_A_STEP = {"Floor": 1.0, "Ceil": 1.0, "Round": 1.0, "Sign": 0.0, "Thr
 
 @emitter(5, int8=2)
 def unary(b: Builder) -> None:
-    names = [n for n, (_, since, _, _) in UNARY.items() if since <= b.opset]
+    names = [n for n, (_, since, bound, _) in UNARY.items() if since <= b.opset and (bound is not None or not b.policy.int8)]
     name = str(b.among(names))
     dtypes, _, bound, attributes = UNARY[name]
     x = b.pick(dtypes, where=lambda v: bound is not None or not v.rough)
@@ -223,7 +223,7 @@ def nearly_nothing(b: Builder) -> None:
     """What looks like a node that hands its operand on, and does not: operands swapped, a shape that widens, a zero of the other sign."""
     x = b.pick(NUMBERS, where=lambda v: not v.rough)
     op, fill = b.among((("Sub", 0.0), ("Sub", -0.0), ("Div", 1.0), ("Add", 0.0), ("Mul", -1.0), ("Mul", 0.0), ("Mul", 1.0)))
-    if op == "Div" and x.dtype not in FLOATS:
+    if op == "Div" and (x.dtype not in FLOATS or b.policy.int8):
         raise Unsuitable
     wider = (b.among((1, 1, 2)), *(1,) * x.rank) if x.rank < 5 and b.chance(0.3) else b.among(((), (1,) * x.rank))
     y = b.constant(np.full(wider, fill), x.dtype)
