@@ -88,7 +88,9 @@ def body_inputs(b: Builder, frame: Frame, values: list[tuple[str, Value]]) -> li
             hidden = b.among([v for v in frame.values if v.name not in {r.name for r in result}])
             name = hidden.name
             frame.values[:] = [v for v in frame.values if v.name != name]
-        result.append(Value(name, value.dtype, value.shapes, reach=UNKNOWN if value.dtype != "bool" else 1.0, rough=value.dtype in ("float32", "float64", "float16")))
+        result.append(
+            Value(name, value.dtype, value.shapes, reach=UNKNOWN if value.dtype != "bool" else 1.0, rough=value.dtype in ("float32", "float64", "float16"))
+        )
     frame.values += result
     return result
 
@@ -106,7 +108,9 @@ def loop(b: Builder) -> None:
         outputs = [b.emit("Identity", [more], more.shapes, reach=1.0)]
         for value in inner:
             outputs.append(handed_out(b, frame, value, outputs))
-        collected = [v for v in frame.own if v.static and v.dtype in ("float32", "int64") and v not in outputs and v.rank < 4][:1] if turns.known is not None else []
+        collected = (
+            [v for v in frame.own if v.static and v.dtype in ("float32", "int64") and v not in outputs and v.rank < 4][:1] if turns.known is not None else []
+        )
         body = graph(b, frame, "body", [info(index, shaped=True), info(more, shaped=True), *(info(v) for v in inner)], [*outputs, *collected])
     shapes = [v.shapes for v in carried]
     for value in collected:

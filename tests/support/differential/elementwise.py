@@ -214,8 +214,19 @@ def cast(b: Builder) -> None:
 
 @emitter(3.5, int8=0.7)
 def identity(b: Builder) -> None:
-    x = b.pick()
-    nothing(b, x)
+    read(b, nothing(b, b.pick()))
+
+
+def read(b: Builder, x: Value) -> None:
+    """Mostly a node behind `x`: what is an output itself keeps its node."""
+    if b.chance(0.25):
+        return
+    if x.dtype == "bool":
+        b.emit("Not", [x], x.shapes, reach=1.0)
+    elif x.dtype == "uint8":
+        b.emit("Cast", [x], x.shapes, "int32", reach=x.reach, to=code("int32"))
+    else:
+        b.emit(b.among(("Neg", "Abs")), [x], x.shapes, reach=x.reach)
 
 
 @emitter(2.5, int8=0.3)
@@ -227,7 +238,8 @@ def nearly_nothing(b: Builder) -> None:
         raise Unsuitable
     wider = (b.among((1, 1, 2)), *(1,) * x.rank) if x.rank < 5 and b.chance(0.3) else b.among(((), (1,) * x.rank))
     y = b.constant(np.full(wider, fill), x.dtype)
-    b.emit(op, [y, x] if op in ("Sub", "Div") or b.chance(0.5) else [x, y], both(broadcast, y.shapes, x.shapes), reach=UNKNOWN if op == "Div" else x.reach)
+    operands = [y, x] if op in ("Sub", "Div") or b.chance(0.5) else [x, y]
+    read(b, b.emit(op, operands, both(broadcast, y.shapes, x.shapes), reach=UNKNOWN if op == "Div" else x.reach))
 
 
 def nothing(b: Builder, x: Value) -> Value:
@@ -274,5 +286,3 @@ def dropout(b: Builder, x: Value) -> Value:
             inputs = [x]
     results = b.emit_many("Dropout", inputs, [x.shapes] * (2 if mask else 1), [x.dtype, "bool"][: 2 if mask else 1], reach=x.reach, **attributes)
     return results[0]
-
-

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from differential import arrays
 from differential.builder import FLOATS, Array, Builder, Pair, Shape, Unsuitable, Value, both, broadcast
-from differential.elementwise import nothing
+from differential.elementwise import nothing, read
 from differential.registry import emitter
 
 MOVED = ("float32", "float64", "float16", "int32", "int64", "uint8", "bool")
@@ -47,7 +47,9 @@ def reshape(b: Builder) -> None:
     allowzero = b.opset >= 14 and 0 in target and b.chance(0.5)
     shapes = both(lambda s: reshaped(s, target, allowzero), x.shapes)
     known = (lambda v, t: v.reshape(reshaped(v.shape, target, allowzero))) if x.known is not None else None
-    b.emit("Reshape", [x, ints(b, target)], shapes, reach=x.reach, known=known, **({"allowzero": 1} if allowzero else {}))
+    y = b.emit("Reshape", [x, ints(b, target)], shapes, reach=x.reach, known=known, **({"allowzero": 1} if allowzero else {}))
+    if b.chance(0.3):
+        read(b, y)
 
 
 def _target(b: Builder, x: Value) -> Shape:
@@ -86,7 +88,7 @@ def reshape_empty(b: Builder) -> None:
         dims.insert(b.integer(0, len(dims)), 0)
         x = b.input(b.among(("float32", "int64")), dims)
     target = tuple(0 if 0 in {s[i] for s in x.shapes} else b.among((1, 2, 3, x.shapes[0][i])) for i in range(x.rank))
-    b.emit("Reshape", [x, ints(b, target)], both(lambda s: reshaped(s, target), x.shapes), reach=x.reach)
+    read(b, b.emit("Reshape", [x, ints(b, target)], both(lambda s: reshaped(s, target), x.shapes), reach=x.reach))
 
 
 @emitter(1, int8=0.7)
@@ -147,10 +149,12 @@ def squeezes(b: Builder) -> None:
         raise Unsuitable
     if b.chance(0.5):
         y = unsqueeze(b, x)
-        squeeze(b, y) if b.chance(0.6) else None
+        if b.chance(0.7):
+            read(b, squeeze(b, y))
     else:
         y = squeeze(b, x)
-        unsqueeze(b, y) if b.chance(0.6) and y.rank < 5 else None
+        if b.chance(0.7) and y.rank < 5:
+            read(b, unsqueeze(b, y))
 
 
 def transpose(b: Builder, x: Value, perm: list[int] | None = None) -> Value:
@@ -170,13 +174,19 @@ def transposes(b: Builder) -> None:
         x = transpose(b, x)
         if b.chance(0.15):
             x = nothing(b, x)
+    if b.chance(0.4):
+        read(b, x)
 
 
 @emitter(1.5, int8=1.0)
 def concat(b: Builder) -> None:
     x = b.pick(("float32",) if b.policy.int8 else ("float32", "float64", "int32", "int64", "bool"), where=lambda v: v.rank > 0)
     axis = b.integer(0, x.rank - 1)
-    fitting = [v for v in b.frame.values if v.dtype == x.dtype and v.rank == x.rank and all(_but(p, axis) == _but(q, axis) for p, q in zip(v.shapes, x.shapes, strict=True))]
+    fitting = [
+        v
+        for v in b.frame.values
+        if v.dtype == x.dtype and v.rank == x.rank and all(_but(p, axis) == _but(q, axis) for p, q in zip(v.shapes, x.shapes, strict=True))
+    ]
     parts = [x, *(b.among(fitting) for _ in range(b.integer(1, 2)))]
     if x.static and b.chance(0.4):
         parts[-1] = b.constant(arrays.draw(b.rng, x.dtype, x.shapes[0]))
@@ -307,7 +317,9 @@ def pad(b: Builder) -> None:
 def padded(b: Builder, x: Value, axes: int = 0) -> Value:
     """Pad of `x`, of nothing in a third of the cases; only axes from `axes` on."""
     mode = b.among(("constant", "constant", "constant", "edge", "reflect")) if all(min(s, default=0) > 2 for s in x.shapes) else "constant"
-    amounts = [0 if i % x.rank < axes or b.chance(0.5) else b.among((0, 1, 2, -1) if mode == "constant" and x.dtype in FLOATS else (0, 1)) for i in range(2 * x.rank)]
+    amounts = [
+        0 if i % x.rank < axes or b.chance(0.5) else b.among((0, 1, 2, -1) if mode == "constant" and x.dtype in FLOATS else (0, 1)) for i in range(2 * x.rank)
+    ]
     if b.chance(0.33):
         amounts = [0] * (2 * x.rank)
     shapes = both(lambda s: tuple(d + amounts[i] + amounts[i + x.rank] for i, d in enumerate(s)), x.shapes)

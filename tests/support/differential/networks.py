@@ -115,10 +115,11 @@ def window(b: Builder, x: Value, kernel: list[int]) -> tuple[Pair, dict[str, obj
 def conv(b: Builder) -> None:
     rank = b.among((3, 4, 4, 4, 5))
     x = image(b, rank)
-    channels = x.dim(1)
     if b.chance(0.2) and (x.dtype == "float32" or b.opset >= 11):
         x = padded(b, x, axes=0 if b.chance(0.1) else 2)
-        channels = x.dim(1)
+    channels = x.dim(1)
+    if channels == 0:
+        raise Unsuitable
     group = b.among([g for g in (1, 1, 1, channels, 2) if channels % g == 0])
     out = group * b.integer(1, 3)
     kernel = [b.among((1, 2, 3)) for _ in range(rank - 2)]
@@ -237,7 +238,15 @@ def pooling(b: Builder) -> None:
     shapes, attributes = window(b, x, kernel)
     if op == "AveragePool" and b.chance(0.4):
         attributes["count_include_pad"] = 1
-    b.emit(op, [x], both(lambda s, t: (*s[:2], *t), x.shapes, shapes), reach=x.reach, rough=True if op == "AveragePool" else None, kernel_shape=kernel, **attributes)
+    b.emit(
+        op,
+        [x],
+        both(lambda s, t: (*s[:2], *t), x.shapes, shapes),
+        reach=x.reach,
+        rough=True if op == "AveragePool" else None,
+        kernel_shape=kernel,
+        **attributes,
+    )
 
 
 @emitter(2.5, int8=1)
@@ -301,7 +310,15 @@ def resize(b: Builder) -> None:
     if b.opset == 10:
         b.emit("Resize", [x, scales], shapes, reach=x.reach, mode="nearest")
     elif b.opset < 13:
-        b.emit("Resize", [x, b.constant(np.zeros(0), "float32", plain=True), scales], shapes, reach=x.reach, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        b.emit(
+            "Resize",
+            [x, b.constant(np.zeros(0), "float32", plain=True), scales],
+            shapes,
+            reach=x.reach,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
     else:
         b.emit("Resize", [x, None, scales], shapes, reach=x.reach, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,11 @@ def original(case: Case) -> list[list[Array]]:
 
 
 # onnxruntime's exceptions have no common base of their own.
-RUNTIME_ERRORS = (RuntimeError, ValueError, *(e for e in vars(onnxruntime.capi.onnxruntime_pybind11_state).values() if isinstance(e, type) and issubclass(e, Exception)))
+RUNTIME_ERRORS = (
+    RuntimeError,
+    ValueError,
+    *(e for e in vars(onnxruntime.capi.onnxruntime_pybind11_state).values() if isinstance(e, type) and issubclass(e, Exception)),
+)
 
 
 def loaded(proto: onnx.ModelProto) -> Model:
@@ -90,6 +95,12 @@ def failure(kind: str, problem: Exception, result: onnx.ModelProto | None = None
     frames = [f for f in traceback.extract_tb(problem.__traceback__) if "graphcompress" in f.filename]
     place = f"{type(problem).__name__} in {frames[-1].name}" if frames else type(problem).__name__
     return Fault(kind, place, "".join(traceback.format_exception(problem))[-3000:], result)
+
+
+def essence(problem: Exception) -> str:
+    """A message of onnxruntime without what is particular to one model: names, numbers, places in its sources."""
+    words = [w for w in re.sub(r"/\S+|0x\w+", " ", str(problem)).split() if re.fullmatch(r"[A-Za-z]+[.,:]?", w) and w != "name"]
+    return " ".join(words)[:110]
 
 
 def judge(case: Case) -> Fault | None:
@@ -124,7 +135,7 @@ def judge_simplify(case: Case) -> Fault | None:
     if wrong := signature(case.model, result):
         return Fault("signature", wrong.split(":")[0], applied + wrong, result)
     inexact = any(effects().get(name, "exact") != "exact" for name in step.applied)
-    fault = compare(case, result, expected, Bound(case, not inexact and not _packs(case.model)))
+    fault = compare(case, result, expected, Bound(case, not inexact and not _another_kernel(case.model)))
     if fault is not None:
         return Fault(fault.kind, fault.place, applied + fault.text, fault.result)
     if case.seed % 4 == 0:
@@ -134,8 +145,10 @@ def judge_simplify(case: Case) -> Fault | None:
     return None
 
 
-def _packs(model: onnx.ModelProto) -> bool:
-    return any(n.op_type in PACKED for n in nodes(model))
+def _another_kernel(model: onnx.ModelProto) -> bool:
+    """Whether onnxruntime itself may round differently around a node that was removed: packed weights, and half precision, which it computes in float,
+    leaving out the rounding between a Cast and a node that stand side by side."""
+    return any(n.op_type in PACKED for n in nodes(model)) or _coarsest(model, "") == "float16"
 
 
 def nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -202,12 +215,12 @@ def compare(case: Case, result: onnx.ModelProto, expected: list[list[Array]], bo
     try:
         opened = session(result)
     except RUNTIME_ERRORS as problem:
-        return Fault("does not load", str(problem)[:80], str(problem), result)
+        return Fault("does not load", essence(problem), str(problem), result)
     for number, (feed, outputs) in enumerate(zip(case.feeds, expected, strict=True)):
         try:
             got = opened.run(None, feed)
         except RUNTIME_ERRORS as problem:
-            return Fault("does not run", "", f"feed {number}: {problem}", result)
+            return Fault("does not run", essence(problem), f"feed {number}: {problem}", result)
         for info, a, b in zip(case.model.graph.output, outputs, got, strict=True):
             if wrong := difference(a, b, bound):
                 return Fault("values", wrong.split(":")[0], f"output {info.name} on feed {number}: {wrong}\nexpected {a!r}\n     got {b!r}", result)
@@ -306,7 +319,7 @@ def judge_quantize(case: Case) -> Fault | None:
         try:
             got = run(result, case.feeds, optimized=optimized)
         except RUNTIME_ERRORS as problem:
-            return Fault("does not load or run, " + ("optimized" if optimized else "unoptimized"), str(problem)[:60], str(problem), result)
+            return Fault("does not load or run, " + ("optimized" if optimized else "unoptimized"), essence(problem), str(problem), result)
         for position, info in enumerate(case.model.graph.output):
             exact = info.name in untouched and case.model.opset_import[0].version == result.opset_import[0].version and not optimized and not simplified
             wrong = _noise([o[position] for o in expected], [o[position] for o in got], exact, reach)

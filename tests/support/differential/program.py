@@ -136,5 +136,3 @@ def _claim(b: Builder, value: Value) -> onnx.ValueInfoProto:
     if shape and b.chance(0.1):
         shape[b.integer(0, len(shape) - 1)] = 7
     return helper.make_tensor_value_info(value.name, code(value.dtype), shape)
-
-

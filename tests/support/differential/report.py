@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 import onnx
@@ -22,13 +22,22 @@ class Outcome:
     discarded: int = 0
     next: int = 0
 
+    def add(self, other: Outcome) -> None:
+        """Go on with what another search, over the seeds behind, came to."""
+        self.faults += [(case, fault) for case, fault in other.faults if fault.key not in self.seeds]
+        for key, seeds in other.seeds.items():
+            self.seeds.setdefault(key, []).extend(seeds)
+        self.tried, self.discarded, self.next = self.tried + other.tried, self.discarded + other.discarded, max(self.next, other.next)
+
     @property
     def faulty(self) -> int:
         return sum(len(s) for s in self.seeds.values())
 
 
-def search(kind: str, seeds: Iterable[int], *, stop: Callable[[], bool] = lambda: False, limit: int | None = None) -> Outcome:
-    """Judge the cases of `seeds`; end early after `limit` distinct faults."""
+def search(
+    kind: str, seeds: Iterable[int], *, stop: Callable[[], bool] = lambda: False, limit: int | None = None, kinds: Container[str] | None = None
+) -> Outcome:
+    """Judge the cases of `seeds`, noting all faults or those of `kinds`; end early after `limit` distinct ones."""
     outcome = Outcome()
     for seed in seeds:
         if stop() or (limit is not None and len(outcome.faults) >= limit):
@@ -41,7 +50,7 @@ def search(kind: str, seeds: Iterable[int], *, stop: Callable[[], bool] = lambda
         except Discarded:
             outcome.discarded += 1
             continue
-        if fault is not None:
+        if fault is not None and (kinds is None or fault.kind in kinds):
             if fault.key not in outcome.seeds:
                 outcome.faults.append((case, fault))
             outcome.seeds.setdefault(fault.key, []).append(seed)
