@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from differential.oracle import Discarded, nodes, original
 from differential.program import generate
+from differential.running import Discarded, nodes, original
 
 from graphcompress.targets import rules_root
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from differential.report import Outcome, report, search
 
-
 SLICE = 250  # faults are told after so many seeds
 
 

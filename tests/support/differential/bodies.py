@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
+
 from differential.builder import UNKNOWN, Builder, Frame, Unsuitable, Value
 from differential.elementwise import code, nothing
 from differential.registry import ENTRIES, emitter
-from onnx import helper
 
 DEEPEST = 3
 

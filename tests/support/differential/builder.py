@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from differential import arrays
 from onnx import helper, numpy_helper
+
+from differential import arrays
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]

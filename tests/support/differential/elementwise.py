@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
+
 from differential import arrays
 from differential.builder import FLOATS, INTEGERS, UNKNOWN, Builder, Pair, Unsuitable, Value, both, broadcast
 from differential.registry import emitter
-from onnx import helper
 
 NUMBERS = ("float32", "float64", "float16", "int32", "int64")
 HALF = ("float32", "float16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from differential import arrays
 from differential.builder import FLOATS, Array, Builder, Pair, Shape, Unsuitable, Value, both, broadcast
 from differential.elementwise import nothing, read
@@ -68,11 +69,11 @@ def _target(b: Builder, x: Value) -> Shape:
         return tuple(-1 if d is None else d for d in dims) if dims.count(None) <= 1 else tuple(0 if d is None else d for d in dims)
     if choice == 3:
         free = [i for i in range(x.rank) if dims[i] != 1]
-        return tuple(0 if dims[i] is None else dims[i] or 0 for i in range(x.rank)) + (1,) if not free or b.chance(0.5) else (*((0,) * free[0]), -1)
+        return (*(dims[i] or 0 for i in range(x.rank)), 1) if not free or b.chance(0.5) else (*((0,) * free[0]), -1)
     if dims.count(None) > 1:
         raise Unsuitable
     order = [int(i) for i in b.rng.permutation(x.rank)]
-    return tuple(-1 if dims[i] is None else dims[i] or 0 for i in order)
+    return tuple(-1 if (d := dims[i]) is None else d for i in order)
 
 
 @emitter(1.2)

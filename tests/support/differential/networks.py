@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from differential import arrays
 from differential.builder import UNKNOWN, Builder, Pair, Shape, Unsuitable, Value, both, broadcast
 from differential.elementwise import NUMBERS, binary, nothing

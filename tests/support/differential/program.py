@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
+
 from differential import arrays, bodies, elementwise, movement, networks, shapearith
 from differential.builder import Array, Builder, Input, Policy, Value
 from differential.elementwise import code
-from onnx import helper
 
 assert all((elementwise, movement, networks, shapearith))  # imported for their emitters
 
@@ -35,7 +36,7 @@ def generate(kind: str, seed: int) -> Case:
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
-    wanted = int(rng.integers(3, 16))
+    wanted = int(rng.integers(6, 20)) if policy.int8 else int(rng.integers(3, 16))
     for _ in range(4 * wanted):
         bodies.fill(b, 1)
         if len(b.main.nodes) >= wanted:
@@ -67,9 +68,9 @@ def _policy(kind: str, rng: np.random.Generator) -> Policy:
 
 def _outputs(b: Builder) -> list[Value]:
     """Most of what nobody reads, and something in the middle."""
-    own = [v for v in b.main.own]
+    own = b.main.own
     unread = [v for v in own if v.name not in b.read]
-    chosen = [v for v in unread if b.chance(0.85)] + [v for v in own if v.name in b.read and b.chance(0.12)]
+    chosen = [v for v in unread if b.chance(0.85)] + [v for v in own if v.name in b.read and b.chance(0.05 if b.policy.int8 else 0.12)]
     if b.chance(0.03):
         chosen += [v for v in b.main.values if v not in own][:1]
     if not chosen:

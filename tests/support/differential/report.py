@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx
 import onnx.printer
-from differential.oracle import Discarded, Fault, judge
+
+from differential.judge import Discarded, Fault, judge
 from differential.program import Case, generate
 from differential.shrink import shrink
 

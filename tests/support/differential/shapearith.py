@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+
 from differential.builder import Builder, Shape, Unsuitable, Value, both, broadcast
 from differential.elementwise import nothing
 from differential.movement import MOVED, ints, unsqueeze

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from differential.oracle import RUNTIME_ERRORS, Discarded, Fault, judge, session, shown
-from differential.program import Case
 from onnx import helper
+
+from differential.judge import Discarded, Fault, judge
+from differential.program import Case
+from differential.running import RUNTIME_ERRORS, session, shown
 
 TRIALS = 400
 
@@ -120,7 +122,7 @@ def cuts(case: Case) -> Iterator[Case]:
     names = [o.name for o in model.graph.output]
     try:
         opened = session(model)
-        values = [dict(zip(names, opened.run(None, {k: v for k, v in f.items()}), strict=True)) for f in case.feeds]
+        values = [dict(zip(names, opened.run(None, f), strict=True)) for f in case.feeds]
     except RUNTIME_ERRORS:
         return
     outputs = {o.name for o in case.model.graph.output}
