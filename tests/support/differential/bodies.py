@@ -18,6 +18,8 @@ def fill(b: Builder, count: int) -> None:
     if b.weights is None:  # each graph has its own taste: an emitter is left out, rare, or frequent
         taste = b.rng.choice([0.0, 0.3, 1.0, 3.0], len(ENTRIES), p=[0.25, 0.25, 0.3, 0.2])
         base = np.array([(e.int8 if b.policy.int8 else e.weight) * (e.since <= b.opset) for e in ENTRIES])
+        if b.chance(0.3):  # a network: what has weights, pools and reduces
+            taste = taste + [3.0 * e.emit.__module__.endswith("networks") for e in ENTRIES]
         b.weights = base * taste if (base * taste).any() else base
     weights = b.weights
     if len(b.frames) >= DEEPEST:

@@ -316,10 +316,12 @@ def pad(b: Builder) -> None:
 
 
 def padded(b: Builder, x: Value, axes: int = 0) -> Value:
-    """Pad of `x`, of nothing in a third of the cases; only axes from `axes` on."""
-    mode = b.among(("constant", "constant", "constant", "edge", "reflect")) if all(min(s, default=0) > 2 for s in x.shapes) else "constant"
+    """Pad of `x`, of nothing in a third of the cases; only axes from `axes` on, and then mostly with zeros, as before a Conv."""
+    before_conv = axes > 0 and b.chance(0.7)
+    mode = b.among(("constant", "constant", "constant", "edge", "reflect")) if not before_conv and all(min(s, default=0) > 2 for s in x.shapes) else "constant"
     amounts = [
-        0 if i % x.rank < axes or b.chance(0.5) else b.among((0, 1, 2, -1) if mode == "constant" and x.dtype in FLOATS else (0, 1)) for i in range(2 * x.rank)
+        0 if i % x.rank < axes or b.chance(0.5) else b.among((0, 1, 2, -1) if mode == "constant" and x.dtype in FLOATS and not before_conv else (0, 1))
+        for i in range(2 * x.rank)
     ]
     if b.chance(0.33):
         amounts = [0] * (2 * x.rank)

@@ -58,8 +58,8 @@ def normalized(b: Builder, x: Value) -> Value:
 
 def followed(b: Builder, x: Value) -> None:
     """Up to three nodes behind a weighted one that rules fold into it."""
-    for _ in range(b.among((0, 1, 1, 2, 3))):
-        kind = b.among(("normalize", "arithmetic", "arithmetic", "arithmetic", "activation", "nothing"))
+    for turn in range(b.among((0, 1, 1, 2, 3))):
+        kind = b.among(("normalize", *(("normalize",) if turn == 0 else ()), "arithmetic", "arithmetic", "arithmetic", "activation", "nothing"))
         if kind == "normalize" and x.rank >= 2 and b.opset >= 9:
             x = normalized(b, x)
         elif kind == "arithmetic":
@@ -116,7 +116,7 @@ def window(b: Builder, x: Value, kernel: list[int]) -> tuple[Pair, dict[str, obj
 def conv(b: Builder) -> None:
     rank = b.among((3, 4, 4, 4, 5))
     x = image(b, rank)
-    if b.chance(0.2) and (x.dtype == "float32" or b.opset >= 11):
+    if b.chance(0.35) and (x.dtype == "float32" or b.opset >= 11):
         x = padded(b, x, axes=0 if b.chance(0.1) else 2)
     channels = x.dim(1)
     if channels == 0:
@@ -134,7 +134,7 @@ def conv(b: Builder) -> None:
     followed(b, y)
 
 
-@emitter(0.7, int8=0.4)
+@emitter(1.2, int8=0.4)
 def conv_transpose(b: Builder) -> None:
     x = image(b, b.among((3, 4)))
     if x.dtype != "float32":
@@ -180,8 +180,11 @@ def product(a: Shape, b: Shape) -> Shape | None:
 def dense(b: Builder, y: Value) -> None:
     """What follows a MatMul: additions and multiplications per column, or nearly so."""
     columns = y.shapes[0][-1] if y.shapes[0][-1] == y.shapes[1][-1] else 1
-    for _ in range(b.among((0, 1, 2, 2, 3))):
-        kind = b.among(("Add", "Add", "Mul", "Mul", "Sub", "Div", "normalize", "nothing", "Relu"))
+    kinds = ("Add", "Add", "Mul", "Mul", "Sub", "Div", "normalize", "nothing", "Relu")
+    pattern = (
+        b.among((("Add", "Add"), ("Add", "Mul"), ("Mul",), ("normalize",))) if (fits := b.chance(0.4)) else [b.among(kinds) for _ in range(b.integer(0, 3))]
+    )
+    for kind in pattern:
         if kind == "normalize" and y.rank == 2 and b.opset >= 9:
             y = normalized(b, y)
         elif kind in ("nothing", "normalize"):
@@ -189,7 +192,7 @@ def dense(b: Builder, y: Value) -> None:
         elif kind == "Relu":
             y = b.emit("Relu", [y], y.shapes, reach=y.reach)
         else:
-            shape = b.among(((columns,), (columns,), (1, columns), (1,), (), (1, 1, columns), (columns, 1), (2, 1)))
+            shape = (columns,) if fits else b.among(((columns,), (columns,), (1, columns), (1,), (), (1, 1, columns), (columns, 1), (2, 1)))
             y = binary(b, kind, y, b.constant(arrays.draw(b.rng, y.dtype, shape, "positive" if b.chance(0.5) else "smooth")), swap=0.3)
 
 
@@ -256,7 +259,8 @@ def reduction(b: Builder) -> None:
     op = b.among(("ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd"))
     if b.policy.int8:
         op = b.among(("ReduceMean", "ReduceMax", "ReduceMin"))
-    x = b.pick(("float32", "float64") if op in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin") and not b.policy.int8 else ("float32",))
+    double = op in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin") and not b.policy.int8
+    x = b.pick(("float32", "float64") if double else ("float32",), 4 if b.chance(0.5) else None)
     if x.rank == 0 or any(0 in s for s in x.shapes) or (op in ("ReduceL2", "ReduceProd") and x.rough):
         raise Unsuitable
     axes = sorted(int(a) for a in b.rng.choice(x.rank, b.integer(1, x.rank), replace=False))
