@@ -59,6 +59,8 @@ def judge_simplify(case: Case) -> Fault | None:
     applied = "applied: " + ", ".join(sorted(step.applied)) + "\n"
     if wrong := signature(case.model, result):
         return Fault("signature", wrong.split(":")[0], applied + wrong, result)
+    if broken := [r for r in step.refusals if r.id.endswith("/load")]:
+        return Fault("left out", broken[0].id, applied + "\n".join(f"{r.id}: {r.reason}" for r in broken), result)
     inexact = any(effects().get(name, "exact") != "exact" for name in step.applied)
     fault = compare(case, result, expected, Bound(case, not inexact and not _another_kernel(case.model)))
     if fault is not None:
