@@ -39,7 +39,8 @@ class FakeJudge:
     def compare(self, model: Any) -> Any:
         if model.name in self.broken:
             raise ModelError(self.broken[model.name])
-        from graphcompress.runtime.compare import Comparison, OutputComparison
+        from graphcompress.runtime.compare import Comparison
+        from graphcompress.runtime.output_statistics import OutputComparison
 
         wrong = self.disagreements.get(model.name, 0)
         output = OutputComparison("class", wrong == 0, 1 - wrong / 1000, None, None, 0.0, 1000, wrong, 1000, 0, self.unstable)
