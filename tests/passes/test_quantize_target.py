@@ -17,10 +17,10 @@ from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.place import Ranges
 from graphcompress.passes.quantize.plan import Plan, Written
 from graphcompress.passes.quantize.ranges import MinMax
-from graphcompress.step import silent
+from graphcompress.step import local_target, silent
 from graphcompress.targets import load_target
 
-CPU = load_target("cpu")
+CPU = load_target(local_target())
 Body = Callable[[Any, str], str]
 
 

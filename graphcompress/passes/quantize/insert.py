@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids
-from graphcompress.ir.model.edit import relink, set_input
+from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.parameters import (
     Array,
@@ -51,6 +51,7 @@ class Inserter:
         self.target = target
         self.shapes = shapes
         self.done = Inserted()
+        self._edits = Edits(model)
         self._constants: dict[tuple[str, str, bytes], Constant] = {}
         self._replaced: dict[int, Tensor] = {}
         self._with_q: set[str] = set()
@@ -81,7 +82,7 @@ class Inserter:
             mine = {(id(n), i) for n, i in own}
             others = [(n, i) for n, i in readers[key] if (id(n), i) not in mine] if key in made and id(tensor) not in outputs else []
             self._activation(tensor, own, others, made.get(key))
-        relink(self.model)
+        self._edits.close()
         self._sweep()
         return self.done
 
@@ -97,7 +98,7 @@ class Inserter:
         self.done.scales[tensor.name] = scale
         self.done.integers[tensor.name] = q.name
         for node, index in own:
-            set_input(node, index, self._dequantize(q, parameters, node, name))
+            self._edits.set_input(node, index, self._dequantize(q, parameters, node, name))
         by_node: dict[int, Tensor] = {}
         for node, index in others:
             if id(node) not in by_node:
@@ -105,7 +106,7 @@ class Inserter:
                 axis, arrays = vector or (None, parameters)
                 self.done.protected += vector is not None
                 by_node[id(node)] = self._dequantize(q, arrays, node if id(node) in self._main else near, name, axis)
-            set_input(node, index, by_node[id(node)])
+            self._edits.set_input(node, index, by_node[id(node)])
 
     def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], near: Node, name: str, axis: int | None = None) -> Variable:
         out = self.model.variable(f"{name}_dq")
@@ -167,19 +168,19 @@ class Inserter:
         bias, added = group.bias, group.added
         bias_tensor = bias if bias is not None else added[0].inputs[added[1]] if added is not None else None
         bias_values = constant_value(bias_tensor) if bias_tensor is not None else None
-        made = quantize_weight(values, axis, rules, bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
+        made = quantize_weight(values, axis, rules, groups=int(node.attrs.get("group", 1)), bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
         name = short(weight.name or node_name(node))
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
-        set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
+        self._edits.set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
         if bias is not None and bias_values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), bias_values, x_scale, made, node))
+            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), bias_values, x_scale, made, node))
         elif added is not None and bias_values is not None:
             operand = added[0].inputs[added[1]]
             self._forget(operand)
-            set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), bias_values, x_scale, made))
+            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), bias_values, x_scale, made))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
@@ -210,7 +211,7 @@ class Inserter:
             scale = activation_scale(seen, self.target.activation)
             codes = self._constant(f"{short(tensor.name)}_codes", to_codes(values, scale, self.target.activation))
             self._forget(tensor)
-            set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
+            self._edits.set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
 
     def _constant_dequantize(self, name: str, codes: Array, scales: Array, axis: int, node: Node) -> Variable:
         parts = [
@@ -235,7 +236,8 @@ class Inserter:
                     del self.model.graph.initializers[tensor.name]
             else:
                 gone.extend(tensor.inputs)
-        self.model.remove(gone)
+        with Edits(self.model) as edits:
+            edits.remove(gone)
 
 
 def insert(model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape]) -> Inserted:

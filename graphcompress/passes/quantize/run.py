@@ -18,20 +18,20 @@ from graphcompress.passes.quantize.place import Choose, Ranges
 from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
 from graphcompress.runtime import evaluate
-from graphcompress.step import Context, Ladder
+from graphcompress.step import Context, Ladder, local_target
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
 def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
-    """Static INT8 by the target's table (default: cpu).
+    """Static INT8 by the target's table (default: that of this machine's CPU).
 
     Raises DataError without feeds or where a tensor has NaN or infinite values in one, UsageError for an `exclude` that matches nothing, ModelError for BatchNormalization that `simplify`
     would fold, for nodes that nothing here can run, and where lifting the opset changes the outputs.
     """
     options = options or Options()
-    target = context.target or load_target("cpu")
+    target = context.target or load_target(local_target())
     require_known_domains(model, "quantized")
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:
