@@ -3,18 +3,17 @@
 Candidates are judged in order, the full result first, then what the recipe had reached before each step, last the original. The first that
 
 - has the inputs and outputs of the original, loads, and runs on every held-out feed,
-- holds the floor of agreement on the held-out feeds (`runtime.compare.floor_broken`), and
+- holds the floor of agreement on the held-out feeds (not where no output can be judged), and
 - is not measured slower than the original, with any of the thread settings,
 
-is chosen. The original always holds. A loss that is too noisy to tell is measured once more; then it counts only where its whole interval is below 1, and the
-explanation says that it was noisy.
+is chosen. The original always holds. What is too noisy to tell is no loss, and the explanation says that it was noisy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from graphcompress.errors import GraphCompressError, RuntimeUnavailable
@@ -98,7 +97,7 @@ class Runtime:
                 session, self.notes = open_for(model, self.feeds, provider=self.context.provider, threads=self.context.threads)
                 with closing(session) as candidate:
                     self.nodes = candidate.describe().get("nodes")
-                    return compare(reference, candidate, self._told("compare"), self.kinds)
+                    return compare(reference, candidate, self._told("compare"), self.kinds, self.feeds.findings())
             except RuntimeUnavailable:
                 raise
             except GraphCompressError:
@@ -158,8 +157,6 @@ def choose(original: Model, candidates: Sequence[Candidate], judge: Judge, setti
 
 
 def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequence[int]) -> Judged:
-    from graphcompress.runtime.compare import floor_broken
-
     if (candidate.model.inputs, candidate.model.outputs) != (original.inputs, original.outputs):
         return Judged(candidate, "gate/signature", "its inputs or outputs are not those of the original")
     try:
@@ -168,18 +165,17 @@ def _judge(original: Model, candidate: Candidate, judge: Judge, settings: Sequen
         raise
     except GraphCompressError as error:
         return Judged(candidate, "gate/does-not-run", f"it does not run: {error}")
-    if floor_broken(comparison, FLOOR):
-        broken = {name: o for name, o in comparison.outputs.items() if floor_broken(replace(comparison, outputs={name: o}), FLOOR)}
-        worst, output = min(broken.items(), key=lambda item: item[1].agreement or 0.0)
-        figures = f"{output.agreement or 0.0:.4f} of output '{worst}' on {comparison.feeds} feeds"
+    if comparison.agreement is None and any(output.unstable for output in comparison.outputs.values()):
+        because = "nothing can be judged: the original differs from itself when it runs twice on the same input (random operators, live Dropout)"
+        return Judged(candidate, "gate/floor", because, comparison)
+    if comparison.agreement is not None and comparison.agreement < FLOOR:
+        figures = f"{comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feeds"
         return Judged(candidate, "gate/floor", f"agreement {figures} is below the floor of {FLOOR}", comparison)
     measured: list[tuple[int, Measurement]] = []
     for threads in settings:
         found = judge.measure(candidate.model, threads)
-        if found.verdict == "noisy" and found.speedup < 1:  # before a doubtful loss is handed back, one more look
-            found = judge.measure(candidate.model, threads)
         measured.append((threads, found))
-        if found.verdict == "slower" or (found.verdict == "noisy" and found.speedup_ci[1] < 1):
+        if found.verdict == "slower":
             return Judged(candidate, "gate/slower", f"it is slower than the original ({_speed(threads, found)})", comparison, tuple(measured))
     return Judged(candidate, comparison=comparison, measurements=tuple(measured))
 

@@ -101,6 +101,14 @@ class OutputDistance(Document):
     disagreements: int
     inputs: int = Field(description="How many inputs may be called independent: rows of a table of classes, else feeds.")
     broken: int = Field(description="Elements that are finite on one side only.")
+    unstable: bool = Field(description="The reference differs from itself when it runs twice on the same input, so this output was not judged.")
+
+
+class Finding(Document):
+    """Something that makes a judgement weak: `id` is stable, `text` a sentence (also among the notes)."""
+
+    id: str
+    text: str
 
 
 class Distance(Document):
@@ -109,7 +117,8 @@ class Distance(Document):
     agreement: float | None
     worst: str | None
     feeds: int
-    statement: str = Field(description="An exact binomial bound as a sentence; never used as a gate.")
+    statement: str = Field(description="An exact binomial bound on inputs as a sentence, or that none is claimed; never used as a gate.")
+    findings: list[Finding] = Field(description="What makes these feeds or outputs poor judges.")
     outputs: dict[str, OutputDistance]
 
 
@@ -125,6 +134,11 @@ class Timing(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"] = Field(description="CPU time of the thread that computes, or the wall clock where several do.")
+    rejected: int = Field(
+        description="Rounds in which the reference differed from itself by more than 5%: they count only where fewer than six others are left."
+    )
+    findings: list[Finding] = Field(description="What makes this measurement weak.")
 
 
 class Candidate(Document):
@@ -154,6 +168,7 @@ class Bar(Document):
     wanted: float
     reached: Annotated[float | None, Varying]
     held: Annotated[bool, Varying]
+    undecided: Annotated[bool, Field(description="Missed because the machine was too busy to tell.", json_schema_extra={"varies": True})] = False
 
 
 class Record(Document):
@@ -230,6 +245,7 @@ class ValidateReport(Document):
     worst: str | None
     feeds: int
     statement: str
+    findings: list[Finding]
     outputs: dict[str, OutputDistance]
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
@@ -251,6 +267,8 @@ class BenchmarkRow(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["reference", "faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"]
+    rejected: int
     bytes: int
     smaller: float
     load_seconds: float | None = Field(description="Until the session is ready, in a fresh process with one thread; null for a model in memory.")

@@ -55,6 +55,17 @@ def test_a_path_and_a_model_give_the_same(path: Path, tmp_path: Path) -> None:
     assert by_path.record.steps[0].applied == by_model.record.steps[0].applied
 
 
+def test_models_in_memory_are_taken_and_left_as_they_are(path: Path) -> None:
+    content = path.read_bytes()
+    proto = onnx.load(path)
+    for model in (content, proto):
+        assert graphcompress.simplify(model).record.before.nodes == graphcompress.simplify(path).record.before.nodes
+    assert proto == onnx.load(path)
+    for bad in (b"junk", 3, None, onnx.ModelProto()):
+        with pytest.raises(ModelError):
+            graphcompress.simplify(bad)
+
+
 def test_the_given_model_is_not_touched(path: Path) -> None:
     model = graphcompress.load(path)
     graphcompress.compress(model, feeds(), measure=False)

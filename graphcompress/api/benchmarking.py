@@ -16,6 +16,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.step import Progress, silent
 
 if TYPE_CHECKING:
+    from graphcompress.runtime.measure import Measurement
     from graphcompress.runtime.session import Feed, Session
 
 MACHINE_KEYS = ("machine", "system", "cores", "cpu_flags")
@@ -50,8 +51,7 @@ def benchmark(
     timed: list[Feed] = list(feeds.take(TIMED_FEEDS))
     bench = _Bench(sources, timed, progress)
     rows = [row for provider in dict.fromkeys(providers) for setting in thread_settings(threads) for row in bench.rows(provider, setting)]
-    worst = min((row.speedup for row in rows if row.verdict != "reference"), default=None)
-    bars = [] if min_speedup is None else [documents.bar("--min-speedup", min_speedup, worst)]
+    bars = [] if min_speedup is None else [documents.speed_bar(min_speedup, bench.measured)]
     report = record.BenchmarkReport(
         graphcompress=__version__,
         models=rows,
@@ -72,6 +72,7 @@ class _Bench:
         self.feeds = feeds
         self.progress = progress
         self.machine: dict[str, Any] = {}
+        self.measured: list[Measurement] = []
         self._sizes = [documents.size_of(source.model).bytes for source in sources]
         self._footprints: dict[tuple[int, str], tuple[float | None, int | None, list[str]]] = {}
 
@@ -89,12 +90,15 @@ class _Bench:
                 self.progress(f"measure {self.sources[index].file.path or 'model'} on {provider}, {threads_text(threads)}", 0, None)
                 session, own_notes = open_for(self.sources[index].model, self.feeds, provider=provider, threads=threads)
                 with closing(session):
-                    timing = documents.timing(threads, measure(reference, again, session, self.feeds, threads=threads))
+                    measurement = measure(reference, again, session, self.feeds, threads=threads)
+                    timing = documents.timing(threads, measurement)
+                    weak = [finding.text for finding in measurement.findings()]
                     if not rows:
                         own = timing.model_copy(update={"median_ms": timing.reference_ms, "speedup": 1.0, "speedup_ci": timing.band})
-                        rows.append(self._row(0, provider, reference, own, notes, "reference"))
+                        rows.append(self._row(0, provider, reference, own, [*notes, *weak], "reference"))
                     if index:
-                        rows.append(self._row(index, provider, session, timing, own_notes, timing.verdict))
+                        self.measured.append(measurement)
+                        rows.append(self._row(index, provider, session, timing, [*own_notes, *weak], timing.verdict))
             described = reference.describe()
             self.machine = {key: described[key] for key in MACHINE_KEYS if key in described}
         return rows
@@ -112,6 +116,8 @@ class _Bench:
             band=timing.band,
             rounds=timing.rounds,
             verdict=verdict,
+            clock=timing.clock,
+            rejected=timing.rejected,
             bytes=self._sizes[index],
             smaller=documents.ratio(self._sizes[0], self._sizes[index]),
             load_seconds=load_seconds,

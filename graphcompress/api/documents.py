@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import __version__
 from graphcompress import record as documents
 from graphcompress.errors import BarMissed, UsageError
+from graphcompress.findings import Finding
 from graphcompress.gate import FLOOR, Judged, Outcome
 from graphcompress.recipe import Ran, Recipe
 
@@ -68,10 +69,23 @@ def distance(found: Comparison) -> documents.Distance:
             disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
+            unstable=o.unstable,
         )
         for name, o in found.outputs.items()
     }
-    return documents.Distance(agreement=number(found.agreement), worst=found.worst, feeds=found.feeds, statement=found.statement(), outputs=outputs)
+    return documents.Distance(
+        agreement=number(found.agreement),
+        worst=found.worst,
+        feeds=found.feeds,
+        statement=found.statement(),
+        findings=findings_of(found.findings),
+        outputs=outputs,
+    )
+
+
+def findings_of(findings: Iterable[Finding]) -> list[documents.Finding]:
+    """Findings as documents."""
+    return [documents.Finding(id=finding.id, text=finding.text) for finding in findings]
 
 
 def interval(pair: Any) -> tuple[float, float] | None:
@@ -92,6 +106,9 @@ def timing(threads: int, found: Measurement) -> documents.Timing:
         band=interval(found.band),
         rounds=found.rounds,
         verdict=found.verdict,
+        clock=found.clock,
+        rejected=found.rejected,
+        findings=findings_of(found.findings()),
     )
 
 
@@ -143,6 +160,15 @@ def bar(option: str, wanted: float, reached: float | None) -> documents.Bar:
     return documents.Bar(option=option, wanted=wanted, reached=reached, held=reached is not None and reached >= wanted)
 
 
+def speed_bar(wanted: float, measured: Iterable[Measurement]) -> documents.Bar:
+    """The bar for the speed-up, which every measurement must reach; equal within what was measured is enough (`Measurement.reaches`)."""
+    timings = list(measured)
+    reached = [m.reaches(wanted) for m in timings]
+    undecided = None in reached and False not in reached
+    slowest = min((m.speedup for m in timings), default=None)
+    return documents.Bar(option="--min-speedup", wanted=wanted, reached=slowest, held=bool(reached) and all(reached), undecided=undecided)
+
+
 def check_bars(min_agreement: float | None, min_speedup: float | None) -> None:
     """Raise UsageError for a bar that nothing could meet or miss."""
     if min_agreement is not None and not 0 <= min_agreement <= 1:
@@ -155,8 +181,16 @@ def raise_missed(bars: Iterable[documents.Bar], result: Any) -> None:
     """Raise BarMissed, with `result`, where a bar does not hold."""
     missed = [b for b in bars if not b.held]
     if missed:
-        parts = [f"{b.option} {b.wanted:g} was not met: {'it could not be judged' if b.reached is None else f'it is {b.reached:.4f}'}" for b in missed]
+        parts = [f"{b.option} {b.wanted:g} was not met: {_reached(b)}" for b in missed]
         raise BarMissed("; ".join(parts) + ".", result)
+
+
+def _reached(missed: documents.Bar) -> str:
+    if missed.reached is None:
+        return "it could not be judged"
+    if missed.undecided:
+        return f"it could not be decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
+    return f"it is {missed.reached:.4f}"
 
 
 def record(
@@ -188,7 +222,8 @@ def record(
     if min_agreement is not None:
         bars.append(bar("--min-agreement", min_agreement, found.agreement if found else None))
     if min_speedup is not None:
-        bars.append(bar("--min-speedup", min_speedup, speedup))
+        original = outcome is not None and not outcome.chosen.candidate.steps
+        bars.append(bar("--min-speedup", min_speedup, speedup) if original or judged is None else speed_bar(min_speedup, (m for _, m in judged.measurements)))
     return documents.Record(
         graphcompress=__version__,
         libraries=libraries(),
@@ -210,5 +245,5 @@ def record(
         speedup=speedup,
         gate=None if outcome is None else gate_of(outcome, [r.step.kind.name for r in ran if r.result.changed]),
         bars=bars,
-        notes=list(notes),
+        notes=[*notes, *(finding.text for finding in (found.findings if found else ()))],
     )

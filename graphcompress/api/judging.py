@@ -43,7 +43,7 @@ def validate(
         closing(open_session(first.model, provider="cpu", threads=threads)) as ref,
         closing(session) as cand,
     ):
-        found = compare(ref, cand, told(feeds, "compare", progress), kinds)
+        found = compare(ref, cand, told(feeds, "compare", progress), kinds, feeds.findings())
         described = cand.describe()
     distance = documents.distance(found)
     bars = [] if min_agreement is None else [documents.bar("--min-agreement", min_agreement, distance.agreement)]
@@ -57,12 +57,13 @@ def validate(
         worst=distance.worst,
         feeds=distance.feeds,
         statement=distance.statement,
+        findings=distance.findings,
         outputs=distance.outputs,
         nodes=described.get("nodes"),
         share=described.get("share"),
         smaller=documents.ratio(documents.size_of(first.model).bytes, documents.size_of(second.model).bytes),
         bars=bars,
-        notes=notes,
+        notes=[*notes, *(f.text for f in distance.findings)],
     )
     documents.raise_missed(bars, report)
     return report

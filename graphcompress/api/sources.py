@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from graphcompress import record as documents
 from graphcompress.data import Dataset, memory_data, open_data, split
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Model, load
+from graphcompress.ir import Model, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
+from graphcompress.ir.files.parse import parse
 from graphcompress.recipe import Recipe
 from graphcompress.step import Progress
 
@@ -28,7 +29,7 @@ class Source:
     file: documents.ModelFile
 
 
-AnyModel: TypeAlias = "str | os.PathLike[str] | Model | Source"
+AnyModel: TypeAlias = "str | os.PathLike[str] | bytes | Model | Source | Any"  # Any: an onnx.ModelProto, which only `ir` can name
 AnyData: TypeAlias = "str | os.PathLike[str] | Dataset | Mapping[str, Any] | Iterable[Any] | np.ndarray[Any, Any]"
 
 
@@ -38,8 +39,21 @@ def open_model(model: AnyModel) -> Source:
         return model
     if isinstance(model, Model):
         return Source(model, documents.ModelFile(path=None, sha256=sha256_of_model(model)))
+    if not isinstance(model, str | os.PathLike):
+        return open_model(_model_in_memory(model))
     loaded = load(Path(model))
     return Source(loaded, documents.ModelFile(path=shown(model), sha256=sha256_of_file(model, data_files(loaded))))
+
+
+def _model_in_memory(model: Any) -> Model:
+    """A serialized model, or an onnx.ModelProto, of which a copy is taken. Raises ModelError where it is neither, or cannot be used."""
+    if isinstance(model, bytes | bytearray):
+        return model_from_proto(parse(bytes(model)))
+    if type(model).__name__ != "ModelProto":
+        raise ModelError(f"A {type(model).__name__} is not a model. Give a path, a Model (graphcompress.load), an onnx.ModelProto or its bytes.")
+    proto = type(model)()
+    proto.CopyFrom(model)
+    return model_from_proto(proto)
 
 
 def shown(path: str | os.PathLike[str]) -> str:

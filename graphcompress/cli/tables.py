@@ -40,6 +40,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     for timing in record.measurements:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
+    yield from dict.fromkeys(finding.text for timing in record.measurements for finding in timing.findings)
     yield from _steps(record)
     if record.comparison is not None:
         yield sentence(record.comparison.statement)

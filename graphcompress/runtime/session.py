@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,13 @@ LARGE = 64 * 2**20
 UNNAMED = re.compile(r"(.+)\[(\d+)\]")
 
 
+class Seconds(NamedTuple):
+    """`wall` time, and `cpu` time of the thread that did all the work; None where several threads did, or where the system's clock is too coarse."""
+
+    wall: float
+    cpu: float | None
+
+
 class Session(Protocol):
     """A model ready to run. `inputs` are those that must be fed."""
 
@@ -42,8 +50,8 @@ class Session(Protocol):
         Raises DataError where the feed does not fit, ModelError where the model fails on it."""
         ...
 
-    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
-        """Seconds of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""
+    def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
+        """Time of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -188,18 +196,20 @@ class LocalSession:
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
         return {name: self._kept(name, value) for name, value in zip(wanted, made, strict=True)}
 
-    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
-        """See `Session.time`."""
+    def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
+        """See `Session.time`. With one thread the CPU provider computes in the thread that calls; Windows counts a thread's time in steps of 16 ms."""
         run = self._session.run
+        alone = self._threads == 1 and self._provider.name == providers.CPU and sys.platform != "win32"
         try:
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.thread_time()
             for _ in range(repeats):
                 for feed in feeds:
                     run(None, feed)
-            return (time.perf_counter() - start) / repeats
+            cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
         except ort.failures() as problem:
             kind = DataError if ort.misfit(problem) else ModelError
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
+        return Seconds(wall / repeats, cpu / repeats if alone else None)
 
     def describe(self) -> dict[str, Any]:
         """See `Session.describe`. `nodes` counts nodes of the graph as it was divided among providers, `share` is the part that the asked provider took

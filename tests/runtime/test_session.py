@@ -251,7 +251,18 @@ def test_reasons_without_c_plus_plus() -> None:
 
 def test_time_is_per_pass(model_of: ModelOf) -> None:
     with open_session(model_of(ADD), threads=1) as made:
-        assert 0 < made.time([{"x": np.ones((1, 3), np.float32)}], 20) < 1
+        seconds = made.time([{"x": np.ones((1, 3), np.float32)}], 20)
+        assert 0 < seconds.wall < 1 and seconds.cpu is not None and 0 < seconds.cpu < 1
+
+
+def test_only_one_thread_has_a_cpu_time(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    feeds = [{"x": np.ones((1, 3), np.float32)}]
+    for threads in (None, 2):
+        with open_session(model_of(ADD), threads=threads) as made:
+            assert made.time(feeds, 1).cpu is None
+    with open_session(model_of(ADD), threads=1) as made:
+        monkeypatch.setattr("sys.platform", "win32")
+        assert made.time(feeds, 1).cpu is None
 
 
 def test_native_prints_stay_off_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
