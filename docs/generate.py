@@ -55,7 +55,25 @@ in the same way.
 ## Data
 
 A folder of `.npz` files, one complete feed each, in the order of their names; or one `.npz` with arrays stacked along the first axis, cut by the model's fixed first dimension,
-else one by one. Keys are input names; keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled.
+else one by one. Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
+model leaves free (a cache at its first step), as long as not all arrays of a feed are.
+
+Every 4th of the feeds that differ from one another is kept out of calibration and judges; below 8 such feeds all do both. **Findings** say what makes a judgement weak; they
+have stable ids, and their sentences are among the notes. Those marked with * void the bound on other inputs.
+
+| id | meaning |
+|---|---|
+| `data/not-held-out` * | calibrated and judged on the same feeds |
+| `data/random` * | the feeds are random numbers |
+| `data/identical` *, `data/repeated` * | all feeds are equal, or some repeat others |
+| `data/constant` * | every feed holds one value per input |
+| `data/constant-input` | a float input has the same value in all feeds |
+| `data/perhaps-stacked` | a few files of a folder hold many rows each, and may be meant as stacked feeds |
+| `compare/unstable-output` | the original differs from itself on the same input, so the output was not judged |
+| `compare/constant-output` * | an output is the same for all feeds (* where all are) |
+| `compare/one-class` | an output gives the same class for all inputs |
+| `compare/hidden-channels` | parts of an output are so small beside others that agreement does not see them |
+| `measure/busy` | other processes disturbed the measurement |
 
 ## Recipe
 

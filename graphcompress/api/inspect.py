@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphcompress.api.inputs import AnyModel, open_model
@@ -39,5 +39,6 @@ def inspect(model: AnyModel) -> InspectReport:
     )
 
 
-def _infos(specs: Iterable[TensorSpec]) -> list[TensorInfo]:
-    return [TensorInfo(name=s.name, dtype=s.dtype, shape=None if s.shape is None else list(s.shape), kind=s.kind) for s in specs]
+def _infos(specs: Sequence[TensorSpec]) -> list[TensorInfo]:
+    shapes = [None if s.shape is None else [d if d is None or isinstance(d, int) else str(d) for d in s.shape] for s in specs]
+    return [TensorInfo(name=s.name, dtype=s.dtype, shape=shape, kind=s.kind) for s, shape in zip(specs, shapes, strict=True)]

@@ -23,7 +23,7 @@ def cores() -> int:
 
 def cpu() -> tuple[str, tuple[str, ...]]:
     """The processor's name and the instruction sets among TELLING that it has; empty where the system does not say."""
-    name, found = "", set[str]()
+    name, instruction_sets = "", set[str]()
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -32,14 +32,14 @@ def cpu() -> tuple[str, tuple[str, ...]]:
                 case "model name" | "cpu model":
                     name = name or value.strip()
                 case "flags" | "features":
-                    found = found or set(value.split())
+                    instruction_sets = instruction_sets or set(value.split())
     elif platform.system() == "Darwin":
         keys = ["machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
         name, *rest = (_sysctl(k) for k in keys)
-        found = set(" ".join(rest).lower().split())
+        instruction_sets = set(" ".join(rest).lower().split())
         if platform.machine() == "arm64":
-            found |= {"asimd", "asimddp", "fphp", "asimdhp"}
-    return name or platform.processor(), tuple(f for f in TELLING if f in found)
+            instruction_sets |= {"asimd", "asimddp", "fphp", "asimdhp"}
+    return name or platform.processor(), tuple(f for f in TELLING if f in instruction_sets)
 
 
 def _sysctl(key: str) -> str:

@@ -178,7 +178,7 @@ def npy_bytes() -> bytes:
     ("content", "part"),
     [
         (b"", "the file is empty"),
-        (b"<html>", "no .npz file"),
+        (b"<html>", "not a .npz file"),
         (npy_bytes(), r"single array \(.npy\)"),
         (b"\x80\x04K\x01.", "pickle"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
@@ -221,7 +221,7 @@ def test_entry_that_is_no_array(tmp_path: Path) -> None:
     path = stacked(tmp_path, x=floats(4, 3))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(DataError, match=r"'readme.txt' is no array file"):
+    with pytest.raises(DataError, match=r"'readme.txt' is not an array file"):
         open_data(path, [X])
 
 
