@@ -133,9 +133,9 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
-    for path, provider, taken in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
-        if taken is not None and taken < 1:
-            yield f"{provider} took {taken:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
+    for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
+        if assigned is not None and assigned < 1:
+            yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
     yield from _bars(report.bars)

@@ -7,7 +7,7 @@ original is the last of all. A candidate holds where it
 - reaches the bar of agreement (`bars.Bars`), and
 - reaches the bar of speed with every thread setting that is measured.
 
-All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and what the last step was given is faithful, the last step's
+All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
 ladder is searched: by bisection for the boldest faithful rung where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
 holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
 cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
@@ -158,18 +158,18 @@ class _Search:
         boldest = self.built(rungs[0])
         if boldest is not None and not boldest.changed:
             return self.best(base, position + 1)
-        found = self.best(rungs[0], position + 1) if boldest is not None else None
-        if found is not None:
-            return found
+        judgement = self.best(rungs[0], position + 1) if boldest is not None else None
+        if judgement is not None:
+            return judgement
         if not self.faithful(base):
             return None
         for candidate in self.less_bold(rungs, ladder.monotone):
-            found = self.best(candidate, position + 1)
-            if found is not None:
-                return found
-        judgement = self.judged[rungs[0]]
+            judgement = self.best(candidate, position + 1)
+            if judgement is not None:
+                return judgement
+        rejected = self.judged[rungs[0]]
         # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either.
-        harmless = judgement.reason == "gate/speedup" and not judgement.slower
+        harmless = rejected.reason == "gate/speedup" and not rejected.slower
         return self.holding(base) if harmless else self.best(base, position + 1)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:

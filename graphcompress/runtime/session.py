@@ -245,10 +245,10 @@ class LocalSession:
     def _hint(self, nodes: Mapping[str, int] | None) -> str | None:
         """What hinders a provider that took less than half of the nodes."""
         name, total = self._provider.name, sum((nodes or {}).values())
-        taken = (nodes or {}).get(name, 0)
-        if nodes is None or taken * 2 >= total or name == providers.CPU:
+        assigned = (nodes or {}).get(name, 0)
+        if nodes is None or assigned * 2 >= total or name == providers.CPU:
             return None
-        says = f"{name} took {f'only {taken}' if taken else 'none'} of the {total} nodes, the others run on the CPU provider"
+        says = f"{name} took {f'only {assigned}' if assigned else 'none'} of the {total} nodes, the others run on the CPU provider"
         free = [f"'{s.name}' axis {i}" + (f" ({d})" if d else "") for s in self.inputs for i, d in enumerate(s.shape or ()) if not isinstance(d, int)]
         free += [f"'{s.name}' (its rank is free)" for s in self.inputs if s.shape is None and s.kind == "tensor"]
         if free:
@@ -256,7 +256,7 @@ class LocalSession:
                 f"{says}: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
                 "Give feeds that all have the same shapes, or export the model with fixed dimensions."
             )
-        return f"{says}: it seems to support {'few' if taken else 'none'} of these operators with these element types and shapes."
+        return f"{says}: it seems to support {'few' if assigned else 'none'} of these operators with these element types and shapes."
 
 
 def _spec(arg: Any) -> TensorSpec:
