@@ -46,7 +46,7 @@ class Outputs:
 
     def write(self, model: Model, record: Record) -> Record:
         """Write both, or neither as far as the file system allows; the record as written. Raises WriteError."""
-        from graphcompress.api.sources import shown
+        from graphcompress.api.inputs import shown
         from graphcompress.ir import save
 
         made = record.model_copy(update={"output": shown(self.model)})

@@ -36,7 +36,7 @@ def quantize(
             "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
         ),
     ] = None,
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,

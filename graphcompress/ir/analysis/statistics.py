@@ -56,15 +56,20 @@ class Statistics:
     per_node: tuple[NodeStatistics, ...]
 
 
-def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Statistics:
-    """Count. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed, as 1."""
-    costs = _Costs(infer(model, input_shapes(model, feed_shapes or {})))
+def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+    """Shapes in a run of batch 1. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed."""
+    return infer(model, input_shapes(model, feed_shapes or {}))
+
+
+def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None) -> Statistics:
+    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already."""
+    costs = _Costs(run_shapes(model, feed_shapes) if shapes is None else shapes)
     total = costs.graph(model.graph)
     nodes = list(walk.nodes(model))
     parameters, stored = _constants(model, nodes)
     return Statistics(
         parameters=parameters,
-        bytes=_bytes(model),
+        bytes=model_bytes(model),
         initializer_bytes=stored,
         nodes=len(nodes),
         operators=dict(Counter(_operator(n) for n in nodes)),
@@ -136,7 +141,7 @@ def _constants(model: Model, nodes: Sequence[Node]) -> tuple[int, int]:
     return parameters, stored
 
 
-def _bytes(model: Model) -> int:
+def model_bytes(model: Model) -> int:
     """Size of the message, and of the distinct ranges of external data that it refers to."""
     proto = to_proto(model)
     ranges: dict[tuple[str, str], int] = {}
