@@ -39,7 +39,7 @@ class Comparison:
         """What so many inputs prove of the worst output: the exact (Clopper-Pearson) one-sided bound on the share of inputs that are answered differently.
 
         Elements of one input are not independent of each other, so the trials are inputs; one of which a part differs counts as that part of a difference,
-        and the sum is rounded up. No bound where a finding voids it.
+        and the sum is rounded up; repeated inputs count once. No bound where a finding voids it.
         """
         output = self.outputs.get(self.worst or "")
         if output is None or not output.inputs:
@@ -47,7 +47,7 @@ class Comparison:
         if any(finding.voids_bound for finding in self.findings):
             return "no bound on other inputs is claimed"
         share = output.disagreements / output.decisions
-        inputs = output.inputs
+        inputs = max(1, math.floor(output.inputs * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
         more = MORE if inputs <= MORE else math.ceil(inputs / 100) * 100
         now, then = upper_bound(_failures(share, inputs), inputs), upper_bound(_failures(share, inputs + more), inputs + more)
         noun = "input" if inputs == 1 else "inputs"

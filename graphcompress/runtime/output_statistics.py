@@ -20,6 +20,7 @@ TOLERANCE = 0.05
 PERCENTILE = 0.99
 CHUNK = 1 << 18  # elements taken to float64 at once
 MOST_CHANNELS = 4096
+APART = 4  # times as large: no channel lies between the small and the large ones
 
 Array = np.ndarray[Any, Any]
 
@@ -177,10 +178,14 @@ class OutputStatistic:
         self.channels[axis] = np.maximum(known, largest) if len(known) == len(largest) else np.zeros(0)
 
     def _hidden(self, tolerance: float) -> tuple[int, int, int] | None:
-        """The axis with the largest part of such positions; those that are always zero hide nothing."""
-        counts = [(int(((largest > 0) & (largest <= tolerance)).sum()), axis, len(largest)) for axis, largest in self.channels.items()]
-        small, axis, total = max(counts, key=lambda c: c[0] / max(1, c[2]), default=(0, 0, 0))
-        return (axis, small, total) if small else None
+        """The axis with the largest part of such positions. What is always zero hides nothing, and a few small ones of a continuum of scales (rare classes) are none."""
+        worst: tuple[int, int, int] | None = None
+        for axis, largest in self.channels.items():
+            small, large = largest[(largest > 0) & (largest <= tolerance)], largest[largest > tolerance]
+            apart = len(large) > 0 and large.min() >= APART * small.max(initial=0.0)
+            if len(small) and (apart or 2 * len(small) >= len(largest)) and (worst is None or len(small) * worst[2] > worst[1] * len(largest)):
+                worst = axis, len(small), len(largest)
+        return worst
 
     def _classes(self, r: Array, c: Array) -> None:
         top = np.argmax(r, axis=1)

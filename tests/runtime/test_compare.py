@@ -280,6 +280,13 @@ def test_a_finding_about_the_feeds_voids_the_bound() -> None:
     assert statistic.finish([fine, poor]).findings == (fine, poor)
 
 
+def test_repeated_inputs_count_once() -> None:
+    statistic = ComparisonStatistic(["y"], {"y": "value"})
+    for i in range(100):
+        statistic.update({"y": f32(i % 64)}, {"y": f32(i % 64)})
+    assert "64 inputs" in statistic.finish([Finding("data/repeated", "36 repeat.", distinct=64 / 100)]).statement()
+
+
 # --- judging on nothing -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +334,8 @@ def test_small_values_beside_large_ones_are_told(axis: int) -> None:
     assert learned(pairs[0]).merge(learned(*pairs[1:])).finish().findings == found.findings
     alike = [r / np.where(r > 1, 600, 1) for r, _ in pairs]
     assert learned(*((r, r) for r in alike)).finish().findings == ()
+    rare = [r * np.geomspace(1, 1e-2, 12).reshape([-1 if i == axis else 1 for i in range(3)]) for r in alike]  # a few small ones of a continuum
+    assert learned(*((r, r) for r in rare)).finish().outputs["y"].hidden is None
     ragged = [r[:, : 11 + i] if axis == 1 else r[..., : 11 + i] for i, (r, _) in enumerate(pairs[:2])]
     assert learned(*((r, r) for r in ragged)).finish().findings == ()
 
