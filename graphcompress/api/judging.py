@@ -96,4 +96,5 @@ def inspect(model: AnyModel) -> record.InspectReport:
 
 
 def _infos(specs: Iterable[TensorSpec]) -> list[record.TensorInfo]:
-    return [record.TensorInfo(name=s.name, dtype=s.dtype, shape=None if s.shape is None else list(s.shape), kind=s.kind) for s in specs]
+    shapes = [None if s.shape is None else [d if d is None or isinstance(d, int) else str(d) for d in s.shape] for s in specs]
+    return [record.TensorInfo(name=s.name, dtype=s.dtype, shape=shape, kind=s.kind) for s, shape in zip(specs, shapes, strict=True)]

@@ -17,9 +17,10 @@ from google.protobuf.message import EncodeError
 from graphcompress.ir.files.read import tensor_protos
 from graphcompress.ir.files.write import to_proto
 from graphcompress.ir.model import walk
+from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import array_dtype_name
 from graphcompress.ir.model.model import Model
-from graphcompress.ir.model.objects import Constant, Dim, Graph, Node, Tensor, Variable
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.shapes.infer import Shapes, infer
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 from graphcompress.errors import ModelError, quoted
-from graphcompress.ir.schemas.lookup import canonical_domain
+from graphcompress.ir.schemas.operators import canonical_domain
 
 Key = tuple[str, str, str]
 MAX_UNFOLDED_NODES = 10_000_000  # thirty functions that call the one before twice would make 2**30 nodes of a small file
@@ -34,7 +34,7 @@ def called_functions(proto: onnx.ModelProto) -> list[onnx.FunctionProto]:
             raise ModelError(f"two functions are called {_shown(key)}.")
         functions[key] = function
     calls = {key: [k for n in _all_nodes(f.node) if (k := function_key(n.domain, n.op_type, n.overload)) in functions] for key, f in functions.items()}
-    sizes = _unfolded(functions, calls)
+    sizes = unfolded_sizes(functions, calls)
     wanted = [k for n in _all_nodes(proto.graph.node) if (k := function_key(n.domain, n.op_type, n.overload)) in functions]
     total = sum(sizes[k] for k in wanted)
     if total > MAX_UNFOLDED_NODES:
@@ -48,7 +48,7 @@ def called_functions(proto: onnx.ModelProto) -> list[onnx.FunctionProto]:
     return [f for k, f in functions.items() if k in reached]
 
 
-def _unfolded(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> dict[Key, int]:
+def unfolded_sizes(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> dict[Key, int]:
     """Number of nodes of each function with all its calls unfolded. Raises ModelError at recursion."""
     sizes: dict[Key, int] = {}
     for first in functions:

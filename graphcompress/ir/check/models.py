@@ -18,7 +18,7 @@ from graphcompress.ir.check.tensors import check_tensor, check_type
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Node
 from graphcompress.ir.model.walk import nodes
-from graphcompress.ir.schemas.lookup import Lookup, canonical_domain, known_domains
+from graphcompress.ir.schemas.operators import ImportedOperators, canonical_domain, known_domains
 
 
 def check_proto(proto: onnx.ModelProto, path: Path | None = None) -> None:
@@ -56,9 +56,9 @@ def _check_model(proto: onnx.ModelProto) -> None:
     if not proto.opset_import:
         raise ModelError("it imports no operator set (opset_import is empty), so no operator has a meaning: export it again.")
     functions = called_functions(proto)
-    _Walk(NodeChecker(Lookup(_versions(proto.opset_import)), proto)).run(proto.graph)
+    _Walk(NodeChecker(ImportedOperators(_versions(proto.opset_import)), proto)).run(proto.graph)
     for function in functions:
-        _Walk(NodeChecker(Lookup(_versions(function.opset_import)), proto)).run(function)
+        _Walk(NodeChecker(ImportedOperators(_versions(function.opset_import)), proto)).run(function)
     if not proto.graph.output:
         raise ModelError("its graph has no output, so there is nothing to compute.")
     given = {t.name for t in proto.graph.initializer} | {s.values.name for s in proto.graph.sparse_initializer}

@@ -8,7 +8,7 @@ from onnx import AttributeProto
 from graphcompress.errors import ModelError, quoted
 from graphcompress.ir.check.functions import function_key
 from graphcompress.ir.check.tensors import check_tensor
-from graphcompress.ir.schemas.lookup import STANDARD, Demands, Lookup, canonical_domain, known_domains
+from graphcompress.ir.schemas.operators import STANDARD, ImportedOperators, OperatorDefinition, canonical_domain, known_domains
 
 _FIELD_OF_TYPE = {
     AttributeProto.FLOAT: "f",
@@ -40,10 +40,10 @@ def describe(node: onnx.NodeProto) -> str:
 
 
 class NodeChecker:
-    """Checks the nodes of one graph or function, subgraphs included, whose operators `lookup` knows."""
+    """Checks the nodes of one graph or function, subgraphs included, whose operators are those of `operators`."""
 
-    def __init__(self, lookup: Lookup, model: onnx.ModelProto) -> None:
-        self.lookup = lookup
+    def __init__(self, operators: ImportedOperators, model: onnx.ModelProto) -> None:
+        self.operators = operators
         self.functions = {function_key(f.domain, f.name, f.overload) for f in model.functions}
         self.typed_attributes = model.ir_version >= FIRST_IR_WITH_ATTRIBUTE_TYPES
 
@@ -54,19 +54,19 @@ class NodeChecker:
         if not node.op_type:
             raise ModelError(f"{describe(node)}{where} has no operator (op_type is empty).")
         domain = canonical_domain(node.domain)
-        if domain not in known_domains() and domain not in self.lookup.versions:
+        if domain not in known_domains() and domain not in self.operators.versions:
             raise ModelError(f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
         local = function_key(node.domain, node.op_type, node.overload) in self.functions
-        demands = None if local else self.lookup.find(domain, node.op_type)
-        if isinstance(demands, str):
-            raise ModelError(f"{describe(node)}{where} has an unknown operator: {demands}.")
-        self._attributes(node, demands, where)
-        if demands is not None:
-            self._arity(node, demands, where)
+        definition = None if local else self.operators.definition(domain, node.op_type)
+        if isinstance(definition, str):
+            raise ModelError(f"{describe(node)}{where} has an unknown operator: {definition}.")
+        self._attributes(node, definition, where)
+        if definition is not None:
+            self._arity(node, definition, where)
         if domain == STANDARD and node.op_type == "If" and not local:
             _check_branches(node, where)
 
-    def _attributes(self, node: onnx.NodeProto, demands: Demands | None, where: str) -> None:
+    def _attributes(self, node: onnx.NodeProto, definition: OperatorDefinition | None, where: str) -> None:
         seen: set[str] = set()
         for attribute in node.attribute:
             name = attribute.name
@@ -76,19 +76,19 @@ class NodeChecker:
                 raise ModelError(f"{describe(node)}{where} has the attribute {quoted(name)} twice.")
             seen.add(name)
             self._value(node, attribute, where)
-            if demands is None or name.startswith("__"):  # such names are onnxruntime's own notes
+            if definition is None or name.startswith("__"):  # such names are onnxruntime's own notes
                 continue
-            if name not in demands.attributes:
+            if name not in definition.attributes:
                 raise ModelError(f"{describe(node)}{where} has the attribute {quoted(name)}, which its operator does not know.")
-            wanted = demands.attributes[name][0]
-            if attribute.type and attribute.type != wanted:
+            expected = definition.attributes[name].type
+            if attribute.type and attribute.type != expected:
                 raise ModelError(
-                    f"{describe(node)}{where}: attribute {quoted(name)} is {_type_name(attribute.type)}, and its operator wants {_type_name(wanted)}."
+                    f"{describe(node)}{where}: attribute {quoted(name)} is {_type_name(attribute.type)}, and its operator wants {_type_name(expected)}."
                 )
-        if demands is not None and node.op_type == "Constant" and not seen:
+        if definition is not None and node.op_type == "Constant" and not seen:
             raise ModelError(f"{describe(node)}{where} has no value.")
-        for name, (_, required) in demands.attributes.items() if demands else ():
-            if required and name not in seen:
+        for name, attribute_definition in definition.attributes.items() if definition else ():
+            if attribute_definition.required and name not in seen:
                 raise ModelError(f"{describe(node)}{where} lacks the attribute {quoted(name)}, which its operator requires.")
 
     def _value(self, node: onnx.NodeProto, attribute: AttributeProto, where: str) -> None:
@@ -108,15 +108,15 @@ class NodeChecker:
         for tensor in [attribute.t] if filled and field == "t" else attribute.tensors:
             check_tensor(tensor, f"{_label(attribute, node)}{where}")
 
-    def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
+    def _arity(self, node: onnx.NodeProto, definition: OperatorDefinition, where: str) -> None:
         for what, names, (least, most), single in (
-            ("input", node.input, demands.inputs, demands.single_inputs),
-            ("output", node.output, demands.outputs, demands.single_outputs),
+            ("input", node.input, definition.inputs, definition.single_inputs),
+            ("output", node.output, definition.outputs, definition.single_outputs),
         ):
             count = len(names)
             if not least <= count <= most:
-                wanted = str(least) if least == most else f"{least} to {most}" if most < 2**31 - 1 else f"at least {least}"
-                raise ModelError(f"{describe(node)}{where} has {count} {what}s, and its operator takes {wanted}.")
+                allowed = str(least) if least == most else f"{least} to {most}" if most < 2**31 - 1 else f"at least {least}"
+                raise ModelError(f"{describe(node)}{where} has {count} {what}s, and its operator takes {allowed}.")
             for index in single:
                 if index < count and not names[index]:
                     raise ModelError(f"{describe(node)}{where}: {what} {index} is left out, and its operator needs it.")

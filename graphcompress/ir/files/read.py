@@ -52,6 +52,11 @@ def model_from_proto(proto: onnx.ModelProto, *, path: Path | None = None, check:
     return Model(proto, graph, graph.input_protos, graph.output_protos, path)
 
 
+def graph_from_proto(proto: onnx.GraphProto) -> Graph:
+    """A graph that stands alone over the messages of `proto`, which is taken over: the body of a function, for example."""
+    return _Reader(None, FIRST_IR_WITH_OVERRIDABLE).graph(proto, {})
+
+
 class _Reader:
     """Builds graphs; `base` for external data, `ir_version` decides what an initializer that is also an input means."""
 
