@@ -3,7 +3,8 @@
 Agreement of an output, 0 to 1, by its kind (`graphcompress.ir.analysis.output_kinds`):
 - "class": share of equal top-1 decisions along the last axis;
 - "exact": share of equal elements;
-- "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds.
+- "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds. Where a tensor joins parts of unlike scale along its second or last
+  axis (`channels`), each is held against its own percentile, and the worst part is the output's agreement.
 NaN equals NaN; NaN or an infinity where the other side is finite disagrees. A model's agreement is that of its worst output. On the first feeds the reference
 runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
 """

@@ -321,25 +321,6 @@ def test_a_single_class_is_said() -> None:
     assert learned((f32([0, 1]), f32([0, 1])), (f32([3, 1]), f32([3, 1])), kind="class").finish().findings == ()
 
 
-@pytest.mark.parametrize("axis", [1, 2])
-def test_small_values_beside_large_ones_are_told(axis: int) -> None:
-    """Four boxes in hundreds, eight scores of 0 to 1, in one tensor."""
-    generator = np.random.default_rng(0)
-    feeds = [np.concatenate([generator.uniform(0, 600, (1, 4, 50)), generator.random((1, 8, 50))], axis=1).astype(np.float32) for _ in range(3)]
-    without_scores = [np.where(np.arange(12)[:, None] < 4, f, 0) for f in feeds]
-    pairs = [(np.moveaxis(r, 1, axis), np.moveaxis(c, 1, axis)) for r, c in zip(feeds, without_scores, strict=True)]
-    found = learned(*pairs).finish()
-    assert found.agreement == 1.0 and [f.id for f in found.findings] == ["compare/hidden-channels"]
-    assert f"8 of the 12 positions along axis {axis}" in found.findings[0].text
-    assert learned(pairs[0]).merge(learned(*pairs[1:])).finish().findings == found.findings
-    alike = [r / np.where(r > 1, 600, 1) for r, _ in pairs]
-    assert learned(*((r, r) for r in alike)).finish().findings == ()
-    rare = [r * np.geomspace(1, 1e-2, 12).reshape([-1 if i == axis else 1 for i in range(3)]) for r in alike]  # a few small ones of a continuum
-    assert learned(*((r, r) for r in rare)).finish().outputs["y"].hidden is None
-    ragged = [r[:, : 11 + i] if axis == 1 else r[..., : 11 + i] for i, (r, _) in enumerate(pairs[:2])]
-    assert learned(*((r, r) for r in ragged)).finish().findings == ()
-
-
 @given(st.lists(st.sampled_from([1.0, 2.0]), min_size=2, max_size=5), st.data())
 def test_constancy_does_not_depend_on_the_split(values: list[float], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(values)))
