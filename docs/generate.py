@@ -65,14 +65,15 @@ have stable ids, and their sentences are among the notes. Those marked with * vo
 |---|---|
 | `data/not-held-out` * | calibrated and judged on the same feeds |
 | `data/random` * | the feeds are random numbers |
-| `data/identical` *, `data/repeated` * | all feeds are equal, or some repeat others |
+| `data/identical` * | all feeds are equal |
+| `data/repeated` | some feeds repeat others: they do not count in the bound |
 | `data/constant` * | every feed holds one value per input |
 | `data/constant-input` | a float input has the same value in all feeds |
 | `data/perhaps-stacked` | a few files of a folder hold many rows each, and may be meant as stacked feeds |
 | `compare/unstable-output` | the original differs from itself on the same input, so the output was not judged |
 | `compare/constant-output` * | an output is the same for all feeds (* where all are) |
 | `compare/one-class` | an output gives the same class for all inputs |
-| `compare/hidden-channels` | parts of an output are so small beside others that agreement does not see them |
+| `compare/hidden-channels` | parts of an output are so small beside the others that agreement does not see them |
 | `measure/busy` | other processes disturbed the measurement |
 
 ## Recipe

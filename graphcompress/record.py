@@ -112,7 +112,7 @@ class OutputDistance(Document):
     """How far one output is from the reference over all feeds compared. SQNR, cosine and max abs are over the elements that are finite on both sides."""
 
     kind: str = Field(
-        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|)."
+        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|, in parts of unlike scale each by its own: the worst part counts)."
     )
     equal: bool = Field(description="Every element is equal.")
     agreement: float | None = Field(description="0 to 1, by the kind.")
