@@ -15,7 +15,7 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Node, Tensor, constant_data, constant_value, consumers, nodes, producer
-from graphcompress.passes.quantize.groups import Group, node_name
+from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
 from graphcompress.runtime import profile
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Refusal
@@ -99,7 +99,7 @@ def check_constants(groups: Iterable[Group]) -> None:
         x_scale = constant_value(x.inputs[1])
         assert scales is not None and codes is not None and x_scale is not None
         axis = int(weight.attrs.get("axis", 1)) % codes.ndim
-        if axis != channel_axis(group, codes.ndim) or scales.shape != (codes.shape[axis],):
+        if axis != channel_axis(group.row, node, codes.ndim) or scales.shape != (codes.shape[axis],):
             raise ModelError(
                 f"Node '{node_name(node)}': the scales of its weight lie along axis {axis}, which is not that of its output channels. This is a fault of graphcompress."
             )
@@ -111,13 +111,6 @@ def check_constants(groups: Iterable[Group]) -> None:
                 raise ModelError(
                     f"Node '{node_name(node)}': the scale of its bias is not float32(activation scale * weight scale). This is a fault of graphcompress."
                 )
-
-
-def channel_axis(group: Group, rank: int) -> int:
-    """The output channels' axis by the table."""
-    assert group.row.axis is not None
-    axis = group.row.axis % rank
-    return 1 - axis if group.row.flip and rank == 2 and group.node.attrs.get(group.row.flip, 0) else axis
 
 
 def certificate(model: Model, integer: Mapping[Node, object], refusals: Mapping[Node, Refusal], target: Target) -> Certificate:

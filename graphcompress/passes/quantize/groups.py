@@ -59,10 +59,8 @@ class Group:
     @property
     def weight_axis(self) -> int:
         """The output channels' axis of the weight, not negative."""
-        assert self.weight is not None and self.row.axis is not None
-        rank = len(shape_of(self.weight))
-        axis = self.row.axis % rank
-        return 1 - axis if self.row.flip and rank == 2 and self.node.attrs.get(self.row.flip, 0) else axis
+        assert self.weight is not None
+        return channel_axis(self.row, self.node, len(shape_of(self.weight)))
 
     @property
     def bias(self) -> Tensor | None:
@@ -276,6 +274,8 @@ def _slots(row: Operator, node: Node, shapes: Shapes, *, inside: bool) -> tuple[
             case "bias" if not present:
                 continue
             case "bias" | "weight":
+                if slot == "weight" and quantized_weight(row, node, tensor):
+                    raise Unfit("already-quantized", "its weight is quantized already, and the provider computes it in INT8 where it can")
                 if not constant:
                     raise Unfit("not-constant", f"its {slot} is not a constant")
                 if not is_float(tensor):
@@ -306,6 +306,22 @@ def _slots(row: Operator, node: Node, shapes: Shapes, *, inside: bool) -> tuple[
     if missing or not data:
         raise Unfit("inputs", f"{node.op} without a computed input has no INT8 form")
     return tuple(data), tuple(constants)
+
+
+def quantized_weight(row: Operator, node: Node, weight: Tensor) -> bool:
+    """Whether `weight` is integer codes behind a DequantizeLinear, with one scale or one per output channel."""
+    before = producer(weight)
+    if before is None or not before.is_op("DequantizeLinear") or constant_data(before.inputs[0]) is None or constant_data(before.inputs[1]) is None:
+        return False
+    rank = len(shape_of(before.inputs[0]))
+    return math.prod(shape_of(before.inputs[1])) == 1 or int(before.attrs.get("axis", 1)) % max(rank, 1) == channel_axis(row, node, rank)
+
+
+def channel_axis(row: Operator, node: Node, rank: int) -> int:
+    """The output channels' axis, not negative, of a weight of this rank."""
+    assert row.axis is not None
+    axis = row.axis % rank
+    return 1 - axis if row.flip and rank == 2 and node.attrs.get(row.flip, 0) else axis
 
 
 def _check_weight(group: Group, node: Node) -> None:

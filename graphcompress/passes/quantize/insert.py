@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids
+from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import relink, set_input
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.passes.quantize.groups import Group, node_name
@@ -105,6 +105,7 @@ class Inserter:
         self._with_q: set[Group] = set()
         self._node_homes = node_homes(model)
         self._tensor_homes = tensor_homes(model)
+        self._integer_already = {n for n in self._node_homes if any((b := producer(t)) is not None and b.is_op("DequantizeLinear") for t in n.inputs)}
 
     def run(self) -> Insertion:
         signature = set(self.model.graph.outputs)
@@ -168,10 +169,10 @@ class Inserter:
         """The scale once per channel, for a float consumer that the provider would otherwise turn into integers by itself (and a Conv's or Gemm's weights with it, per tensor).
 
         The provider fuses and moves only scalar Q/DQ; numbers and cost of a vector are those of the scalar. None where there is no such danger, or no axis of a known size; and for
-        the operators that are fused whatever the scales are and then fail: between integers on all sides these compute in integers.
+        the operators that are fused whatever the scales are and then fail (those with integer weights of their own among them): with integers on all sides these compute in integers.
         """
         rows = self.target.rows(node.op)
-        if not (rows or node.op in self.target.heavy) or any(row.scalar_only for row in rows):
+        if not (rows or node.op in self.target.heavy) or any(row.scalar_only for row in rows) or node in self._integer_already:
             return None
         place = self._axis(tensor, node)
         if place is None or self.model.opset < self.target.opsets.per_channel:
