@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -122,3 +123,12 @@ class Ladder:
 
 
 Step = Callable[["Model", Context], Ladder]
+
+
+@cache
+def local_target() -> str:
+    """The name of the table for onnxruntime's CPU provider on this machine: `cpu`, or `cpu-avx2` where integer kernels saturate. Runs one small model."""
+    from graphcompress.runtime.saturation import saturates
+    from graphcompress.runtime.session import open_session
+
+    return "cpu-avx2" if saturates(lambda model: open_session(model, threads=1)) else "cpu"

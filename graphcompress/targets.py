@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,7 +40,8 @@ class Activation(Table):
 class Weight(Table):
     """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
 
-    `pair_limit` bounds the sum of any two codes of one sign in a channel, for processors that add two products in 16 bits with saturation; None: no bound.
+    `pair_limit` bounds the sum of two codes of one sign that meet in one instruction (neighbours 2j and 2j + 1 along the reduction, a Conv's channels last), for processors that
+    add two products in 16 bits with saturation; None: no bound.
     """
 
     type: IntegerType
@@ -194,15 +195,40 @@ def load_target(name: str) -> Target:
 
 
 def read_target(path: Path) -> Target:
-    """The table in a file, named after it. Raises TargetError with file and place of what is wrong."""
+    """The table in a file, named after it. With `extends = "NAME"` it holds only what differs from the table NAME beside it.
+
+    Raises TargetError with file and place of what is wrong.
+    """
+    data = _table(path)
+    base = data.pop("extends", None)
+    if base is not None:
+        source = path.with_name(f"{base}.toml")
+        if source == path or not source.is_file():
+            raise TargetError(f"{path}: it extends '{base}', and there is no such table beside it.")
+        inherited = _table(source)
+        if "extends" in inherited:
+            raise TargetError(f"{path}: it extends '{base}', which extends another table itself; one level is enough.")
+        data = _merged(inherited, data)
+    try:
+        return Target(name=path.stem, **data)
+    except ValidationError as problem:
+        faults = [f"{'.'.join(str(part) for part in e['loc']) or 'the table'}: {e['msg']}" for e in problem.errors()]
+        raise TargetError(f"{path}: {'; '.join(faults)}.") from problem
+
+
+def _table(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise TargetError(f"{path}: the target table cannot be read: {problem}.") from problem
     if "name" in data:
         raise TargetError(f"{path}: a target is named after its file; take out `name`.")
-    try:
-        return Target(name=path.stem, **data)
-    except ValidationError as problem:
-        faults = [f"{'.'.join(str(part) for part in e['loc']) or 'the table'}: {e['msg']}" for e in problem.errors()]
-        raise TargetError(f"{path}: {'; '.join(faults)}.") from problem
+    return data
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: tables entry by entry, everything else as a whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return result

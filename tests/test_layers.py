@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # Left to right; rooms of one column do not import one another.
 COLUMNS = (
-    ("errors",),
+    ("errors", "findings"),
     ("ir",),
     ("runtime", "data", "targets"),
     ("step",),

@@ -16,7 +16,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import STEPS, Ran, Recipe, load_recipe, run, single_step
 from graphcompress.record import Record
 from graphcompress.runtime.providers import find as find_provider
-from graphcompress.step import Context, Progress, silent
+from graphcompress.step import Context, Progress, local_target, silent
 from graphcompress.targets import load_target
 
 
@@ -33,7 +33,7 @@ def compress(
     data: AnyData | None = None,
     *,
     recipe: str | Path | Recipe = "default",
-    target: str = "cpu",
+    target: str | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -54,7 +54,7 @@ def compress(
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    context = Context(target=load_target(target or local_target()), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
     require_known_domains(source.model, "compressed")
@@ -119,7 +119,7 @@ def quantize(
     *,
     calibration: str | None = None,
     exclude: Iterable[str] = (),
-    target: str = "cpu",
+    target: str | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     seed: int = 0,
@@ -138,7 +138,7 @@ def quantize(
     if patterns := tuple(exclude):
         given["exclude"] = patterns
     plan = single_step("quantize", given)
-    context = Context(target=load_target(target), provider=provider, threads=threads, seed=seed, progress=progress)
+    context = Context(target=load_target(target or local_target()), provider=provider, threads=threads, seed=seed, progress=progress)
     find_provider(provider)
     source = open_model(model)
     require_known_domains(source.model, "quantized")

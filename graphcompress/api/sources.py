@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphcompress import record as documents
-from graphcompress.data import Dataset, open_data, split
-from graphcompress.errors import DataError, ModelError, suggestion
+from graphcompress.data import Dataset, memory_data, open_data, split
+from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, load
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.recipe import Recipe
@@ -19,8 +18,6 @@ from graphcompress.step import Progress
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from graphcompress.ir import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Source:
 
 
 AnyModel: TypeAlias = "str | os.PathLike[str] | Model | Source"
-AnyData: TypeAlias = "str | os.PathLike[str] | Dataset | Sequence[Mapping[str, np.ndarray[Any, Any]]]"
+AnyData: TypeAlias = "str | os.PathLike[str] | Dataset | Mapping[str, Any] | Iterable[Any] | np.ndarray[Any, Any]"
 
 
 def open_model(model: AnyModel) -> Source:
@@ -74,53 +71,9 @@ def check_comparable(reference: Source, candidate: Source) -> None:
 
 def open_feeds(data: AnyData, model: Model) -> Dataset:
     """The feeds, checked against the model's inputs. Raises DataError where they do not fit."""
-    if isinstance(data, Dataset):
-        return data
     if isinstance(data, str | os.PathLike):
         return open_data(Path(data), model.inputs, model.overridable)
     return memory_data(data, model.inputs, model.overridable)
-
-
-def memory_data(feeds: Sequence[Mapping[str, np.ndarray[Any, Any]]], inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> Dataset:
-    """Feeds that are in memory, checked as those of files are. Raises DataError naming the feed and the input where something does not fit."""
-    import numpy as np
-
-    from graphcompress.data.feeds import expected
-    from graphcompress.ir.model.element_types import numpy_dtype
-
-    if not len(feeds):
-        raise DataError("The list of feeds is empty. Give one dict of arrays per feed.")
-    allowed = {spec.name: spec for spec in (*inputs, *optional)}
-    digest = hashlib.sha256()
-    kept: list[dict[str, np.ndarray[Any, Any]]] = []
-    for index, feed in enumerate(feeds):
-        given = {name: np.asarray(value) for name, value in feed.items() if not name.startswith("_")}
-        for spec in inputs:
-            if spec.name not in given:
-                raise DataError(f"feed {index}: '{spec.name}' is missing; the model needs it as {expected(spec)}. {suggestion(spec.name, given)}".rstrip())
-        for name, array in sorted(given.items()):
-            if name not in allowed:
-                raise DataError(f"feed {index}: '{name}' is no input of the model. {suggestion(name, allowed)}".rstrip())
-            spec = allowed[name]
-            wanted = None if spec.dtype is None else numpy_dtype(spec.dtype)
-            if wanted is not None and array.dtype != wanted and not (spec.dtype == "string" and array.dtype.kind in "US"):
-                raise DataError(f"feed {index}: '{name}' is {array.dtype.name}. Expected {expected(spec)}: convert it with .astype('{wanted.name}').")
-            fits = spec.shape is None or (
-                len(spec.shape) == array.ndim and all(not isinstance(d, int) or d == n for d, n in zip(spec.shape, array.shape, strict=True))
-            )
-            if not fits or 0 in array.shape:
-                raise DataError(f"feed {index}: '{name}' has the shape {list(array.shape)}. Expected {expected(spec)}, and no empty axis.")
-            if array.dtype.kind in "fc" and bool(np.isnan(array).any()):
-                raise DataError(f"feed {index}: '{name}' has NaN among its values. Remove or replace that sample.")
-            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-            digest.update(repr(array.tolist()).encode() if array.dtype.kind in "OUS" else np.ascontiguousarray(array).tobytes())
-        kept.append({name: array.astype(object) if array.dtype.kind in "US" else array for name, array in given.items()})
-
-    def read(indices: Sequence[int]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        for index in indices:
-            yield dict(kept[index])
-
-    return Dataset(f"{len(kept)} feeds in memory", digest.hexdigest(), range(len(kept)), read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,12 @@ def compress(
     data: options.MaybeData = None,
     random_data: options.RandomData = False,
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="What to do: a name of rules/recipes/, or a TOML file.")] = "default",
-    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
+        ),
+    ] = None,
     provider: options.Provider = "cpu",
     threads: options.Threads = None,
     record: options.RecordPath = None,

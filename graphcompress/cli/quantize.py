@@ -30,7 +30,12 @@ def quantize(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
-    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
+        ),
+    ] = None,
     provider: options.Provider = "cpu",
     threads: options.Threads = None,
     record: options.RecordPath = None,

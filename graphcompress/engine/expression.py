@@ -1,6 +1,6 @@
 """The little language of `where` and `let`: Python's grammar for expressions, cut down, and interpreted.
 
-Names are what the match binds and what `let` defines; functions are those of the vocabulary. There are no attributes, keywords, comprehensions, lambdas,
+Names are what the match binds and what `let` defines; functions are those of `structural_functions` and `constant_functions`. There are no attributes, keywords, comprehensions, lambdas,
 strings that are formatted, no `eval`, no imports: `ast` parses, and whatever is not listed here is an error when the rule is loaded.
 """
 
@@ -10,10 +10,12 @@ import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from graphcompress.engine import constant_functions, structural_functions
+from graphcompress.engine.functions import Binding, Function, GraphQueries
 from graphcompress.engine.values import Undetermined, Value, common, lifted
 
 LONGEST = 500
@@ -41,6 +43,7 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
+FUNCTIONS: dict[str, Function] = {**structural_functions.FUNCTIONS, **constant_functions.FUNCTIONS}
 CONSTANTS = (int, float, str, bool, type(None))
 
 
@@ -48,30 +51,12 @@ class ExpressionError(ValueError):
     """An expression that the language does not have."""
 
 
-class Word(Protocol):
-    """A function of the vocabulary. `structural`: it looks at tensors (their shapes, types, uses), never at their values."""
-
-    @property
-    def structural(self) -> bool: ...
-    @property
-    def least(self) -> int: ...
-    @property
-    def most(self) -> int: ...
-    def __call__(self, facts: Any, *arguments: Any) -> Any: ...
-
-
-class Readable(Protocol):
-    """What a name may be bound to besides plain data: something whose value is read when it is calculated with."""
-
-    def value(self) -> Value: ...
-
-
-Run = Callable[[Mapping[str, Any], Any], Any]
+Run = Callable[[Mapping[str, Any], GraphQueries], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A parsed expression: its text, its tree, the names that it reads, and what calculates it from names and facts."""
+    """A parsed expression: its text, its tree, the names that it reads, and what calculates it from names and the graph."""
 
     text: str
     tree: ast.expr
@@ -79,8 +64,8 @@ class Expression:
     run: Run
 
 
-def parse(text: str, vocabulary: Mapping[str, Word]) -> Expression:
-    """Parse `text`. Raises ExpressionError for what the language or the vocabulary does not have."""
+def parse(text: str) -> Expression:
+    """Parse `text`. Raises ExpressionError for what the language does not have."""
     if len(text) > LONGEST:
         raise ExpressionError(f"the expression is longer than {LONGEST} characters")
     try:
@@ -89,33 +74,32 @@ def parse(text: str, vocabulary: Mapping[str, Word]) -> Expression:
         raise ExpressionError(f"'{text}' is no expression: {getattr(problem, 'msg', problem)}") from problem
     names: dict[str, None] = {}
     for node in _walk(tree):
-        _check(node, text, vocabulary)
+        _check(node, text)
         if isinstance(node, ast.Name):
             names[node.id] = None
-    return Expression(text, tree, tuple(names), _value_of(tree, vocabulary))
+    return Expression(text, tree, tuple(names), _value_of(tree))
 
 
-def structural(expression: Expression, vocabulary: Mapping[str, Word], tensors: frozenset[str]) -> bool:
+def structural(expression: Expression, tensors: frozenset[str]) -> bool:
     """Whether the expression can be judged without the value of any of `tensors`: they are only handed to structural functions."""
 
     def look(node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
             return node.id not in tensors
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            word = vocabulary[node.func.id]
-            return word.structural and all(isinstance(a, ast.Name) or look(a) for a in node.args)
+            return FUNCTIONS[node.func.id].structural and all(isinstance(a, ast.Name) or look(a) for a in node.args)
         return all(look(c) for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))
 
     return look(expression.tree)
 
 
-def evaluate(expression: Expression, names: Mapping[str, Any], facts: Any) -> Any:
+def evaluate(expression: Expression, names: Mapping[str, Any], graph: GraphQueries) -> Any:
     """The value under `names`: plain Python data or a Value. Raises Undetermined where there is none.
 
     numpy may warn of what `finite()` is there to find (a division by zero, an overflow): callers that mind switch its warnings off.
     """
     try:
-        return expression.run(names, facts)
+        return expression.run(names, graph)
     except (ArithmeticError, TypeError, ValueError, IndexError) as problem:
         raise Undetermined(f"'{expression.text}': {problem}") from problem
 
@@ -123,64 +107,64 @@ def evaluate(expression: Expression, names: Mapping[str, Any], facts: Any) -> An
 # --- from trees to functions: what runs at every match must not walk trees ----------------------------------------------------------
 
 
-def _value_of(node: ast.expr, vocabulary: Mapping[str, Word]) -> Run:
+def _value_of(node: ast.expr) -> Run:
     """What calculates `node`; a tensor is read."""
     if not isinstance(node, ast.Name | ast.Call | ast.Subscript):
-        return _raw_of(node, vocabulary)
-    raw = _raw_of(node, vocabulary)
+        return _raw_of(node)
+    raw = _raw_of(node)
 
-    def run(names: Mapping[str, Any], facts: Any) -> Any:
-        found = raw(names, facts)
-        return found.value() if hasattr(found, "value") else found
+    def run(names: Mapping[str, Any], graph: GraphQueries) -> Any:
+        result = raw(names, graph)
+        return result.value() if isinstance(result, Binding) else result
 
     return run
 
 
-def _raw_of(node: ast.expr, vocabulary: Mapping[str, Word]) -> Run:
+def _raw_of(node: ast.expr) -> Run:
     """What calculates `node`; a name alone stays the tensor that it is bound to, as functions want it."""
     match node:
         case ast.Constant(value=constant):
-            return lambda names, facts: constant
+            return lambda names, graph: constant
         case ast.Name(id=name):
-            return lambda names, facts: names[name]
+            return lambda names, graph: names[name]
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            entries = [_value_of(e, vocabulary) for e in elements]
-            return lambda names, facts: [e(names, facts) for e in entries]
+            entries = [_value_of(e) for e in elements]
+            return lambda names, graph: [e(names, graph) for e in entries]
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            word, operands = vocabulary[name], [_raw_of(a, vocabulary) for a in arguments]
-            return lambda names, facts: word(facts, *[o(names, facts) for o in operands])
+            called, operands = FUNCTIONS[name], [_raw_of(a) for a in arguments]
+            return lambda names, graph: called(graph, *[o(names, graph) for o in operands])
         case ast.BoolOp(op=kind, values=parts):
-            tests, every = [_value_of(v, vocabulary) for v in parts], all if isinstance(kind, ast.And) else any
-            return lambda names, facts: every(_truth(t(names, facts)) for t in tests)
+            tests, every = [_value_of(v) for v in parts], all if isinstance(kind, ast.And) else any
+            return lambda names, graph: every(_truth(t(names, graph)) for t in tests)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            inner = _value_of(operand, vocabulary)
-            return lambda names, facts: not _truth(inner(names, facts))
+            inner = _value_of(operand)
+            return lambda names, graph: not _truth(inner(names, graph))
         case ast.UnaryOp(op=unary, operand=operand):
-            inner, function = _value_of(operand, vocabulary), UNARY[type(unary)]
-            return lambda names, facts: _apply(function, inner(names, facts))
+            inner, function = _value_of(operand), UNARY[type(unary)]
+            return lambda names, graph: _apply(function, inner(names, graph))
         case ast.BinOp(left=left, op=binary, right=right):
-            first, second = _value_of(left, vocabulary), _value_of(right, vocabulary)
-            return lambda names, facts: _binary(binary, first(names, facts), second(names, facts))
+            first, second = _value_of(left), _value_of(right)
+            return lambda names, graph: _binary(binary, first(names, graph), second(names, graph))
         case ast.Compare(left=left, ops=kinds, comparators=others):
-            sides = [_value_of(n, vocabulary) for n in (left, *others)]
+            sides = [_value_of(n) for n in (left, *others)]
             return _comparison([COMPARE[type(k)] for k in kinds], sides)
         case ast.IfExp(test=test, body=body, orelse=other):
-            condition, yes, no = (_value_of(n, vocabulary) for n in (test, body, other))
-            return lambda names, facts: (yes if _truth(condition(names, facts)) else no)(names, facts)
+            condition, yes, no = (_value_of(n) for n in (test, body, other))
+            return lambda names, graph: (yes if _truth(condition(names, graph)) else no)(names, graph)
         case ast.Subscript(value=sequence, slice=index):
-            whole, place = _value_of(sequence, vocabulary), _value_of(index, vocabulary)
-            return lambda names, facts: whole(names, facts)[place(names, facts)]
+            whole, place = _value_of(sequence), _value_of(index)
+            return lambda names, graph: whole(names, graph)[place(names, graph)]
     raise ExpressionError(f"no value for {ast.unparse(node)}")
 
 
 def _comparison(functions: Sequence[Callable[[Any, Any], Any]], sides: Sequence[Run]) -> Run:
     """A chain such as 0 < a <= b: the last comparison may be elementwise, those before it must be true or false."""
 
-    def run(names: Mapping[str, Any], facts: Any) -> Any:
-        left = sides[0](names, facts)
+    def run(names: Mapping[str, Any], graph: GraphQueries) -> Any:
+        left = sides[0](names, graph)
         held: Any = True
         for position, (function, side) in enumerate(zip(functions, sides[1:], strict=True)):
-            right = side(names, facts)
+            right = side(names, graph)
             held = _apply(function, left, right, "bool")
             if position == len(functions) - 1 or not _truth(held):
                 return held
@@ -230,7 +214,7 @@ def _walk(tree: ast.expr) -> Iterator[ast.AST]:
         stack.extend((c, depth + 1) for c in inner)
 
 
-def _check(node: ast.AST, text: str, vocabulary: Mapping[str, Word]) -> None:
+def _check(node: ast.AST, text: str) -> None:
     match node:
         case ast.Constant(value=value) if isinstance(value, CONSTANTS):
             return
@@ -245,12 +229,12 @@ def _check(node: ast.AST, text: str, vocabulary: Mapping[str, Word]) -> None:
         case ast.Subscript(slice=index) if not isinstance(index, ast.Slice):
             return
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if not any(isinstance(a, ast.Starred) for a in arguments):
-            word = vocabulary.get(name)
-            if word is None:
-                raise ExpressionError(f"'{text}' calls {name}(), which the vocabulary does not have (it has {', '.join(sorted(vocabulary))})")
-            if not word.least <= len(arguments) <= word.most:
-                wanted = str(word.least) if word.least == word.most else f"{word.least} to {word.most}"
-                raise ExpressionError(f"'{text}' calls {name}() with {len(arguments)} arguments; it takes {wanted}")
+            function = FUNCTIONS.get(name)
+            if function is None:
+                raise ExpressionError(f"'{text}' calls {name}(), which does not exist (there are {', '.join(sorted(FUNCTIONS))})")
+            if not function.least <= len(arguments) <= function.most:
+                expected = str(function.least) if function.least == function.most else f"{function.least} to {function.most}"
+                raise ExpressionError(f"'{text}' calls {name}() with {len(arguments)} arguments; it takes {expected}")
             return
     raise ExpressionError(
         f"'{text}' uses {type(node).__name__} ({ast.unparse(node) if isinstance(node, ast.expr) else node}), which the language does not have"

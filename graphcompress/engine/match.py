@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from graphcompress.engine import expression
-from graphcompress.engine.net import Net
+from graphcompress.engine.functions import Binding
+from graphcompress.engine.overlay import GraphOverlay
 from graphcompress.engine.rulefile import Rule
 from graphcompress.engine.values import Undetermined, Value
-from graphcompress.engine.words import Ref
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.files.text import BodyNode
 from graphcompress.ir.schemas import operators
@@ -28,10 +28,10 @@ class Match:
     """One occurrence of `rule.before`. `tensors` binds its names (None: absent), `nodes` its nodes by index."""
 
     rule: Rule
-    net: Net
+    overlay: GraphOverlay
     tensors: dict[str, Tensor | None]
     nodes: dict[int, Node]
-    known: _Names | None = None
+    bindings: _Names | None = None
 
     @property
     def root(self) -> Node:
@@ -39,12 +39,12 @@ class Match:
 
     def names(self) -> Mapping[str, Any]:
         """What expressions may name: tensors and, calculated when asked for, the entries of `let`."""
-        if self.known is None:
-            self.known = _Names(self)
-        return self.known
+        if self.bindings is None:
+            self.bindings = _Names(self)
+        return self.bindings
 
     def let(self, name: str) -> Any:
-        """An entry of `let`. Raises Undetermined where it has no value."""
+        """An table_of of `let`. Raises Undetermined where it has no value."""
         return self.names()[name]
 
     def refused_by(self) -> str | None:
@@ -52,7 +52,7 @@ class Match:
         names = self.names()
         for clause in self.rule.clauses:
             try:
-                held = expression.evaluate(clause, names, self.net)
+                held = expression.evaluate(clause, names, self.overlay)
             except Undetermined:
                 return clause.text
             if not _holds(held):
@@ -60,7 +60,7 @@ class Match:
         root = self.rule.before.nodes[self.rule.root]
         for index, tensor in enumerate(self.root.outputs):
             listed = index < len(root.outputs) and root.outputs[index] in self.rule.before.outputs
-            if tensor.name and not listed and self.net.uses(tensor):
+            if tensor.name and not listed and self.overlay.uses(tensor):
                 return OTHER_OUTPUTS
         return None
 
@@ -76,21 +76,20 @@ class _Names(Mapping[str, Any]):
     """What a match binds, made when it is asked for."""
 
     def __init__(self, match: Match) -> None:
-        self.known: dict[str, Any] = {}
+        self.cache: dict[str, Any] = {}
         self.match = match
 
     def __getitem__(self, name: str) -> Any:
-        found = self.known.get(name)
-        if found is None:
-            found = self.known[name] = self._made(name)
-        return found
+        if name not in self.cache:
+            self.cache[name] = self._evaluate(name)
+        return self.cache[name]
 
-    def _made(self, name: str) -> Any:
+    def _evaluate(self, name: str) -> Any:
         match = self.match
         if name in match.tensors:
             place = match.rule.makers.get(name)
-            return Ref(name, match.tensors[name], None if place is None else match.nodes[place[0]])
-        return expression.evaluate(match.rule.lets[name], self, match.net)
+            return Binding(name, match.tensors[name], None if place is None else match.nodes[place[0]])
+        return expression.evaluate(match.rule.lets[name], self, match.overlay)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self.match.tensors, **self.match.rule.lets})
@@ -102,14 +101,14 @@ class _Names(Mapping[str, Any]):
 class RuleIndex:
     """Rules by the operator of their last node; larger patterns first. Nothing is tried where an operator that must stand right above is not there."""
 
-    def __init__(self, rules: Sequence[Rule], net: Net) -> None:
+    def __init__(self, rules: Sequence[Rule], overlay: GraphOverlay) -> None:
         self._by_root: dict[tuple[str, str], list[tuple[Rule, frozenset[str]]]] = {}
         self.depth = max((_depth(r) for r in rules), default=0)
         for rule in sorted(rules, key=lambda r: (-r.size, r.id)):
-            if rule.opsets[0] <= net.opset <= rule.opsets[1] and rule.root_op not in net.functions:
+            if rule.opsets[0] <= overlay.opset <= rule.opsets[1] and rule.root_op not in overlay.functions:
                 self._by_root.setdefault(rule.root_op, []).append((rule, _needed_above(rule)))
 
-    def candidates(self, node: Node, net: Net) -> Iterator[Rule]:
+    def candidates(self, node: Node, overlay: GraphOverlay) -> Iterator[Rule]:
         """The rules that could match with `node` as their last node."""
         entries = self._by_root.get(("" if node.standard else node.domain or "", node.op), ())
         if not entries:
@@ -117,20 +116,20 @@ class RuleIndex:
         above: set[str] | None = None
         for rule, needed in entries:
             if needed and above is None:
-                above = {m.op for t in net.inputs(node) if t is not None and (m := net.maker(t)) is not None}
+                above = {m.op for t in overlay.inputs(node) if t is not None and (m := overlay.maker(t)) is not None}
             if not needed or (above is not None and needed <= above):
                 yield rule
 
 
-def matches(rule: Rule, root: Node, net: Net) -> Iterator[Match]:
+def matches(rule: Rule, root: Node, overlay: GraphOverlay) -> Iterator[Match]:
     """Every way in which `rule.before` ends in `root`; two where the operands of a commutative operator fit both ways."""
-    for tensors, nodes in _Matcher(rule, net).node(rule.root, root, {}, {}):
-        yield Match(rule, net, tensors, nodes)
+    for tensors, nodes in _Matcher(rule, overlay).node(rule.root, root, {}, {}):
+        yield Match(rule, overlay, tensors, nodes)
 
 
 class _Matcher:
-    def __init__(self, rule: Rule, net: Net) -> None:
-        self.rule, self.net, self.makers = rule, net, rule.makers
+    def __init__(self, rule: Rule, overlay: GraphOverlay) -> None:
+        self.rule, self.overlay, self.makers = rule, overlay, rule.makers
 
     def node(
         self, index: int, node: Node, tensors: dict[str, Tensor | None], nodes: dict[int, Node]
@@ -148,12 +147,12 @@ class _Matcher:
                 if not tensor.name:
                     return
                 bound[name] = tensor
-        given = self.net.inputs(node)
-        if len(given) > len(pattern.inputs):
+        operands = self.overlay.inputs(node)
+        if len(operands) > len(pattern.inputs):
             return
-        given += [None] * (len(pattern.inputs) - len(given))
-        for wanted in _orders(pattern):
-            yield from self.operands(list(zip(wanted, given, strict=True)), bound, {**nodes, index: node}, node)
+        operands += [None] * (len(pattern.inputs) - len(operands))
+        for names in _orders(pattern):
+            yield from self.operands(list(zip(names, operands, strict=True)), bound, {**nodes, index: node}, node)
 
     def operands(
         self, pairs: list[tuple[str, Tensor | None]], tensors: dict[str, Tensor | None], nodes: dict[int, Node], reader: Node
@@ -162,8 +161,8 @@ class _Matcher:
             yield tensors, nodes
             return
         (name, tensor), rest = pairs[0], pairs[1:]
-        for bound, found in self.operand(name, tensor, tensors, nodes, reader):
-            yield from self.operands(rest, bound, found, reader)
+        for bound, matched in self.operand(name, tensor, tensors, nodes, reader):
+            yield from self.operands(rest, bound, matched, reader)
 
     def operand(
         self, name: str, tensor: Tensor | None, tensors: dict[str, Tensor | None], nodes: dict[int, Node], reader: Node
@@ -183,9 +182,9 @@ class _Matcher:
         if tensor is None:
             return
         index, place = self.makers[name]
-        maker = self.net.maker(tensor)
+        maker = self.overlay.maker(tensor)
         # What is computed outside a Loop body once is not to be computed inside at every turn.
-        if maker is None or self.net.place(maker) is not self.net.place(reader):
+        if maker is None or self.overlay.graph(maker) is not self.overlay.graph(reader):
             return
         if place < len(maker.outputs) and maker.outputs[place] is tensor:
             yield from self.node(index, maker, tensors, nodes)
@@ -193,22 +192,22 @@ class _Matcher:
     def fits(self, pattern: BodyNode, node: Node) -> bool:
         """Operator, domain, written attributes (defaults counted)."""
         domain = "" if node.standard else node.domain or ""
-        if node.op != pattern.op or domain != pattern.domain or (domain, node.op) in self.net.functions or len(pattern.outputs) > len(node.outputs):
+        if node.op != pattern.op or domain != pattern.domain or (domain, node.op) in self.overlay.functions or len(pattern.outputs) > len(node.outputs):
             return False
         for name, value in pattern.attrs.items():
-            found = node.attrs.get(name)
-            if found is None:
-                definition = operators.find(node.op, domain, self.net.opset) if not domain else None
-                found = definition.attributes.get(name) if definition else None
-            if not _equal(found, value):
+            actual = node.attrs.get(name)
+            if actual is None:
+                definition = operators.find(node.op, domain, self.overlay.opset) if not domain else None
+                actual = definition.attributes.get(name) if definition else None
+            if not _equal(actual, value):
                 return False
         return True
 
 
-def _equal(found: Any, written: Any) -> bool:
-    if isinstance(written, float) and isinstance(found, int | float):
-        return float(np.float32(written)) == float(np.float32(found))
-    return type(found) is type(written) and not isinstance(found, np.ndarray) and bool(found == written)
+def _equal(actual: Any, written: Any) -> bool:
+    if isinstance(written, float) and isinstance(actual, int | float):
+        return float(np.float32(written)) == float(np.float32(actual))
+    return type(actual) is type(written) and not isinstance(actual, np.ndarray) and bool(actual == written)
 
 
 def _orders(pattern: BodyNode) -> Iterator[tuple[str, ...]]:

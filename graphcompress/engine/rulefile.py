@@ -11,7 +11,6 @@ from typing import Any, Literal, NoReturn
 
 from graphcompress.engine import expression
 from graphcompress.engine.expression import Expression, ExpressionError
-from graphcompress.engine.vocabulary import VOCABULARY
 from graphcompress.errors import RuleError
 from graphcompress.ir.files.text import Body, BodyNode, TextError, parse_body
 from graphcompress.ir.schemas import operators
@@ -209,7 +208,7 @@ class _Loader:
 
     def expression(self, text: str, line: int) -> Expression:
         try:
-            return expression.parse(text, VOCABULARY)
+            return expression.parse(text)
         except ExpressionError as problem:
             self.fail(line, str(problem))
 
@@ -224,7 +223,7 @@ class _Loader:
 
     @staticmethod
     def cheap(found: Expression, lets: Mapping[str, Expression], plain: set[str], tensors: frozenset[str]) -> bool:
-        return all(n not in lets or n in plain for n in found.names) and expression.structural(found, VOCABULARY, tensors)
+        return all(n not in lets or n in plain for n in found.names) and expression.structural(found, tensors)
 
     def examples(self, table: Mapping[str, Any], opsets: tuple[int, int]) -> Iterator[Example]:
         entries = table["example"]

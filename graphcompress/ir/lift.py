@@ -18,6 +18,7 @@ from onnx import helper
 
 from graphcompress.errors import ModelError
 from graphcompress.ir.model import walk
+from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Constant, Graph, Node, Tensor, Variable
@@ -140,6 +141,10 @@ class _Lift:
         made_output: Tensor = made.outputs[0]
         return made_output
 
+    def set_input(self, node: Node, index: int, tensor: Tensor) -> None:
+        with Edits(self.model) as edits:
+            edits.set_input(node, index, tensor)
+
     def in_use(self, tensor: Tensor) -> bool:
         return bool(tensor.name) and (bool(tensor.outputs) or id(tensor) in self.outputs)
 
@@ -172,19 +177,13 @@ def _take_ints(node: Node, name: str) -> list[int] | None:
     return None if value is None else [int(v) for v in value]
 
 
-def _set_input(node: Node, index: int, tensor: Tensor) -> None:
-    while len(node.inputs) <= index:
-        node.inputs.append(Variable(""))
-    node.inputs[index] = tensor
-
-
 # --- attributes that became inputs ----------------------------------------------------------------------------------------------
 
 
 def _axes_to_input(lift: _Lift, graph: Graph, node: Node) -> None:
     axes = _take_ints(node, "axes")
     if axes:
-        _set_input(node, 1, lift.ints("axes", axes))
+        lift.set_input(node, 1, lift.ints("axes", axes))
 
 
 _adapter(13, "Squeeze", "Unsqueeze", "ReduceSum")(_axes_to_input)
@@ -195,7 +194,7 @@ _adapter(18, *(f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "
 def _split_13(lift: _Lift, graph: Graph, node: Node) -> None:
     sizes = _take_ints(node, "split")
     if sizes:
-        _set_input(node, 1, lift.ints("split", sizes))
+        lift.set_input(node, 1, lift.ints("split", sizes))
 
 
 @_adapter(18, "Split")
@@ -208,23 +207,23 @@ def _split_18(lift: _Lift, graph: Graph, node: Node) -> None:
 @_adapter(10, "Slice")
 def _slice_10(lift: _Lift, graph: Graph, node: Node) -> None:
     starts, ends, axes = (_take_ints(node, name) for name in ("starts", "ends", "axes"))
-    _set_input(node, 1, lift.ints("starts", starts or []))
-    _set_input(node, 2, lift.ints("ends", ends or []))
+    lift.set_input(node, 1, lift.ints("starts", starts or []))
+    lift.set_input(node, 2, lift.ints("ends", ends or []))
     if axes:
-        _set_input(node, 3, lift.ints("axes", axes))
+        lift.set_input(node, 3, lift.ints("axes", axes))
 
 
 @_adapter(10, "TopK")
 def _topk_10(lift: _Lift, graph: Graph, node: Node) -> None:
-    _set_input(node, 1, lift.ints("k", [node.attrs.pop("k")]))
+    lift.set_input(node, 1, lift.ints("k", [node.attrs.pop("k")]))
 
 
 @_adapter(11, "Pad")
 def _pad_11(lift: _Lift, graph: Graph, node: Node) -> None:
-    _set_input(node, 1, lift.ints("pads", _take_ints(node, "pads") or []))
+    lift.set_input(node, 1, lift.ints("pads", _take_ints(node, "pads") or []))
     value = node.attrs.pop("value", 0.0)
     if value != 0 or np.signbit(value):
-        _set_input(node, 2, lift.model.constant("value", np.array(value, numpy_dtype(lift.dtype(node, node.inputs[0])))))
+        lift.set_input(node, 2, lift.model.constant("value", np.array(value, numpy_dtype(lift.dtype(node, node.inputs[0])))))
 
 
 @_adapter(11, "Clip")
@@ -234,13 +233,13 @@ def _clip_11(lift: _Lift, graph: Graph, node: Node) -> None:
     for index, name, default in ((1, "min", -largest), (2, "max", largest)):
         value = node.attrs.pop(name, default)
         if value != default:
-            _set_input(node, index, lift.model.constant(name, np.array(value, numpy_dtype(lift.dtype(node, node.inputs[0])))))
+            lift.set_input(node, index, lift.model.constant(name, np.array(value, numpy_dtype(lift.dtype(node, node.inputs[0])))))
 
 
 @_adapter(20, "DFT")
 def _dft_20(lift: _Lift, graph: Graph, node: Node) -> None:
     """The default changes from 1 to -2, so the axis is always said."""
-    _set_input(node, 2, lift.model.constant("axis", np.array(node.attrs.pop("axis", 1), np.int64)))
+    lift.set_input(node, 2, lift.model.constant("axis", np.array(node.attrs.pop("axis", 1), np.int64)))
 
 
 # --- normalization and Dropout --------------------------------------------------------------------------------------------------
@@ -256,8 +255,8 @@ def _batch_norm_9(lift: _Lift, graph: Graph, node: Node) -> None:
 def _batch_norm_14(lift: _Lift, graph: Graph, node: Node) -> None:
     if any(lift.in_use(t) for t in node.outputs[1:]):
         raise lift.error(node, "is in training mode (it has more than one output)")
-    while len(node.outputs) > 1:
-        node.outputs.pop()
+    with Edits(lift.model) as edits:
+        edits.set_outputs(node, node.outputs[:1])
 
 
 @_adapter(10, "Dropout")
@@ -293,9 +292,9 @@ def _softmax_13(lift: _Lift, graph: Graph, node: Node) -> None:
     flat = lift.make(graph, node, "Flatten", [x], {"axis": axis})
     size = lift.make(graph, node, "Shape", [x])
     result = node.outputs[0]
-    node.inputs[0] = flat
-    node.outputs.clear()
-    node.outputs.append(lift.model.variable(f"{result.name}_flat"))
+    with Edits(lift.model) as edits:
+        edits.set_input(node, 0, flat)
+        edits.set_output(node, 0, lift.model.variable(f"{result.name}_flat"))
     node.attrs["axis"] = -1
     lift.make(graph, node, "Reshape", [node.outputs[0], size], outputs=[result])
 
@@ -305,7 +304,7 @@ def _softmax_13(lift: _Lift, graph: Graph, node: Node) -> None:
 
 @_adapter(9, "Upsample")
 def _upsample_9(lift: _Lift, graph: Graph, node: Node) -> None:
-    _set_input(node, 1, lift.model.constant("scales", np.array(node.attrs.pop("scales"), np.float32)))
+    lift.set_input(node, 1, lift.model.constant("scales", np.array(node.attrs.pop("scales"), np.float32)))
 
 
 @_adapter(10, "Upsample")
@@ -321,8 +320,8 @@ def _resize_11(lift: _Lift, graph: Graph, node: Node) -> None:
         node.attrs["nearest_mode"] = _nearest_mode(lift, node)
     node.attrs["coordinate_transformation_mode"] = "asymmetric"
     scales = node.inputs[1]
-    _set_input(node, 1, lift.model.constant("roi", np.zeros(0, np.float32)))
-    _set_input(node, 2, scales)
+    lift.set_input(node, 1, lift.model.constant("roi", np.zeros(0, np.float32)))
+    lift.set_input(node, 2, scales)
 
 
 def _nearest_mode(lift: _Lift, node: Node) -> str:
@@ -341,7 +340,7 @@ def _resize_13(lift: _Lift, graph: Graph, node: Node) -> None:
         raise lift.error(node, "has coordinate_transformation_mode tf_half_pixel_for_nn, which opset 13 took away")
     scales = node.input(2)
     if node.input(3) is not None and scales is not None and lift.shapes.shape(scales) == (0,):
-        node.inputs[2] = Variable("")
+        lift.set_input(node, 2, Variable(""))
 
 
 @_adapter(11, "Scatter")

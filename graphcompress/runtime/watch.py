@@ -109,7 +109,7 @@ class Watch:
             inside = home is not copy.graph
             try:
                 while home is not copy.graph:
-                    node, outer = around[id(home)]
+                    node, outer = around[home]
                     shown = hand_out(copy, shown, home, node, outer, collected=shown is not twins.tensor(tensor))
                     home = outer
             except CannotHandOut as problem:

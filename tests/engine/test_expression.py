@@ -9,11 +9,10 @@ import pytest
 
 from graphcompress.engine.expression import ExpressionError, evaluate, parse
 from graphcompress.engine.values import Undetermined, Value, safe, to_array
-from graphcompress.engine.vocabulary import VOCABULARY
 
 
 def value(text: str, **names: Any) -> Any:
-    return evaluate(parse(text, VOCABULARY), names, None)
+    return evaluate(parse(text), names, None)
 
 
 def single(*numbers: float, dtype: str = "float") -> Value:
@@ -65,7 +64,7 @@ def test_plain_data(text: str, expected: Any) -> None:
 )
 def test_what_the_language_does_not_have_is_an_error_when_it_is_read(text: str) -> None:
     with pytest.raises(ExpressionError):
-        parse(text, VOCABULARY)
+        parse(text)
 
 
 @pytest.mark.parametrize("text", ["2 ** 1000", "'a' * 1000000", "[1] * 1000000", "1 / 0", "[1][5]", "1 + 'a'", "zeros(1000000)", "not x"])

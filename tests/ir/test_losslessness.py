@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto
 
 import graphcompress
 from graphcompress import ir
+from graphcompress.ir.model.edit import Edits
 
 
 def written(proto: ModelProto) -> bytes:
@@ -59,7 +60,8 @@ def test_a_node_put_in_elsewhere_changes_nothing_else(original: ModelProto, file
     """The edited model without the new node is the original, but that unsorted nodes are sorted once the graph was edited."""
     model = graphcompress.load(file)
     aside, last = (next(n for n in model.graph.nodes if n.name == name) for name in ("aside", "last"))
-    last.inputs[0] = model.add("Tanh", [aside.outputs[0]], near=aside).outputs[0]
+    with Edits(model) as edits:
+        edits.set_input(last, 0, model.add("Tanh", [aside.outputs[0]], near=aside).outputs[0])
     result = ir.to_proto(model)
     tanh = next(n for n in result.graph.node if n.op_type == "Tanh")
     assert list(tanh.input) == ["s"]

@@ -24,9 +24,9 @@ from graphcompress.ir.model.external import external_info, resolve
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.lint import check_signature
 from graphcompress.ir.model.model import Model
-from graphcompress.ir.model.objects import Constant, Graph, Node, Variable
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
-from graphcompress.ir.model.walk import subgraphs, toposort
+from graphcompress.ir.model.walk import downstream, subgraphs, toposort
 
 # protobuf refuses messages of 2 GiB; the rest is room for everything that is not tensor bytes.
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -42,7 +42,8 @@ def to_proto(model: Model) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.header)
     listed = model.ir_version < FIRST_IR_WITH_OVERRIDABLE
-    _write_graph(model.graph, proto.graph, constants_are_inputs=listed, main=True)
+    stale = downstream(model, model.changes.reshaped) if model.changes.reshaped else set()
+    _write_graph(model.graph, proto.graph, stale, constants_are_inputs=listed, main=True)
     return proto
 
 
@@ -83,10 +84,10 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 # --- graphs -------------------------------------------------------------------------------------------------------------------------
 
 
-def _write_graph(graph: Graph, proto: onnx.GraphProto, *, constants_are_inputs: bool, main: bool) -> None:
+def _write_graph(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, constants_are_inputs: bool, main: bool) -> None:
     touched = _touched(graph)
     proto.CopyFrom(graph.shell)
-    proto.node.extend(_node_proto(n) for n in (toposort(graph) if touched else graph.nodes))
+    proto.node.extend(_node_proto(n, stale) for n in (toposort(graph) if touched else graph.nodes))
     kept = set(graph.initializers)
     defaults = {t.name: t.default for t in graph.inputs if isinstance(t, Variable) and isinstance(t.default, TensorProto)}
     place = {name: i for i, name in enumerate(graph.file_order)}
@@ -106,13 +107,26 @@ def _write_graph(graph: Graph, proto: onnx.GraphProto, *, constants_are_inputs: 
         entry.CopyFrom(info)
         if entry.name != tensor.name:
             entry.name = tensor.name
-    if touched:
-        _drop_stale(graph, proto)
+    if stale:
+        _correct_shapes(graph, proto, stale, main=main)
+    if touched or stale:
+        _drop_stale(graph, proto, stale)
 
 
-def _drop_stale(graph: Graph, proto: onnx.GraphProto) -> None:
-    """Leave out value_info and annotations of tensors that are gone or that another node makes now: they would speak of something else."""
-    same = {t.name for n in graph.nodes if n.proto is not None for t in n.outputs} | set(graph.initializers) | {t.name for t in graph.inputs}
+def _correct_shapes(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, main: bool) -> None:
+    """State the new shape of initializers that are listed as inputs, and none for stale inputs and outputs of subgraphs; those of the model are its signature."""
+    names = {t.name for t in (*graph.inputs, *graph.outputs) if t in stale and not main}
+    for entry in (*proto.input, *proto.output):
+        if graph.initializers.get(entry.name) in stale:
+            entry.CopyFrom(_constant_info(graph.initializers[entry.name]))
+        elif entry.name in names and entry.type.HasField("tensor_type"):
+            entry.type.tensor_type.ClearField("shape")
+
+
+def _drop_stale(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor]) -> None:
+    """Leave out value_info and annotations of tensors that were removed, that another node makes now, or whose shape an edit changed (`stale`): a runtime would believe them."""
+    tensors = (*(t for n in graph.nodes if n.proto is not None for t in n.outputs), *graph.initializers.values(), *graph.inputs)
+    same = {t.name for t in tensors if t not in stale}
     infos = [v for v in proto.value_info if v.name in same or v.name not in graph.read_names]
     if len(infos) != len(proto.value_info):
         del proto.value_info[:]
@@ -142,7 +156,7 @@ def _constant_info(constant: Constant) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(constant.name, dtype_code(name), list(constant.shape))
 
 
-def _node_proto(node: Node) -> onnx.NodeProto:
+def _node_proto(node: Node, stale: set[Tensor]) -> onnx.NodeProto:
     old = node.proto
     same_attrs = node.attrs.keys() == node.read_attrs.keys() and all(_same(node.attrs[k], node.read_attrs[k]) for k in node.attrs) and not subgraphs(node)
     if old is not None and same_attrs and _wired_as_read(node) and (old.op_type, old.name, old.domain) == (node.op, node.name, node.domain or ""):
@@ -164,7 +178,7 @@ def _node_proto(node: Node) -> onnx.NodeProto:
         if name in read and name in node.read_attrs and _same(value, node.read_attrs[name]) and not _holds_graph(value):
             made.attribute.append(read[name])
         else:
-            made.attribute.append(_attribute_proto(name, value, read.get(name)))
+            made.attribute.append(_attribute_proto(name, value, read.get(name), stale))
     if node.origin:
         entry = next((e for e in made.metadata_props if e.key == ORIGIN_KEY), None) or made.metadata_props.add(key=ORIGIN_KEY)
         entry.value = " ".join(node.origin)
@@ -182,7 +196,7 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and isinstance(a, int | float | str | bytes | list) and not _holds_graph(a) and (a == b or (a != a and b != b))
 
 
-def _attribute_proto(name: str, value: Any, old: AttributeProto | None) -> AttributeProto:
+def _attribute_proto(name: str, value: Any, old: AttributeProto | None, stale: set[Tensor]) -> AttributeProto:
     made = AttributeProto()
     if old is not None and _holds_graph(value):
         for field in ("doc_string", "type"):
@@ -195,11 +209,11 @@ def _attribute_proto(name: str, value: Any, old: AttributeProto | None) -> Attri
             made.name = name
         case Graph():
             made.type = AttributeProto.GRAPH
-            _write_graph(value, made.g, constants_are_inputs=False, main=False)
+            _write_graph(value, made.g, stale, constants_are_inputs=False, main=False)
         case [Graph(), *_]:
             made.type = AttributeProto.GRAPHS
             for graph in value:
-                _write_graph(graph, made.graphs.add(), constants_are_inputs=False, main=False)
+                _write_graph(graph, made.graphs.add(), stale, constants_are_inputs=False, main=False)
         case TensorData():
             made.type = AttributeProto.TENSOR
             made.t.CopyFrom(value.proto)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Constant, Graph, Node, Tensor, TensorSpec, Variable, type_spec
+from graphcompress.ir.model.edit import detached, link
+from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Changes, Constant, Graph, Node, Tensor, TensorSpec, Variable, type_spec
 from graphcompress.ir.model.twins import Twins
 from graphcompress.ir.model.walk import graphs
 
@@ -30,6 +31,7 @@ class Model:
         self.input_protos = tuple(inputs)
         self.output_protos = tuple(outputs)
         self.path = path
+        self.changes = Changes()
         self._names: set[str] | None = None
         self._counters: dict[str, itertools.count[int]] = {}
 
@@ -44,8 +46,8 @@ class Model:
     @property
     def overridable(self) -> tuple[TensorSpec, ...]:
         """The inputs that have a default value."""
-        given = {t.name for t in self.graph.inputs if isinstance(t, Variable) and t.default is not None}
-        return tuple(type_spec(v.name, v.type) for v in self.input_protos if v.name in given)
+        defaults = {t.name for t in self.graph.inputs if isinstance(t, Variable) and t.default is not None}
+        return tuple(type_spec(v.name, v.type) for v in self.input_protos if v.name in defaults)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -85,6 +87,7 @@ class Model:
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
         model = Model(header, graph, self.input_protos, self.output_protos, self.path)
+        model.changes.reshaped = {twins.tensor(t): None for t in self.changes.reshaped if t in twins}
         model._names = None if self._names is None else set(self._names)
         return model, twins
 
@@ -108,9 +111,9 @@ class Model:
 
     def constant(self, hint: str, values: np.ndarray[Any, Any]) -> Constant:
         """A new initializer of the main graph (visible in every subgraph) with a free name."""
-        made = Constant(self.fresh(hint), np.asarray(values))
-        self.graph.initializers[made.name] = made
-        return made
+        constant = Constant(self.fresh(hint), np.asarray(values))
+        self.graph.initializers[constant.name] = constant
+        return constant
 
     def add(
         self,
@@ -127,38 +130,16 @@ class Model:
     ) -> Node:
         """A new node at the end of `graph` (default: the main one); `write` sorts it to its place, close to `near`.
 
-        Without `outputs` it gets one new tensor. An output that had a producer must have been taken from it first (`old.outputs.clear()`).
+        Without `outputs` it gets one new tensor. An output that another node made must have been taken from it first (`Edits.set_outputs`).
         """
-        made = Node(op, name and self.fresh(name), attrs, inputs, [self.variable(f"{name or op}_out")] if outputs is None else outputs, domain)
-        made.origin = origin
+        node = detached(op, name and self.fresh(name), attrs or {}, inputs, [self.variable(f"{name or op}_out")] if outputs is None else outputs, domain)
+        node.origin = origin
         if near is not None:
-            made.rank = near.rank
-        (graph or self.graph).nodes.append(made)
-        return made
-
-    def replace_uses(self, old: Tensor, new: Tensor) -> None:
-        """Every node input that is `old`, in subgraphs too, becomes `new`. Graph outputs are not touched: they are the signature."""
-        for node in {id(n): n for n in old.outputs}.values():
-            for index, tensor in enumerate(node.inputs):
-                if tensor is old:
-                    node.inputs[index] = new
-
-    def remove(self, nodes: Iterable[Node]) -> None:
-        """Take nodes out of whichever graph they stand in, and unlink them; linear in the graph."""
-        gone = {id(n): n for n in nodes}
-        if not gone:
-            return
-        for graph in graphs(self):
-            if any(id(n) in gone for n in graph.nodes):
-                graph.nodes = [n for n in graph.nodes if id(n) not in gone]
-        # Past graphsurgeon's synchronized lists, which search a tensor's whole list of users for every node that leaves it.
-        touched = {id(t): t for n in gone.values() for t in (*n.inputs, *n.outputs)}
-        for tensor in touched.values():
-            list.__setitem__(tensor.inputs, slice(None), [n for n in tensor.inputs if id(n) not in gone])
-            list.__setitem__(tensor.outputs, slice(None), [n for n in tensor.outputs if id(n) not in gone])
-        for node in gone.values():
-            list.clear(node.inputs)
-            list.clear(node.outputs)
+            node.rank = near.rank
+        link(node)
+        (graph or self.graph).nodes.append(node)
+        self.changes.nodes.append(node)
+        return node
 
 
 def all_names(model: Model) -> set[str]:

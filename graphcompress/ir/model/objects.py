@@ -87,6 +87,7 @@ class Constant(gs.Constant):  # type: ignore[misc]
 
     def __init__(self, name: str, values: TensorData | np.ndarray[Any, Any]) -> None:
         super().__init__(name, values)
+        self.values = values
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -98,6 +99,9 @@ class Constant(gs.Constant):  # type: ignore[misc]
 
     @values.setter
     def values(self, values: TensorData | np.ndarray[Any, Any]) -> None:
+        if isinstance(values, np.ndarray):  # copies of a model share the array, so nobody writes into it
+            values = values.view()
+            values.flags.writeable = False
         self._values = values
 
     @property
@@ -126,6 +130,11 @@ class Graph(gs.Graph):  # type: ignore[misc]
     file_order: list[str]
     read_names: set[str]
 
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     def __init__(self, name: str = "") -> None:
         super().__init__(nodes=[], inputs=[], outputs=[], name=name)
         self.initializers = {}
@@ -135,6 +144,19 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.order = []
         self.file_order = []
         self.read_names = set()
+
+
+class Changes:
+    """What edits did to a model since it was read or copied.
+
+    `nodes`: those that were added, read something else or read a constant with another value, in the order of the edits, with repetitions; whoever keeps answers
+    about the model remembers how many it has seen. Nodes that were removed since are among them, without inputs and outputs.
+    `reshaped`: tensors that an edit gave another shape; the shapes of all that is calculated from them may be others too.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.reshaped: dict[Tensor, None] = {}
 
 
 @dataclass(frozen=True, slots=True)

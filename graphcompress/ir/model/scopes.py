@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
+from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Graph, Node, Rooted, Tensor, Variable
 from graphcompress.ir.model.walk import graphs, subgraphs
+
+FIRST_SCAN_WITHOUT_BATCH = 9
 
 
 class CannotHandOut(Exception):
@@ -24,9 +27,9 @@ def tensor_homes(model: Rooted) -> dict[Tensor, Graph]:
     return {t: g for g in graphs(model) for t in (*g.inputs, *g.initializers.values(), *(t for n in g.nodes for t in n.outputs if t.name))}
 
 
-def owners(model: Rooted) -> dict[int, tuple[Node, Graph]]:
-    """Of each subgraph, by its id(), the node whose attribute it is and the graph of that node."""
-    return {id(g): (n, outer) for outer in graphs(model) for n in outer.nodes for g in subgraphs(n)}
+def owners(model: Rooted) -> dict[Graph, tuple[Node, Graph]]:
+    """Of each subgraph the node whose attribute it is and the graph of that node."""
+    return {g: (n, outer) for outer in graphs(model) for n in outer.nodes for g in subgraphs(n)}
 
 
 def hand_out(model: Model, tensor: Tensor, home: Graph, node: Node, outer: Graph, *, collected: bool) -> Variable:
@@ -36,34 +39,33 @@ def hand_out(model: Model, tensor: Tensor, home: Graph, node: Node, outer: Graph
     elements must be the same in each iteration; a tensor that is itself `collected` from a subgraph need not obey that. Raises CannotHandOut there, and for other operators with subgraphs.
     """
     result = model.variable(f"{tensor.name}_seen")
-    match node.op if node.standard else "":
-        case "If":
-            _pad(node.outputs, len(home.outputs))
-            for branch in subgraphs(node):
-                # A tensor of its own: what is an output of the branch already must not be one twice.
-                shown = model.add("Identity", [tensor], graph=branch).outputs[0] if branch is home else _empty(model, branch)
-                _add_output(branch, shown, len(branch.outputs))
-            node.outputs.append(result)
-        case "Loop":
-            carried = len(home.inputs) - 2
-            _pad(node.inputs, 2 + carried)
-            _pad(node.outputs, carried)
-            collector = model.variable(f"{tensor.name}_before")
-            home.inputs.append(collector)
-            home.input_protos = (*home.input_protos, _info(collector.name))
-            joined = model.add("Concat", [collector, _flat(model, tensor, home)], attrs={"axis": 0}, graph=home)
-            _add_output(home, joined.outputs[0], 1 + carried)
-            node.inputs.append(_empty(model, outer))
-            node.outputs.insert(carried, result)
-        case "Scan" if not collected and model.opset >= 9:
-            _pad(node.outputs, len(home.outputs))
-            _add_output(home, _flat(model, tensor, home), len(home.outputs))
-            for option in ("scan_output_axes", "scan_output_directions"):
-                if option in node.attrs:
-                    node.attrs[option] = [*node.attrs[option], 0]
-            node.outputs.append(result)
-        case _:
-            raise CannotHandOut(f"it stands in a subgraph of {node.op}, where ranges cannot be observed")
+    count = len(home.outputs)
+    with Edits(model) as edits:
+        match node.op if node.standard else "":
+            case "If":
+                for branch in subgraphs(node):
+                    # A tensor of its own: what is an output of the branch already must not be one twice.
+                    shown = model.add("Identity", [tensor], graph=branch).outputs[0] if branch is home else _empty(model, branch)
+                    _add_output(branch, shown, count)
+                edits.set_output(node, count, result)
+            case "Loop":
+                carried = len(home.inputs) - 2
+                collector = model.variable(f"{tensor.name}_before")
+                home.inputs.append(collector)
+                home.input_protos = (*home.input_protos, _info(collector.name))
+                joined = model.add("Concat", [collector, _flat(model, tensor, home)], attrs={"axis": 0}, graph=home)
+                _add_output(home, joined.outputs[0], 1 + carried)
+                edits.set_input(node, 2 + carried, _empty(model, outer))
+                states = [*node.outputs, *(Variable("") for _ in range(carried - len(node.outputs)))][:carried]
+                edits.set_outputs(node, [*states, result, *node.outputs[carried:]])
+            case "Scan" if not collected and model.opset >= FIRST_SCAN_WITHOUT_BATCH:
+                _add_output(home, _flat(model, tensor, home), count)
+                for option in ("scan_output_axes", "scan_output_directions"):
+                    if option in node.attrs:
+                        node.attrs[option] = [*node.attrs[option], 0]
+                edits.set_output(node, count, result)
+            case _:
+                raise CannotHandOut(f"it stands in a subgraph of {node.op}, where ranges cannot be observed")
     return result
 
 
@@ -87,9 +89,3 @@ def _empty(model: Model, graph: Graph) -> Tensor:
 def _flat(model: Model, tensor: Tensor, graph: Graph) -> Tensor:
     made: Tensor = model.add("Reshape", [tensor, model.constant("flat", np.array([-1]))], graph=graph).outputs[0]
     return made
-
-
-def _pad(side: list[Tensor], count: int) -> None:
-    """Name the optional tensors that were left out at the end, so that others can follow."""
-    while len(side) < count:
-        side.append(Variable(""))

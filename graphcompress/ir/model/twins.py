@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from graphcompress.ir.model.edit import detached, link
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 
@@ -13,45 +13,45 @@ class Twins:
     """Old -> new, by identity: names are no keys, since scopes may share them. The originals stay alive as long as this does."""
 
     def __init__(self) -> None:
-        self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
-        self._nodes: dict[int, tuple[Node, Node]] = {}
-        self._graphs: dict[int, tuple[Graph, Graph]] = {}
+        self._tensors: dict[Tensor, Tensor] = {}
+        self._nodes: dict[Node, Node] = {}
+        self._graphs: dict[Graph, Graph] = {}
 
     def node(self, node: Node) -> Node:
         """The copy of `node`. Raises KeyError for a node that was not part of the model."""
-        return self._nodes[id(node)][1]
+        return self._nodes[node]
 
     def tensor(self, tensor: Tensor) -> Tensor:
         """The copy of `tensor`. Raises KeyError for a tensor that was not part of the model."""
-        return self._tensors[id(tensor)][1]
+        return self._tensors[tensor]
 
     def graph(self, graph: Graph) -> Graph:
         """The copy of `graph`. Raises KeyError for a graph that was not part of the model."""
-        return self._graphs[id(graph)][1]
+        return self._graphs[graph]
+
+    def __contains__(self, item: Node | Tensor | Graph) -> bool:
+        return item in self._tensors or item in self._nodes or item in self._graphs
 
     @paused()
     def graph_of(self, graph: Graph) -> Graph:
-        """Copy `graph` and everything below it. Tensors of graphs around it that were not copied before are shared between original and copy."""
+        """Copy `graph` and everything below it, outer graphs before inner ones."""
         twin = Graph(graph.name)
-        self._graphs[id(graph)] = (graph, twin)
+        self._graphs[graph] = twin
         twin.shell, twin.input_protos, twin.output_protos = graph.shell, graph.input_protos, graph.output_protos
         twin.file_order, twin.read_names = graph.file_order, graph.read_names
-        defined = [*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs)]
-        for tensor in defined:
+        for tensor in (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs)):
             self._copied(tensor)
-        # What no node makes although nodes of this graph read it (sparse initializers) belongs to the scope as well.
         twin.initializers = {name: self._constant(c) for name, c in graph.initializers.items()}
         twin.nodes = [self._node(n) for n in graph.nodes]
         twin.inputs = [self._copied(t) for t in graph.inputs]
         twin.outputs = [self._copied(t) for t in graph.outputs]
-        twin.order = [self._nodes[id(n)][1] if id(n) in self._nodes else n for n in graph.order]
+        twin.order = [self._nodes.get(n, n) for n in graph.order]
         return twin
 
     def _node(self, node: Node) -> Node:
-        twin = Node(node.op, node.name, None, (), (), node.domain)
-        self._nodes[id(node)] = (node, twin)
-        _link(twin.inputs, (self._copied(t) for t in node.inputs), "outputs", twin)
-        _link(twin.outputs, (self._copied(t) for t in node.outputs), "inputs", twin)
+        twin = detached(node.op, node.name, {}, map(self._copied, node.inputs), map(self._copied, node.outputs), node.domain)
+        link(twin)
+        self._nodes[node] = twin
         twin.attrs = {name: self._attribute(value) for name, value in node.attrs.items()}
         twin.proto, twin.read_attrs, twin.origin, twin.rank = node.proto, node.read_attrs, node.origin, node.rank
         if any(isinstance(v, Graph | list) for v in node.attrs.values()):
@@ -68,7 +68,7 @@ class Twins:
 
     def _twin_graphs(self, value: Any) -> Any:
         if isinstance(value, Graph):
-            return self._graphs[id(value)][1] if id(value) in self._graphs else value
+            return self._graphs.get(value, value)
         if isinstance(value, list) and value and isinstance(value[0], Graph):
             return [self._twin_graphs(v) for v in value]
         return value
@@ -80,21 +80,13 @@ class Twins:
 
     def _copied(self, tensor: Tensor) -> Tensor:
         """The twin of `tensor`, made at the first call."""
-        pair = self._tensors.get(id(tensor))
-        if pair is not None:
-            return pair[1]
-        twin: Tensor
+        twin = self._tensors.get(tensor)
+        if twin is not None:
+            return twin
         if isinstance(tensor, Constant):
             twin = Constant(tensor.name, tensor.data if tensor.data is not None else tensor.values)
         else:
             twin = Variable(tensor.name, tensor.dtype, tensor.shape)
             twin.default = tensor.default
-        self._tensors[id(tensor)] = (tensor, twin)
+        self._tensors[tensor] = twin
         return twin
-
-
-def _link(side: list[Tensor], tensors: Iterable[Tensor], field: str, node: Node) -> None:
-    """Fill one side of a new node, past graphsurgeon's lists, which call back for every element."""
-    for tensor in tensors:
-        list.append(side, tensor)
-        list.append(getattr(tensor, field), node)

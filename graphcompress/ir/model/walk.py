@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ Array = np.ndarray[Any, Any]
 
 def subgraphs(node: Node) -> list[Graph]:
     """The graphs in a node's attributes, not those below them."""
-    found: list[Graph] = []
+    inner: list[Graph] = []
     for value in node.attrs.values():
         if isinstance(value, Graph):
-            found.append(value)
+            inner.append(value)
         elif isinstance(value, list) and value and isinstance(value[0], Graph):
-            found.extend(value)
-    return found
+            inner.extend(value)
+    return inner
 
 
 def graphs(model: Rooted) -> Iterator[Graph]:
@@ -43,8 +43,8 @@ def nodes(model: Rooted) -> Iterator[Node]:
 
 def producer(tensor: Tensor) -> Node | None:
     """The node that makes `tensor`."""
-    found: Node | None = tensor.inputs[0] if tensor.inputs else None
-    return found
+    node: Node | None = tensor.inputs[0] if tensor.inputs else None
+    return node
 
 
 def consumers(tensor: Tensor) -> list[Node]:
@@ -61,8 +61,8 @@ def sole_consumer(tensor: Tensor, outputs: set[int]) -> Node | None:
     """The node that reads `tensor` where there is exactly one use of it and it is no graph output (`outputs` as `output_ids` gives it)."""
     if len(tensor.outputs) != 1 or id(tensor) in outputs:
         return None
-    found: Node = tensor.outputs[0]
-    return found
+    reader: Node = tensor.outputs[0]
+    return reader
 
 
 def constant_value(tensor: Tensor | None) -> Array | None:
@@ -94,17 +94,36 @@ def constant_data(tensor: Tensor | None) -> TensorData | Array | None:
 
 
 def captured(node: Node) -> list[Tensor]:
-    """The tensors from outside that the graphs below `node` read or hand out, each once, in order of appearance."""
-    found: dict[int, Tensor] = {}
-    stack = [(g, frozenset[int]()) for g in subgraphs(node)]
+    """The tensors from outside that the graphs below `node` read or return, each once, in order of appearance."""
+    outside: dict[Tensor, None] = {}
+    stack = [(g, frozenset[Tensor]()) for g in subgraphs(node)]
     while stack:
         graph, around = stack.pop()
-        own = around | {id(t) for t in graph.inputs} | {id(t) for t in graph.initializers.values()} | {id(t) for n in graph.nodes for t in n.outputs}
-        for tensor in [t for n in graph.nodes for t in n.inputs] + list(graph.outputs):
-            if id(tensor) not in own and tensor.name:
-                found[id(tensor)] = tensor
-        stack.extend((g, own) for n in graph.nodes for g in subgraphs(n))
-    return list(found.values())
+        inside = around.union(graph.inputs, graph.initializers.values(), *(n.outputs for n in graph.nodes))
+        outside.update((t, None) for t in (*(t for n in graph.nodes for t in n.inputs), *graph.outputs) if t.name and t not in inside)
+        stack.extend((g, inside) for n in graph.nodes for g in subgraphs(n))
+    return list(outside)
+
+
+def downstream(model: Rooted, tensors: Iterable[Tensor]) -> set[Tensor]:
+    """`tensors` and everything that is calculated from them: what a node with subgraphs makes counts where anything inside does."""
+    owners = {g: n for n in nodes(model) for g in subgraphs(n)}
+    home = {n: g for g in owners for n in g.nodes}
+    reached: set[Tensor] = set()
+    pending = list(tensors)
+    while pending:
+        tensor = pending.pop()
+        if tensor in reached:
+            continue
+        reached.add(tensor)
+        for node in tensor.outputs:
+            pending.extend(node.outputs)
+            pending.extend(t for g in subgraphs(node) for t in g.inputs)
+            while node in home:
+                node = owners[home[node]]
+                pending.extend(node.outputs)
+                pending.extend(t for g in subgraphs(node) for t in g.inputs)
+    return reached
 
 
 def needs(node: Node) -> Iterator[Tensor]:

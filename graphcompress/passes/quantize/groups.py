@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphcompress.ir import Model, Node, Tensor, TensorData, constant_data, constant_value, nodes, output_ids, producer, sole_consumer, subgraphs
+from graphcompress.ir import Graph, Model, Node, Tensor, TensorData, constant_data, constant_value, nodes, output_ids, producer, sole_consumer, subgraphs
 from graphcompress.ir.model.scopes import node_homes, owners
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.step import Refusal
@@ -142,7 +142,7 @@ class Finder:
                     raise Unfit("excluded", "it was excluded")
                 if not node.standard or subgraphs(node):
                     raise Unfit("no-int8-kernel", f"{node.domain}.{node.op} has no row in the table of target '{self.target.name}'")
-                owner = self._closed.get(id(self.homes[node]))
+                owner = self._closed.get(self.homes[node])
                 if owner is not None:
                     raise Unfit("in-subgraph", f"it stands in a subgraph of {owner.op}, where ranges cannot be observed")
                 group = self._by_rows(node)
@@ -241,15 +241,14 @@ class Finder:
         return bool(shape) and shape[-1] == columns and columnwise(shape, columns) and values is not None and bool(np.isfinite(values).all())
 
 
-def closed_graphs(model: Model) -> dict[int, Node]:
-    """By id(): the subgraphs of other operators than If, Loop and Scan, with that operator; and all below them."""
-    around = owners(model)
-    closed: dict[int, Node] = {}
-    for key, (node, outer) in around.items():  # outer graphs come first
+def closed_graphs(model: Model) -> dict[Graph, Node]:
+    """The subgraphs of other operators than If, Loop and Scan, with that operator; and all below them."""
+    closed: dict[Graph, Node] = {}
+    for graph, (node, outer) in owners(model).items():  # outer graphs come first
         if not node.is_op(*WITH_BODIES):
-            closed[key] = node
-        elif id(outer) in closed:
-            closed[key] = closed[id(outer)]
+            closed[graph] = node
+        elif outer in closed:
+            closed[graph] = closed[outer]
     return closed
 
 

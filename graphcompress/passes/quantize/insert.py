@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
-from graphcompress.ir.model.edit import relink, set_input
+from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.parameters import (
@@ -47,18 +47,21 @@ class Weights:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._cache: dict[tuple[int, int, int, float], QuantizedWeight] = {}
+        self._cache: dict[tuple[int, int, int, int, float], QuantizedWeight] = {}
         self._tensors: list[Tensor | None] = []  # alive, so that an id stays theirs
 
-    def of(self, weight: Tensor, axis: int, bias: Tensor | None, x_scale: float) -> QuantizedWeight:
-        """Codes and scales of a constant of the base model, with the bias that goes with it."""
-        key = (id(weight), axis, id(bias), x_scale if bias is not None else 1.0)
+    def of(self, group: Group, x_scale: float) -> QuantizedWeight:
+        """Codes and scales of the weight of a group of the base model, with the bias that goes with it."""
+        weight, axis, added, groups = group.weight, group.weight_axis, group.added, int(group.node.attrs.get("group", 1))
+        assert weight is not None
+        bias = group.bias or (added[0].inputs[added[1]] if added is not None else None)
+        key = (id(weight), axis, id(bias), groups, x_scale if bias is not None else 1.0)
         if key not in self._cache:
             values = constant_value(weight)
             assert values is not None
             self._tensors += [weight, bias]
             self._cache[key] = quantize_weight(
-                values, axis, self.target.weight, bias=vector(bias, values.shape[axis]), x_scale=x_scale, limit=self.target.bias.limit
+                values, axis, self.target.weight, groups=groups, bias=vector(bias, values.shape[axis]), x_scale=x_scale, limit=self.target.bias.limit
             )
         return self._cache[key]
 
@@ -98,6 +101,7 @@ class Inserter:
         self.target = target
         self.shapes = shapes
         self.done = Insertion()
+        self._edits = Edits(model)
         self._weights_of = weights
         self._originals = dict(groups)
         self._constants: dict[tuple[str, str, bytes], Constant] = {}
@@ -126,7 +130,7 @@ class Inserter:
             mine = {(id(n), i) for n, i in integer}
             others = [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and tensor not in signature else []
             self._activation(tensor, integer, others, makers.get(tensor))
-        relink(self.model)
+        self._edits.close()
         self._sweep()
         return self.done
 
@@ -142,7 +146,7 @@ class Inserter:
         self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", graph=home, near=near, origin=(ORIGIN,))
         self.done.scales[tensor] = scale
         for node, index in integer:
-            set_input(node, index, self._dequantize(q, parameters, node, name))
+            self._edits.set_input(node, index, self._dequantize(q, parameters, node, name))
         if maker is not None and home is not self.model.graph and any(t is tensor for t in home.outputs):
             # What a branch or body hands out is no signature: its readers outside get the float of the codes.
             out = self._dequantize(q, parameters, near, name)
@@ -156,7 +160,7 @@ class Inserter:
                 # What stays float needs no DQ in its own graph, and in a body it would run in each iteration.
                 outside = maker is not None and self._node_homes[node] is not home
                 by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, name, axis)
-            set_input(node, index, by_node[id(node)])
+            self._edits.set_input(node, index, by_node[id(node)])
 
     def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], reader: Node, name: str, axis: int | None = None) -> Variable:
         out = self.model.variable(f"{name}_dq")
@@ -213,25 +217,23 @@ class Inserter:
         weight = group.weight
         if weight is None:
             return
-        node, axis, original = group.node, group.weight_axis, self._originals[group]
-        assert original.weight is not None
+        node, axis = group.node, group.weight_axis
         x_scale = self.scales[group.inputs[0]].scale
         bias, added = group.bias, group.added
         operand = added[0].inputs[added[1]] if added is not None else None
-        original_operand = original.added[0].inputs[original.added[1]] if original.added is not None else None
-        made = self._weights_of.of(original.weight, axis, original.bias or original_operand, x_scale)
+        made = self._weights_of.of(self._originals[group], x_scale)
         name = short(weight.name or node_name(node))
         values = vector(bias or operand, made.scales.size)
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
-        set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
+        self._edits.set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
         if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, made, node))
+            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, made, node))
         elif added is not None and operand is not None and values is not None:
             self._forget(operand)
-            set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, made))
+            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, made))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
@@ -262,7 +264,7 @@ class Inserter:
             scale = activation_scale(seen, self.target.activation)
             codes = self._constant(f"{short(tensor.name)}_codes", to_codes(values, scale, self.target.activation))
             self._forget(tensor)
-            set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
+            self._edits.set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
 
     def _constant_dequantize(self, name: str, codes: Array, scales: Array, axis: int, node: Node) -> Variable:
         parts = [
@@ -282,4 +284,5 @@ class Inserter:
         for graph in graphs(self.model):
             for name in [name for name, constant in graph.initializers.items() if id(constant) in unread]:
                 del graph.initializers[name]
-        self.model.remove([n for t in unread.values() for n in t.inputs])
+        with Edits(self.model) as edits:
+            edits.remove([n for t in unread.values() for n in t.inputs])

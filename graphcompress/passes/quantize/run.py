@@ -22,21 +22,21 @@ from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax
 from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
 from graphcompress.runtime.session import Feed
-from graphcompress.step import Context, Ladder, Refusal
+from graphcompress.step import Context, Ladder, Refusal, local_target
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
 def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
-    """Static INT8 by the target's table (default: cpu). The first rung has everything in integers that pays; each further one leaves more in float of what is expected to lose most
+    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves more in float of what is expected to lose most
     accuracy.
 
     What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches nothing, ModelError for nodes
     that nothing here can run and where the model does not run on the feeds.
     """
     options = options or Options()
-    target = context.target or load_target("cpu")
+    target = context.target or load_target(local_target())
     require_known_domains(model, "quantized")
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphcompress.ir import Constant, Model, Node, Tensor, graphs, producer, subgraphs
-from graphcompress.ir.model.edit import relink
+from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 
 STAGE = "simplify/dead"
@@ -14,14 +14,13 @@ PURE_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 @paused()
 def remove_dead(model: Model) -> int:
     """Remove what no graph output depends on, in subgraphs too; how many nodes and initializers. Inputs and outputs of graphs stay."""
-    pure = _pure_functions(model)
-    live = _live(model, pure)
-    gone: list[Node] = []
+    live = _live(model, _pure_functions(model))
+    dead = [n for g in graphs(model) for n in g.nodes if id(n) not in live]
+    if dead:
+        with Edits(model) as edits:
+            edits.remove(dead)
     used: set[int] = set()
     for graph in graphs(model):
-        if any(id(n) not in live for n in graph.nodes):
-            gone += [n for n in graph.nodes if id(n) not in live]
-            graph.nodes = [n for n in graph.nodes if id(n) in live]
         used.update(id(t) for n in graph.nodes for t in n.inputs)
         used.update(id(t) for t in graph.outputs)
     dropped = 0
@@ -30,9 +29,7 @@ def remove_dead(model: Model) -> int:
         kept = {name: c for name, c in graph.initializers.items() if _stays(c, name, used, named)}
         dropped += len(graph.initializers) - len(kept)
         graph.initializers = kept
-    if gone:
-        relink(model, gone)
-    return len(gone) + dropped
+    return len(dead) + dropped
 
 
 def _stays(constant: Constant, name: str, used: set[int], named: set[str]) -> bool:

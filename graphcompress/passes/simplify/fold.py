@@ -17,8 +17,8 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
-from graphcompress.ir.model.edit import extract
 from graphcompress.ir.model.element_types import byte_size
+from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.constants import make_known
 from graphcompress.runtime.evaluate import run_once

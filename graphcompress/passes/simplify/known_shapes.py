@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, constant_value, graphs
+from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, constant_value, graphs, producer
 from graphcompress.ir.model.objects import Shape
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.constants import make_known
@@ -45,7 +45,7 @@ def _value(node: Node, shapes: Shapes) -> Array | None:
         return None if static is None else np.array(np.prod(static, dtype=np.int64), np.int64)
     if node.op == "Shape":
         return _numbers(_dims(node, shapes))
-    source = node.inputs[0].inputs[0] if node.inputs and node.inputs[0].inputs else None
+    source = producer(node.inputs[0]) if node.inputs else None
     if source is None or not source.is_op("Shape"):
         return None
     dims = _dims(source, shapes)

@@ -1,4 +1,4 @@
-"""What the functions of the rule language are made of: how they see a match, and how they read what they are given."""
+"""What the functions of the rule language are made of: how they see a match, and how they read their arguments. Axes and permutations come normalised: not negative."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANY = 32
 LARGEST_RANK = 64
 
 
-class Facts(Protocol):
+class GraphQueries(Protocol):
     """What a match may ask about the graph around it."""
 
     @property
@@ -30,7 +30,7 @@ class Facts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ref:
+class Binding:
     """What a name of `before` is bound to: a tensor (None: an optional input that is absent) and the matched node that makes it, if one does."""
 
     name: str
@@ -46,7 +46,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A word of the vocabulary: `least` to `most` arguments."""
+    """A function that `where` and `let` may call, with `least` to `most` arguments. `structural`: it looks at shapes, types, uses and attributes, never at values."""
 
     name: str
     structural: bool
@@ -54,33 +54,33 @@ class Function:
     most: int
     body: Callable[..., Any]
 
-    def __call__(self, facts: Facts, *arguments: Any) -> Any:
-        return self.body(facts, *arguments)
+    def __call__(self, graph: GraphQueries, *arguments: Any) -> Any:
+        return self.body(graph, *arguments)
 
 
-def entry(table: dict[str, Function]) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    """A decorator that enters functions into `table`: `least` to `most` arguments, `structural` or not."""
+def registry(table: dict[str, Function], *, structural: bool) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """A decorator that enters functions of `least` to `most` arguments into `table`."""
 
-    def word(least: int, most: int | None = None, *, structural: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def function(least: int, most: int | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def enter(body: Callable[..., Any]) -> Callable[..., Any]:
             table[body.__name__] = Function(body.__name__, structural, least, least if most is None else most, body)
             return body
 
         return enter
 
-    return word
+    return function
 
 
-def ref_of(argument: Any) -> Ref:
+def binding_of(argument: Any) -> Binding:
     """The argument as a name of `before`."""
-    if not isinstance(argument, Ref):
+    if not isinstance(argument, Binding):
         raise Undetermined("a name of `before` is expected")
     return argument
 
 
 def tensor_of(argument: Any) -> Tensor:
     """The tensor that an argument is bound to."""
-    tensor = ref_of(argument).tensor
+    tensor = binding_of(argument).tensor
     if tensor is None:
         raise Undetermined(f"{argument.name} is absent")
     return tensor
@@ -88,7 +88,7 @@ def tensor_of(argument: Any) -> Tensor:
 
 def node_of(argument: Any) -> Node:
     """The matched node that makes an argument."""
-    node = ref_of(argument).node
+    node = binding_of(argument).node
     if node is None:
         raise Undetermined(f"{argument.name} is not made by a matched node")
     return node
@@ -96,7 +96,7 @@ def node_of(argument: Any) -> Node:
 
 def read(argument: Any) -> Any:
     """The value of an argument; plain data as it is."""
-    return argument.value() if isinstance(argument, Ref) else argument
+    return argument.value() if isinstance(argument, Binding) else argument
 
 
 def value_of(argument: Any) -> Value:
@@ -142,9 +142,9 @@ def constant_of(tensor: Tensor) -> Value:
     return from_array(array, array_dtype_name(array))
 
 
-def ints_of(facts: Facts, node: Node, index: int) -> list[int] | None:
+def ints_of(graph: GraphQueries, node: Node, index: int) -> list[int] | None:
     """A constant input of integers; None where it is absent."""
-    tensor = facts.input(node, index)
+    tensor = graph.input(node, index)
     if tensor is None:
         return None
     found = constant_of(tensor)

@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, value_of
 from graphcompress.engine.values import Undetermined, Value, lifted, safe
-from graphcompress.engine.words import ANY, Facts, Function, array_of, constant_of, entry, ints_of, list_of, node_of, read, short, value_of
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 16
 
-WORDS: dict[str, Function] = {}
-word = entry(WORDS)
+FUNCTIONS: dict[str, Function] = {}
+function = registry(FUNCTIONS, structural=False)
 
 
-@word(1, 2)
-def pads(facts: Facts, tensor: Any, *rank_: int) -> list[int]:
+@function(1, 2)
+def pads(graph: GraphQueries, tensor: Any, *rank_: int) -> list[int]:
     """What a matched Pad adds, begins before ends: as it is written, or with a rank for all axes. An attribute up to opset 10, then inputs."""
     node = node_of(tensor)
-    written = node.attrs.get("pads") if facts.opset < 11 else ints_of(facts, node, 1)
+    written = node.attrs.get("pads") if graph.opset < 11 else ints_of(graph, node, 1)
     if not isinstance(written, list):
         raise Undetermined("there are no pads")
-    axes_ = ints_of(facts, node, 3) if facts.opset >= 18 else None
+    axes_ = ints_of(graph, node, 3) if graph.opset >= 18 else None
     if not rank_:
         return written
     if axes_ is None:
@@ -38,13 +38,13 @@ def pads(facts: Facts, tensor: Any, *rank_: int) -> list[int]:
     return full
 
 
-@word(1)
-def pad_value(facts: Facts, tensor: Any) -> float:
+@function(1)
+def pad_value(graph: GraphQueries, tensor: Any) -> float:
     """What a matched Pad writes in constant mode."""
     node = node_of(tensor)
-    if facts.opset < 11:
+    if graph.opset < 11:
         return float(node.attrs.get("value", 0.0))
-    given = facts.input(node, 2)
+    given = graph.input(node, 2)
     if given is None:
         return 0.0
     found = constant_of(given).array
@@ -53,68 +53,68 @@ def pad_value(facts: Facts, tensor: Any) -> float:
     return float(found.reshape(()))
 
 
-@word(2)
-def axes(facts: Facts, tensor: Any, rank_: int) -> list[int]:
+@function(2)
+def axes(graph: GraphQueries, tensor: Any, rank_: int) -> list[int]:
     """The axes of a matched Squeeze, Unsqueeze or reduction, in ascending order: an attribute, or the second input in later opsets. They must be given."""
     node = node_of(tensor)
     given = node.attrs.get("axes", None)
-    found = given if isinstance(given, list) else ints_of(facts, node, 1)
+    found = given if isinstance(given, list) else ints_of(graph, node, 1)
     if not found:
         raise Undetermined("there are no axes")
     return sorted(int(a) % rank_ for a in found)
 
 
-@word(1, ANY)
-def finite(facts: Facts, *values: Any) -> bool:
+@function(1, ANY)
+def finite(graph: GraphQueries, *values: Any) -> bool:
     """Every value, rounded to its element type, is finite and its largest magnitude not lost below the smallest normal number."""
     return all(not isinstance(v, Value) or safe(v) for v in map(read, values))
 
 
-@word(1)
-def every(facts: Facts, condition: Any) -> bool:
+@function(1)
+def every(graph: GraphQueries, condition: Any) -> bool:
     """A condition holds for all elements."""
     return bool(np.all(lifted(read(condition))))
 
 
-@word(2)
-def filled(facts: Facts, tensor: Any, number: float) -> bool:
+@function(2)
+def filled(graph: GraphQueries, tensor: Any, number: float) -> bool:
     """Every element of a constant is `number`."""
     return _all(tensor, lambda array: array == number)
 
 
-@word(1)
-def plus_zero(facts: Facts, tensor: Any) -> bool:
+@function(1)
+def plus_zero(graph: GraphQueries, tensor: Any) -> bool:
     """Every element is +0, or the zero of an integer type."""
     return _all(tensor, lambda array: (array == 0) & ~np.signbit(array) if array.dtype.kind == "f" else array == 0)
 
 
-@word(1)
-def minus_zero(facts: Facts, tensor: Any) -> bool:
+@function(1)
+def minus_zero(graph: GraphQueries, tensor: Any) -> bool:
     """Every element is -0, or the zero of an integer type: what can be added to anything without a trace."""
     return _all(tensor, lambda array: (array == 0) & np.signbit(array) if array.dtype.kind == "f" else array == 0)
 
 
-@word(1)
-def sqrt(facts: Facts, value: Any) -> Any:
+@function(1)
+def sqrt(graph: GraphQueries, value: Any) -> Any:
     """Square root; NaN below zero."""
     found = read(value)
     return Value(np.sqrt(found.array), found.dtype) if isinstance(found, Value) else float(np.sqrt(found))
 
 
-@word(1)
-def largest(facts: Facts, values: Any) -> Any:
-    """The largest entry."""
+@function(1)
+def largest(graph: GraphQueries, values: Any) -> Any:
+    """The largest number."""
     return max(list_of(values))
 
 
-@word(1)
-def smallest(facts: Facts, values: Any) -> Any:
-    """The smallest entry."""
+@function(1)
+def smallest(graph: GraphQueries, values: Any) -> Any:
+    """The smallest number."""
     return min(list_of(values))
 
 
-@word(2, 3)
-def per_channel(facts: Facts, value: Any, rank_: int, *axis: int) -> Any:
+@function(2, 3)
+def per_channel(graph: GraphQueries, value: Any, rank_: int, *axis: int) -> Any:
     """A vector laid along `axis` (default 0) of a tensor with `rank_` axes. A single number stays one."""
     found = read(value)
     if not isinstance(found, Value) or found.array.size == 1:
@@ -125,8 +125,8 @@ def per_channel(facts: Facts, value: Any, rank_: int, *axis: int) -> Any:
     return Value(found.array.reshape(form), found.dtype)
 
 
-@word(2)
-def vector(facts: Facts, value: Any, length: int) -> Any:
+@function(2)
+def vector(graph: GraphQueries, value: Any, length: int) -> Any:
     """A channelwise or columnwise operand as a vector of `length`."""
     found = read(value)
     if not isinstance(found, Value):
@@ -134,8 +134,8 @@ def vector(facts: Facts, value: Any, length: int) -> Any:
     return Value(np.broadcast_to(found.array.reshape(-1), (length,)), found.dtype)
 
 
-@word(3)
-def per_output(facts: Facts, value: Any, rank_: int, groups: int) -> Any:
+@function(3)
+def per_output(graph: GraphQueries, value: Any, rank_: int, groups: int) -> Any:
     """A function of the weights of a ConvTranspose: see `split_groups`; here a vector over output channels becomes [groups, 1, channels per group, 1 ...]."""
     found = read(value)
     if not isinstance(found, Value):
@@ -143,15 +143,15 @@ def per_output(facts: Facts, value: Any, rank_: int, groups: int) -> Any:
     return Value(found.array.reshape((groups, 1, -1) + (1,) * (short(rank_) - 2)), found.dtype)
 
 
-@word(2)
-def split_groups(facts: Facts, value: Any, groups: int) -> Any:
+@function(2)
+def split_groups(graph: GraphQueries, value: Any, groups: int) -> Any:
     """Weights [C, ...] as [groups, C / groups, ...]."""
     found = value_of(value)
     return Value(found.array.reshape(groups, found.array.shape[0] // groups, *found.array.shape[1:]), found.dtype)
 
 
-@word(2)
-def reshaped(facts: Facts, value: Any, dims: list[int]) -> Any:
+@function(2)
+def reshaped(graph: GraphQueries, value: Any, dims: list[int]) -> Any:
     """A tensor in another shape."""
     found = value_of(value)
     return Value(found.array.reshape([int(d) for d in dims]), found.dtype)
