@@ -108,6 +108,7 @@ class Operator(Table):
     axis, flip  the output channels' axis in the weight; where the attribute `flip` is 1, a weight of rank 2 has the other one
     rank        the weight's ranks that fuse
     follows     worth it only where every neighbour computes in integers
+    scalar_only the provider fuses it whatever form the scales have, and then takes only scalars: with DQ before and Q behind it cannot stay float
     pulled      the provider moves a Q behind it to its front, so that it computes in integers between a float maker and an integer reader; then it costs this many times float
     price       the first entry that fits is the cost
     """
@@ -129,6 +130,7 @@ class Operator(Table):
     flip: str | None = None
     rank: tuple[int, ...] = ()
     follows: bool = False
+    scalar_only: bool = False
     pulled: float | None = None
     unit: Literal["mac", "element"] = "element"
     price: Annotated[tuple[Price, ...], Field(min_length=1)]

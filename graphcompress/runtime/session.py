@@ -90,7 +90,7 @@ class LocalSession:
 
     def __init__(
         self,
-        model: Model | Path | str,
+        model: Model | Path | str | bytes,
         *,
         provider: str = "cpu",
         threads: int | None = None,
@@ -99,12 +99,16 @@ class LocalSession:
         config: Mapping[str, str] | None = None,
         attributes: Mapping[str, Any] | None = None,
         label: str | None = None,
+        initializers: Mapping[str, np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions, `label` is what messages call the model."""
+        """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions, `label` is what messages call the model.
+
+        A model may also be a message whose large weights lie in `initializers`, by name: these arrays are used where they are, not copied.
+        """
         self._provider = providers.find(provider)
         self._threads = threads
         self._folder: str | None = None
-        self._label = label or (str(model.path or "the model") if isinstance(model, Model) else str(model))
+        self._label = label or ("the model" if isinstance(model, bytes) else str(model.path or "the model") if isinstance(model, Model) else str(model))
         named = {k: v for k, v in (dims or {}).items() if not UNNAMED.fullmatch(k)}
         unnamed = {k: v for k, v in (dims or {}).items() if UNNAMED.fullmatch(k)}
         settings = ort.options(threads=threads, optimize=optimize, dims=named)
@@ -115,6 +119,10 @@ class LocalSession:
             settings.add_session_config_entry(key, value)
         for key, value in (attributes or {}).items():
             setattr(settings, key, value)
+        # Kept for as long as the session, which reads the arrays in place.
+        self._weights = {name: ort.load().OrtValue.ortvalue_from_numpy(array) for name, array in (initializers or {}).items()}
+        if self._weights:
+            settings.add_external_initializers(list(self._weights), list(self._weights.values()))
         if self._provider.plugin:
             settings.add_provider_for_devices(list(self._provider.devices), dict(self._provider.options))
         try:
@@ -184,6 +192,7 @@ class LocalSession:
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None
+        self._weights = {}
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -200,10 +209,12 @@ class LocalSession:
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
-    def _source(self, model: Model | Path | str, unnamed: Mapping[str, int]) -> str | bytes:
+    def _source(self, model: Model | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
         """What onnxruntime reads: the file itself where that will do, else bytes, else a temporary file with its external data."""
         from graphcompress.ir.files import read, write
 
+        if isinstance(model, bytes):
+            return model
         if not isinstance(model, Model):
             if not Path(model).is_file():
                 raise ModelError(f"{model} is not a file.")
