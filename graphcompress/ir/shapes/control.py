@@ -107,7 +107,7 @@ def _carried(shapes: Shapes, node: Node, body: Graph, before: Sequence[Fact], in
             break
         assumed = [*kept, *assumed[len(kept) :]]
     shapes.depth -= 1
-    return assumed
+    return [a if a.kind == "tensor" else Fact(None, None, None, r.kind, without_shapes(r.proto)) for a, r in zip(assumed, results, strict=False)]
 
 
 def _assumption(fact: Fact) -> Fact:
