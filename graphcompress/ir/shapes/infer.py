@@ -62,6 +62,7 @@ class Shapes:
         self.opsets = model.opsets
         self.ir_version = model.ir_version
         self.depth = 0
+        self.calls: set[tuple[str, str]] = set()
         self._functions = FunctionBodies(model.header.functions)
         self._stated = {t: s for t, s in zip(model.graph.outputs, model.outputs, strict=True) if s.kind == "tensor"}
         self._enter_signature(model, inputs)
@@ -238,21 +239,26 @@ class Shapes:
         """Facts about the outputs, in which sizes may be None."""
         domain = "" if node.standard else node.domain or ""
         body = self._functions.body(node)
-        if body is not None:
-            return control.infer_function(self, node, call, body)
+        try:
+            if body is not None:
+                return control.infer_function(self, node, call, body)
+            results = self._by_rule(node, call, domain)
+        except REFUSALS:
+            results = None
+        if results is None:
+            results = [] if body is not None else self._types_of_definition(node, call, domain)
+        return self._with_values(node, call, results) if domain == "" and body is None else results
+
+    def _by_rule(self, node: Node, call: Call, domain: str) -> Sequence[Fact] | None:
+        """What the rule of the operator says, or onnx. Raises one of REFUSALS for a node that is not valid; None where nothing is known of the operator."""
         if domain == "" and node.op in control.RULES:
             return control.RULES[node.op](self, node, call)
         if domain == "" and node.op == "Identity" and call.inputs and (source := call.inputs[0]) is not None:
             return [Fact(source.dtype, source.shape, source.value, source.kind, source.proto)]
         rule = _RULES.get(node.op) if domain == "" else contrib.RULES.get((domain, node.op))
-        results: Sequence[Fact] | None = None
-        try:
-            results = [_fact(o) for o in rule(call)] if rule is not None else infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
-        except REFUSALS:
-            results = None
-        if results is None:
-            results = self._types_of_definition(node, call, domain)
-        return self._with_values(node, call, results) if domain == "" else results
+        if rule is not None:
+            return [_fact(o) for o in rule(call)]
+        return infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
 
     def _with_values(self, node: Node, call: Call, results: Sequence[Fact]) -> Sequence[Fact]:
         evaluator = SHAPE_EVALUATORS.get(node.op)
