@@ -92,7 +92,7 @@ def test_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
     bad.write_bytes(b"\x08\x08 no model")
     with pytest.raises(ModelError, match=r"onnxruntime cannot load .*bad.onnx"):
         open_session(bad)
-    with pytest.raises(ModelError, match="not a file"):
+    with pytest.raises(ModelError, match="is not a file"):
         open_session(tmp_path / "none.onnx")
 
 
