@@ -37,7 +37,7 @@ def quantize(
             "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
         ),
     ] = None,
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,

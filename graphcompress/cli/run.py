@@ -57,10 +57,10 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
         result = work()
     except BarMissed as missed:
         done: Result = missed.result
-        made = outputs.write(done.model, done.record) if keep else done.record
-        console.result(made, record_tables)
+        record = outputs.write(done.model, done.record) if keep else done.record
+        console.result(record, record_tables)
         raise BarMissed(
-            f"{missed} " + (f"The result was written to {outputs.model} all the same." if keep else "Nothing was written; --keep writes it all the same.")
+            f"{missed} " + (f"The result was written to {outputs.model} anyway." if keep else "Nothing was written; --keep writes it anyway.")
         ) from missed
     console.result(outputs.write(result.model, result.record), record_tables)
     return 0

@@ -52,6 +52,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
+def describe() -> dict[str, str]:
+    """`runtime`, the package that is installed, and its `version`. Raises as `load` does."""
+    module = load()
+    return {"runtime": getattr(module, "package_name", "onnxruntime"), "version": module.__version__}
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What onnxruntime raises: its own exceptions share no base class."""
     load()

@@ -97,6 +97,6 @@ def test_names_out_of_files_cannot_drive_a_terminal(place: Path, run: Any) -> No
 
 @pytest.mark.parametrize("command", ["compress", "quantize"])
 def test_a_provider_that_is_not_there_is_found_before_the_work(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setattr("graphcompress.api.making.run", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("graphcompress.step.PlannedStep.run", lambda *_: pytest.fail("the work has begun"))
     done = run(command, "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--provider", "warp")
     assert done.status == 2 and "'warp'" in done.err

@@ -15,9 +15,10 @@ import onnx
 
 from graphcompress.ir.files import serialize
 from graphcompress.ir.model import walk
+from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import array_dtype_name
 from graphcompress.ir.model.model import Model
-from graphcompress.ir.model.objects import Constant, Dim, Graph, Node, Tensor, Variable
+from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.shapes.infer import Shapes, infer
 
@@ -53,9 +54,14 @@ class Statistics:
     per_node: tuple[NodeStatistics, ...]
 
 
-def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Statistics:
-    """Count. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed, as 1."""
-    costs = _Costs(infer(model, input_shapes(model, feed_shapes or {})))
+def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+    """Shapes in a run of batch 1. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed."""
+    return infer(model, input_shapes(model, feed_shapes or {}))
+
+
+def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None) -> Statistics:
+    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already."""
+    costs = _Costs(run_shapes(model, feed_shapes) if shapes is None else shapes)
     total = costs.graph(model.graph)
     nodes = list(walk.nodes(model))
     parameters, stored = _constants(model, nodes)

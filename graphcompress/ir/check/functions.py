@@ -8,7 +8,7 @@ import onnx
 
 from graphcompress.errors import quoted
 from graphcompress.ir.check.faults import Fault, is_text
-from graphcompress.ir.schemas.lookup import canonical_domain
+from graphcompress.ir.schemas.operators import canonical_domain
 
 Key = tuple[str, str, str]
 MAX_UNFOLDED_NODES = 10_000_000  # thirty functions that call the one before twice would make 2**30 nodes of a small file

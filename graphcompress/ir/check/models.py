@@ -18,7 +18,7 @@ from graphcompress.ir.check.tensors import tensor_fault, type_fault
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Node
 from graphcompress.ir.model.walk import nodes
-from graphcompress.ir.schemas.lookup import Lookup, canonical_domain, known_domains
+from graphcompress.ir.schemas.operators import ImportedOperators, canonical_domain, known_domains
 
 
 def model_faults(proto: onnx.ModelProto) -> list[Fault]:
@@ -92,7 +92,7 @@ class _Walk:
 
     def __init__(self, model: onnx.ModelProto, imports: Iterable[onnx.OperatorSetIdProto], faults: list[Fault]) -> None:
         self.faults = faults
-        self.nodes = NodeChecker(Lookup(self._versions(imports)), model, faults)
+        self.nodes = NodeChecker(ImportedOperators(self._versions(imports)), model, faults)
 
     def run(self, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
         stack = [_Scope(proto, None, -1)]

@@ -9,7 +9,7 @@ from graphcompress.errors import quoted
 from graphcompress.ir.check.faults import Fault, is_text
 from graphcompress.ir.check.functions import function_key
 from graphcompress.ir.check.tensors import tensor_fault
-from graphcompress.ir.schemas.lookup import STANDARD, Demands, Lookup, canonical_domain, known_domains
+from graphcompress.ir.schemas.operators import STANDARD, ImportedOperators, OperatorDefinition, canonical_domain, known_domains
 
 _FIELD_OF_TYPE = {
     AttributeProto.FLOAT: "f",
@@ -41,10 +41,10 @@ def describe(node: onnx.NodeProto) -> str:
 
 
 class NodeChecker:
-    """Checks the nodes of one graph or function, subgraphs included, whose operators `lookup` knows; what is wrong goes to `faults`."""
+    """Checks the nodes of one graph or function, subgraphs included, whose operators `operators` knows; what is wrong goes to `faults`."""
 
-    def __init__(self, lookup: Lookup, model: onnx.ModelProto, faults: list[Fault]) -> None:
-        self.lookup = lookup
+    def __init__(self, operators: ImportedOperators, model: onnx.ModelProto, faults: list[Fault]) -> None:
+        self.operators = operators
         self.functions = {function_key(f.domain, f.name, f.overload) for f in model.functions}
         self.typed_attributes = model.ir_version >= FIRST_IR_WITH_ATTRIBUTE_TYPES
         self.faults = faults
@@ -58,18 +58,18 @@ class NodeChecker:
             self.fault("operator-unknown", node, f"{describe(node)}{where} has no operator (op_type is empty).")
             return
         domain = canonical_domain(node.domain)
-        if domain not in known_domains() and domain not in self.lookup.versions:
+        if domain not in known_domains() and domain not in self.operators.versions:
             self.fault("domain-not-imported", node, f"{describe(node)}{where} is of domain {quoted(domain)}, which the file does not import (opset_import).")
             return
         local = bool(self.functions) and function_key(node.domain, node.op_type, node.overload) in self.functions
-        demands = None if local else self.lookup.find(domain, node.op_type)
-        if isinstance(demands, str):
-            self.fault("operator-unknown", node, f"{describe(node)}{where} has an unknown operator: {demands}.")
+        definition = None if local else self.operators.definition(domain, node.op_type)
+        if isinstance(definition, str):
+            self.fault("operator-unknown", node, f"{describe(node)}{where} has an unknown operator: {definition}.")
             return
-        if node.attribute or demands is not None:
-            self._attributes(node, demands, where)
-        if demands is not None:
-            self._arity(node, demands, where)
+        if node.attribute or definition is not None:
+            self._attributes(node, definition, where)
+        if definition is not None:
+            self._arity(node, definition, where)
         if domain == STANDARD and node.op_type == "If" and not local:
             self._branches(node, where)
 
@@ -77,7 +77,7 @@ class NodeChecker:
         """Note what is wrong with a node."""
         self.faults.append(Fault(id, message, node=str(node.name), tensor=str(next(iter(node.output), ""))))
 
-    def _attributes(self, node: onnx.NodeProto, demands: Demands | None, where: str) -> None:
+    def _attributes(self, node: onnx.NodeProto, definition: OperatorDefinition | None, where: str) -> None:
         seen: set[str] = set()
         for attribute in node.attribute:
             name = attribute.name
@@ -89,19 +89,19 @@ class NodeChecker:
                 continue
             seen.add(name)
             self._value(node, attribute, where)
-            if demands is None or name.startswith("__"):  # such names are onnxruntime's own notes
+            if definition is None or name.startswith("__"):  # such names are onnxruntime's own notes
                 continue
-            if name not in demands.attributes:
+            if name not in definition.attributes:
                 self.fault("attribute-unknown", node, f"{describe(node)}{where} has the attribute {quoted(name)}, which its operator does not know.")
                 continue
-            expected = demands.attributes[name][0]
+            expected = definition.attributes[name].type
             if attribute.type and attribute.type != expected:
                 what = f"attribute {quoted(name)} is {_type_name(attribute.type)}, and its operator needs {_type_name(expected)}"
                 self.fault("attribute-type", node, f"{describe(node)}{where}: {what}.")
-        if demands is not None and node.op_type == "Constant" and not seen:
+        if definition is not None and node.op_type == "Constant" and not seen:
             self.fault("attribute-missing", node, f"{describe(node)}{where} has no value.")
-        for name, (_, required) in demands.attributes.items() if demands else ():
-            if required and name not in seen:
+        for name, attribute_definition in definition.attributes.items() if definition else ():
+            if attribute_definition.required and name not in seen:
                 self.fault("attribute-missing", node, f"{describe(node)}{where} lacks the attribute {quoted(name)}, which its operator requires.")
 
     def _value(self, node: onnx.NodeProto, attribute: AttributeProto, where: str) -> None:
@@ -125,10 +125,10 @@ class NodeChecker:
             if problem is not None:
                 self.fault("tensor", node, f"{_label(attribute, node)}{where} {problem}.")
 
-    def _arity(self, node: onnx.NodeProto, demands: Demands, where: str) -> None:
+    def _arity(self, node: onnx.NodeProto, definition: OperatorDefinition, where: str) -> None:
         for what, names, (least, most), single in (
-            ("input", node.input, demands.inputs, demands.single_inputs),
-            ("output", node.output, demands.outputs, demands.single_outputs),
+            ("input", node.input, definition.inputs, definition.single_inputs),
+            ("output", node.output, definition.outputs, definition.single_outputs),
         ):
             count = len(names)
             if not least <= count <= most:

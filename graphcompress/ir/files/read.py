@@ -66,6 +66,11 @@ def external_faults(proto: onnx.ModelProto, data: DataFolder) -> list[Fault]:
     return [Fault("external-data", what, tensor=str(t.name)) for t in tensors if (what := data.fault(t)) is not None]
 
 
+def graph_from_proto(proto: onnx.GraphProto) -> Graph:
+    """A graph that stands alone over the messages of `proto`, which is taken over: the body of a function, for example."""
+    return _Reader(None, FIRST_IR_WITH_OVERRIDABLE).graph(proto, {})
+
+
 class _Reader:
     """Builds graphs; `data` holds external data, `ir_version` decides what an initializer that is also an input means."""
 

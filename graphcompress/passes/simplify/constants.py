@@ -44,7 +44,11 @@ def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, A
     """
     outputs = output_ids(model)
     names = defined_names(model)
-    removed = [n for n in nodes if not any(id(t) in outputs and names[t.name] > 1 for t in n.outputs)]
+    makers = {t: n for n in nodes for t in n.outputs}
+    staying = [n for n in makers.values() if any(id(t) in outputs and names[t.name] > 1 for t in n.outputs)]
+    for node in staying:  # grows: what a node reads that stays is made further on, unless its value is known
+        staying += [makers[t] for t in node.inputs if t in makers and id(t) not in known and makers[t] not in staying]
+    removed = [n for n in dict.fromkeys(makers.values()) if n not in staying]
     makers = {t: n for n in removed for t in n.outputs}
     with Edits(model) as edits:
         for key, (tensor, value) in known.items():

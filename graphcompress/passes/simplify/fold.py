@@ -187,6 +187,7 @@ class Folding:
                     pending += [part[half:], part[:half]]
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
+            self.shapes().forget(t for n in part for t in n.outputs)
             self.folded += make_known(self.model, known, STAGE, part, places)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
