@@ -27,6 +27,7 @@ LONGEST_LIST = 256
 LONGEST_TEXT = 1 << 16
 
 
+@paused()
 def load(path: str | os.PathLike[str]) -> Model:
     """Read an ONNX file. The bytes of external data are read when their values are asked for; its place and size are checked here.
 
