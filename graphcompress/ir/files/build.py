@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
+from graphcompress.ir.check.graphs import check_signature
 from graphcompress.ir.files.read import FIRST_IR_WITH_OVERRIDABLE
 from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
 from graphcompress.ir.model.garbage import paused
-from graphcompress.ir.model.lint import check_signature
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto

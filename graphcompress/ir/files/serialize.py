@@ -18,11 +18,11 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
+from graphcompress.ir.check.graphs import check_signature
 from graphcompress.ir.files.build import frame, is_rewired, lists_constants, node_protos, stale_tensors, stored_tensors
 from graphcompress.ir.model.element_types import PACKED_BITS, array_dtype_name, dtype_code
 from graphcompress.ir.model.external import Span, span_of
 from graphcompress.ir.model.garbage import paused
-from graphcompress.ir.model.lint import check_signature
 from graphcompress.ir.model.messages import tensor_fields, tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant
