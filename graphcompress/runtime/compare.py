@@ -3,7 +3,8 @@
 Agreement of an output, 0 to 1, by its kind (`graphcompress.ir.analysis.output_kinds`):
 - "class": share of equal top-1 decisions along the last axis;
 - "exact": share of equal elements;
-- "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds.
+- "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds. Where a tensor joins parts of unlike scale along its second or last
+  axis (`channels`), each is held against its own percentile, and the worst part is the output's agreement.
 NaN equals NaN; NaN or an infinity where the other side is finite disagrees. A model's agreement is that of its worst output. On the first feeds the reference
 runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
 """
@@ -39,7 +40,7 @@ class Comparison:
         """What so many inputs prove of the worst output: the exact (Clopper-Pearson) one-sided bound on the share of inputs that are answered differently.
 
         Elements of one input are not independent of each other, so the trials are inputs; one of which a part differs counts as that part of a difference,
-        and the sum is rounded up. No bound where a finding voids it.
+        and the sum is rounded up; repeated inputs count once. No bound where a finding voids it.
         """
         output = self.outputs.get(self.worst or "")
         if output is None or not output.inputs:
@@ -47,7 +48,7 @@ class Comparison:
         if any(finding.voids_bound for finding in self.findings):
             return "no bound on other inputs is claimed"
         share = output.disagreements / output.decisions
-        inputs = output.inputs
+        inputs = max(1, math.floor(output.inputs * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
         more = MORE if inputs <= MORE else math.ceil(inputs / 100) * 100
         now, then = upper_bound(_failures(share, inputs), inputs), upper_bound(_failures(share, inputs + more), inputs + more)
         noun = "input" if inputs == 1 else "inputs"

@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from graphcompress.runtime.channels import MOST_POSITIONS, UNIT, Channels
 from graphcompress.runtime.magnitudes import Magnitudes
 
 TOLERANCE = 0.05
 PERCENTILE = 0.99
 CHUNK = 1 << 18  # elements taken to float64 at once
-MOST_CHANNELS = 4096
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +32,7 @@ class OutputComparison:
     where undefined (SQNR of equal tensors, texts). `decisions` and `disagreements` are rows for classes, else elements; `inputs` counts what may be called
     independent (rows of a table of classes that has a row for each row of the inputs, else feeds); `broken` elements are finite on one side only.
     `unstable`: the reference differs from itself. `constant`: the reference is the same for all of several feeds. `answer`: the only class it ever gives.
-    `hidden`: (axis, channels, all channels) where channels along an axis are so small beside the others that no value of them would disagree.
+    `hidden`: (axis, positions, all positions) where many positions along an axis are so small beside the others that no value of them would disagree.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class OutputStatistic:
     varies: bool = False
     lowest: int | None = None  # class that the reference gives
     highest: int | None = None
-    channels: dict[int, Array] = field(default_factory=dict)  # axis -> largest |reference| at each position; empty where feeds differ in length
+    channels: dict[int, Channels | None] = field(default_factory=dict)  # by axis; None where feeds differ in length
     reference: Magnitudes = field(default_factory=Magnitudes)
     difference: Magnitudes = field(default_factory=Magnitudes)
 
@@ -102,8 +102,9 @@ class OutputStatistic:
         self.varies |= other.varies or bool(self.feeds and other.feeds and self.first != other.first)
         self.first = self.first or other.first
         self._classes_seen(other.lowest, other.highest)
-        for axis, largest in other.channels.items():
-            self._channels_seen(axis, largest)
+        for axis, channels in other.channels.items():
+            known = self.channels[axis] if axis in self.channels else channels and Channels.of(channels.positions)
+            self.channels[axis] = known and known.merged(channels)
         for name in ("signal", "noise", "power", "product", "broken", "inputs", "feeds", "decisions", "wrong"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reference.merge(other.reference)
@@ -115,6 +116,9 @@ class OutputStatistic:
         tolerance = TOLERANCE * self.reference.quantile(PERCENTILE)
         wrong = self.wrong + self.difference.total - self.difference.at_most(tolerance)
         decisions = self.decisions + self.difference.total
+        for part_wrong, part_decisions in self._parts():
+            if part_wrong * decisions > wrong * part_decisions:
+                wrong, decisions = part_wrong, part_decisions
         norms = math.sqrt(self.signal) * math.sqrt(self.power)
         return OutputComparison(
             kind=self.kind,
@@ -147,13 +151,13 @@ class OutputStatistic:
         by = self._by(r)
         if by == "class":
             self._classes(r.reshape(-1, r.shape[-1]), c.reshape(-1, c.shape[-1]))
-        elif by == "value" and r.size:
-            for axis in {1, r.ndim - 1} & set(range(1, r.ndim)):
-                if r.shape[axis] <= MOST_CHANNELS:
-                    self._channels_seen(axis, _largest(r, axis))
         flat_r, flat_c = r.reshape(-1), c.reshape(-1)
+        channels = self._channels_of(r.shape) if by == "value" and r.size and r.dtype.kind != "c" else {}
         for start in range(0, r.size, CHUNK):
-            self._chunk(flat_r[start : start + CHUNK], flat_c[start : start + CHUNK], by)
+            piece_r, piece_c = flat_r[start : start + CHUNK], flat_c[start : start + CHUNK]
+            self._chunk(piece_r, piece_c, by)
+            for axis, counted in channels.items():
+                counted.update(piece_r.astype(np.float64), piece_c.astype(np.float64), start, math.prod(r.shape[axis + 1 :]))
 
     def _vary(self, reference: Sequence[Array]) -> None:
         """Whether the reference has had more than one value."""
@@ -172,15 +176,32 @@ class OutputStatistic:
             self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
             self.highest = highest if self.highest is None else max(self.highest, highest)
 
-    def _channels_seen(self, axis: int, largest: Array) -> None:
-        known = self.channels.get(axis, largest)
-        self.channels[axis] = np.maximum(known, largest) if len(known) == len(largest) else np.zeros(0)
+    def _channels_of(self, shape: tuple[int, ...]) -> dict[int, Channels]:
+        """Where to count an array of this shape: along its second axis and its last one, as long as all feeds have the same number of positions there."""
+        for axis in {1, len(shape) - 1} & set(range(1, len(shape))):
+            known = self.channels.setdefault(axis, Channels.of(shape[axis]) if 1 < shape[axis] <= MOST_POSITIONS else None)
+            if known is not None and known.positions != shape[axis]:
+                self.channels[axis] = None
+        return {axis: channels for axis, channels in self.channels.items() if channels is not None}
+
+    def _parts(self) -> Iterator[tuple[int, int]]:
+        """(wrong, all) elements of each part, where an axis joins parts of unlike scale."""
+        for channels in self.channels.values():
+            if channels is not None:
+                yield from (channels.wrong(part, TOLERANCE, PERCENTILE) for part in channels.parts(TOLERANCE, PERCENTILE))
 
     def _hidden(self, tolerance: float) -> tuple[int, int, int] | None:
-        """The axis with the largest part of such positions; those that are always zero hide nothing."""
-        counts = [(int(((largest > 0) & (largest <= tolerance)).sum()), axis, len(largest)) for axis, largest in self.channels.items()]
-        small, axis, total = max(counts, key=lambda c: c[0] / max(1, c[2]), default=(0, 0, 0))
-        return (axis, small, total) if small else None
+        """An axis along which half of the positions or more are too small to disagree, and no gap separates them from the large ones. (Of probabilities most may be
+        small.)"""
+        if tolerance <= TOLERANCE * UNIT:
+            return None
+        for axis, channels in self.channels.items():
+            if channels is not None and not list(channels.parts(TOLERANCE, PERCENTILE)):
+                largest = channels.largest()
+                small = int(((largest > 0) & (largest <= tolerance)).sum())
+                if 2 * small >= channels.positions:
+                    return axis, small, channels.positions
+        return None
 
     def _classes(self, r: Array, c: Array) -> None:
         top = np.argmax(r, axis=1)
@@ -265,13 +286,6 @@ def _equal(r: Array, c: Array) -> Array:
     if _fractional(r):
         same |= np.asarray((r != r) & (c != c), bool)
     return same
-
-
-def _largest(array: Array, axis: int) -> Array:
-    """The largest finite magnitude at each position along an axis."""
-    rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-    magnitudes = np.abs(rows if rows.dtype.kind in "fc" else rows.astype(np.float64)).astype(np.float64)
-    return np.asarray(np.where(np.isfinite(magnitudes), magnitudes, 0.0).max(axis=1))
 
 
 def _reals(array: Array) -> Array:

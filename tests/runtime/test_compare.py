@@ -280,6 +280,13 @@ def test_a_finding_about_the_feeds_voids_the_bound() -> None:
     assert statistic.finish([fine, poor]).findings == (fine, poor)
 
 
+def test_repeated_inputs_count_once() -> None:
+    statistic = ComparisonStatistic(["y"], {"y": "value"})
+    for i in range(100):
+        statistic.update({"y": f32(i % 64)}, {"y": f32(i % 64)})
+    assert "64 inputs" in statistic.finish([Finding("data/repeated", "36 repeat.", distinct=64 / 100)]).statement()
+
+
 # --- judging on nothing -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -312,23 +319,6 @@ def test_a_single_class_is_said() -> None:
     found = learned((f32([0, 1]), f32([0, 1])), (f32([0, 3]), f32([0, 3])), kind="class").finish()
     assert [f.id for f in found.findings] == ["compare/one-class"] and "class 1" in found.findings[0].text
     assert learned((f32([0, 1]), f32([0, 1])), (f32([3, 1]), f32([3, 1])), kind="class").finish().findings == ()
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-def test_small_values_beside_large_ones_are_told(axis: int) -> None:
-    """Four boxes in hundreds, eight scores of 0 to 1, in one tensor."""
-    generator = np.random.default_rng(0)
-    feeds = [np.concatenate([generator.uniform(0, 600, (1, 4, 50)), generator.random((1, 8, 50))], axis=1).astype(np.float32) for _ in range(3)]
-    without_scores = [np.where(np.arange(12)[:, None] < 4, f, 0) for f in feeds]
-    pairs = [(np.moveaxis(r, 1, axis), np.moveaxis(c, 1, axis)) for r, c in zip(feeds, without_scores, strict=True)]
-    found = learned(*pairs).finish()
-    assert found.agreement == 1.0 and [f.id for f in found.findings] == ["compare/hidden-channels"]
-    assert f"8 of the 12 positions along axis {axis}" in found.findings[0].text
-    assert learned(pairs[0]).merge(learned(*pairs[1:])).finish().findings == found.findings
-    alike = [r / np.where(r > 1, 600, 1) for r, _ in pairs]
-    assert learned(*((r, r) for r in alike)).finish().findings == ()
-    ragged = [r[:, : 11 + i] if axis == 1 else r[..., : 11 + i] for i, (r, _) in enumerate(pairs[:2])]
-    assert learned(*((r, r) for r in ragged)).finish().findings == ()
 
 
 @given(st.lists(st.sampled_from([1.0, 2.0]), min_size=2, max_size=5), st.data())
