@@ -147,11 +147,16 @@ class Operator(Table):
 
 
 class Target(Table):
-    """One execution provider, as a table. `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists."""
+    """One execution provider, as a table: what it is called in onnxruntime, the entries of the session configuration that its sessions get, and how it is known what it runs
+    in integers: `certificate` "optimized-graph" (the graph that it makes of a model can be read back), "nodes-taken" (only which nodes it took), "none" (what is written is believed).
+
+    `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists.
+    """
 
     name: str = ""
     summary: str
     provider: str
+    certificate: Literal["optimized-graph", "nodes-taken", "none"]
     opsets: Opsets
     activation: Activation
     weight: Weight

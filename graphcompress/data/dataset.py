@@ -61,7 +61,8 @@ class Dataset:
         if repeated and repeated == total - 1:
             seen.append(Finding("data/identical", f"All {total} feeds are identical: they count as one input.", voids_bound=True))
         elif repeated:
-            seen.append(Finding("data/repeated", f"{repeated} of the {total} feeds repeat another one, so they are not independent.", voids_bound=True))
+            text = f"{repeated} of the {total} feeds repeat{'s' * (repeated == 1)} another one and do{'es' * (repeated == 1)} not count in the bound."
+            seen.append(Finding("data/repeated", text, distinct=(total - repeated) / total))
         return tuple(seen)
 
 

@@ -38,7 +38,7 @@ def random_data(inputs: Sequence[TensorSpec], count: int, seed: int, dims: Mappi
 
 
 def _random_array(generator: np.random.Generator, spec: TensorSpec, sizes: Mapping[str, int]) -> np.ndarray[Any, Any]:
-    shape = tuple(d if isinstance(d, int) else sizes.get(d or "", 1) for d in spec.shape or ())
+    shape = tuple(d if isinstance(d, int) else sizes.get(str(d or ""), 1) for d in spec.shape or ())
     if spec.dtype == "string":
         return generator.integers(0, 26, shape).astype("U2").astype(object)
     dtype = numpy_dtype(spec.dtype or "float")

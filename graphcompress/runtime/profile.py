@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphcompress.ir.files import parse, read, write
+from graphcompress.ir.files import build, parse, read
 from graphcompress.ir.files.weights import detached_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.runtime.session import Feed, LocalSession
@@ -24,7 +24,7 @@ def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = 
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         place = Path(folder, "optimized.onnx")
         with detached_weights(model) as weights:
-            message = write.to_proto(model).SerializeToString()
+            message = build.to_proto(model).SerializeToString()
         settings = {
             **(config or {}),
             "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
+from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.weights import detached_weights
-from graphcompress.ir.files.write import to_proto
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Tensor
 from graphcompress.ir.model.scopes import CannotHandOut, hand_out, owners, tensor_homes

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.errors import DataError, ModelError
+from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
+from graphcompress.ir.inline import defined_names
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
@@ -40,11 +41,13 @@ REASONS = {
     "random": "a random operator gives new values in each run",
     "quantized": "folding would turn a quantized weight back into floats",
     "kind": "it holds a subgraph, or makes a sequence or an optional",
+    "name": "it makes an output whose name a subgraph uses as well, and constants are known before subgraphs are",
     "size-unknown": "the size of the result is not known before it is computed",
     "growth": "the result is larger than the constants that it replaces",
     "size": "so much is left to the runtime, which folds it at load",
     "type": "numpy has no such element type",
     "raises": "onnxruntime cannot compute it by itself",
+    "runtime": "there is no onnxruntime to compute it",
 }
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +71,7 @@ class Folding:
         self.shapes = shapes
         self.growth = growth
         self.outputs = output_ids(model)
+        self.names = defined_names(model)
         self.functions = {(f.domain, f.name) for f in model.header.functions}
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
@@ -84,8 +88,11 @@ class Folding:
                 if self._constant_inputs(node) and self._accepts(node):
                     chosen.append(node)
                     places.update((id(t), graph) for t in node.outputs)
-        for chunk in self._chunks(chosen):
-            self._fold(chunk, places)
+        try:
+            for chunk in self._chunks(chosen):
+                self._fold(chunk, places)
+        except RuntimeUnavailable:
+            self.refused["runtime"] = [_name(n) for n in chosen]
         return self.folded
 
     # --- what may be folded -----------------------------------------------------------------------------------------------------
@@ -100,7 +107,7 @@ class Folding:
         reason = self._reason(node)
         if reason:
             if reason != "quiet":
-                self.refused.setdefault(reason, []).append(node.name or (node.outputs[0].name if node.outputs else node.op))
+                self.refused.setdefault(reason, []).append(_name(node))
             return False
         return True
 
@@ -113,6 +120,8 @@ class Folding:
             return "quantized"
         if subgraphs(node) or node.op in NO_TENSORS:
             return "kind"
+        if any(id(t) in self.outputs and self.names[t.name] > 1 for t in node.outputs):
+            return "name"
         sizes: dict[int, int] = {}
         for tensor in node.outputs:
             if not tensor.name:
@@ -172,14 +181,14 @@ class Folding:
             if values is None:
                 if len(part) == 1:
                     failed.update(id(t) for t in part[0].outputs)
-                    self.refused.setdefault("raises", []).append(part[0].name or part[0].outputs[0].name)
+                    self.refused.setdefault("raises", []).append(_name(part[0]))
                 else:
                     half = len(part) // 2
                     pending += [part[half:], part[:half]]
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
-            make_known(self.model, known, STAGE, part, places)
-            self.folded += len(part)
+            self.shapes().forget(t for n in part for t in n.outputs)
+            self.folded += make_known(self.model, known, STAGE, part, places)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
         """`part` without the nodes that read what could not be computed."""
@@ -200,3 +209,7 @@ class Folding:
             return None
         values = [found[n] for n in names]
         return values if all(isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in values) else None
+
+
+def _name(node: Node) -> str:
+    return str(node.name or next((t.name for t in node.outputs if t.name), node.op))
