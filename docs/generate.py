@@ -35,7 +35,19 @@ Progress and notes go to stderr, and `-q` silences them.
 | 2 | it could not be done: bad usage, bad file, missing data. One paragraph on stderr says what is wrong, where, and what to do |
 | 130 | interrupted; nothing was written |
 
-The built-in floor of `compress` (agreement 0.99, never slower) is no stated bar: where the result misses it, steps are taken back, at worst all of them, and the status is 0.
+## Bars
+
+`compress` holds a result against two bars: agreement, built in 0.99, and speed-up, built in 1 (never slower). `--min-agreement X` and `--min-speedup X` replace them, higher or lower.
+A built-in and a stated bar mean the same and are compared in the same way:
+
+- agreement (of the worst output, on the feeds that judge) >= bar, as numbers;
+- speed-up >= bar with every thread setting, where equal within the interval is enough, and what is not proved slower counts as 1. Noise never rolls anything back. Where a machine is too busy to tell, a stated
+  bar above 1 counts as missed, and the message says so.
+
+What misses a bar is rolled back: alternatives of a step that are less bold (layers in float) are tried, then the step is left out, at worst all steps. Where a built-in bar is missed that
+is the end of it, the status is 0, and `gate` in the record says what was rolled back and why. Where nothing reaches a stated bar the status is 1; what `--keep` writes is the fastest result that
+is faithful and not slower. What so many inputs prove of others (`statement`) is a sentence about inputs, never compared with a bar. `quantize` rolls nothing back; `validate` and `benchmark` compare their bars
+in the same way.
 
 **Ratios** say how many times better: speed-up = time of the reference / time of the candidate, smaller = bytes of the reference / bytes of the candidate.
 **Undefined** numbers (the SQNR of equal tensors) are `null`. **Hashes** are sha256 in hexadecimal. **Paths** are as they were given.

@@ -36,8 +36,9 @@ def quantize(
             "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
         ),
     ] = None,
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -51,7 +52,7 @@ def quantize(
 
     check_patterns(exclude or ())
     check_target(target)
-    outputs = Outputs(output, record, (model, data))
+    outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -74,14 +74,12 @@ class Measurement:
     busy: bool = False
 
     def reaches(self, bar: float) -> bool | None:
-        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and no difference counts as 1. A noisy measurement is no proof of
-        slowness, and none of a gain either: None where a bar above 1 lies inside its interval."""
+        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is not proved slower counts as 1. A noisy measurement proves
+        no slowness, and no gain either: None where a bar above 1 lies inside its interval."""
         low, high = self.speedup_ci
-        if low >= bar:
+        if low >= bar or (bar <= 1 and self.verdict != "slower"):
             return True
-        if self.verdict == "noisy" and high >= bar:
-            return True if bar <= 1 else None
-        return high >= bar or (self.verdict == "same" and bar <= 1)
+        return None if self.verdict == "noisy" and high >= bar else high >= bar
 
     def findings(self) -> tuple[Finding, ...]:
         """That the machine is busy, where it is."""

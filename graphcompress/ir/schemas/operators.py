@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,7 +28,8 @@ class AttributeDefinition:
 @dataclass(frozen=True, slots=True)
 class OperatorDefinition:
     """One version of an operator: least and most inputs and outputs, the positions that must not be left out, and the types of inputs and outputs as the
-    schema writes them ("T", "tensor(int64)"); the last one stands for all further ones of a variadic operator."""
+    schema writes them ("T", "tensor(int64)") and kinds of outputs ("tensor", "sequence", "optional", "map"); the last one stands for all further ones of a variadic
+    operator."""
 
     name: str
     domain: str
@@ -38,6 +40,7 @@ class OperatorDefinition:
     single_outputs: tuple[int, ...]
     input_types: tuple[str, ...]
     output_types: tuple[str, ...]
+    output_kinds: tuple[str, ...]
     attributes: dict[str, AttributeDefinition]
 
 
@@ -152,9 +155,18 @@ def _definition(op: str, domain: str, since: int) -> OperatorDefinition:
         single_outputs=tuple(i for i, p in enumerate(schema.outputs) if p.option == single),
         input_types=tuple(p.type_str for p in schema.inputs),
         output_types=tuple(p.type_str for p in schema.outputs),
+        output_kinds=tuple(_kind(p.types) for p in schema.outputs),
         # The stub of onnx lacks the type of an attribute.
         attributes={n: AttributeDefinition(int(a.type.value), bool(a.required), _default(a)) for n, a in schema.attributes.items()},  # type: ignore[attr-defined]
     )
+
+
+def _kind(types: Collection[str]) -> str:
+    """What a parameter is that has one of `types`; a tensor where it may be several things."""
+    for prefix, kind in (("seq(", "sequence"), ("optional(", "optional"), ("map(", "map")):
+        if types and all(t.startswith(prefix) for t in types):
+            return kind
+    return "tensor"
 
 
 def _default(attribute: OpSchema.Attribute) -> Any:

@@ -92,22 +92,22 @@ def _scalar(body: Graph, index: int, dtype: str) -> Fact:
 def _carried(shapes: Shapes, node: Node, body: Graph, before: Sequence[Fact], initial: Sequence[Fact], returned: Sequence[Tensor]) -> list[Fact]:
     """Infer `body` from `before` (other inputs), then the carried ones; what holds for the carried tensors in every iteration, and after the last one."""
     assumed = [_assumption(f) for f in initial]
-    shapes.depth += 1
     for attempt in range(ATTEMPTS + 1):
-        if attempt == ATTEMPTS or shapes.depth > DEEPEST_ASSUMPTION:
+        if attempt == ATTEMPTS or shapes.depth >= DEEPEST_ASSUMPTION:
             assumed = [Fact(f.dtype, None, None, f.kind, f.proto) for f in assumed]
         shapes.clear_graph(body)
         for tensor, fact in zip(body.inputs, [*before, *assumed], strict=False):
             shapes.bind(tensor, Fact(fact.dtype, fact.shape, None, fact.kind, fact.proto), node)
         bound = [_of(shapes, t) for t in body.inputs[len(before) :]]
+        shapes.depth += 1
         shapes.infer_graph(body, node)
+        shapes.depth -= 1
         results = [_of(shapes, t) for t in returned]
         kept = [_kept(a, b, r) for a, b, r in zip(assumed, bound, results, strict=False)]
         if all(k.shape == a.shape for k, a in zip(kept, assumed, strict=False)):
             break
         assumed = [*kept, *assumed[len(kept) :]]
-    shapes.depth -= 1
-    return assumed
+    return [a if a.kind == "tensor" else Fact(None, None, None, r.kind, without_shapes(r.proto)) for a, r in zip(assumed, results, strict=False)]
 
 
 def _assumption(fact: Fact) -> Fact:
@@ -171,8 +171,12 @@ def _carried_state(shapes: Shapes, node: Node, body: Graph, states: Sequence[Fac
 
 
 def infer_function(shapes: Shapes, node: Node, call: Call, body: tuple[Graph, dict[str, int]]) -> Sequence[Fact]:
-    """Infer the body of a function for one call of it."""
+    """Infer the body of a function for one call of it. Of a function that calls itself, which no runtime takes, nothing is known."""
     graph, opsets = body
+    name = (node.domain or "", node.op)
+    if name in shapes.calls:
+        return []
+    shapes.calls.add(name)
     outer, shapes.opsets = shapes.opsets, opsets
     shapes.clear_graph(graph)
     for index, tensor in enumerate(graph.inputs):
@@ -182,6 +186,7 @@ def infer_function(shapes: Shapes, node: Node, call: Call, body: tuple[Graph, di
     facts = [_of(shapes, t) for t in graph.outputs]
     shapes.clear_graph(graph)
     shapes.opsets = outer
+    shapes.calls.discard(name)
     return [Fact(f.dtype, f.shape, f.value, f.kind, f.proto) for f in facts]
 
 

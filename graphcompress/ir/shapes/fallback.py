@@ -25,12 +25,11 @@ LARGEST_DIMENSION = 2**63 - 1
 _ERRORS = (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError, ValueError, TypeError, KeyError, RuntimeError, OverflowError)
 
 
-def infer_by_onnx(node: Node, inputs: list[Fact | None], opsets: dict[str, int], ir_version: int) -> list[Fact] | None:
+def infer_by_onnx(node: Node, inputs: list[Fact | None], opsets: dict[str, int], ir_version: int, names: SizeNames) -> list[Fact] | None:
     """Facts about the outputs; sizes that onnx does not know are None. None where onnx knows no such operator or refuses the node."""
     domain = "" if node.standard else node.domain or ""
     if (domain, node.op) in UNSAFE:
         return None
-    names = _Names()
     try:
         schema = onnx.defs.get_schema(node.op, opsets.get(domain, 1), domain)
         proto = onnx.NodeProto(op_type=node.op, domain=domain)
@@ -46,6 +45,8 @@ def infer_by_onnx(node: Node, inputs: list[Fact | None], opsets: dict[str, int],
                 data[name] = to_tensor_proto(fact.value, name)
         proto.output.extend(f"o{i}" if t.name else "" for i, t in enumerate(node.outputs))
         for key, value in node.attrs.items():
+            if isinstance(value, Graph):
+                continue
             attribute = _attribute(key, value)
             if attribute is None:
                 return None
@@ -57,8 +58,8 @@ def infer_by_onnx(node: Node, inputs: list[Fact | None], opsets: dict[str, int],
     return [names.fact_of(inferred.get(f"o{i}")) for i in range(len(node.outputs))]
 
 
-class _Names:
-    """Sizes as names of dimensions, which onnx passes on without looking at them, and back."""
+class SizeNames:
+    """Sizes as names of dimensions, which onnx passes on without looking at them, and back. One for a whole model: the types of sequences keep such names."""
 
     def __init__(self) -> None:
         self.names: dict[Size, str] = {}
@@ -76,7 +77,7 @@ class _Names:
 
     def name(self, size: Size) -> str:
         if size not in self.names:
-            self.names[size] = f"d{len(self.names)}"
+            self.names[size] = size if isinstance(size, str) else f"\0{len(self.names)}"
             self.sizes[self.names[size]] = size
         return self.names[size]
 
@@ -102,8 +103,6 @@ def _attribute(name: str, value: Any) -> onnx.AttributeProto | None:
         case TensorData() | np.ndarray():
             result = onnx.AttributeProto(name=name, type=onnx.AttributeProto.TENSOR)
             result.t.CopyFrom(_tensor(value))
-        case Graph() | [Graph(), *_]:
-            result = None
         case list() if len(value) > LARGEST_ATTRIBUTE:
             result = None
         case _:

@@ -10,8 +10,6 @@ from onnx import AttributeProto, helper
 from graphcompress.ir.files.read import graph_from_proto
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Graph, Node
 
-DEEPEST_CALL = 32
-
 
 class FunctionBodies:
     """Graphs of functions, with the opsets that they import. A function that is called with attributes has one graph per call."""

@@ -25,7 +25,7 @@ from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor,
 from graphcompress.ir.schemas.operators import operator_definition
 from graphcompress.ir.shapes import compute, contrib, control, elementwise, layout
 from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Fact, Output, Rule, data_fact, packed
-from graphcompress.ir.shapes.fallback import infer_by_onnx
+from graphcompress.ir.shapes.fallback import SizeNames, infer_by_onnx
 from graphcompress.ir.shapes.functions import FunctionBodies
 from graphcompress.ir.shapes.values import EVALUATORS, SHAPE_EVALUATORS
 
@@ -58,9 +58,11 @@ class Shapes:
         self._returned_by: dict[Tensor, Node] = {}
         self._open: set[Node] = set()
         self._numbers = itertools.count()
+        self._names = SizeNames()
         self.opsets = model.opsets
         self.ir_version = model.ir_version
         self.depth = 0
+        self.calls: set[tuple[str, str]] = set()
         self._functions = FunctionBodies(model.header.functions)
         self._stated = {t: s for t, s in zip(model.graph.outputs, model.outputs, strict=True) if s.kind == "tensor"}
         self._enter_signature(model, inputs)
@@ -237,23 +239,30 @@ class Shapes:
         """Facts about the outputs, in which sizes may be None."""
         domain = "" if node.standard else node.domain or ""
         body = self._functions.body(node)
-        if body is not None:
-            return control.infer_function(self, node, call, body)
-        if domain == "" and node.op in control.RULES:
-            return control.RULES[node.op](self, node, call)
-        rule = _RULES.get(node.op) if domain == "" else contrib.RULES.get((domain, node.op))
-        results: Sequence[Fact] | None = None
         try:
-            results = [_fact(o) for o in rule(call)] if rule is not None else infer_by_onnx(node, call.inputs, self.opsets, self.ir_version)
+            if body is not None:
+                return control.infer_function(self, node, call, body)
+            results = self._by_rule(node, call, domain)
         except REFUSALS:
             results = None
         if results is None:
-            results = self._types_of_definition(node, call, domain)
-        return self._with_values(node, call, results) if domain == "" else results
+            results = [] if body is not None else self._types_of_definition(node, call, domain)
+        return self._with_values(node, call, results) if domain == "" and body is None else results
+
+    def _by_rule(self, node: Node, call: Call, domain: str) -> Sequence[Fact] | None:
+        """What the rule of the operator says, or onnx. Raises one of REFUSALS for a node that is not valid; None where nothing is known of the operator."""
+        if domain == "" and node.op in control.RULES:
+            return control.RULES[node.op](self, node, call)
+        if domain == "" and node.op == "Identity" and call.inputs and (source := call.inputs[0]) is not None:
+            return [Fact(source.dtype, source.shape, source.value, source.kind, source.proto)]
+        rule = _RULES.get(node.op) if domain == "" else contrib.RULES.get((domain, node.op))
+        if rule is not None:
+            return [_fact(o) for o in rule(call)]
+        return infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
 
     def _with_values(self, node: Node, call: Call, results: Sequence[Fact]) -> Sequence[Fact]:
         evaluator = SHAPE_EVALUATORS.get(node.op)
-        if evaluator is None and call.inputs and call.inputs[0] is not None and call.inputs[0].value is not None:
+        if evaluator is None and any(f is not None and f.value is not None for f in call.inputs):
             evaluator = EVALUATORS.get(node.op)
         if evaluator is None:
             return results
@@ -280,8 +289,14 @@ class Shapes:
         for index, fact in enumerate(call.inputs):
             if fact is not None and fact.dtype is not None and fact.kind == "tensor" and definition.input_types:
                 types.setdefault(definition.input_types[min(index, len(definition.input_types) - 1)], fact.dtype)
-        names = [definition.output_types[min(i, len(definition.output_types) - 1)] for i in range(len(node.outputs))]
-        return [Fact(types.get(n) or (n[len("tensor(") : -1] if n.startswith("tensor(") else None), None) for n in names]
+        facts: list[Fact] = []
+        for index in range(len(node.outputs)):
+            place = min(index, len(definition.output_types) - 1)
+            name = definition.output_types[place]
+            dtype = types.get(name) or (name[len("tensor(") : -1] if name.startswith("tensor(") else None)
+            kind = definition.output_kinds[place]
+            facts.append(Fact(dtype if kind == "tensor" else None, None, None, kind))
+        return facts
 
     def _record(self, tensor: Tensor, fact: Fact) -> None:
         stated = self._stated.get(tensor)

@@ -19,7 +19,20 @@ from graphcompress.ir.model.dimensions import Polynomial, at_least, minus
 from graphcompress.ir.model.element_types import dtype_name, numpy_dtype
 from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.model.walk import constant_data
-from graphcompress.ir.shapes.facts import INTEGER_TYPES, LARGEST_VALUE, VALUE_TYPES, Array, Call, Evaluator, as_objects, axis_in, data_fact, size_of, vector
+from graphcompress.ir.shapes.facts import (
+    INTEGER_TYPES,
+    LARGEST_VALUE,
+    VALUE_TYPES,
+    Array,
+    Call,
+    Evaluator,
+    Fact,
+    as_objects,
+    axis_in,
+    data_fact,
+    size_of,
+    vector,
+)
 from graphcompress.ir.shapes.layout import ENDS_OF_EITHER_SIDE, target
 
 Values = Sequence["Array | None"]
@@ -92,9 +105,12 @@ def _divide_sizes(a: Any, b: Any) -> Any:
     exact = dimensions.quotient(a, b) if isinstance(b, int) else None
     if exact is not None:
         return exact
-    if not isinstance(b, int):
+    if not isinstance(b, int) or b <= 0:
         return None
-    return dimensions.floor_divided(a, b) if b > 0 and dimensions.nonnegative(a) else None
+    if dimensions.nonnegative(a):
+        return dimensions.floor_divided(a, b)
+    # What is above -b and below 0 becomes 0.
+    return dimensions.maximum(dimensions.floor_divided(a, b), 0) if dimensions.nonnegative(dimensions.plus(a, b - 1)) else None
 
 
 def _remainder_of_sizes(a: Any, b: Any) -> Any:
@@ -262,10 +278,6 @@ def _cumulative_sum(call: Call) -> Values:
 # --- moves ----------------------------------------------------------------------------------------------------------------------
 
 
-def _identity(call: Call) -> Values:
-    return [call.entries(0)]
-
-
 def _constant(call: Call) -> Values:
     data = constant_data(call.node.outputs[0])
     return [None if data is None else data_fact(data).value]
@@ -419,12 +431,21 @@ def _scatter_nd(call: Call, x: Array) -> Array | None:
 
 
 def _concat(call: Call) -> Values:
-    values = _inputs(call)
+    """An operand without a value is so many unknown entries."""
+    values = [_entries_of(call.fact(i)) for i in range(len(call.inputs))]
     if sum(v.size for v in values) > LARGEST_VALUE:
         return [None]
     if any(v.dtype == object for v in values):
         values = [as_objects(v) for v in values]
     return [np.concatenate(values, axis=call.number("axis", 1))]
+
+
+def _entries_of(fact: Fact) -> Array:
+    if fact.value is not None:
+        return fact.value
+    if fact.shape is None or not _small(fact.shape):
+        raise ValueError("an operand has no known size")
+    return np.full([int(d) for d in fact.shape if isinstance(d, int)], None, object)
 
 
 def _split(call: Call) -> Values:
@@ -502,7 +523,6 @@ EVALUATORS.update(
         "GatherND": _moved(_gather_nd),
         "Greater": _elementwise(np.greater, lambda a, b: _less(b, a)),
         "GreaterOrEqual": _elementwise(np.greater_equal, lambda a, b: _less_or_equal(b, a)),
-        "Identity": _identity,
         "Less": _elementwise(np.less, _less),
         "LessOrEqual": _elementwise(np.less_equal, _less_or_equal),
         "Max": _folded(_larger, _sizes(dimensions.maximum)),

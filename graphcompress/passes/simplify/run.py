@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import Model, nodes
+from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers
 from graphcompress.ir.schemas.operators import newest_opset
@@ -102,13 +103,13 @@ def _culprit(model: Model, rules: Sequence[Rule], off: frozenset[str], context: 
 
 def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> _Work:
     """`model` simplified with its functions written out, but for those in which nothing was changed: they stay functions."""
-    functions = None
+    functions: set[Key] | None = None
     while True:
         base = model if INLINE in off else inline_functions(model, functions)
         work = _Work(model.copy() if base is model else base, rules, off)
-        before = Counter(key for n in nodes(work.model) if (key := inlined_from(n)) is not None and not n.is_op("Constant"))
+        before = Counter() if base is model else _nodes_of_functions(work.model)
         work.run(context)
-        after = Counter(key for n in nodes(work.model) if (key := inlined_from(n)) is not None and not n.is_op("Constant"))
+        after = _nodes_of_functions(work.model)
         changed = callers(model, {key for key, count in before.items() if after[key] != count})
         if set(before) <= changed:
             work.applied[INLINE] += len(before)
@@ -118,6 +119,11 @@ def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozens
                 work.notes.clear()
             return work
         functions = changed
+
+
+def _nodes_of_functions(model: Model) -> Counter[Key]:
+    """How many nodes were written out of each function; Constant nodes, which become initializers in any case, are not counted."""
+    return Counter(key for n in nodes(model) if not n.is_op("Constant") and (key := inlined_from(n)) is not None)
 
 
 class _Work:

@@ -31,7 +31,7 @@ class Cost:
     integer: float
 
 
-def cost(group: Group, seen: Mapping[str, Observed], boundary: Boundary) -> Cost:
+def cost(group: Group, seen: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
     """What the table says of a group at the sizes seen in calibration."""
     figures = figures_of(group, seen)
     units = figures["macs"] if group.row.unit == "mac" else figures["elements"]
@@ -45,11 +45,11 @@ def saved_bytes(group: Group) -> float:
     return 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
 
 
-def figures_of(group: Group, seen: Mapping[str, Observed]) -> dict[str, float]:
+def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float]:
     """The figures that prices ask for; sizes are means over the feeds."""
     tensors = [*group.inputs, *group.outputs]
-    figures = {"elements": max((seen[t.name].size for t in tensors if t.name in seen), default=0.0)}
-    out = seen[group.key].size if group.key in seen else 0.0
+    figures = {"elements": max(seen[t].size for t in tensors)}
+    out = seen[group.outputs[0]].size
     if group.weight is not None:
         shape, axis = shape_of(group.weight), group.weight_axis
         reduction = math.prod(shape) / shape[axis]
@@ -63,8 +63,8 @@ def figures_of(group: Group, seen: Mapping[str, Observed]) -> dict[str, float]:
             "channels": depth * groups,
             "width": shape[axis] / groups,
         }
-    elif group.row.unit == "mac" and group.inputs[0].name in seen:
-        inner = seen[group.inputs[0].name].shape[-1:] or (1,)
+    elif group.row.unit == "mac":
+        inner = seen[group.inputs[0]].shape[-1:] or (1,)
         figures |= {"macs": out * inner[0], "reduction": inner[0]}
     return figures
 
@@ -77,9 +77,9 @@ class Network:
         model: Model,
         groups: Sequence[Group],
         every: Sequence[Group],
-        seen: Mapping[str, Observed],
+        seen: Mapping[Tensor, Observed],
         boundary: Boundary,
-        forced: Set[str],
+        forced: Set[Group],
         byte: float = 0.0,
     ) -> None:
         """`groups` are to be labelled; `every` are these and those that are float already."""
@@ -90,7 +90,7 @@ class Network:
         for group in groups:
             price = cost(group, seen, boundary)
             # Only the difference counts, and capacities are not negative.
-            gain = math.inf if group.key in forced else price.floating - price.integer + byte * saved_bytes(group)
+            gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
             if gain > 0:
                 self._edge(SOURCE, self.vertex[id(group.node)], gain)
             else:
@@ -102,15 +102,16 @@ class Network:
         if a != b and weight > 0:
             self.edges[a, b] = self.edges.get((a, b), 0.0) + weight
 
-    def _boundaries(self, model: Model, seen: Mapping[str, Observed], prices: Boundary) -> None:
+    def _boundaries(self, model: Model, seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What Q and DQ cost."""
         made = {id(t): g for g in self.groups for t in g.outputs}
-        outputs = output_ids(model)
+        signature = {id(t) for t in model.graph.outputs}
+        handed_out = output_ids(model) - signature
         for key, tensor in {id(t): t for g in self.groups for t in (*g.inputs, *g.outputs)}.items():
-            elements = seen[tensor.name].size if tensor.name in seen else 0.0
+            elements = seen[tensor].size
             maker = made.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
-            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)]
+            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
             fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
@@ -120,11 +121,11 @@ class Network:
                 self._edge(self.size, start, fixed + elements * prices.quantize)
                 self.size += 1
             # An operator that can hand out float has no DQ behind it while nobody reads integers; with one reader both are never needed.
-            if maker is not None and id(tensor) not in outputs and (maker.needs_q or (len(readers) > 1 and integer)):
+            if maker is not None and key not in signature and (maker.needs_q or (len(readers) > 1 and integer)):
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
-    def _pulls(self, every: Sequence[Group], seen: Mapping[str, Observed], prices: Boundary) -> None:
+    def _pulls(self, every: Sequence[Group], seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What a group costs that the provider draws into integers from behind while its maker is float."""
         made = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
         for group in every:
@@ -133,20 +134,20 @@ class Network:
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
                     self._edge(reader, made.get(id(group.inputs[0]), SINK), extra)
 
-    def cheapest(self) -> set[str]:
-        """Keys of the groups on the integer side of the least cut; of equal cuts the one with less in integers."""
+    def cheapest(self) -> set[Group]:
+        """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
         reached = source_side(self.edges, self.size)
-        return {g.key for g in self.groups if self.vertex[id(g.node)] in reached}
+        return {g for g in self.groups if self.vertex[id(g.node)] in reached}
 
-    def value(self, chosen: Set[str]) -> float:
+    def value(self, chosen: Set[Group]) -> float:
         """The cut's capacity with `chosen` on the integer side: ns above what no labelling goes below."""
-        side = {SOURCE} | {self.vertex[id(g.node)] for g in self.groups if g.key in chosen}
+        side = {SOURCE} | {self.vertex[id(g.node)] for g in self.groups if g in chosen}
         side |= {b for (a, b), w in self.edges.items() if w == math.inf and a in side}
         return sum(w for (a, b), w in self.edges.items() if a in side and b not in side)
 
 
-def decide(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], target: Target, forced: Set[str] = frozenset()) -> set[str]:
-    """The keys of the groups that go to integers; those of `forced` do whatever it costs.
+def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
+    """The groups that go to integers; those of `forced` do whatever it costs.
 
     First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
     """
@@ -164,12 +165,18 @@ def decide(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], 
     return best
 
 
-def settled(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed], target: Target, forced: Set[str], byte: float) -> set[str]:
+def gain(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target) -> float:
+    """What the table expects a run to gain, in ns, when just these groups go to integers."""
+    network = Network(model, groups, groups, seen, target.boundary, frozenset())
+    return network.value(frozenset()) - network.value(frozenset(groups))
+
+
+def settled(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group], byte: float) -> set[Group]:
     """The least cut under two rules that it does not know: a group whose row says `follows` stays float unless all that it reads is made, and all that it makes is read, by groups in integers;
     and no island is without a heavy operator. Found by cutting again without those that break a rule."""
-    stay: set[str] = set()
+    stay: set[Group] = set()
     while True:
-        rest = [g for g in groups if g.key not in stay]
+        rest = [g for g in groups if g not in stay]
         chosen = Network(model, rest, groups, seen, target.boundary, forced, byte).cheapest() if rest else set()
         wrong = at_borders(rest, chosen) | light_islands(rest, chosen)
         if not wrong - forced:
@@ -177,34 +184,34 @@ def settled(model: Model, groups: Sequence[Group], seen: Mapping[str, Observed],
         stay |= wrong - forced
 
 
-def light_islands(groups: Sequence[Group], chosen: Set[str]) -> set[str]:
-    """Keys of the groups in integers that are joined to no heavy one: they would cost accuracy for next to nothing."""
-    island: dict[int, Group] = {id(t): g for g in groups if g.key in chosen for t in g.outputs}
-    joined: dict[str, list[Group]] = {}
+def light_islands(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
+    """The groups in integers that are joined to no heavy one: they would cost accuracy for next to nothing."""
+    maker: dict[int, Group] = {id(t): g for g in groups if g in chosen for t in g.outputs}
+    joined: dict[Group, list[Group]] = {}
     for group in groups:
-        if group.key in chosen:
-            for before in (island[id(t)] for t in group.inputs if id(t) in island):
-                joined.setdefault(group.key, []).append(before)
-                joined.setdefault(before.key, []).append(group)
-    queue = [g for g in groups if g.key in chosen and g.row.heavy]
-    reached = {g.key for g in queue}
+        if group in chosen:
+            for before in (maker[id(t)] for t in group.inputs if id(t) in maker):
+                joined.setdefault(group, []).append(before)
+                joined.setdefault(before, []).append(group)
+    queue = [g for g in groups if g in chosen and g.row.heavy]
+    reached = set(queue)
     while queue:
-        for group in joined.get(queue.pop().key, ()):
-            if group.key not in reached:
-                reached.add(group.key)
+        for group in joined.get(queue.pop(), ()):
+            if group not in reached:
+                reached.add(group)
                 queue.append(group)
     return set(chosen) - reached
 
 
-def at_borders(groups: Sequence[Group], chosen: Set[str]) -> set[str]:
-    """Keys of the groups in integers whose row says `follows` and that have a neighbour in float."""
-    made = {id(t) for g in groups if g.key in chosen for t in g.outputs}
-    heads = {id(g.node) for g in groups if g.key in chosen}
+def at_borders(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
+    """The groups in integers whose row says `follows` and that have a neighbour in float."""
+    made = {id(t) for g in groups if g in chosen for t in g.outputs}
+    heads = {id(g.node) for g in groups if g in chosen}
 
     def inside(group: Group) -> bool:
         return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
 
-    return {g.key for g in groups if g.key in chosen and g.row.follows and not inside(g)}
+    return {g for g in groups if g in chosen and g.row.follows and not inside(g)}
 
 
 def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:
