@@ -17,7 +17,7 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
-from graphcompress.ir.inline import defined_names
+from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
@@ -72,7 +72,7 @@ class Folding:
         self.growth = growth
         self.outputs = output_ids(model)
         self.names = defined_names(model)
-        self.functions = {(f.domain, f.name) for f in model.header.functions}
+        self.functions = set(function_bodies(model))
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
         self._size: dict[int, int] = {}
@@ -112,7 +112,7 @@ class Folding:
         return True
 
     def _reason(self, node: Node) -> str:
-        if not node.standard or (node.domain or "", node.op) in self.functions or node.op == "Identity":
+        if not node.standard or called_function(node) in self.functions or node.op == "Identity":
             return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
             return "random"

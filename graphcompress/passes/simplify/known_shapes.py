@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, constant_value, graphs, producer
+from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.objects import Shape
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.constants import make_known
@@ -20,13 +21,13 @@ Array = np.ndarray[Any, Any]
 
 def replace_known_shapes(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace Shape, Size, and Gather or Slice of a Shape, by constants where every dimension asked for is a number; how many nodes."""
-    functions = {(f.domain, f.name) for f in model.header.functions}
+    functions = set(function_bodies(model))
     known: dict[int, tuple[Tensor, Array]] = {}
     gone: list[Node] = []
     places: dict[int, Graph] = {}
     for graph in graphs(model):
         for node in graph.nodes:
-            if node.op not in ("Shape", "Size", "Gather", "Slice") or not node.standard or (node.domain or "", node.op) in functions:
+            if node.op not in ("Shape", "Size", "Gather", "Slice") or not node.standard or called_function(node) in functions:
                 continue
             value = _value(node, shapes())
             if value is not None:
