@@ -39,8 +39,8 @@ def initializers_from_nodes(model: Model) -> int:
 def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, nodes: Iterable[Node], places: Mapping[int, Graph]) -> int:
     """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them. How many nodes.
 
-    A runtime takes constants for known before it looks at subgraphs. Where one of those has a tensor of the same name, which was free while a node made the
-    outer one later, a constant gets another name, and the maker of an output stays.
+    onnxruntime knows the results of Constant nodes before it looks at subgraphs. Where one of those has a tensor of the same name, which was free while a node
+    made the outer one later, an output keeps its maker.
     """
     outputs = output_ids(model)
     names = defined_names(model)
@@ -50,8 +50,6 @@ def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, A
         for key, (tensor, value) in known.items():
             maker = makers.get(tensor)
             if maker is not None:
-                if names[tensor.name] > 1:
-                    tensor.name = model.fresh(tensor.name)
                 edits.make_constant(tensor, value, places[key], (stage, maker.name or maker.op), output=key in outputs)
         edits.remove(removed)
     return len(removed)
