@@ -5,7 +5,7 @@
         RecipeError                   a recipe file
         RuleError                     a rule file
         TargetError                   a target's name or table
-      ModelError                      the file is no usable model, or this step cannot take it
+      ModelError                      the file is not a valid model, or this step cannot take it
       DataError                       the feeds do not fit the model
       RuntimeUnavailable              no onnxruntime, or a provider that was asked for and not got
       WriteError                      the result could not be written; the previous output is as it was
@@ -43,7 +43,7 @@ class TargetError(UsageError):
 
 
 class ModelError(GraphCompressError):
-    """A file is no usable model, or a step cannot take this one."""
+    """A file is not a valid model, or a step cannot take this one."""
 
 
 class DataError(GraphCompressError):

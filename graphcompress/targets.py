@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,7 +40,8 @@ class Activation(Table):
 class Weight(Table):
     """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
 
-    `pair_limit` bounds the sum of any two codes of one sign in a channel, for processors that add two products in 16 bits with saturation; None: no bound.
+    `pair_limit` bounds the sum of two codes of one sign that meet in one instruction (neighbours 2j and 2j + 1 along the reduction, a Conv's channels last), for processors that
+    add two products in 16 bits with saturation; None: no bound.
     """
 
     type: IntegerType
@@ -107,6 +108,7 @@ class Operator(Table):
     axis, flip  the output channels' axis in the weight; where the attribute `flip` is 1, a weight of rank 2 has the other one
     rank        the weight's ranks that fuse
     follows     worth it only where every neighbour computes in integers
+    scalar_only the provider fuses it whatever form the scales have, and then takes only scalars: with DQ before and Q behind it cannot stay float
     pulled      the provider moves a Q behind it to its front, so that it computes in integers between a float maker and an integer reader; then it costs this many times float
     price       the first entry that fits is the cost
     """
@@ -128,6 +130,7 @@ class Operator(Table):
     flip: str | None = None
     rank: tuple[int, ...] = ()
     follows: bool = False
+    scalar_only: bool = False
     pulled: float | None = None
     unit: Literal["mac", "element"] = "element"
     price: Annotated[tuple[Price, ...], Field(min_length=1)]
@@ -144,11 +147,16 @@ class Operator(Table):
 
 
 class Target(Table):
-    """One execution provider, as a table. `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists."""
+    """One execution provider, as a table: what it is called in onnxruntime, the entries of the session configuration that its sessions get, and how it is known what it runs
+    in integers: `certificate` "optimized-graph" (the graph that it makes of a model can be read back), "nodes-taken" (only which nodes it took), "none" (what is written is believed).
+
+    `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists.
+    """
 
     name: str = ""
     summary: str
     provider: str
+    certificate: Literal["optimized-graph", "nodes-taken", "none"]
     opsets: Opsets
     activation: Activation
     weight: Weight
@@ -192,15 +200,40 @@ def load_target(name: str) -> Target:
 
 
 def read_target(path: Path) -> Target:
-    """The table in a file, named after it. Raises TargetError with file and place of what is wrong."""
+    """The table in a file, named after it. With `extends = "NAME"` it holds only what differs from the table NAME beside it.
+
+    Raises TargetError with file and place of what is wrong.
+    """
+    data = _table(path)
+    base = data.pop("extends", None)
+    if base is not None:
+        source = path.with_name(f"{base}.toml")
+        if source == path or not source.is_file():
+            raise TargetError(f"{path}: it extends '{base}', and there is no such table beside it.")
+        inherited = _table(source)
+        if "extends" in inherited:
+            raise TargetError(f"{path}: it extends '{base}', which extends another table itself; one level is enough.")
+        data = _merged(inherited, data)
+    try:
+        return Target(name=path.stem, **data)
+    except ValidationError as problem:
+        faults = [f"{'.'.join(str(part) for part in e['loc']) or 'the table'}: {e['msg']}" for e in problem.errors()]
+        raise TargetError(f"{path}: {'; '.join(faults)}.") from problem
+
+
+def _table(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise TargetError(f"{path}: the target table cannot be read: {problem}.") from problem
     if "name" in data:
         raise TargetError(f"{path}: a target is named after its file; take out `name`.")
-    try:
-        return Target(name=path.stem, **data)
-    except ValidationError as problem:
-        faults = [f"{'.'.join(str(part) for part in e['loc']) or 'the table'}: {e['msg']}" for e in problem.errors()]
-        raise TargetError(f"{path}: {'; '.join(faults)}.") from problem
+    return data
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: tables entry by entry, everything else as a whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return result

@@ -72,3 +72,18 @@ def test_the_rules_are_found_in_a_wheel_before_the_repository(tmp_path: Path, mo
     (tmp_path / "site" / "rules").rmdir()
     with pytest.raises(TargetError, match=re.escape(str(package / "rules"))):
         rules_root()
+
+
+def test_a_table_extends_another() -> None:
+    exact, saturating = load_target("cpu"), load_target("cpu-avx2")
+    assert saturating.name == "cpu-avx2"
+    assert (exact.weight.pair_limit, saturating.weight.pair_limit) == (None, 128)
+    assert saturating.weight.high == exact.weight.high and saturating.operator == exact.operator
+
+
+@pytest.mark.parametrize(("base", "reason"), [("nobody", "no such table"), ("loop", "no such table"), ("second", "extends another table itself")])
+def test_what_cannot_be_extended(base: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "second.toml").write_text('extends = "third"\n')
+    (tmp_path / "loop.toml").write_text(f'extends = "{base}"\n')
+    with pytest.raises(TargetError, match=reason):
+        read_target(tmp_path / "loop.toml")

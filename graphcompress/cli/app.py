@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from graphcompress import __version__
 from graphcompress.cli import benchmark, compress, inspect, quantize, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
+from graphcompress.version import __version__
 
 INTERRUPTED = 130
 

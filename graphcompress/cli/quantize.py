@@ -30,9 +30,15 @@ def quantize(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
-    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing.")] = "cpu",
-    provider: options.Provider = "cpu",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
+        ),
+    ] = None,
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -46,7 +52,7 @@ def quantize(
 
     check_patterns(exclude or ())
     check_target(target)
-    outputs = Outputs(output, record, (model, data))
+    outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

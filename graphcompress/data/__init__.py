@@ -1,7 +1,11 @@
-"""Feeds from files: names, shapes, types checked; hashes; streamed."""
+"""Feeds: what a model is calibrated, compared and timed with. Names, shapes and types are checked once, whatever the feeds come from; files are streamed."""
 
 from __future__ import annotations
 
-from graphcompress.data.feeds import Dataset, Feed, open_data, random_data, split
+from graphcompress.data.dataset import Dataset, split
+from graphcompress.data.files import open_data
+from graphcompress.data.generate import random_data
+from graphcompress.data.memory import memory_data
+from graphcompress.data.signature import Feed
 
-__all__ = ["Dataset", "Feed", "open_data", "random_data", "split"]
+__all__ = ["Dataset", "Feed", "memory_data", "open_data", "random_data", "split"]

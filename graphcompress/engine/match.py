@@ -17,7 +17,7 @@ from graphcompress.engine.values import Undetermined, Value
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.files.text import BodyNode
 from graphcompress.ir.inline import called_function
-from graphcompress.ir.schemas import operators
+from graphcompress.ir.schemas.operators import operator_definition
 
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor"))
 OTHER_OUTPUTS = "engine: another output of the last node is in use"
@@ -198,8 +198,8 @@ class _Matcher:
         for name, value in pattern.attrs.items():
             actual = node.attrs.get(name)
             if actual is None:
-                definition = operators.find(node.op, domain, self.overlay.opset) if not domain else None
-                actual = definition.attributes.get(name) if definition else None
+                definition = operator_definition(node.op, domain, self.overlay.opset) if not domain else None
+                actual = definition.attributes[name].default if definition and name in definition.attributes else None
             if not _equal(actual, value):
                 return False
         return True

@@ -114,6 +114,7 @@ class GraphOverlay:
     def add(self, node: Node, graph: Graph) -> None:
         """Enter a new node; its outputs are new tensors, or those of nodes that were removed."""
         self._edits.add(node, graph)
+        self._shapes().enter(node)
         self._enter(node, graph)
 
     def remove(self, node: Node) -> list[Tensor]:

@@ -13,7 +13,7 @@ from graphcompress.engine import expression
 from graphcompress.engine.expression import Expression, ExpressionError
 from graphcompress.errors import RuleError
 from graphcompress.ir.files.text import Body, BodyNode, TextError, parse_body
-from graphcompress.ir.schemas import operators
+from graphcompress.ir.schemas.operators import newest_opset, operator_definition
 
 KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "example"}
 REQUIRED = ("summary", "effect", "opset", "before", "after", "example")
@@ -143,7 +143,7 @@ class _Loader:
     # --- parts of the file ----------------------------------------------------------------------------------------------------------
 
     def opsets(self, text: str) -> tuple[int, int]:
-        low, high = 1, operators.newest()
+        low, high = 1, newest_opset()
         for part in text.split(","):
             found = BOUND.fullmatch(part)
             if not found:
@@ -161,7 +161,7 @@ class _Loader:
                 case _:
                     low, high = max(low, number), min(high, number)
         if low > high:
-            self.fail(self.line_of("opset"), f"no opset up to {operators.newest()}, the newest known, fits '{text}'")
+            self.fail(self.line_of("opset"), f"no opset up to {newest_opset()}, the newest known, fits '{text}'")
         return low, high
 
     def body(self, table: Mapping[str, Any], key: str, opsets: tuple[int, int]) -> Body:
@@ -197,13 +197,13 @@ class _Loader:
         if node.domain not in ("", "ai.onnx"):
             return
         for version in range(opsets[0], opsets[1] + 1):
-            found = operators.find(node.op, node.domain, version)
-            if found is None:
+            definition = operator_definition(node.op, node.domain, version)
+            if definition is None:
                 self.fail(line, f"opset {version} has no operator {node.op}; the rule says it is for opsets {opsets[0]} to {opsets[1]}")
-            if len(node.outputs) > found.outputs[1]:
-                self.fail(line, f"{node.op} of opset {version} has {found.outputs[1]} outputs, not {len(node.outputs)}")
+            if len(node.outputs) > definition.outputs[1]:
+                self.fail(line, f"{node.op} of opset {version} has {definition.outputs[1]} outputs, not {len(node.outputs)}")
             for name in (*node.attrs, *node.refs):
-                if name not in found.attributes:
+                if name not in definition.attributes:
                     self.fail(line, f"{node.op} of opset {version} has no attribute '{name}'")
 
     def expression(self, text: str, line: int) -> Expression:

@@ -10,10 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import inliner
 
-from graphcompress.errors import ModelError
 from graphcompress.ir.check.functions import Key, function_key, unfolded_sizes
+from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.read import model_from_proto
-from graphcompress.ir.files.write import to_proto
 from graphcompress.ir.model.edit import Edits, detached, takes_initializers
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Graph, Node, Tensor
@@ -79,7 +78,7 @@ def inline_functions(model: Model, functions: Collection[Key] | None = None) -> 
         return model
     del inlined.functions[:]
     inlined.functions.extend(_still_needed(originals, inlined.graph.node, _reachable(originals, map(called_function, nodes(model)))))
-    result = model_from_proto(inlined, path=model.path, check=False)
+    result = model_from_proto(inlined, source=model, check=False)
     for name, constant in model.graph.initializers.items():
         result.graph.initializers[name].values = constant.data or constant.values
     _tell_origins(result)
@@ -225,9 +224,8 @@ def _unfolded_nodes(model: Model) -> float:
     """Nodes of all calls, each written out."""
     bodies = function_bodies(model)
     calls = {key: [c for n in body if (c := called_function(n)) in bodies] for key, body in bodies.items()}
-    try:
-        sizes = unfolded_sizes({_key(f): f for f in model.header.functions}, calls)
-    except ModelError:  # a function that calls itself
+    sizes, recursive = unfolded_sizes({_key(f): f for f in model.header.functions}, calls)
+    if recursive:
         return float("inf")
     return sum(sizes.get(called_function(n), 0) for n in nodes(model))
 

@@ -2,14 +2,14 @@
 
 onnx.version_converter (1.23) is not used: it drops the metadata of nodes, writes invented dimensions (`unk__0`) into the model's outputs, names its new
 constants `_v_N` in every scope, and works on one message of at most 2 GiB (subgraphs it does convert).
-Here each operator goes through every version that changed it: an adapter of this file rewrites it, or `opset_table.COMPATIBLE` says that nothing changed
+Here each operator goes through every version that changed it: an adapter of this file rewrites it, or `schemas.compatible.COMPATIBLE` says that nothing changed
 for it, or the lift ends with an error that names the operator. The meaning of each change is that of the operators' change log in onnx
 (docs/Changelog.md); where onnx leaves it open, onnxruntime's kernels decide (Resize 10 to 11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.schemas.compatible import COMPATIBLE
+from graphcompress.ir.schemas.operators import boundaries, newest_opset
 from graphcompress.ir.shapes.infer import Shapes, infer
 
 OLDEST = 7
@@ -37,7 +38,7 @@ def lift(model: Model, version: int) -> Model:
     old = model.opset
     if old >= version:
         return model
-    newest = onnx.defs.onnx_opset_version()
+    newest = newest_opset()
     if version > newest:
         raise ModelError(f"{_name(model)} cannot be lifted to opset {version}: the newest that the installed onnx knows is {newest}. Install a newer onnx.")
     if old < OLDEST and any(n.standard for n in walk.nodes(model)):
@@ -53,21 +54,6 @@ def lift(model: Model, version: int) -> Model:
     needed = helper.find_min_ir_version_for([helper.make_opsetid("", version)])
     lifted.header.ir_version = max(lifted.ir_version, needed)
     return lifted
-
-
-def boundaries(op: str, old: int, new: int) -> Iterator[int]:
-    """The versions of ai.onnx's `op` in (old, new], rising. Empty for an operator that onnx does not know at `new`."""
-    found: list[int] = []
-    while True:
-        try:
-            since = onnx.defs.get_schema(op, new, "").since_version
-        except onnx.defs.SchemaError:
-            break
-        if since <= old:
-            break
-        found.append(since)
-        new = since - 1
-    return iter(found[::-1])
 
 
 class _Lift:
@@ -90,7 +76,7 @@ class _Lift:
 
     def _node(self, graph: Graph, node: Node) -> None:
         at = self.old
-        while (version := next(boundaries(node.op, at, self.new), None)) is not None:
+        while (version := next(iter(boundaries(node.op, at, self.new)), None)) is not None:
             adapter = _ADAPTERS.get((node.op, version))
             if adapter is not None:
                 adapter(self, graph, node)

@@ -40,6 +40,12 @@ def load() -> Any:
     return module
 
 
+def describe() -> dict[str, str]:
+    """`runtime`, the package that is installed, and its `version`. Raises as `load` does."""
+    module = load()
+    return {"runtime": getattr(module, "package_name", "onnxruntime"), "version": module.__version__}
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What onnxruntime raises: its own exceptions share no base class."""
     load()

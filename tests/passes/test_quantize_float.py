@@ -6,12 +6,11 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from quantized import EAGER, INTEGER, context, done, precision, reason, residual, sqnr
 
-from graphcompress.ir import Constant, constant_value, lint, producer
+from graphcompress.ir import Constant, constant_value, producer
 from graphcompress.passes.quantize import Options, quantize
 
 # --- layers that stay float ------------------------------------------------------------------------------------------------------------
@@ -120,28 +119,6 @@ def test_a_weight_that_callers_may_override_is_no_constant(tools: Any) -> None:
     small.inputs.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, (32, 32)))
     model = small.model(small.node("Gemm", x, weight, name="g"))
     assert reason(done(model, tools), "g").startswith("quantize/not-constant")
-
-
-def test_layers_in_subgraphs_stay_float_and_read_the_float_of_what_is_integer_outside(tools: Any) -> None:
-    small, body = tools.Small(), tools.Small(seed=1)
-    x = small.node("Relu", small.conv(small.input("x", 1, 8, 8, 8), 8, 16, name="outside"))
-    y = body.conv(x, 16, 16, name="inside")
-    body.nodes[-1].output[0] = y = "inside_out"
-    body.initializers = [onnx.TensorProto.FromString(i.SerializeToString()) for i in body.initializers]
-    for index, tensor in enumerate(body.initializers):
-        old, tensor.name = tensor.name, f"body{index}"
-        for k, name in enumerate(body.nodes[0].input):
-            if name == old:
-                body.nodes[0].input[k] = tensor.name
-    branch = helper.make_graph(body.nodes, "then", [], [helper.make_tensor_value_info(y, TensorProto.FLOAT, None)], body.initializers)
-    other = helper.make_graph([helper.make_node("Neg", [x], ["negated"])], "else", [], [helper.make_tensor_value_info("negated", TensorProto.FLOAT, None)])
-    chosen = small.node("If", small.constant(np.array(True)), then_branch=branch, else_branch=other)
-    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="beside")), small.node("Tanh", chosen))
-    result = done(model, tools)
-    assert precision(result) == {"outside": "int8", "beside": "int8", "inside": "float"}
-    assert reason(result, "inside").startswith("quantize/in-subgraph")
-    lint(result.model)
-    assert sqnr(model, result, tools) > 20
 
 
 def test_float16_and_double_layers_stay_as_they_are(tools: Any) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import dtype_name
 from graphcompress.ir.model.tensors import TensorData
 
-Dim: TypeAlias = int | str | None
 Shape: TypeAlias = tuple[Dim, ...]
 Tensor: TypeAlias = "Variable | Constant"
 

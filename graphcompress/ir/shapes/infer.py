@@ -1,63 +1,86 @@
-"""Types and shapes of all tensors of a model, as far as the signature decides them.
+"""Types, shapes and values of the tensors of a model, as far as the signature and the constants decide them.
 
-onnx's own inference does the work, completed by `shape_values` where sizes are computed, under conditions that make its answers safe to reason with:
-- value_info, the shapes that graph outputs claim and the shapes of subgraph inputs are taken away first: inference believes them before its own result,
-  and exporters leave stale ones behind. What is left as a source is the signature (`Model.input_protos`) and the constants.
-- names that it invents (`unk__0`) come back as None: a named dimension is one of the signature's, a number follows from the signature and the constants.
-- constants above 1 KiB are replaced by their type and dimensions, so neither weights nor external data are read and the size limit of a message does not matter.
+One pass in an order that runs: each node has a rule (`elementwise`, `layout`, `compute`, `contrib`, `control`) or goes to onnx's inference of single nodes
+(`fallback`), and an evaluator (`values`) where its result is small. What is asked for later, because a step made it, is inferred when it is asked for.
+
+- Sources are the signature (`Model.input_protos`) and the constants. value_info, the shapes that graph outputs claim and the types of subgraph inputs are not
+  believed: exporters leave stale ones behind. Only where nothing else is known, an output has the type and the rank that the model states.
+- A number holds in every run, a symbol or a polynomial of symbols as well, whatever the symbols stand for (0 and 1 included), given that the run succeeds.
+- Sizes without a name are told apart inside (`Unknown`) and handed out as None: two of them are not the same.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx
-from google.protobuf.message import EncodeError
-from onnx import shape_inference
 
-from graphcompress.errors import ModelError
-from graphcompress.ir.files.write import to_proto
-from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.model import walk
+from graphcompress.ir.model.dimensions import Dim, Polynomial, named, unknown
+from graphcompress.ir.model.element_types import dtype_name
 from graphcompress.ir.model.model import Model
-from graphcompress.ir.model.objects import Constant, Dim, Graph, Shape, Tensor, TensorSpec, Variable, type_spec
-from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
-from graphcompress.ir.model.walk import constant_data, subgraphs, toposort
-from graphcompress.ir.shapes.values import complete, merged, refine
+from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec
+from graphcompress.ir.schemas.operators import operator_definition
+from graphcompress.ir.shapes import compute, contrib, control, elementwise, layout
+from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Fact, Output, Rule, data_fact, packed
+from graphcompress.ir.shapes.fallback import SizeNames, infer_by_onnx
+from graphcompress.ir.shapes.functions import FunctionBodies
+from graphcompress.ir.shapes.values import EVALUATORS, SHAPE_EVALUATORS
 
-INLINE_BYTES = 1024
-LONGEST_PROPAGATED = 1 << 16
-
-# Operators for which the installed onnx has no inference -> one of ai.onnx with the same types and shapes (for inference only).
-_SAME_AS_FIRST_INPUT = frozenset(
-    [("ai.onnx.ml", op) for op in ("Binarizer", "Imputer")]
-    + [("com.microsoft", op) for op in ("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")]
-)
-_FLOAT_OF_FIRST_INPUT = frozenset([("ai.onnx.ml", "Scaler"), ("ai.onnx.ml", "Normalizer")])
-_RENAMED = {
-    ("com.microsoft", "FusedConv"): "Conv",
-    ("com.microsoft", "FusedGemm"): "Gemm",
-    ("com.microsoft", "QuantizeLinear"): "QuantizeLinear",
-    ("com.microsoft", "DequantizeLinear"): "DequantizeLinear",
-}
 # What exporters write where they know no name: two of these are not the same dimension.
 _NO_NAME = frozenset(["", "?"])
+_RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **compute.RULES}
+_NOTHING = Fact(None, None)
+
+
+def infer(model: Model, inputs: Mapping[str, Sequence[Dim]] | None = None) -> Shapes:
+    """Types, shapes and values of all tensors in all graphs of `model`. Linear in the graph; never raises for a model that onnxruntime runs.
+
+    `inputs` replaces the shapes of inputs by name, for example by those of a feed: the answers then hold for such feeds.
+    """
+    shapes = Shapes(model, inputs or {})
+    shapes.infer_graph(model.graph)
+    return shapes
 
 
 class Shapes:
-    """What is known of each tensor of the model it was inferred for; None where it is not. Tensors made afterwards are unknown, constants answer always."""
+    """What is known of the tensors of a model; None where nothing is. Answers stay while the model is edited, as long as each tensor keeps its value;
+    `forget` is for those that do not. Tensors that are made later are inferred when they are asked for."""
 
-    def __init__(self, known: dict[Tensor, TensorSpec], complete: bool = True) -> None:
-        self._known = known
-        #: False where onnx's inference refused the model, so that only inputs and constants are known.
-        self.complete = complete
+    def __init__(self, model: Model, inputs: Mapping[str, Sequence[Dim]]) -> None:
+        self._facts: dict[Tensor, Fact] = {}
+        self._constants: dict[Constant, tuple[object, Fact]] = {}
+        self._specs: dict[Tensor, TensorSpec] = {}
+        # What graphsurgeon's lists do not say: the node whose body has a tensor as an input, or that is about to make it; and the one whose body returns it.
+        self._makers: dict[Tensor, Node] = {}
+        self._returned_by: dict[Tensor, Node] = {}
+        self._open: set[Node] = set()
+        self._numbers = itertools.count()
+        self._names = SizeNames()
+        self.opsets = model.opsets
+        self.ir_version = model.ir_version
+        self.depth = 0
+        self.calls: set[tuple[str, str]] = set()
+        self._functions = FunctionBodies(model.header.functions)
+        self._stated = {t: s for t, s in zip(model.graph.outputs, model.outputs, strict=True) if s.kind == "tensor"}
+        self._enter_signature(model, inputs)
+
+    # --- answers ----------------------------------------------------------------------------------------------------------------
 
     def spec(self, tensor: Tensor) -> TensorSpec | None:
         """Type, shape and kind of `tensor`; the kind is "tensor", "sequence", "map", "optional" or "sparse_tensor"."""
-        if isinstance(tensor, Constant):
-            return _constant_spec(tensor)
-        return self._known.get(tensor)
+        spec = self._specs.get(tensor)
+        if spec is None:
+            fact = self.fact(tensor)
+            if fact is None:
+                return None
+            shape = None if fact.shape is None or fact.kind != "tensor" else tuple(d if isinstance(d, int) else named(d) for d in fact.shape)
+            spec = TensorSpec(tensor.name, fact.dtype, shape, fact.kind)
+            if not isinstance(tensor, Constant):
+                self._specs[tensor] = spec
+        return spec
 
     def dtype(self, tensor: Tensor) -> str | None:
         """Element type by ONNX's name ("float", "int64", ...), None where unknown or no tensor."""
@@ -65,7 +88,7 @@ class Shapes:
         return spec.dtype if spec is not None and spec.kind == "tensor" else None
 
     def shape(self, tensor: Tensor) -> Shape | None:
-        """A number, a symbol of the signature or None per axis; None where the rank is unknown. A symbol may turn out to be 0 or 1."""
+        """A number, a symbol of the signature, a polynomial of symbols or None per axis; None where the rank is unknown. A symbol may turn out to be 0 or 1."""
         spec = self.spec(tensor)
         return spec.shape if spec is not None and spec.kind == "tensor" else None
 
@@ -80,210 +103,218 @@ class Shapes:
         numbers = tuple(d for d in shape or () if isinstance(d, int))
         return numbers if shape is not None and len(numbers) == len(shape) else None
 
+    def value(self, tensor: Tensor) -> Array | None:
+        """The value where it is fully known, the same in every run, and small (`facts.LARGEST_VALUE` elements)."""
+        fact = self.fact(tensor)
+        return None if fact is None or fact.value is None or fact.value.dtype == object else fact.value
 
-def infer(model: Model, inputs: Mapping[str, Sequence[Dim]] | None = None) -> Shapes:
-    """Types and shapes of all tensors in all graphs of `model`. Linear in the graph; never raises for a model that onnxruntime runs.
+    def entries(self, tensor: Tensor) -> Array | None:
+        """The value where it is known in part: an object array of numbers, symbols, polynomials and None."""
+        fact = self.fact(tensor)
+        if fact is None or fact.value is None:
+            return None
+        result = np.empty(fact.value.shape, object)
+        result.reshape(-1)[:] = [named(v) if isinstance(v, Polynomial) else v for v in fact.value.reshape(-1).tolist()]
+        return result
 
-    `inputs` replaces the shapes of inputs by name, for example by those of a feed: the answers then hold for such feeds.
-    """
-    inputs = inputs or {}
-    symbols = {d for spec in (*model.inputs, *model.overridable) for d in inputs.get(spec.name, spec.shape or ()) if isinstance(d, str)} - _NO_NAME
-    try:
-        proto = _bare_proto(model, inputs)
-    except ModelError:  # a cycle: nothing can be said beyond the signature
-        return Shapes(_signature(model, inputs), complete=False)
-    known: dict[Tensor, TensorSpec] = {}
-    if not _by_onnx(model, proto, symbols, known, data_propagation=False):
-        return Shapes(_signature(model, inputs), complete=False)
-    known.update(_signature(model, inputs))
-    if not complete(model, known):
-        refine(model, proto.graph, known, symbols)
-    if not complete(model, known) and not any(_long(s) for s in known.values()):
-        _by_onnx(model, proto, symbols, known, data_propagation=True)
-        refine(model, proto.graph, known, symbols)
-    _ranks_of_outputs(model, known)
-    return Shapes(known)
+    def enter(self, node: Node) -> None:
+        """Tell of a new node before its outputs know of it."""
+        self._makers.update((t, node) for t in node.outputs if t not in self._facts)
 
+    def forget(self, tensors: Iterable[Tensor]) -> None:
+        """Infer again what hangs on `tensors`, whose shape or value was changed, when it is asked for. The tensors themselves too, if a node makes them."""
+        pending = list(tensors)
+        seen = set(pending)
+        while pending:
+            tensor = pending.pop()
+            if walk.producer(tensor) is not None or tensor in self._makers:
+                self._facts.pop(tensor, None)
+            self._specs.pop(tensor, None)
+            hanging = [t for node in walk.consumers(tensor) for t in (*node.outputs, *(i for g in walk.subgraphs(node) for i in g.inputs))]
+            if tensor in self._returned_by:
+                hanging += self._returned_by[tensor].outputs
+            for other in hanging:
+                if other.name and other not in seen:
+                    seen.add(other)
+                    pending.append(other)
 
-def _by_onnx(model: Model, proto: onnx.ModelProto, symbols: set[str], known: dict[Tensor, TensorSpec], *, data_propagation: bool) -> bool:
-    """Add to `known` what onnx's inference finds; False where it refuses the model."""
-    try:
-        inferred = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=data_propagation)
-    except (shape_inference.InferenceError, EncodeError, ValueError, RuntimeError):
-        return False
-    for graph, found in _pairs(model.graph, inferred.graph):
-        _collect(graph, found, symbols, known)
-    return True
+    # --- for the rules of control flow ------------------------------------------------------------------------------------------
 
-
-def _long(spec: TensorSpec) -> bool:
-    """onnx 1.23's data propagation keeps a message per entry of a 1-D tensor, whatever its length: gigabytes for a waveform or a large Range."""
-    return spec.shape is not None and len(spec.shape) == 1 and isinstance(spec.shape[0], int) and spec.shape[0] > LONGEST_PROPAGATED
-
-
-# --- what is given to onnx ------------------------------------------------------------------------------------------------------
-
-
-def _bare_proto(model: Model, inputs: Mapping[str, Sequence[Dim]]) -> onnx.ModelProto:
-    """The model without values above INLINE_BYTES, without claims about shapes, in an order that runs."""
-    proto = to_proto(model)
-    base = model.path.parent if model.path else None
-    for field in ("metadata_props", "training_info"):
-        proto.ClearField(field)
-    for function in proto.functions:
-        function.ClearField("value_info")
-        for node in function.node:
-            _shrink_attributes(node, base)
-    overridable = {t.name for t in model.graph.inputs if isinstance(t, Variable) and t.default is not None}
-    for graph, graph_proto in _pairs(model.graph, proto.graph):
-        main = graph is model.graph
-        for field in ("value_info", "quantization_annotation", "metadata_props"):
-            graph_proto.ClearField(field)
-        for info in graph_proto.output if main else [*graph_proto.output, *graph_proto.input]:
-            _forget_shape(info.type)
-        _sort(graph, graph_proto)
-        for node in graph_proto.node:
-            _shrink_attributes(node, base)
-            if "" in model.opsets:
-                _translate(node)
-        for tensor in graph_proto.initializer:
-            _shrink(tensor, base)
-        if main and overridable:  # the value is a default that callers may replace: only the declared type counts
-            kept = [t for t in graph_proto.initializer if t.name not in overridable]
-            del graph_proto.initializer[:]
-            graph_proto.initializer.extend(kept)
-    for info in proto.graph.input:
-        if info.name in inputs:
-            _set_shape(info.type, inputs[info.name])
-        for dim in info.type.tensor_type.shape.dim:
-            if (dim.HasField("dim_param") and dim.dim_param in _NO_NAME) or dim.dim_value < 0:
-                dim.ClearField("value")
-    return proto
-
-
-def _pairs(graph: Graph, proto: onnx.GraphProto) -> Iterator[tuple[Graph, onnx.GraphProto]]:
-    """Each graph with its message, outer before inner. Children are looked up after the caller has dealt with a pair, so it may reorder nodes."""
-    stack = [(graph, proto)]
-    while stack:
-        outer, outer_proto = stack.pop()
-        yield outer, outer_proto
-        owners = {node.outputs[0].name: node for node in outer.nodes if node.outputs and subgraphs(node)}
-        if not owners:
-            continue
-        for node_proto in outer_proto.node:
-            owner = owners.get(node_proto.output[0]) if node_proto.output else None
-            for attribute in node_proto.attribute if owner is not None else ():
-                value = owner.attrs.get(attribute.name) if owner is not None else None
-                if isinstance(value, Graph):
-                    stack.append((value, attribute.g))
-                elif isinstance(value, list) and attribute.graphs:
-                    stack.extend(zip(value, attribute.graphs, strict=True))
-
-
-def _sort(graph: Graph, proto: onnx.GraphProto) -> None:
-    """Inference goes through the nodes once, in file order, and files may be unsorted."""
-    order = [next((t.name for t in n.outputs if t.name), "") for n in toposort(graph)]
-    names = [next((name for name in n.output if name), "") for n in proto.node]
-    if order != names:
-        place = {name: i for i, name in enumerate(order)}
-        nodes = sorted(proto.node, key=lambda n: place.get(next((name for name in n.output if name), ""), len(place)))
-        kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-        del proto.node[:]
-        proto.node.extend(kept)
-
-
-def _translate(node: onnx.NodeProto) -> None:
-    key = (node.domain, node.op_type)
-    if key in _RENAMED:
-        node.op_type = _RENAMED[key]
-    elif key in _SAME_AS_FIRST_INPUT or key in _FLOAT_OF_FIRST_INPUT:
-        node.op_type = "Identity" if key in _SAME_AS_FIRST_INPUT else "Cast"
-        for field in (node.input, node.output):
-            del field[1:]
-        del node.attribute[:]
-        if key in _FLOAT_OF_FIRST_INPUT:
-            node.attribute.add(name="to", i=onnx.TensorProto.FLOAT, type=onnx.AttributeProto.INT)
-    else:
-        return
-    node.domain = ""
-
-
-def _shrink_attributes(node: onnx.NodeProto, base: Path | None) -> None:
-    for attribute in node.attribute:
-        if attribute.HasField("t"):
-            _shrink(attribute.t, base)
-        for tensor in attribute.tensors:
-            _shrink(tensor, base)
-
-
-def _shrink(tensor: onnx.TensorProto, base: Path | None) -> None:
-    """Keep small values, inline; of larger ones and of texts only type and dimensions."""
-    external = tensor.data_location == onnx.TensorProto.EXTERNAL
-    if tensor.data_type != onnx.TensorProto.STRING and math.prod(tensor.dims) * 8 <= INLINE_BYTES:
-        if external:
-            values = TensorData(tensor, base).load()
-            tensor.CopyFrom(to_tensor_proto(values, tensor.name))
-        return
-    tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims))
-
-
-def _forget_shape(kind: onnx.TypeProto) -> None:
-    which = kind.WhichOneof("value")
-    if which in ("tensor_type", "sparse_tensor_type"):
-        getattr(kind, which).ClearField("shape")
-
-
-def _set_shape(kind: onnx.TypeProto, shape: Sequence[Dim]) -> None:
-    target = kind.tensor_type.shape
-    target.ClearField("dim")
-    for dim in shape:
-        target.dim.add(dim_value=dim) if isinstance(dim, int) else target.dim.add(dim_param=dim)
-
-
-# --- what it answers ------------------------------------------------------------------------------------------------------------
-
-
-def _collect(graph: Graph, found: onnx.GraphProto, symbols: set[str], known: dict[Tensor, TensorSpec]) -> None:
-    tensors = {t.name: t for n in graph.nodes for t in n.outputs if t.name}
-    tensors.update((t.name, t) for t in graph.inputs)
-    for infos in (found.input, found.value_info, found.output):
-        for info in infos:
-            tensor = tensors.get(info.name)
-            if tensor is not None:
-                known[tensor] = merged(known.get(tensor), _believable(type_spec(info.name, info.type), symbols))
-
-
-def _believable(spec: TensorSpec, symbols: set[str]) -> TensorSpec:
-    """Without invented names and impossible sizes."""
-    if spec.shape is None:
-        return spec
-    shape = tuple(d if (isinstance(d, int) and d >= 0) or d in symbols else None for d in spec.shape)
-    return TensorSpec(spec.name, spec.dtype, shape, spec.kind)
-
-
-def _signature(model: Model, inputs: Mapping[str, Sequence[Dim]]) -> dict[Tensor, TensorSpec]:
-    specs = {s.name: s for s in (*model.inputs, *model.overridable)}
-    found: dict[Tensor, TensorSpec] = {}
-    for tensor in model.graph.inputs:
-        spec = specs.get(tensor.name)
-        if spec is not None:
-            shape = tuple(inputs[tensor.name]) if tensor.name in inputs else spec.shape
-            found[tensor] = _believable(TensorSpec(spec.name, spec.dtype, shape, spec.kind), {d for d in shape or () if isinstance(d, str)} - _NO_NAME)
-    return found
-
-
-def _ranks_of_outputs(model: Model, known: dict[Tensor, TensorSpec]) -> None:
-    """Where inference has nothing, the type and the rank that the model states for an output; its dimensions may be stale."""
-    for tensor, stated in zip(model.graph.outputs, model.outputs, strict=True):
+    def fact(self, tensor: Tensor) -> Fact | None:
+        """What is known of `tensor`, inferred now where it was not asked for before; None for a tensor that nothing makes."""
         if isinstance(tensor, Constant):
-            continue
-        spec = known.get(tensor, TensorSpec(tensor.name, None, None, stated.kind))
-        if spec.kind == "tensor" and (spec.dtype is None or spec.shape is None) and stated.kind == "tensor":
-            shape = spec.shape if spec.shape is not None or stated.shape is None else (None,) * len(stated.shape)
-            known[tensor] = TensorSpec(tensor.name, spec.dtype or stated.dtype, shape)
+            return self._constant(tensor)
+        fact = self._facts.get(tensor)
+        if fact is None:
+            node = self._maker(tensor)
+            if node is None or node in self._open:
+                return None
+            self._infer(node)
+            fact = self._facts.get(tensor)
+        return fact
+
+    def infer_graph(self, graph: Graph, owner: Node | None = None) -> None:
+        """All nodes of `graph`; `owner` is the node whose body it is."""
+        if owner is not None:
+            self._returned_by.update((t, owner) for t in graph.outputs)
+        for sparse in graph.shell.sparse_initializer:
+            self._sparse(graph, sparse)
+        self._infer(*reversed(graph.nodes))
+
+    def bind(self, tensor: Tensor, fact: Fact, owner: Node) -> None:
+        """Say what an input of a body of `owner` is."""
+        self._makers[tensor] = owner
+        self._record(tensor, fact)
+
+    def clear_graph(self, graph: Graph) -> None:
+        """Drop what was inferred inside `graph`, to infer it from other inputs."""
+        for node in graph.nodes:
+            for tensor in node.outputs:
+                self._facts.pop(tensor, None)
+                self._specs.pop(tensor, None)
+            for below in walk.subgraphs(node):
+                self.clear_graph(below)
+
+    def next_unknown(self) -> int:
+        """A number above those of all sizes without a name so far."""
+        return next(self._numbers)
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------
+
+    def _enter_signature(self, model: Model, inputs: Mapping[str, Sequence[Dim]]) -> None:
+        protos = {p.name: p for p in model.input_protos}
+        tensors = {t.name: t for t in model.graph.inputs}
+        for spec in (*model.inputs, *model.overridable):
+            shape: Sequence[Dim] | None = inputs.get(spec.name, spec.shape)
+            dims = None if shape is None else [None if isinstance(d, str) and d in _NO_NAME else d for d in shape]
+            self._record(tensors[spec.name], _fact((spec.dtype, dims), spec.kind, None if spec.kind == "tensor" else protos[spec.name].type))
+
+    def _sparse(self, graph: Graph, sparse: onnx.SparseTensorProto) -> None:
+        """A sparse initializer is read as a dense tensor."""
+        for node in graph.nodes:
+            for tensor in node.inputs:
+                if tensor.name == sparse.values.name and not tensor.inputs and tensor not in self._facts and not isinstance(tensor, Constant):
+                    self._record(tensor, Fact(dtype_name(sparse.values.data_type), tuple(sparse.dims)))
+
+    def _constant(self, tensor: Constant) -> Fact:
+        data = walk.constant_data(tensor)
+        assert data is not None
+        cached = self._constants.get(tensor)
+        if cached is None or cached[0] is not data:
+            cached = self._constants[tensor] = (data, data_fact(data))
+        return cached[1]
+
+    def _maker(self, tensor: Tensor) -> Node | None:
+        return walk.producer(tensor) or self._makers.get(tensor)
+
+    def _infer(self, *roots: Node) -> None:
+        """Infer `roots`, the last one first, and before each what it needs and was not inferred yet."""
+        stack = list(roots)
+        facts, opened = self._facts, self._open
+        with np.errstate(all="ignore"):
+            while stack:
+                node = stack[-1]
+                if node not in opened:
+                    opened.add(node)
+                    before = [
+                        m for t in node.inputs if t not in facts and not isinstance(t, Constant) and (m := self._maker(t)) is not None and m not in opened
+                    ]
+                    if before:
+                        stack.extend(before)
+                        continue
+                stack.pop()
+                if any(t not in facts for t in node.outputs if t.name):
+                    self._run(node)
+                opened.discard(node)
+
+    def _run(self, node: Node) -> None:
+        inputs = [self.fact(t) or _NOTHING if t.name else None for t in node.inputs]
+        call = Call(node, inputs, self.opsets.get("", 1))
+        results = self._outputs(node, call)
+        for tensor, fact in itertools.zip_longest(node.outputs, results[: len(node.outputs)]):
+            if tensor.name:
+                self._record(tensor, _NOTHING if fact is None else fact)
+
+    def _outputs(self, node: Node, call: Call) -> Sequence[Fact]:
+        """Facts about the outputs, in which sizes may be None."""
+        domain = "" if node.standard else node.domain or ""
+        body = self._functions.body(node)
+        try:
+            if body is not None:
+                return control.infer_function(self, node, call, body)
+            results = self._by_rule(node, call, domain)
+        except REFUSALS:
+            results = None
+        if results is None:
+            results = [] if body is not None else self._types_of_definition(node, call, domain)
+        return self._with_values(node, call, results) if domain == "" and body is None else results
+
+    def _by_rule(self, node: Node, call: Call, domain: str) -> Sequence[Fact] | None:
+        """What the rule of the operator says, or onnx. Raises one of REFUSALS for a node that is not valid; None where nothing is known of the operator."""
+        if domain == "" and node.op in control.RULES:
+            return control.RULES[node.op](self, node, call)
+        if domain == "" and node.op == "Identity" and call.inputs and (source := call.inputs[0]) is not None:
+            return [Fact(source.dtype, source.shape, source.value, source.kind, source.proto)]
+        rule = _RULES.get(node.op) if domain == "" else contrib.RULES.get((domain, node.op))
+        if rule is not None:
+            return [_fact(o) for o in rule(call)]
+        return infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
+
+    def _with_values(self, node: Node, call: Call, results: Sequence[Fact]) -> Sequence[Fact]:
+        evaluator = SHAPE_EVALUATORS.get(node.op)
+        if evaluator is None and any(f is not None and f.value is not None for f in call.inputs):
+            evaluator = EVALUATORS.get(node.op)
+        if evaluator is None:
+            return results
+        try:
+            values = evaluator(call)
+        except REFUSALS:
+            return results
+        for fact, value in zip(results, values, strict=False):
+            if value is not None and fact.dtype is not None and fact.dtype in VALUE_TYPES and _fits(fact, value):
+                try:
+                    fact.value = packed(value, fact.dtype)
+                except REFUSALS:
+                    continue
+                if fact.value is not None:
+                    fact.shape = fact.value.shape
+        return results
+
+    def _types_of_definition(self, node: Node, call: Call, domain: str) -> Sequence[Fact]:
+        """Element types, where the definition says that an output has the type of an input, or always the same."""
+        definition = operator_definition(node.op, domain, self.opsets.get(domain, 1))
+        if definition is None or not definition.output_types:
+            return []
+        types: dict[str, str] = {}
+        for index, fact in enumerate(call.inputs):
+            if fact is not None and fact.dtype is not None and fact.kind == "tensor" and definition.input_types:
+                types.setdefault(definition.input_types[min(index, len(definition.input_types) - 1)], fact.dtype)
+        facts: list[Fact] = []
+        for index in range(len(node.outputs)):
+            place = min(index, len(definition.output_types) - 1)
+            name = definition.output_types[place]
+            dtype = types.get(name) or (name[len("tensor(") : -1] if name.startswith("tensor(") else None)
+            kind = definition.output_kinds[place]
+            facts.append(Fact(dtype if kind == "tensor" else None, None, None, kind))
+        return facts
+
+    def _record(self, tensor: Tensor, fact: Fact) -> None:
+        stated = self._stated.get(tensor)
+        if stated is not None and fact.kind == "tensor" and (fact.dtype is None or fact.shape is None):
+            rank = len(stated.shape) if stated.shape is not None else None
+            fact = _fact((fact.dtype or stated.dtype, fact.shape if fact.shape is not None or rank is None else [None] * rank))
+        if fact.shape is not None and any(not isinstance(d, int) or d < 0 for d in fact.shape):
+            dims = tuple(unknown(next(self._numbers)) if d is None or (isinstance(d, int) and d < 0) else d for d in fact.shape)
+            fact = Fact(fact.dtype, dims, fact.value, fact.kind, fact.proto)
+        self._facts[tensor] = fact
+        self._specs.pop(tensor, None)
 
 
-def _constant_spec(tensor: Constant) -> TensorSpec:
-    data = constant_data(tensor)
-    assert data is not None
-    return TensorSpec(tensor.name, data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data), tuple(data.shape))
+def _fact(output: Output, kind: str = "tensor", proto: onnx.TypeProto | None = None) -> Fact:
+    dtype, shape = output
+    return Fact(dtype, None if shape is None else tuple(shape), None, kind, proto)  # type: ignore[arg-type]  # None becomes an Unknown when it is recorded
+
+
+def _fits(fact: Fact, value: Array) -> bool:
+    """Whether the shape of a value is the one that was inferred."""
+    return fact.shape is None or (len(fact.shape) == value.ndim and all(not isinstance(d, int) or d == n for d, n in zip(fact.shape, value.shape, strict=True)))

@@ -1,266 +1,560 @@
-"""What onnx's inference leaves open although the signature decides it: sizes that were computed.
+"""Values of small tensors, as far as they follow from the signature and the constants: shape arithmetic, mostly.
 
-onnx's data propagation knows Shape, Gather, Concat and a few more; exporters also divide, compare, reduce and choose (Div, Mod, Where, Equal, ReduceProd, Range,
-If on a rank). Here such small tensors are computed, and the shapes that hang on them are inferred again, node by node: one pass over the graph in topological order.
+An evaluator takes a node whose inputs have values (some entries may be sizes, or None where they are unknown) and returns the values of its outputs. Where
+everything is known, the result is what onnxruntime computes, bit by bit; operators whose floating-point results depend on an order of operations, or on a library
+of functions, are left out. Operators that move entries work on any; arithmetic on sizes is exact or unknown.
 """
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import helper, shape_inference
 
-from graphcompress.ir.model import walk
-from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
-from graphcompress.ir.model.model import Model
-from graphcompress.ir.model.objects import Constant, Dim, Graph, Node, Shape, Tensor, TensorSpec, type_spec
-from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
-from graphcompress.ir.shapes.arithmetic import OPERATIONS, entries
+from graphcompress.ir.model import dimensions
+from graphcompress.ir.model.dimensions import Polynomial, at_least, minus
+from graphcompress.ir.model.element_types import dtype_name, numpy_dtype
+from graphcompress.ir.model.tensors import TensorData
+from graphcompress.ir.model.walk import constant_data
+from graphcompress.ir.shapes.facts import (
+    INTEGER_TYPES,
+    LARGEST_VALUE,
+    VALUE_TYPES,
+    Array,
+    Call,
+    Evaluator,
+    Fact,
+    as_objects,
+    axis_in,
+    data_fact,
+    size_of,
+    vector,
+)
+from graphcompress.ir.shapes.layout import ENDS_OF_EITHER_SIDE, target
 
-Array = np.ndarray[Any, Any]
-Known = dict[Tensor, TensorSpec]
-
-#: Largest tensor that is computed here.
-ELEMENTS = 1024
-# Operators that move the entries of their first input and change none: they work on entries that are not known.
-_MOVES = frozenset(["Slice", "Reshape", "Flatten", "Transpose", "Tile", "Expand"])
-_COMPUTED = """
-Abs Add And Ceil Clip ConstantOfShape Div Equal Expand Floor GatherElements GatherND Greater GreaterOrEqual Less LessOrEqual
-Max Min Mod Mul Neg NonZero Not Or Pow Range ReduceMax ReduceMin ReduceProd ReduceSum Round ScatterElements ScatterND Sign
-Split Sqrt Sub Sum Tile Transpose Where Xor
-"""
-_COMPUTES = frozenset(_COMPUTED.split())
-# onnx's reference is numpy code that raises what numpy raises on values that an operator does not take.
-_REFUSALS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, RuntimeError, NotImplementedError)
-
-
-def refine(model: Model, proto: onnx.GraphProto, known: Known, symbols: set[str]) -> None:
-    """Add to `known`. `proto` is the sorted message of the main graph that was given to onnx's inference; `symbols` are the signature's names."""
-    _Refiner(model, known, symbols).graph(model.graph, proto)
-
-
-def complete(model: Model, known: Known) -> bool:
-    """Whether nothing is left to be found."""
-    return all(_complete(known.get(t)) for n in walk.nodes(model) for t in n.outputs if t.name)
+Values = Sequence["Array | None"]
+#: Operator of ai.onnx -> evaluator; every input that is present must have a value.
+EVALUATORS: dict[str, Evaluator] = {}
+#: As EVALUATORS, for operators that need no value of their first input.
+SHAPE_EVALUATORS: dict[str, Evaluator] = {}
+LARGEST_POWER = 2**53
+LARGEST_INT32 = 2**31 - 1
 
 
-def _complete(spec: TensorSpec | None) -> bool:
-    return spec is not None and (spec.kind != "tensor" or (spec.dtype is not None and spec.shape is not None and None not in spec.shape))
+def _inputs(call: Call) -> list[Array]:
+    """Values of all inputs that are there. Raises ValueError where one has none."""
+    values = [f.value for f in call.inputs if f is not None]
+    if any(v is None for v in values):
+        raise ValueError("an input has no value")
+    return [v for v in values if v is not None]
 
 
-class _Refiner:
-    def __init__(self, model: Model, known: Known, symbols: set[str]) -> None:
-        self.known, self.symbols = known, symbols
-        self.opsets = model.opsets
-        self.imports = [helper.make_opsetid(d, v) for d, v in self.opsets.items()]
-        self.ir_version = model.ir_version
-        #: Tensors of at most ELEMENTS elements that were computed; of object type, with ints, symbols and None, where only some entries are known.
-        self.values: dict[Tensor, Array] = {}
-        self.better: set[Tensor] = set()
+# --- arithmetic -----------------------------------------------------------------------------------------------------------------
 
-    # --- going through -----------------------------------------------------------------------------------------------------------
 
-    def graph(self, graph: Graph, proto: onnx.GraphProto) -> None:
-        for node, node_proto in zip(walk.toposort(graph), proto.node, strict=True):
-            below = walk.subgraphs(node)
-            if below:
-                for branch, branch_proto in zip(below, _graph_protos(node, node_proto), strict=True):
-                    self.graph(branch, branch_proto)
-                if node.is_op("If"):
-                    self.merge_branches(node)
-                continue
-            if any(not _complete(self.known.get(t)) for t in node.outputs if t.name):
-                self.shapes(node, node_proto)
-            if node.standard:
-                self.value(node, node_proto)
+def _applied(values: Sequence[Array], exact: Callable[..., Array | None], symbolic: Callable[..., Any] | None) -> Array | None:
+    """`exact` for arrays of numbers, `symbolic` for single entries where some are sizes."""
+    if math.prod(np.broadcast_shapes(*(v.shape for v in values))) > LARGEST_VALUE:
+        return None
+    if all(v.dtype != object for v in values):
+        result = exact(*values)
+        return None if result is None else np.asarray(result)
+    if symbolic is None:
+        return None
+    return np.asarray(np.frompyfunc(symbolic, len(values), 1)(*map(as_objects, values)), object)
 
-    def learn(self, tensor: Tensor, spec: TensorSpec) -> None:
-        """Take what `spec` adds to what is known."""
-        shape = spec.shape if spec.shape is None else tuple(d if isinstance(d, int) or d in self.symbols else None for d in spec.shape)
-        old = self.known.get(tensor)
-        new = merged(old, TensorSpec(tensor.name, spec.dtype, shape, spec.kind))
-        if new != old:
-            self.known[tensor] = new
-            self.better.add(tensor)
 
-    def merge_branches(self, node: Node) -> None:
-        """The branch that is taken where the condition is known, else what all branches agree on."""
-        condition = self.full(node.inputs[0])
-        taken = {n: g for n, g in node.attrs.items() if isinstance(g, Graph)}
-        chosen = list(taken.values()) if condition is None or condition.size != 1 else [taken["then_branch" if condition.reshape(-1)[0] else "else_branch"]]
-        for place, tensor in enumerate(node.outputs):
-            specs = [self.spec(g.outputs[place]) for g in chosen]
-            first = specs[0]
-            if first is None or any(s is None or s.kind != "tensor" or s.dtype != first.dtype for s in specs):
-                continue
-            shapes = [s.shape for s in specs if s is not None and s.shape is not None]
-            if len(shapes) == len(specs) and len({len(s) for s in shapes}) == 1:
-                self.learn(tensor, TensorSpec(tensor.name, first.dtype, tuple(dims[0] if len(set(dims)) == 1 else None for dims in zip(*shapes, strict=True))))
-            if len(chosen) == 1 and (value := self.partial(chosen[0].outputs[place])) is not None:
-                self.values[tensor] = value
+def _elementwise(exact: Callable[..., Array | None], symbolic: Callable[..., Any] | None) -> Evaluator:
+    return lambda call: [_applied(_inputs(call), exact, symbolic)]
 
-    # --- shapes ------------------------------------------------------------------------------------------------------------------
 
-    def spec(self, tensor: Tensor) -> TensorSpec | None:
-        if isinstance(tensor, Constant):
-            data = walk.constant_data(tensor)
-            if isinstance(data, TensorData):
-                return TensorSpec(tensor.name, data.dtype_name, tuple(data.shape))
-            return None if data is None else TensorSpec(tensor.name, array_dtype_name(data), tuple(data.shape))
-        return self.known.get(tensor)
+def _folded(exact: Callable[[Array, Array], Array | None], symbolic: Callable[[Any, Any], Any]) -> Evaluator:
+    """An operation of any number of operands."""
 
-    def shapes(self, node: Node, proto: onnx.NodeProto) -> None:
-        inputs = [t for t in node.inputs if t.name]
-        if not any(t in self.better or self.partial(t) is not None for t in inputs):
-            return
-        for tensor, spec in self.by_value(node):
-            self.learn(tensor, spec)
-        types: dict[str, onnx.TypeProto] = {}
-        data: dict[str, onnx.TensorProto] = {}
-        for tensor in inputs:
-            given = self.spec(tensor)
-            if given is None or given.kind != "tensor" or given.dtype is None:
-                return
-            types[tensor.name] = helper.make_tensor_type_proto(dtype_code(given.dtype), given.shape)
-            value = self.full(tensor)
-            if value is not None:
-                data[tensor.name] = to_tensor_proto(value, tensor.name)
-        try:
-            schema = onnx.defs.get_schema(proto.op_type, self.opsets.get(proto.domain, 1), proto.domain)
-            found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self.imports, ir_version=self.ir_version)
-        except (onnx.defs.SchemaError, onnx.checker.ValidationError, shape_inference.InferenceError):
-            return
-        for tensor in node.outputs:
-            if tensor.name in found:
-                self.learn(tensor, type_spec(tensor.name, found[tensor.name]))
+    def evaluate(call: Call) -> Values:
+        first, *others = _inputs(call)
+        result: Array | None = first
+        for value in others:
+            result = None if result is None else _applied([result, value], exact, symbolic)
+        return [result]
 
-    def by_value(self, node: Node) -> list[tuple[Tensor, TensorSpec]]:
-        """Reshape and ConstantOfShape to sizes of which only some are known."""
-        target = (
-            self.partial(node.inputs[1 if node.op == "Reshape" else 0])
-            if node.is_op("Reshape", "ConstantOfShape") and len(node.inputs) > (node.op == "Reshape")
-            else None
-        )
-        if target is None or target.dtype != object or target.ndim != 1:
-            return []
-        dims: list[Dim] = list(target)
-        spec = self.spec(node.inputs[0])
-        if node.op == "Reshape":
-            shape = spec.shape if spec is not None else None
-            copied = shape is not None and not node.attrs.get("allowzero", 0)
-            dims = [shape[i] if d == 0 and copied and shape is not None and i < len(shape) else None if d in (0, -1) else d for i, d in enumerate(dims)]
-        return [(node.outputs[0], TensorSpec(node.outputs[0].name, spec.dtype if node.op == "Reshape" and spec is not None else None, tuple(dims)))]
+    return evaluate
 
-    # --- values ------------------------------------------------------------------------------------------------------------------
 
-    def partial(self, tensor: Tensor) -> Array | None:
-        """The value, entries that are not known as None or by their symbol."""
-        if tensor in self.values:
-            return self.values[tensor]
-        data = walk.constant_data(tensor)
-        if data is None or math.prod(data.shape) > ELEMENTS:
+def _sizes(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operation on integer entries, as one on sizes."""
+    return lambda a, b: None if isinstance(a, bool | float) or isinstance(b, bool | float) else function(size_of(a), size_of(b))
+
+
+def _divide(a: Array, b: Array) -> Array | None:
+    """Integers are divided towards zero."""
+    if a.dtype.kind == "f":
+        return np.asarray(a / b)
+    if (b == 0).any() or (b.dtype.kind == "i" and (b == -1).any() and (a == np.iinfo(a.dtype).min).any()):
+        return None
+    whole = a // b
+    return np.asarray(whole + ((a % b != 0) & ((a < 0) != (b < 0))).astype(whole.dtype))
+
+
+def _divide_sizes(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int):
+        return None if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+    exact = dimensions.quotient(a, b) if isinstance(b, int) else None
+    if exact is not None:
+        return exact
+    if not isinstance(b, int) or b <= 0:
+        return None
+    if dimensions.nonnegative(a):
+        return dimensions.floor_divided(a, b)
+    # What is above -b and below 0 becomes 0.
+    return dimensions.maximum(dimensions.floor_divided(a, b), 0) if dimensions.nonnegative(dimensions.plus(a, b - 1)) else None
+
+
+def _remainder_of_sizes(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int):
+        return None
+    if isinstance(b, int) and b > 0 and dimensions.nonnegative(a):
+        return dimensions.minus(a, dimensions.times(dimensions.floor_divided(a, b), b))
+    return None
+
+
+def _mod(call: Call) -> Values:
+    a, b = _inputs(call)
+    if a.dtype == object or b.dtype == object:
+        return _elementwise(lambda *_: None, _sizes(_remainder_of_sizes))(call)
+    if a.dtype.kind == "f" or (b == 0).any():
+        return [None]
+    return [np.asarray(np.fmod(a, b) if call.number("fmod", 0) else np.mod(a, b))]
+
+
+def _pow(a: Array, b: Array) -> Array | None:
+    """Integers, where a calculation in double precision is exact too."""
+    if a.dtype.kind not in "iu" or b.dtype.kind not in "iu" or (b < 0).any():
+        return None
+    bases, exponents = np.broadcast_arrays(as_objects(a), as_objects(b))
+    if any(e > 64 or abs(x) > LARGEST_POWER or abs(x**e) > LARGEST_POWER for x, e in zip(bases.flat, exponents.flat, strict=True)):
+        return None
+    return np.asarray(bases**exponents).astype(a.dtype)
+
+
+def _smaller(a: Array, b: Array) -> Array | None:
+    return None if _has_nan(a, b) else np.minimum(a, b)
+
+
+def _larger(a: Array, b: Array) -> Array | None:
+    return None if _has_nan(a, b) else np.maximum(a, b)
+
+
+def _has_nan(*arrays: Array) -> bool:
+    return any(a.dtype.kind == "f" and bool(np.isnan(a).any()) for a in arrays)
+
+
+def _equal(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return None
+    if not isinstance(a, str | Polynomial) and not isinstance(b, str | Polynomial):
+        return bool(a == b)
+    if a == b:
+        return True
+    a, b = size_of(a), size_of(b)
+    return False if _below(a, b) or _below(b, a) else None
+
+
+def _below(a: Any, b: Any) -> bool:
+    """a < b for certain."""
+    return dimensions.nonnegative(minus(minus(b, a), 1))
+
+
+def _less(a: Any, b: Any) -> Any:
+    a, b = size_of(a), size_of(b)
+    return None if a is None or b is None else True if _below(a, b) else False if at_least(a, b) else None
+
+
+def _less_or_equal(a: Any, b: Any) -> Any:
+    a, b = size_of(a), size_of(b)
+    return None if a is None or b is None else True if at_least(b, a) else False if _below(b, a) else None
+
+
+def _and(a: Any, b: Any) -> Any:
+    return False if a is False or b is False else None if a is None or b is None else bool(a and b)
+
+
+def _or(a: Any, b: Any) -> Any:
+    return True if a is True or b is True else None if a is None or b is None else bool(a or b)
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    if condition is None:
+        return a if a is not None and type(a) is type(b) and a == b else None
+    return a if condition else b
+
+
+def _sign_of_size(a: Any) -> Any:
+    return 1 if _below(0, size_of(a)) else None
+
+
+def _round(a: Array) -> Array:
+    return np.asarray(np.round(a))
+
+
+def _clip(call: Call) -> Values:
+    x = call.entries(0)
+    if x is None or x.dtype == object or _has_nan(x):
+        return [None]
+    for index, name, function in ((1, "min", np.maximum), (2, "max", np.minimum)):
+        bound = call.value(index) if call.has(index) else None if call.has(index) else call.attrs.get(name)
+        if call.has(index) and bound is None:
+            return [None]
+        if bound is not None:
+            x = np.asarray(function(x, np.asarray(bound).astype(x.dtype)))
+    return [x]
+
+
+def _cast(call: Call) -> Values:
+    code = call.attrs.get("to")
+    return [_converted(call, dtype_name(code) if isinstance(code, int) else "")]
+
+
+def _cast_like(call: Call) -> Values:
+    return [_converted(call, call.dtype(1) or "")]
+
+
+def _converted(call: Call, dtype: str) -> Array | None:
+    value, source = call.entries(0), call.dtype()
+    if value is None or dtype not in VALUE_TYPES:
+        return None
+    if value.dtype == object:
+        # Sizes fit into 32 bits; flags keep their numbers.
+        integers = source in INTEGER_TYPES and dtype in ("int32", "int64", "uint32", "uint64")
+        return value if integers or dtype == source else None
+    target_type = numpy_dtype(dtype)
+    if value.dtype.kind == "f" and target_type.kind in "iu":
+        limits = np.iinfo(target_type)
+        if not np.isfinite(value).all() or (value <= limits.min - 1.0).any() or (value >= limits.max + 1.0).any():
             return None
-        return data.load() if isinstance(data, TensorData) else data
+    return value.astype(target_type)
 
-    def full(self, tensor: Tensor) -> Array | None:
-        """The value where every entry is known."""
-        value = self.partial(tensor)
-        return value if value is None or value.dtype != object else None
 
-    def value(self, node: Node, proto: onnx.NodeProto) -> None:
-        if node.op in ("Shape", "Size"):
-            self.size(node)
-        elif (values := [self.partial(t) for t in node.inputs if t.name]) and all(v is not None for v in values):
-            self.operate(node, proto, [v for v in values if v is not None])
+# --- reductions -----------------------------------------------------------------------------------------------------------------
 
-    def keep(self, tensor: Tensor, value: Array) -> None:
-        spec = self.known.get(tensor)
-        if value.dtype in (np.int64, np.int32) and spec is not None and spec.dtype in ("int32", "int64"):
-            value = value.astype(spec.dtype)  # shape_ops does not care which of the two
-        if tensor.name and value.size <= ELEMENTS:
-            self.values[tensor] = value
 
-    def size(self, node: Node) -> None:
-        spec = self.spec(node.inputs[0])
-        if spec is None or spec.kind != "tensor" or spec.shape is None:
-            return
-        if node.op == "Shape":
-            self.keep(node.outputs[0], entries(spec.shape[node.attrs.get("start", 0) : node.attrs.get("end")]))
-        elif all(isinstance(d, int) for d in spec.shape):
-            self.keep(node.outputs[0], np.array(math.prod(d for d in spec.shape if isinstance(d, int)), np.int64))
+def _reduction(exact: Callable[..., Array] | None, symbolic: Callable[[Any, Any], Any]) -> Evaluator:
+    """Sums and products of integers wrap around as in the runtime."""
 
-    def operate(self, node: Node, proto: onnx.NodeProto, values: list[Array]) -> None:
-        """By `shape_ops` for integers, which knows unknown entries, else by onnx's reference operator."""
-        if node.op in OPERATIONS and all(v.dtype in (np.int64, np.int32, np.bool_, object) for v in values):
-            try:
-                found = OPERATIONS[node.op](node, values)
-            except (ValueError, TypeError, IndexError, OverflowError):
-                return
-            if found is not None or any(v.dtype == object for v in values):
-                if found is not None:
-                    self.keep(node.outputs[0], found)
-                return
-        names = [t.name for t in node.inputs if t.name]
-        if values[0].dtype == object and node.op in _MOVES:
-            # Unknown entries take part as their own numbers: what the operator makes of the numbers, it makes of the entries.
-            numbers = np.arange(values[0].size, dtype=np.int64).reshape(values[0].shape)
-            result = self.run(node, proto, names, [numbers, *values[1:]])
-            if result is not None and result[0].dtype == np.int64:
-                items = values[0].reshape(-1).tolist()
-                self.keep(node.outputs[0], entries([items[i] for i in result[0].reshape(-1)]).reshape(result[0].shape))
-        elif node.op in _COMPUTES or node.op in _MOVES or node.op in OPERATIONS:
-            for tensor, value in zip(node.outputs, self.run(node, proto, names, values) or (), strict=False):
-                self.keep(tensor, value)
+    def evaluate(call: Call) -> Values:
+        x = call.entries(0)
+        axes = call.axes()
+        if x is None or (x.dtype != object and x.dtype.kind not in "iu") or x.size == 0:
+            return [None]
+        if not axes and call.number("noop_with_empty_axes", 0):
+            return [x]
+        over = tuple(axis_in(a, x.ndim) for a in axes) if axes else tuple(range(x.ndim))
+        keep = bool(call.number("keepdims", 1))
+        if x.dtype != object and exact is not None:
+            with np.errstate(over="ignore"):
+                return [np.asarray(exact(x, axis=over, keepdims=keep)).astype(x.dtype)]
+        moved = np.moveaxis(as_objects(x), over, range(len(over)))
+        flat = moved.reshape((-1, *moved.shape[len(over) :]))
+        result = flat[0]
+        step = np.frompyfunc(_sizes(symbolic), 2, 1)
+        for row in flat[1:]:
+            result = np.asarray(step(result, row), object)
+        result = np.asarray(result, object)
+        return [np.expand_dims(result, over) if keep else result]
 
-    def run(self, node: Node, proto: onnx.NodeProto, names: list[str], values: list[Array]) -> list[Array] | None:
-        if any(v.dtype == object for v in values) or _explodes(node, values):
+    return evaluate
+
+
+def _cumulative_sum(call: Call) -> Values:
+    x, axis = call.value(0), call.value(1)
+    if x is None or axis is None or x.dtype.kind not in "iu" or call.number("exclusive", 0) or call.number("reverse", 0):
+        return [None]
+    return [np.cumsum(x, axis=axis_in(int(axis.reshape(-1)[0]), x.ndim), dtype=x.dtype)]
+
+
+# --- moves ----------------------------------------------------------------------------------------------------------------------
+
+
+def _constant(call: Call) -> Values:
+    data = constant_data(call.node.outputs[0])
+    return [None if data is None else data_fact(data).value]
+
+
+def _shape(call: Call) -> Values:
+    shape = call.shape()
+    return [None if shape is None else vector(shape[call.number("start", 0) : call.attrs.get("end")])]
+
+
+def _size(call: Call) -> Values:
+    shape = call.shape()
+    if shape is None or (total := dimensions.product(shape)) is None:
+        return [None]
+    return [vector([total]).reshape(())]
+
+
+def _constant_of_shape(call: Call) -> Values:
+    value = call.attrs.get("value")
+    fill = np.zeros(1, np.float32) if value is None else value.load() if isinstance(value, TensorData) else value
+    sizes = target(call, 0)
+    if sizes is None or not _small(sizes):
+        return [None]
+    return [np.full([int(s) for s in sizes if isinstance(s, int)], fill.reshape(-1)[0], fill.dtype)]
+
+
+def _small(sizes: Sequence[Any]) -> bool:
+    return all(isinstance(s, int) and s >= 0 for s in sizes) and math.prod(sizes) <= LARGEST_VALUE
+
+
+def _range(call: Call) -> Values:
+    """Integers; in floating point the runtime's steps are its own."""
+    start, limit, delta = (call.value(i) for i in range(3))
+    if start is None or limit is None or delta is None or start.dtype.kind not in "iu":
+        return [None]
+    steps = range(int(start.reshape(-1)[0]), int(limit.reshape(-1)[0]), int(delta.reshape(-1)[0]))
+    return [np.array(steps, start.dtype) if len(steps) <= LARGEST_VALUE else None]
+
+
+def _moved(function: Callable[[Call, Array], Array | None]) -> Evaluator:
+    """An operator that makes one tensor of the entries of its first input."""
+
+    def evaluate(call: Call) -> Values:
+        x = call.entries(0)
+        return [None if x is None else function(call, x)]
+
+    return evaluate
+
+
+def _reshape(call: Call, x: Array) -> Array | None:
+    if call.opset < 5:
+        sizes: list[Any] = call.numbers("shape") or []
+    else:
+        sizes = target(call, 1) or []
+        if not sizes and call.shape(1) != (0,):
             return None
-        from onnx.reference import ReferenceEvaluator
+    if any(not isinstance(s, int) for s in sizes):
+        return None
+    if not call.number("allowzero", 0):
+        sizes = [x.shape[i] if s == 0 else s for i, s in enumerate(sizes)]
+    return x.reshape(sizes)
 
-        try:
-            with np.errstate(all="ignore"):
-                return [np.asarray(v) for v in ReferenceEvaluator(proto, opsets=self.opsets).run(None, dict(zip(names, values, strict=True)))]
-        except _REFUSALS:
+
+def _flatten(call: Call, x: Array) -> Array:
+    axis = call.number("axis", 1)
+    axis = axis if axis == x.ndim else axis_in(axis, x.ndim)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def _squeeze(call: Call, x: Array) -> Array:
+    axes = call.axes()
+    return np.squeeze(x, None if axes is None else tuple(axes))
+
+
+def _unsqueeze(call: Call, x: Array) -> Array | None:
+    axes = call.axes()
+    return None if axes is None else np.expand_dims(x, tuple(axes))
+
+
+def _transpose(call: Call, x: Array) -> Array:
+    return np.transpose(x, call.numbers("perm"))
+
+
+def _expand(call: Call, x: Array) -> Array | None:
+    sizes = target(call, 1)
+    if sizes is None or any(not isinstance(s, int) for s in sizes):
+        return None
+    numbers = [s for s in sizes if isinstance(s, int)]
+    shape = np.broadcast_shapes(x.shape, tuple(numbers))
+    return np.array(np.broadcast_to(x, shape)) if _small(shape) else None
+
+
+def _tile(call: Call, x: Array) -> Array | None:
+    repeats = call.value(1)
+    if repeats is None or len(repeats) != x.ndim or not _small([d * int(r) for d, r in zip(x.shape, repeats, strict=True)]):
+        return None
+    return np.tile(x, [int(r) for r in repeats])
+
+
+def _gather(call: Call, x: Array) -> Array | None:
+    indices = call.value(1)
+    if indices is None or indices.size * x.size > LARGEST_VALUE**2:
+        return None
+    axis = axis_in(call.number("axis", 0), x.ndim)
+    return np.asarray(np.take(x, indices.astype(np.int64), axis=axis), x.dtype)
+
+
+def _gather_elements(call: Call, x: Array) -> Array | None:
+    indices = call.value(1)
+    axis = axis_in(call.number("axis", 0), x.ndim)
+    if indices is None:
+        return None
+    if indices.ndim != x.ndim:
+        raise ValueError("ranks differ")
+    places: Any = np.indices(indices.shape, sparse=True)
+    return np.asarray(x[tuple(indices if i == axis else p for i, p in enumerate(places))])
+
+
+def _gather_nd(call: Call, x: Array) -> Array | None:
+    indices = call.value(1)
+    if indices is None or call.number("batch_dims", 0):
+        return None
+    result = np.empty(indices.shape[:-1] + x.shape[indices.shape[-1] :], x.dtype)
+    if not _small(result.shape):
+        return None
+    for place in np.ndindex(indices.shape[:-1]):
+        result[place] = x[tuple(indices[place])]
+    return result
+
+
+def _scatter_elements(call: Call, x: Array) -> Array | None:
+    indices, updates = call.value(1), call.entries(2)
+    axis = axis_in(call.number("axis", 0), x.ndim)
+    if indices is None or updates is None or call.text("reduction", "none") != "none":
+        return None
+    result = as_objects(x).copy()
+    places: Any = np.indices(indices.shape, sparse=True)
+    result[tuple(indices if i == axis else p for i, p in enumerate(places))] = as_objects(updates)
+    return result
+
+
+def _scatter_nd(call: Call, x: Array) -> Array | None:
+    indices, updates = call.value(1), call.entries(2)
+    if indices is None or updates is None or call.text("reduction", "none") != "none":
+        return None
+    result = as_objects(x).copy()
+    source = as_objects(updates)
+    for place in np.ndindex(indices.shape[:-1]):
+        result[tuple(indices[place])] = source[place]
+    return result
+
+
+def _concat(call: Call) -> Values:
+    """An operand without a value is so many unknown entries."""
+    values = [_entries_of(call.fact(i)) for i in range(len(call.inputs))]
+    if sum(v.size for v in values) > LARGEST_VALUE:
+        return [None]
+    if any(v.dtype == object for v in values):
+        values = [as_objects(v) for v in values]
+    return [np.concatenate(values, axis=call.number("axis", 1))]
+
+
+def _entries_of(fact: Fact) -> Array:
+    if fact.value is not None:
+        return fact.value
+    if fact.shape is None or not _small(fact.shape):
+        raise ValueError("an operand has no known size")
+    return np.full([int(d) for d in fact.shape if isinstance(d, int)], None, object)
+
+
+def _split(call: Call) -> Values:
+    x = call.entries(0)
+    if x is None:
+        return [None]
+    axis = axis_in(call.number("axis", 0), x.ndim)
+    count, length = call.outputs, x.shape[axis]
+    if call.has(1):
+        value = call.value(1)
+        sizes = None if value is None else [int(s) for s in value]
+    else:
+        part = -(-length // count)
+        sizes = call.numbers("split") or [part] * (count - 1) + [length - part * (count - 1)]
+    if sizes is None or sum(sizes) != length or min(sizes, default=0) < 0 or len(sizes) != count:
+        return [None]
+    return np.split(x, np.cumsum(sizes)[:-1], axis)
+
+
+def _slice(call: Call, x: Array) -> Array | None:
+    if call.opset < 10:
+        starts, ends, axes = (call.numbers(name) for name in ("starts", "ends", "axes"))
+        steps: list[int] | None = None
+    else:
+        bounds = [call.value(i).tolist() if call.has(i) and call.value(i) is not None else None for i in range(1, 5)]  # type: ignore[union-attr]
+        if any(call.has(i + 1) and bounds[i] is None for i in range(4)):
             return None
+        starts, ends, axes, steps = bounds
+    if starts is None or ends is None:
+        return None
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    index = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis = axis_in(axis, x.ndim)
+        if step < 0 and end in ENDS_OF_EITHER_SIDE:
+            return None
+        index[axis] = _python_slice(x.shape[axis], start, end, step)
+    return x[tuple(index)]
 
 
-def _graph_protos(node: Node, proto: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The messages of `walk.subgraphs(node)`, in its order."""
-    by_name = {a.name: a for a in proto.attribute}
-    found: list[onnx.GraphProto] = []
-    for name, value in node.attrs.items():
-        if isinstance(value, Graph):
-            found.append(by_name[name].g)
-        elif isinstance(value, list) and value and isinstance(value[0], Graph):
-            found.extend(by_name[name].graphs)
-    return found
+def _python_slice(dim: int, start: int, end: int, step: int) -> slice:
+    """Python takes an end of -1 for the last entry, which after clamping must mean "before the first"."""
+    start = start + dim if start < 0 else start
+    end = end + dim if end < 0 else end
+    if step > 0:
+        return slice(max(start, 0), max(end, 0), step)
+    return slice(min(start, dim - 1), end if end >= 0 else None, step) if start >= 0 else slice(0, 0, step)
 
 
-def merged(old: TensorSpec | None, new: TensorSpec) -> TensorSpec:
-    """`old`, and what `new` adds to it."""
-    if old is None:
-        return new
-    if old.kind != "tensor" or new.kind != "tensor":
-        return old
-    return TensorSpec(old.name, old.dtype or new.dtype, _union(old.shape, new.shape))
+def _non_zero(call: Call) -> Values:
+    x = call.value(0)
+    return [None if x is None or x.ndim == 0 else np.array(np.nonzero(x), np.int64)]
 
 
-def _union(old: Shape | None, new: Shape | None) -> Shape | None:
-    if old is None or new is None or len(old) != len(new):
-        return old if old is not None else new
-    return tuple(o if o is not None else n for o, n in zip(old, new, strict=True))
-
-
-def _explodes(node: Node, sizes: list[Array]) -> bool:
-    """Whether the operator makes a large tensor of small ones."""
-    if node.op == "ConstantOfShape":
-        return math.prod(int(d) for d in sizes[0].reshape(-1)) > ELEMENTS
-    if node.op in ("Expand", "Tile") and len(sizes) == 2:
-        return sizes[0].size * math.prod(max(int(d), 1) for d in sizes[1].reshape(-1)) > ELEMENTS
-    if node.op == "Range" and len(sizes) == 3:
-        start, limit, delta = (float(v.reshape(-1)[0]) for v in sizes)
-        return delta == 0 or (limit - start) / delta > ELEMENTS
-    return False
+EVALUATORS.update(
+    {
+        "Abs": _elementwise(np.abs, lambda a: a if a is not None and dimensions.nonnegative(size_of(a)) else None),
+        "Add": _elementwise(operator.add, _sizes(dimensions.plus)),
+        "And": _elementwise(np.logical_and, _and),
+        "Cast": _cast,
+        "CastLike": _cast_like,
+        "Ceil": _elementwise(np.ceil, None),
+        "Clip": _clip,
+        "Concat": _concat,
+        "ConstantOfShape": _constant_of_shape,
+        "CumSum": _cumulative_sum,
+        "Div": _elementwise(_divide, _sizes(_divide_sizes)),
+        "Equal": _elementwise(np.equal, _equal),
+        "Expand": _moved(_expand),
+        "Flatten": _moved(_flatten),
+        "Floor": _elementwise(np.floor, None),
+        "Gather": _moved(_gather),
+        "GatherElements": _moved(_gather_elements),
+        "GatherND": _moved(_gather_nd),
+        "Greater": _elementwise(np.greater, lambda a, b: _less(b, a)),
+        "GreaterOrEqual": _elementwise(np.greater_equal, lambda a, b: _less_or_equal(b, a)),
+        "Less": _elementwise(np.less, _less),
+        "LessOrEqual": _elementwise(np.less_equal, _less_or_equal),
+        "Max": _folded(_larger, _sizes(dimensions.maximum)),
+        "Min": _folded(_smaller, _sizes(dimensions.minimum)),
+        "Mod": _mod,
+        "Mul": _elementwise(operator.mul, _sizes(dimensions.times)),
+        "Neg": _elementwise(np.negative, lambda a: minus(0, size_of(a))),
+        "NonZero": _non_zero,
+        "Not": _elementwise(np.logical_not, lambda a: None if a is None else not a),
+        "Or": _elementwise(np.logical_or, _or),
+        "Pow": _elementwise(_pow, None),
+        "Range": _range,
+        "ReduceMax": _reduction(np.max, dimensions.maximum),
+        "ReduceMin": _reduction(np.min, dimensions.minimum),
+        "ReduceProd": _reduction(np.prod, dimensions.times),
+        "ReduceSum": _reduction(np.sum, dimensions.plus),
+        "Reshape": _moved(_reshape),
+        "Round": _elementwise(_round, None),
+        "ScatterElements": _moved(_scatter_elements),
+        "ScatterND": _moved(_scatter_nd),
+        "Sign": _elementwise(np.sign, _sign_of_size),
+        "Slice": _moved(_slice),
+        "Split": _split,
+        "Sqrt": _elementwise(lambda a: np.sqrt(a) if a.dtype.kind == "f" else None, None),
+        "Squeeze": _moved(_squeeze),
+        "Sub": _elementwise(operator.sub, _sizes(dimensions.minus)),
+        "Sum": _folded(operator.add, _sizes(dimensions.plus)),
+        "Tile": _moved(_tile),
+        "Transpose": _moved(_transpose),
+        "Unsqueeze": _moved(_unsqueeze),
+        "Where": _elementwise(np.where, _where),
+        "Xor": _elementwise(np.logical_xor, lambda a, b: None if a is None or b is None else bool(a) != bool(b)),
+    }
+)
+SHAPE_EVALUATORS.update({"Constant": _constant, "Shape": _shape, "Size": _size})

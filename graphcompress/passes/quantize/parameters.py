@@ -13,6 +13,8 @@ from graphcompress.targets import Activation, Weight
 
 Array = np.ndarray[Any, Any]
 F32 = np.float32
+# Scales that are tried where pairs of codes are bounded.
+PAIR_STEPS = 9
 
 
 class Scale(NamedTuple):
@@ -66,14 +68,19 @@ class QuantizedWeight:
     axis: int
 
 
-def quantize_weight(weight: Array, axis: int, rules: Weight, *, bias: Array | None = None, x_scale: float = 1.0, limit: int = 2**30) -> QuantizedWeight:
+def quantize_weight(
+    weight: Array, axis: int, rules: Weight, *, groups: int = 1, bias: Array | None = None, x_scale: float = 1.0, limit: int = 2**30
+) -> QuantizedWeight:
     """Symmetric codes, a scale per slice along `axis` (the same for all where the rules say "tensor"): max|w| / high.
 
     A channel of zeros gets the median scale. With `bias`, a channel's scale is raised until |bias| / (x_scale * scale) is below `limit`, because the bias becomes an int32 with that scale.
-    Where the rules bound pairs, a channel's scale is raised until no two codes of one sign add up to more.
+    Where the rules bound pairs, the codes of a channel keep that bound (see `paired`); depthwise weights (`groups` = input channels = output channels) have a kernel that adds in 32 bits.
     """
     channels = weight.shape[axis]
-    flat = np.moveaxis(weight, axis, 0).reshape(channels, -1).astype(np.float64)
+    outermost = np.moveaxis(weight, axis, 0)
+    if weight.ndim > 2:  # a Conv's kernels multiply along the taps, and along the channels within a tap
+        outermost = np.moveaxis(outermost, 1, -1)
+    flat = outermost.reshape(channels, -1).astype(np.float64)
     peak = np.abs(flat).max(axis=1)
     if rules.granularity == "tensor":
         peak = np.full(channels, peak.max())
@@ -87,17 +94,67 @@ def quantize_weight(weight: Array, axis: int, rules: Weight, *, bias: Array | No
             scales = np.full(channels, scales.max())
     single = scales.astype(F32)
     codes = _codes(flat, single, rules)
-    if rules.pair_limit is not None and flat.shape[1] > 1:
-        for _ in range(8):
-            ends = np.sort(codes, axis=1)
-            worst = np.maximum(np.maximum(ends[:, -1], 0) + np.maximum(ends[:, -2], 0), -(np.minimum(ends[:, 0], 0) + np.minimum(ends[:, 1], 0)))
-            over = worst > rules.pair_limit
-            if not over.any():
-                break
-            single = np.where(over, single * F32(1.0) * (worst / rules.pair_limit), single).astype(F32)
-            codes = _codes(flat, single, rules)
-    shape = (channels, *[d for i, d in enumerate(weight.shape) if i != axis])
-    return QuantizedWeight(np.ascontiguousarray(np.moveaxis(codes.astype(rules.type).reshape(shape), 0, axis)), single, axis)
+    depthwise = groups > 1 and groups == channels and weight.shape[1] == 1
+    if rules.pair_limit is not None and not depthwise:
+        codes, single = paired(flat, codes, single, rules)
+    codes = codes.astype(rules.type).reshape(outermost.shape)
+    if weight.ndim > 2:
+        codes = np.moveaxis(codes, -1, 1)
+    return QuantizedWeight(np.ascontiguousarray(np.moveaxis(codes, 0, axis)), single, axis)
+
+
+def paired(flat: Array, codes: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
+    """Codes and scales, of the same shapes, in which no two neighbours (2j, 2j + 1) of a row that have one sign add up to more than `pair_limit`.
+
+    x86 processors without VNNI add the products of two such neighbours in 16 bits, with saturation (`vpmaddubsw`): 255 * 128 is the most that fits. A larger scale keeps the bound
+    and rounds every code more coarsely; a smaller one has to shorten pairs. Each row takes the scale with the least squared error, out of PAIR_STEPS between the two extremes.
+    """
+    if rules.granularity == "tensor":
+        worst = np.full(len(flat), _pair_sums(codes).max(initial=0.0))
+    else:
+        worst = _pair_sums(codes).max(axis=1, initial=0.0)
+    assert rules.pair_limit is not None
+    over = np.flatnonzero(worst > rules.pair_limit)
+    if not over.size:
+        return codes, scales
+    codes, scales = codes.copy(), scales.copy()
+    rows, first = flat[over], scales[over].astype(np.float64)
+    last = first * worst[over] / rules.pair_limit
+    least = np.full(len(over), np.inf)
+    for step in np.linspace(0.0, 1.0, PAIR_STEPS):
+        trial = (first * (last / first) ** step).astype(F32)
+        candidate = _shortened(_codes(rows, trial, rules), rows / trial.astype(np.float64)[:, None], rules.pair_limit)
+        error = np.square(candidate * trial.astype(np.float64)[:, None] - rows).sum(axis=1)
+        if rules.granularity == "tensor":
+            error = np.full(len(over), error.sum())
+        better = error < least
+        least[better] = error[better]
+        codes[over[better]], scales[over[better]] = candidate[better], trial[better]
+    if rules.granularity == "tensor":  # rows that kept the bound follow the one scale
+        scales = np.full(len(flat), scales[over[0]], F32)
+        codes = _shortened(_codes(flat, scales, rules), flat / scales.astype(np.float64)[:, None], rules.pair_limit)
+    return codes, scales
+
+
+def _pair_sums(codes: Array) -> Array:
+    """The larger of the sum of the positive codes and of the negative ones, of each pair of neighbours in a row."""
+    even, odd = codes[:, : codes.shape[1] // 2 * 2 : 2], codes[:, 1::2]
+    sums: Array = np.maximum(np.maximum(even, 0) + np.maximum(odd, 0), -(np.minimum(even, 0) + np.minimum(odd, 0)))
+    return sums
+
+
+def _shortened(codes: Array, exact: Array, limit: int) -> Array:
+    """`codes` with every pair that is beyond `limit` moved to the nearest one that is not; `exact` are the weights in units of the scale."""
+    row, pair = np.nonzero(_pair_sums(codes) > limit)
+    if not row.size:
+        return codes
+    codes = codes.copy()
+    even, odd = exact[row, 2 * pair], exact[row, 2 * pair + 1]
+    sign = np.sign(even)
+    # Both lose half of what is too much; the second takes what rounding the first leaves.
+    nearest = np.clip(np.rint((np.abs(even) - np.abs(odd) + limit) / 2), 1, limit - 1)
+    codes[row, 2 * pair], codes[row, 2 * pair + 1] = sign * nearest, sign * (limit - nearest)
+    return codes
 
 
 def _codes(flat: Array, scales: Array, rules: Weight) -> Array:

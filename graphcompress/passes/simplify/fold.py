@@ -21,7 +21,7 @@ from graphcompress.ir.inline import called_function, defined_names, function_bod
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.simplify.constants import make_known
+from graphcompress.passes.simplify.constants import keeps_its_maker, make_known
 from graphcompress.runtime.evaluate import run_once
 
 STAGE = "simplify/fold"
@@ -120,7 +120,7 @@ class Folding:
             return "quantized"
         if subgraphs(node) or node.op in NO_TENSORS:
             return "kind"
-        if any(id(t) in self.outputs and self.names[t.name] > 1 for t in node.outputs):
+        if keeps_its_maker(node, self.outputs, self.names):
             return "name"
         sizes: dict[int, int] = {}
         for tensor in node.outputs:
@@ -187,7 +187,9 @@ class Folding:
                     pending += [part[half:], part[:half]]
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
-            self.folded += make_known(self.model, known, STAGE, part, places)
+            self.shapes().forget(t for n in part for t in n.outputs)
+            make_known(self.model, known, STAGE, part, places)
+            self.folded += len(part)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
         """`part` without the nodes that read what could not be computed."""

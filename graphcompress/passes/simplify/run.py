@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,8 +12,8 @@ from graphcompress.ir import Model, nodes
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers
-from graphcompress.ir.schemas.lookup import newest_opset
-from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.ir.schemas.operators import newest_opset
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.simplify import branches, constants, dead, fold, known_shapes
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
@@ -132,6 +133,8 @@ class _Work:
         self.model = model
         self.rules = [r for r in rules if r.id not in off]
         self.off = off
+        #: Shapes, inferred when somebody asks first. Every edit keeps the values of the tensors that stay, so the answers hold over all rounds.
+        self.shapes = functools.cache(lambda: infer(model))
         self.growth = fold.Growth(model)
         self.applied: Counter[str] = Counter()
         self.refused: dict[str, Refusal] = {}
@@ -152,35 +155,34 @@ class _Work:
 
     def round(self) -> bool:
         """One pass of every stage; whether anything changed that another pass could build on."""
-        shapes = _Lazy(self.model)
         before = self.applied.total()
         if constants.STAGE not in self.off:
             self.applied[constants.STAGE] += constants.initializers_from_nodes(self.model)
         if dead.STAGE not in self.off:
             self.applied[dead.STAGE] += dead.remove_dead(self.model)
         if known_shapes.STAGE not in self.off:
-            self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, shapes.ask)
+            self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, self.shapes)
         if fold.STAGE not in self.off:
-            self._fold(shapes)
+            self._fold()
         if branches.STAGE not in self.off:
-            self.applied[branches.STAGE] += branches.inline_constant_ifs(self.model, shapes.ask)
+            self.applied[branches.STAGE] += branches.inline_constant_ifs(self.model, self.shapes)
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
-            self._rewrite(shapes)
+            self._rewrite()
         changed = self.applied.total() > before
         self.applied = +self.applied
         return changed and RULES_STOPPED not in self.refused_by_rules
 
-    def _fold(self, shapes: _Lazy) -> None:
-        folding = fold.Folding(self.model, shapes.ask, self.growth)
+    def _fold(self) -> None:
+        folding = fold.Folding(self.model, self.shapes, self.growth)
         self.applied[fold.STAGE] += folding.run()
         self.refused = {}
         for reason, names in folding.refused.items():
             self.refused[f"{fold.STAGE}/{reason}"] = Refusal(f"{fold.STAGE}/{reason}", fold.REASONS[reason], names[0], len(names))
 
-    def _rewrite(self, shapes: _Lazy) -> None:
+    def _rewrite(self) -> None:
         """Rules run to their own fixed point. They look again only after something changed; a rewrite counts, because shapes of new tensors are known only then."""
-        outcome = rewrite(self.model, self.rules, shapes.ask)
+        outcome = rewrite(self.model, self.rules, self.shapes)
         self.applied.update(outcome.applied)
         self._settled = not outcome.applied
         self.refused_by_rules = {}
@@ -201,16 +203,3 @@ def _rules(context: Context, options: Options) -> list[Rule]:
             f"simplify: off names '{unknown[0]}', and there is no such stage or rule. Stages are {', '.join(STAGES)}; rules are the files of rules/rewrite."
         )
     return [r for r in rules if r.effect != "approximate"]
-
-
-class _Lazy:
-    """Shapes of a model, inferred when somebody asks first. Edits keep the tensors that stay, so answers stay true; what is made later is unknown until the next round."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._shapes: Shapes | None = None
-
-    def ask(self) -> Shapes:
-        if self._shapes is None:
-            self._shapes = infer(self._model)
-        return self._shapes

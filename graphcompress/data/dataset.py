@@ -1,0 +1,175 @@
+"""Datasets: feeds that were checked once and can be read again and again, one in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from graphcompress.data.signature import Array, Entry, Feed, Signature, check_numbers
+from graphcompress.findings import Finding
+
+FEW = 8  # below this many different feeds none are held out
+
+Read = Callable[[Sequence[int]], Iterator[Feed]]
+Entries = AbstractContextManager[Mapping[str, Entry]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Feeds that can be iterated any number of times. `sha256` is that of the source's fed content, whichever part of it this is; `random` feeds are no data.
+
+    `signature` is what the feeds were checked against (None: they were not), `repeats` maps the index of a feed to that of an equal one before it, `notes` are
+    findings about the source as a whole.
+    """
+
+    source: str
+    sha256: str
+    indices: Sequence[int]
+    read: Read
+    random: bool = False
+    signature: Signature | None = None
+    repeats: Mapping[int, int] = field(default_factory=dict)
+    notes: tuple[Finding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return self.read(self.indices)
+
+    def part(self, keep: Callable[[int], bool]) -> Dataset:
+        """The feeds whose position (0, 1, ...) `keep` accepts, in order."""
+        return replace(self, indices=tuple(index for position, index in enumerate(self.indices) if keep(position)))
+
+    def take(self, count: int) -> Dataset:
+        """The first `count` feeds."""
+        return replace(self, indices=self.indices[:count])
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What makes these feeds poor judges."""
+        total = len(self)
+        repeated = total - len({self.repeats.get(index, index) for index in self.indices}) if self.repeats else 0
+        seen = list(self.notes)
+        if self.random:
+            text = "The feeds are random numbers: what is found on them says nothing about real inputs."
+            seen.append(Finding("data/random", text, voids_bound=True))
+        if repeated and repeated == total - 1:
+            seen.append(Finding("data/identical", f"All {total} feeds are identical: they count as one input.", voids_bound=True))
+        elif repeated:
+            text = f"{repeated} of the {total} feeds repeat{'s' * (repeated == 1)} another one and do{'es' * (repeated == 1)} not count in the bound."
+            seen.append(Finding("data/repeated", text, distinct=(total - repeated) / total))
+        return tuple(seen)
+
+
+def split(dataset: Dataset, every: int = 4) -> tuple[Dataset, Dataset, str]:
+    """(for calibration, held out for judging, a sentence that says which): every 4th of the different feeds is held out, and what equals it is not calibrated
+    with; below 8 different feeds both are all of them, which is a finding of the part that judges."""
+    total = len(dataset)
+    firsts = [dataset.repeats.get(index, index) for index in dataset.indices]
+    different = list(dict.fromkeys(firsts))
+    if len(different) < FEW:
+        same = "the same input" if total == 1 else f"the same {total} inputs"
+        reason = "" if len(different) == total else f", of which {len(different)} differ{'s' * (len(different) == 1)} from the others"
+        text = f"Nothing was held out: calibrated and judged on {same}{reason} (fewer than {FEW} are too few to hold any out)."
+        return dataset, replace(dataset, notes=(*dataset.notes, Finding("data/not-held-out", text, voids_bound=True))), text
+    held = set(different[every - 1 :: every])
+    judging = dataset.part(lambda position: dataset.indices[position] in held)
+    note = f"Judged on {len(judging)} of {total} feeds, every {every}th, kept out of calibration."
+    return dataset.part(lambda position: firsts[position] not in held), judging, note
+
+
+def of_feeds(source: str, count: int, entries: Callable[[int], Entries], where: Callable[[int], str], signature: Signature, hint: str = "") -> Dataset:
+    """A dataset of `count` complete feeds. `entries(i)` opens feed i, `where(i)` names it in messages. Raises DataError where one does not fit."""
+
+    def feed(index: int, opened: Mapping[str, Entry]) -> Feed:
+        return signature.feed(where(index), {name: opened[name].whole() for name in signature.specs if name in opened})
+
+    def read(indices: Sequence[int]) -> Iterator[Feed]:
+        for index in indices:
+            with entries(index) as opened:
+                yield feed(index, opened)
+
+    survey = Survey()
+    for index in range(count):
+        with entries(index) as opened:
+            signature.check_feed(where(index), opened, hint)
+            survey.take(where(index), index, feed(index, opened))
+    return survey.dataset(source, range(count), read, signature)
+
+
+def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) -> Dataset:
+    """A dataset of arrays stacked along the first axis, read row by row. Raises DataError where they do not fit."""
+    with entries() as opened:
+        steps, count = signature.check_stack(source, opened)
+
+    def read(indices: Sequence[int]) -> Iterator[Feed]:
+        with entries() as opened, contextlib.ExitStack() as stack:
+            rows = {name: stack.enter_context(opened[name].rows(max(1, step))) for name, step in steps.items()}
+            for index in indices:
+                arrays = {name: rows[name](index if step else 0) for name, step in steps.items()}
+                yield signature.feed(source, {name: a.reshape(()) if signature.specs[name].shape == () else a for name, a in arrays.items()})
+
+    survey = Survey()
+    for index, feed in enumerate(read(range(count))):
+        survey.take(source, index, feed, {name: index * step for name, step in steps.items()})
+    return survey.dataset(source, range(count), read, signature)
+
+
+class Survey:
+    """One pass over finished feeds: NaN is refused, the content hashed, and it is noted which feeds are equal and which inputs never vary."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._first: dict[bytes, int] = {}
+        self._repeats: dict[int, int] = {}
+        self._constant: dict[str, Array | None] = {}  # the value of an input that had only this one so far, else None
+        self._all_constant = True
+        self._elements = 0
+        self._feeds = 0
+
+    def take(self, where: str, index: int, feed: Feed, first_rows: Mapping[str, int] | None = None) -> None:
+        """Take in feed `index`. Raises DataError for NaN."""
+        digest = hashlib.sha256()
+        self._feeds += 1
+        for name, array in feed.items():
+            check_numbers(where, name, array, (first_rows or {}).get(name, 0))
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
+            self._elements = max(self._elements, array.size)
+            self._vary(name, array)
+        self._hash.update(digest.digest())
+        first = self._first.setdefault(digest.digest()[:16], index)
+        if first != index:
+            self._repeats[index] = first
+
+    def dataset(self, source: str, indices: Sequence[int], read: Read, signature: Signature) -> Dataset:
+        """The dataset of everything taken in."""
+        return Dataset(source, self._hash.hexdigest(), indices, read, signature=signature, repeats=self._repeats, notes=self.notes())
+
+    def notes(self) -> tuple[Finding, ...]:
+        """What is known of the source as a whole."""
+        if self._all_constant and self._elements > 1:
+            text = "Every feed holds one constant value per input (all zero, for instance): these are no real inputs."
+            return (Finding("data/constant", text, voids_bound=True),)
+        return tuple(
+            Finding("data/constant-input", f"Input '{name}' is {value} in all {self._feeds} feeds: what depends on it was not judged.")
+            for name, value in self._constant.items()
+            if value is not None and self._feeds > 1
+        )
+
+    def _vary(self, name: str, array: Array) -> None:
+        """Whether the array has one value only; that of a float input with several elements is remembered across feeds."""
+        values = array.reshape(-1)
+        if not values.size:
+            return
+        constant = bool(values[0] == values[-1]) and bool(np.asarray(values == values[0]).all())
+        self._all_constant = self._all_constant and constant
+        if values.size > 1 and array.dtype.kind in "fV":
+            known = self._constant.setdefault(name, values[0] if constant else None)
+            if known is not None and not (constant and known == values[0]):
+                self._constant[name] = None

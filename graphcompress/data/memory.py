@@ -1,0 +1,133 @@
+"""Feeds from Python: lists of dicts, dicts of stacked arrays, one array, iterables, datasets of the caller's own."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphcompress.data.dataset import Dataset, Survey, of_feeds, of_stack
+from graphcompress.data.signature import Array, Feed, Signature
+from graphcompress.errors import DataError
+from graphcompress.ir.model.objects import TensorSpec
+
+FORMS = (
+    "Data is a path (a folder of .npz, or one .npz), a list of feeds (dicts of arrays by input name), a dict of arrays stacked along the first axis, or, for a model "
+    "with one input, such an array."
+)
+SOURCE = "the data"
+
+
+@dataclass(frozen=True)
+class Held:
+    """An array in memory (see `signature.Entry`)."""
+
+    array: Array
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self.array.shape
+        return shape
+
+    def whole(self) -> Array:
+        return self.array
+
+    def rows(self, step: int) -> contextlib.AbstractContextManager[Callable[[int], Array]]:
+        array = self.array
+        return contextlib.nullcontext(lambda i: array[i * step : (i + 1) * step] if array.ndim else array)
+
+
+def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> Dataset:
+    """The feeds in `data` for a model that must be given `inputs` and may be given `optional`. What can be iterated only once is held in memory.
+
+    A Dataset that was checked for another model (or not at all) is checked in one pass. Raises DataError naming the feed and the input where something does not fit,
+    and for what is no data.
+    """
+    signature = Signature.of(SOURCE, inputs, optional)
+    if isinstance(data, Dataset):
+        return data if data.signature == signature else _checked(data, signature)
+    if callable(next_feed := getattr(data, "get_next", None)):  # a CalibrationDataReader of onnxruntime
+        data = iter(next_feed, None)
+    if isinstance(data, Mapping):
+        return _stack(data, signature)
+    if hasattr(data, "__array__"):
+        return _stack({_only_input(SOURCE, signature): data}, signature)
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes | bytearray):
+        raise DataError(f"A {type(data).__name__} is no data. {FORMS}")
+    once = not isinstance(data, Sequence)  # a generator may fill the same array again
+    feeds = [_feed(index, feed, signature, copy=once) for index, feed in enumerate(data)]
+    if not feeds:
+        raise DataError(f"The data is empty: there is not one feed in it. {FORMS}")
+    dataset = of_feeds(SOURCE, len(feeds), lambda i: contextlib.nullcontext(feeds[i]), lambda i: f"feed {i}", signature)
+    return replace(dataset, source=f"{len(feeds)} feeds in memory")
+
+
+def _feed(index: int, feed: object, signature: Signature, *, copy: bool) -> dict[str, Held]:
+    where = f"feed {index}"
+    if not isinstance(feed, Mapping):
+        feed = {_only_input(where, signature, feed): feed}
+    return _held(where, feed, signature, copy=copy)
+
+
+def _stack(arrays: Mapping[Any, Any], signature: Signature) -> Dataset:
+    entries = _held(SOURCE, arrays, signature)
+    dataset = of_stack(SOURCE, lambda: contextlib.nullcontext(entries), signature)
+    return replace(dataset, source=f"{len(dataset)} feeds in memory")
+
+
+def _held(where: str, arrays: Mapping[Any, Any], signature: Signature, *, copy: bool = False) -> dict[str, Held]:
+    """The arrays by name; ground truth is not converted."""
+    specs = signature.specs
+    return {name: Held(_array(where, arrays, name, copy)) for name in arrays if name in specs or not str(name).startswith("_")}
+
+
+def _array(where: str, arrays: Mapping[Any, Any], name: Any, copy: bool) -> Array:
+    try:
+        value = arrays[name]  # an NpzFile reads it now
+        array = np.array(value) if copy else np.asarray(value)
+        if array.dtype == object and all(isinstance(text, str) for text in array.flat):
+            return array.astype(str)
+    except (TypeError, ValueError, RuntimeError, OSError, zipfile.BadZipFile) as problem:
+        raise DataError(
+            f"{where}: '{name}' is no array ({' '.join(str(problem).split())[:200]}). Give NumPy arrays, for instance np.asarray(tensor.cpu())."
+        ) from problem
+    return array
+
+
+def _only_input(where: str, signature: Signature, feed: object = None) -> str:
+    """The input that an array without a name is for. Raises DataError where the model has several."""
+    if len(signature.required) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in signature.required) or "none"
+        what = "an array" if feed is None else f"a {type(feed).__name__}"
+        raise DataError(f"{where}: this is {what} without a name, and the model's inputs are {names}. Give a dict of arrays by input name.")
+    return signature.required[0].name
+
+
+def _checked(dataset: Dataset, signature: Signature) -> Dataset:
+    """A dataset of the caller's own, gone through once."""
+
+    def finished(index: int, feed: object) -> Feed:
+        return signature.feed(f"feed {index}", {name: held.array for name, held in _feed(index, feed, signature, copy=False).items()})
+
+    def read(indices: Sequence[int]) -> Iterator[Feed]:
+        yield from (finished(index, feed) for index, feed in zip(indices, dataset.read(indices), strict=True))
+
+    survey = Survey()
+    count = 0
+    for index, feed in zip(dataset.indices, dataset, strict=False):
+        signature.check_feed(f"feed {index}", _feed(index, feed, signature, copy=False))
+        survey.take(f"feed {index}", index, finished(index, feed))
+        count += 1
+    if count != len(dataset) or not count:
+        raise DataError(f"{dataset.source}: {len(dataset)} feeds were announced and {count} could be read. A Dataset reads one feed for each of its indices.")
+    checked = survey.dataset(dataset.source, dataset.indices, read, signature)
+    return replace(checked, sha256=dataset.sha256, random=dataset.random)

@@ -1,0 +1,494 @@
+"""Exports of PyTorch, by both of its exporters, and of transformers: random weights, small configurations, dynamic axes.
+
+make_torch.py FOLDER [NAME...]      run by an interpreter that has torch, transformers, onnx and onnxscript
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import saving
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from torch import Tensor, nn
+
+SIDE = 64  # of images, where it is fixed
+
+Array = np.ndarray[Any, Any]
+Sizes = Mapping[str, int]  # of the dynamic axes, by symbol
+Axes = Mapping[str, Mapping[int, str]]  # of an input or output: axis -> symbol
+Feed = Callable[[Sizes, np.random.Generator], dict[str, Array]]
+
+VOCABULARY = 99
+WIDTH = 128  # of tokens and frames: wide enough for INT8 to pay, else nothing would be quantized
+
+
+def export(
+    module: nn.Module, feed: Feed, axes: Axes, outputs: Sequence[str], first: Sizes, second: Sizes, *, dynamo: bool, opset: int
+) -> Callable[[Path, str], None]:
+    """A function (folder, name) that exports `module` and writes its feeds at the `first` and the `second` sizes."""
+
+    def write(folder: Path, name: str) -> None:
+        module.eval()
+        example = feed(first, np.random.default_rng(0))
+        inputs = tuple(torch.from_numpy(array) for array in example.values())
+        file = io.BytesIO()
+        if dynamo:
+            shapes = tuple(dict(axes.get(key, {})) or None for key in example)
+            program = torch.onnx.export(
+                module, inputs, dynamo=True, dynamic_shapes=shapes, input_names=list(example), output_names=list(outputs), opset_version=opset, verbose=False
+            )
+            assert program is not None
+            model = program.model_proto
+        else:
+            torch.onnx.export(module, inputs, file, dynamo=False, dynamic_axes=axes, input_names=list(example), output_names=list(outputs), opset_version=opset)
+            model = onnx.load_model_from_string(file.getvalue())
+        saving.write(folder, name, model, lambda which, generator: feed((first, second)[which], generator))
+
+    return write
+
+
+def images(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
+    shape = (sizes.get("batch", 1), 3, sizes.get("height", SIDE), sizes.get("width", SIDE))
+    return {"image": generator.standard_normal(shape).astype(np.float32)}
+
+
+def features(width: int) -> Feed:
+    def feed(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
+        return {"sequence": generator.standard_normal((sizes["batch"], sizes["time"], width)).astype(np.float32)}
+
+    return feed
+
+
+def tokens(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
+    shape = (sizes["batch"], sizes["time"])
+    mask = np.ones(shape, np.int64)
+    mask[-1, shape[1] // 2 + 1 :] = 0
+    return {"input_ids": generator.integers(0, VOCABULARY, shape), "attention_mask": mask}
+
+
+# --- transformers -------------------------------------------------------------------------------------------------------------------------
+
+
+class Text(nn.Module):
+    """A transformers model of tokens and a mask: its first output."""
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **self.options)[0]
+
+
+class Cached(nn.Module):
+    """A decoder that is given the keys and values of the tokens before, and returns them with its own."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        cache = hf.DynamicCache()
+        for layer in range(len(past) // 2):
+            cache.update(past[2 * layer], past[2 * layer + 1], layer)
+        result = self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
+        return (result.logits, *(tensor for layer in result.past_key_values.layers for tensor in (layer.keys, layer.values)))
+
+
+class Pixels(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(pixel_values=image)[0]
+
+
+def text(model: Callable[[], Any], output: str, *, dynamo: bool, opset: int = 17, **options: Any) -> Callable[[Path, str], None]:
+    def write(folder: Path, name: str) -> None:
+        axes = {key: {0: "batch", 1: "time"} for key in ("input_ids", "attention_mask", output)}
+        export(Text(model(), **options), tokens, axes, [output], {"batch": 2, "time": 30}, {"batch": 3, "time": 41}, dynamo=dynamo, opset=opset)(folder, name)
+
+    return write
+
+
+def bert(layers: int = 2) -> Any:
+    return hf.BertModel(
+        hf.BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=2 * WIDTH,
+            max_position_embeddings=64,
+            attn_implementation="eager",
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def gpt2(layers: int = 2) -> Any:
+    return hf.GPT2LMHeadModel(
+        hf.GPT2Config(
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=layers, n_head=2, n_positions=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2
+        )
+    )
+
+
+def t5() -> Any:
+    return hf.T5EncoderModel(
+        hf.T5Config(vocab_size=VOCABULARY, d_model=WIDTH, d_kv=WIDTH // 2, d_ff=2 * WIDTH, num_layers=2, num_heads=2, attn_implementation="eager")
+    )
+
+
+def llama() -> Any:
+    return hf.LlamaForCausalLM(
+        hf.LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            attn_implementation="eager",
+        )
+    )
+
+
+def distilbert() -> Any:
+    return hf.DistilBertModel(
+        hf.DistilBertConfig(
+            vocab_size=VOCABULARY, dim=WIDTH, hidden_dim=2 * WIDTH, n_layers=2, n_heads=2, max_position_embeddings=64, attn_implementation="eager"
+        )
+    )
+
+
+def vit(folder: Path, name: str) -> None:
+    model = hf.ViTModel(
+        hf.ViTConfig(
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=2 * WIDTH,
+            image_size=SIDE,
+            patch_size=8,
+            attn_implementation="eager",
+        ),
+        add_pooling_layer=False,
+    )
+    axes = {"image": {0: "batch"}, "states": {0: "batch"}}
+    export(Pixels(model), images, axes, ["states"], {"batch": 2}, {"batch": 5}, dynamo=False, opset=17)(folder, name)
+
+
+def gpt2_cache(folder: Path, name: str) -> None:
+    """The cache is empty in the second shape, as at the first step of a text."""
+    layers, heads, head = 2, 2, WIDTH // 2
+
+    def feed(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
+        batch, time, past = sizes["batch"], sizes["time"], sizes["past"]
+        arrays = {"input_ids": generator.integers(0, VOCABULARY, (batch, time)), "attention_mask": np.ones((batch, past + time), np.int64)}
+        for layer in range(layers):
+            for part in ("key", "value"):
+                arrays[f"past.{layer}.{part}"] = generator.standard_normal((batch, heads, past, head)).astype(np.float32)
+        return arrays
+
+    pasts = [f"past.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    presents = [name.replace("past", "present") for name in pasts]
+    axes = {
+        "input_ids": {0: "batch", 1: "time"},
+        "attention_mask": {0: "batch", 1: "past + time"},
+        "logits": {0: "batch", 1: "time"},
+        **{key: {0: "batch", 2: "past"} for key in pasts},
+        **{key: {0: "batch", 2: "past + time"} for key in presents},
+    }
+    first, second = {"batch": 2, "time": 20, "past": 6}, {"batch": 1, "time": 25, "past": 0}
+    export(Cached(gpt2(layers)), feed, axes, ["logits", *presents], first, second, dynamo=False, opset=17)(folder, name)
+
+
+# --- recurrent ----------------------------------------------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: Callable[..., nn.Module], **options: Any) -> None:
+        super().__init__()
+        self.net = kind(20, 48, batch_first=True, **options)
+        self.head = nn.Linear(48 * (1 + bool(options.get("bidirectional"))), 128)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        states, _ = self.net(sequence)
+        return self.head(states)
+
+
+class Steps(nn.Module):
+    """A cell in a scripted loop, with a branch that depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(20 + 24, 24)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        state = torch.zeros(sequence.size(0), 24)
+        for step in range(sequence.size(1)):
+            state = torch.tanh(self.cell(torch.cat([sequence[:, step], state], 1)))
+        result = self.head(state)
+        if result.mean() > 0:
+            result = torch.softmax(result, 1)
+        else:
+            result = torch.relu(result)
+        return result
+
+
+def recurrent(module: Callable[[], nn.Module], *, dynamo: bool, opset: int, steps: bool = True) -> Callable[[Path, str], None]:
+    def write(folder: Path, name: str) -> None:
+        axes = {"sequence": {0: "batch", 1: "time"}, "scores": {0: "batch", 1: "time"} if steps else {0: "batch"}}
+        export(module(), features(20), axes, ["scores"], {"batch": 4, "time": 30}, {"batch": 3, "time": 18}, dynamo=dynamo, opset=opset)(folder, name)
+
+    return write
+
+
+# --- images -------------------------------------------------------------------------------------------------------------------------------
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, activation: nn.Module | None = None) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, *([activation] if activation else []))
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(inputs, outputs, 3, stride, activation=nn.ReLU()), conv(outputs, outputs))
+        self.skip = conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.relu(self.body(image) + self.skip(image))
+
+
+def resnet() -> nn.Module:
+    return nn.Sequential(
+        conv(3, 16, 7, 2, activation=nn.ReLU()),
+        nn.MaxPool2d(3, 2, 1),
+        Residual(16, 16, 1),
+        Residual(16, 32, 2),
+        Residual(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+
+
+class Excite(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width // 4, 1), nn.ReLU(), nn.Conv2d(width // 4, width, 1), nn.Hardsigmoid())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * self.gate(image)
+
+
+class Inverted(nn.Module):
+    """Expand, depthwise convolution, squeeze and excitation, project: MobileNetV3's block."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        width = 4 * inputs
+        self.body = nn.Sequential(
+            conv(inputs, width, 1, activation=nn.Hardswish()),
+            conv(width, width, 3, stride, groups=width, activation=nn.Hardswish()),
+            Excite(width),
+            conv(width, outputs, 1),
+        )
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.body(image) if self.skip else self.body(image)
+
+
+def mobilenet() -> nn.Module:
+    return nn.Sequential(
+        conv(3, 32, 3, 2, activation=nn.Hardswish()),
+        Inverted(32, 32, 1),
+        Inverted(32, 64, 2),
+        Inverted(64, 64, 1),
+        conv(64, 192, 1, activation=nn.SiLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(192, 10),
+    )
+
+
+class UNet(nn.Module):
+    """Two levels; the way up is resized to the size of the skip connection, once by interpolation, once by a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv(3, 16, activation=nn.LeakyReLU(0.1))
+        self.second = conv(16, 32, 3, 2, activation=nn.LeakyReLU(0.1))
+        self.third = conv(32, 48, 3, 2, activation=nn.LeakyReLU(0.1))
+        self.up = nn.ConvTranspose2d(48, 32, 2, 2)
+        self.middle = conv(64, 32, activation=nn.PReLU(32))
+        self.last = nn.Sequential(conv(48, 16, activation=nn.ReLU()), nn.Conv2d(16, 2, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        first = self.first(image)
+        second = self.second(first)
+        up = self.up(self.third(second))
+        up = F.pad(up, (0, second.shape[3] - up.shape[3], 0, second.shape[2] - up.shape[2]))
+        middle = self.middle(torch.cat([up, second], 1))
+        up = F.interpolate(middle, size=first.shape[2:], mode="bilinear", align_corners=False)
+        return torch.sigmoid(self.last(torch.cat([up, first], 1)))
+
+
+class Detector(nn.Module):
+    """Two scales, boxes relative to a grid that is made from the size of the image, the best ten by score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3, 16, 3, 2, activation=nn.SiLU()), conv(16, 32, 3, 2, activation=nn.SiLU()))
+        self.down = conv(32, 32, 3, 2, activation=nn.SiLU())
+        self.near, self.far = nn.Conv2d(32, 4 + 6, 1), nn.Conv2d(32, 4 + 6, 1)
+        self.pool = nn.MaxPool2d(5, 1, 2)
+
+    def level(self, raw: Tensor, stride: int) -> Tensor:
+        batch, channels, height, width = raw.shape
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        grid = torch.stack([x, y], -1).reshape(1, height * width, 2).to(raw.dtype)
+        raw = raw.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        centre = (raw[..., :2].sigmoid() * 2 - 0.5 + grid) * stride
+        size = (raw[..., 2:4].sigmoid() * 2) ** 2 * stride
+        return torch.cat([centre - size / 2, centre + size / 2, raw[..., 4:].sigmoid()], 2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        near = self.body(image)
+        far = self.down(near)
+        far = far + self.pool(far)
+        near = near + F.interpolate(far, scale_factor=2.0, mode="nearest")
+        boxes = torch.cat([self.level(self.near(near), 4), self.level(self.far(far), 8)], 1)
+        scores, order = boxes[..., 4:].max(2)[0].topk(10, 1)
+        return scores, boxes.gather(1, order[..., None].expand(-1, -1, 10))
+
+
+def picture(
+    module: Callable[[], nn.Module], outputs: Mapping[str, Mapping[int, str]], *, dynamo: bool, opset: int, free: str = "batch height width"
+) -> Callable[[Path, str], None]:
+    def write(folder: Path, name: str) -> None:
+        axes = {"image": {axis: symbol for axis, symbol in ((0, "batch"), (2, "height"), (3, "width")) if symbol in free}, **outputs}
+        first, second = {"batch": 2, "height": 64, "width": 96}, {"batch": 3, "height": 96, "width": 72}
+        first, second = ({key: size for key, size in sizes.items() if key in free} for sizes in (first, second))
+        net = module()
+        with torch.no_grad():  # running statistics that are not 0 and 1
+            net.train()(torch.randn(8, 3, 64, 64))
+        export(net, images, axes, list(outputs), first, second, dynamo=dynamo, opset=opset)(folder, name)
+
+    return write
+
+
+# --- sound and halves ---------------------------------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """A transformer layer over states [batch, time, width]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.body = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width))
+
+    def forward(self, states: Tensor) -> Tensor:
+        batch, time, width = states.shape
+        query, key, value = self.qkv(self.before(states)).view(batch, time, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, time, width)
+        states = states + self.out(mixed)
+        return states + self.body(self.after(states))
+
+
+class Sound(nn.Module):
+    """Strided convolutions over a waveform, group normalization, a weight-normalized convolution, a transformer layer: a small wav2vec."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Sequential(nn.Conv1d(1, 32, 10, 5), nn.GroupNorm(32, 32), nn.GELU(), nn.Conv1d(32, WIDTH, 3, 2), nn.GELU())
+        self.position = nn.utils.parametrizations.weight_norm(nn.Conv1d(WIDTH, WIDTH, 4, padding=2, groups=4))
+        self.layer = Attention(WIDTH, 4)
+        self.head = nn.Linear(WIDTH, 12)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        states = self.front(wave[:, None])
+        states = (states + F.gelu(self.position(states)[..., :-1])).transpose(1, 2)
+        return F.log_softmax(self.head(self.layer(states)), -1)
+
+
+def sound(folder: Path, name: str) -> None:
+    def feed(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
+        return {"wave": generator.standard_normal((sizes["batch"], sizes["samples"])).astype(np.float32)}
+
+    axes = {"wave": {0: "batch", 1: "samples"}, "scores": {0: "batch", 1: "frames"}}
+    export(Sound(), feed, axes, ["scores"], {"batch": 2, "samples": 600}, {"batch": 1, "samples": 433}, dynamo=False, opset=18)(folder, name)
+
+
+class Half(nn.Module):
+    """Weights and arithmetic in 16 bits between inputs and outputs in 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(20, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 8)).half()
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return torch.softmax(self.net(sequence.half()), -1).float()
+
+
+EXPORTS: dict[str, Callable[[Path, str], None]] = {
+    "bert_script": text(bert, "states", dynamo=False),
+    "bert_dynamo": text(bert, "states", dynamo=True, opset=18),
+    "gpt2_script": text(gpt2, "logits", dynamo=False, opset=14, use_cache=False),
+    "gpt2_cache_script": gpt2_cache,
+    "t5_encoder_script": text(t5, "states", dynamo=False, opset=13),
+    "llama_script": text(llama, "logits", dynamo=False, use_cache=False),
+    "llama_dynamo": text(llama, "logits", dynamo=True, opset=20, use_cache=False),
+    "distilbert_dynamo": text(distilbert, "states", dynamo=True, opset=18),
+    "vit_script": vit,
+    "lstm_script": recurrent(lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), dynamo=False, opset=14),
+    "gru_dynamo": recurrent(lambda: Recurrent(nn.GRU), dynamo=True, opset=18),
+    "loop_script": recurrent(lambda: torch.jit.script(Steps()), dynamo=False, opset=15, steps=False),
+    "half_dynamo": recurrent(Half, dynamo=True, opset=18),
+    "resnet_script": picture(resnet, {"scores": {0: "batch"}}, dynamo=False, opset=11),
+    "resnet_dynamo": picture(resnet, {"scores": {0: "batch"}}, dynamo=True, opset=18, free="batch"),
+    "mobilenet_script": picture(mobilenet, {"scores": {0: "batch"}}, dynamo=False, opset=16, free="batch"),
+    "mobilenet_dynamo": picture(mobilenet, {"scores": {0: "batch"}}, dynamo=True, opset=21),
+    "unet_script": picture(UNet, {"mask": {0: "batch", 2: "height", 3: "width"}}, dynamo=False, opset=17),
+    "detector_script": picture(Detector, {"scores": {0: "batch"}, "boxes": {0: "batch"}}, dynamo=False, opset=17),
+    "detector_dynamo": picture(Detector, {"scores": {0: "batch"}, "boxes": {0: "batch"}}, dynamo=True, opset=18),
+    "sound_script": sound,
+    "big_transformer": text(lambda: bert(73), "states", dynamo=False),
+}
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    hf.utils.logging.set_verbosity_error()
+    torch.set_num_threads(2)
+
+    def seeded(write: Callable[[Path, str], None]) -> Callable[[Path, str], None]:
+        def call(folder: Path, name: str) -> None:
+            torch.manual_seed(0)
+            write(folder, name)
+
+        return call
+
+    saving.main({name: seeded(write) for name, write in EXPORTS.items()}, on_demand=("big_transformer",))
