@@ -214,6 +214,7 @@ class Record(Document):
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
+    output_data: str | None = Field(default=None, description="The file beside `output` that holds its external data; null where the result is one file.")
     before: Size
     after: Size
     smaller: float = Field(description="Bytes of the original / bytes of the result.")

@@ -68,7 +68,8 @@ class Opsets(Table):
 
 
 class Boundary(Table):
-    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node.
+    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node. `layout` is added where the tensor is made or read
+    by one of the operators `layout_of`, which work in another layout in integers than in float.
 
     A group is worth its integers where they gain more than `margin` says; of the time gained, `size_share` may be spent on weights that only get smaller, not faster.
     """
@@ -76,6 +77,7 @@ class Boundary(Table):
     quantize: float = Field(ge=0)
     dequantize: float = Field(ge=0)
     layout: float = Field(ge=0)
+    layout_of: tuple[str, ...] = ()
     floor: float = Field(ge=0)
     margin: float = Field(ge=1)
     size_share: float = Field(ge=0, lt=1)

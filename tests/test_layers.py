@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 # Left to right; packages of one column do not import one another.
 COLUMNS = (
     ("errors", "findings", "version"),
+    ("transaction",),
     ("ir",),
     ("runtime", "data", "targets"),
     ("step",),

@@ -11,8 +11,8 @@ from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable
 from graphcompress.data import random_data
 from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.gate import TIMED_FEEDS, Bars, thread_settings, threads_text
-from graphcompress.ir.analysis.statistics import model_bytes
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.record import BenchmarkReport, BenchmarkRow, Timing
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.step import Progress, silent
@@ -78,7 +78,7 @@ class _Bench:
         self.feeds = feeds
         self.progress = progress
         self.measurements: list[Measurement] = []
-        self._sizes = [model_bytes(source.model) for source in sources]
+        self._sizes = [size_on_disk(source.model) for source in sources]
         self._footprints: dict[tuple[int, str], tuple[float | None, int | None, list[str]]] = {}
 
     def rows(self, place: Place, threads: int) -> list[BenchmarkRow]:

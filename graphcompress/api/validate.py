@@ -29,7 +29,8 @@ def validate(
     Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
     """
     from graphcompress.ir.analysis.output_kinds import output_kinds
-    from graphcompress.ir.analysis.statistics import model_bytes, run_shapes
+    from graphcompress.ir.analysis.statistics import run_shapes
+    from graphcompress.ir.files.serialize import size_on_disk
     from graphcompress.runtime.compare import compare
     from graphcompress.runtime.place import open_for
 
@@ -60,7 +61,7 @@ def validate(
         outputs=distance.outputs,
         nodes=ran.get("nodes"),
         share=ran.get("share"),
-        smaller=reports.ratio(model_bytes(first.model), model_bytes(second.model)),
+        smaller=reports.ratio(size_on_disk(first.model), size_on_disk(second.model)),
         bars=bars,
         notes=[*notes, *(finding.text for finding in distance.findings)],
     )

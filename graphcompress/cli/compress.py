@@ -24,6 +24,7 @@ def compress(
     ] = None,
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
@@ -45,7 +46,7 @@ def compress(
 
     plan = load_recipe(recipe)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path))
+    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -48,6 +48,9 @@ ResultProvider: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: measured with one and with all cores.", show_default=False)
 ]
+ExternalData: TypeAlias = Annotated[
+    bool, typer.Option("--external-data", help="Write large tensors to OUT.data beside OUT. Without it OUT is one file, unless that would reach 2 GiB.")
+]
 RecordPath: TypeAlias = Annotated[
     Path | None, typer.Option("--record", metavar="FILE", help="Write the record (JSON: docs/formats.md) here.", show_default=False)
 ]

@@ -49,7 +49,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     if record.gate is not None:
         yield record.gate.explanation
     yield from _bars(record.bars)
-    yield f"Written to {record.output}." if record.output else "Nothing was written."
+    beside = f" and {record.output_data}, which belong together" if record.output_data else ""
+    yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
 
 
 def _bars(bars: Sequence[Bar]) -> Iterator[str]:

@@ -189,6 +189,12 @@ class LocalSession:
             **machine.describe(),
         }
 
+    def assigned_nodes(self) -> list[str] | None:
+        """Names of the nodes that the provider asked for took, None where this onnxruntime does not say."""
+        if not self._can_count:
+            return None
+        return [n.name for part in self._session.get_provider_graph_assignment_info() if part.ep_name == self._provider.name for n in part.get_nodes()]
+
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None
@@ -210,8 +216,8 @@ class LocalSession:
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
     def _source(self, model: Model | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
-        """What onnxruntime reads: the file itself where that will do, else bytes, else a temporary file with its external data."""
-        from graphcompress.ir.files import read, write
+        """What onnxruntime reads: the bytes of a small model; of a large one its own file where it is untouched, else a temporary file with external data."""
+        from graphcompress.ir.files import read, serialize, write
 
         if isinstance(model, bytes):
             return model
@@ -223,19 +229,14 @@ class LocalSession:
             model = read.load(model)
         if unnamed:
             model = _with_fixed_dims(model, unnamed)
-        outside = _external(model)
-        if outside < LARGE:
-            try:
-                content = write.to_bytes(model)
-            except ModelError:  # more than one message can hold
-                outside = LARGE
-            else:
-                return str(model.path) if len(content) >= LARGE and not outside and _holds(model.path, content) else content
-        if outside >= LARGE and _holds(model.path, write.to_proto(model).SerializeToString(deterministic=True)):
+        message = serialize.inline(model)
+        if message.length < LARGE:
+            return b"".join(message.blocks())
+        if write.is_its_file(model):
             return str(model.path)
         self._folder = tempfile.mkdtemp(prefix="graphcompress-")
         place = Path(self._folder, "model.onnx")
-        write.save(model, place)
+        write.save(model, place, external_data=True)
         return str(place)
 
     def _value(self, name: str, value: Any) -> Any:
@@ -289,35 +290,14 @@ def _plain(value: Any) -> Any:
     return value.numpy() if hasattr(value, "numpy") else value
 
 
-def _external(model: Model) -> int:
-    """Bytes of the model's constants that lie in other files."""
-    from graphcompress.ir.model import walk
-
-    data = (c.data for g in walk.graphs(model) for c in g.initializers.values())
-    return sum(d.nbytes for d in data if d is not None and d.proto.external_data)
-
-
-def _holds(path: Path | None, content: bytes) -> bool:
-    """True where the file at `path` is `content`, byte by byte: the model is untouched, and the file will do instead of bytes that would be held twice."""
-    if path is None or not path.is_file() or path.stat().st_size != len(content):
-        return False
-    with path.open("rb") as file:
-        position = 0
-        while block := file.read(1 << 20):
-            if content[position : position + len(block)] != block:
-                return False
-            position += len(block)
-    return position == len(content)
-
-
 def _with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:
     """A copy, for one session, whose unnamed input dimensions have sizes. What the file says of inner tensors and outputs stays: the runtime infers them anew."""
-    from graphcompress.ir.files import read, write
+    from graphcompress.ir.files import build, read
 
-    proto = write.to_proto(model)
+    proto = build.to_proto(model)
     sizes = {(m.group(1), int(m.group(2))): size for key, size in unnamed.items() if (m := UNNAMED.fullmatch(key))}
     for info in proto.graph.input:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
             if (info.name, axis) in sizes:
                 dim.dim_value = sizes[info.name, axis]
-    return read.model_from_proto(proto, path=model.path, check=False)
+    return read.model_from_proto(proto, source=model, check=False)

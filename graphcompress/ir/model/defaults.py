@@ -20,8 +20,7 @@ def freeze_listed_initializers(model: Model) -> int:
     values = {t: t.default for t in listed if isinstance(t.default, TensorProto)}
     if len(values) < 2 or len(values) < len(listed) or model.graph.initializers or model.graph.shell.sparse_initializer:
         return 0
-    base = model.path.parent if model.path else None
-    constants: dict[Tensor, Constant] = {t: Constant(t.name, TensorData(value, base)) for t, value in values.items()}
+    constants: dict[Tensor, Constant] = {t: Constant(t.name, TensorData(value, model.data)) for t, value in values.items()}
     graph = model.graph
     graph.initializers.update((c.name, c) for c in constants.values())
     graph.inputs = [t for t in graph.inputs if t not in constants]

@@ -44,7 +44,7 @@ def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> t
     infos = [onnx.ValueInfoProto(name=t.name) for t in graph.outputs]
     graph.output_protos = tuple(infos)
     header = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.header.opset_import)
-    return Model(header, graph, (), infos, model.path), [info.name for info in infos]
+    return Model(header, graph, (), infos, model.path, model.data), [info.name for info in infos]
 
 
 def structure(model: Model, largest: int) -> Model:
@@ -67,4 +67,4 @@ def structure(model: Model, largest: int) -> Model:
     graph.outputs = [stand_ins.get(t, t) for t in graph.outputs]
     listed = {v.name for v in infos}
     graph.input_protos = (*(v for v in graph.input_protos if v.name not in listed), *infos)
-    return Model(light.header, graph, graph.input_protos, light.output_protos, light.path)
+    return Model(light.header, graph, graph.input_protos, light.output_protos, light.path, light.data)
