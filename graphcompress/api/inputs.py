@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphcompress import record
 from graphcompress.data import Dataset, memory_data, open_data, split
-from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.errors import DataError, ModelError, UsageError, shown
 from graphcompress.ir import Model, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.ir.files.parse import parse
@@ -62,11 +62,6 @@ def _model_in_memory(model: Any) -> Model:
     proto = type(model)()
     proto.CopyFrom(model)
     return model_from_proto(proto)
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text for records and messages; bytes that are no UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def choose_target(name: str | None, place: Place | None) -> Target:

@@ -9,6 +9,7 @@ import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+from graphcompress.errors import shown
 
 
 class Calibration(StrEnum):
@@ -50,7 +51,8 @@ def quantize(
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
-    check_patterns(exclude or ())
+    patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
+    check_patterns(patterns)
     check_target(target)
     outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
@@ -67,7 +69,7 @@ def quantize(
                 source,
                 feeds,
                 calibration=calibration.value if calibration else None,
-                exclude=exclude or (),
+                exclude=patterns,
                 target=target,
                 provider=provider,
                 threads=threads,
