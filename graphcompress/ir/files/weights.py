@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
@@ -58,3 +58,18 @@ def _detached_weights(model: Model) -> Iterator[dict[str, Array]]:
     finally:
         for name, values in originals.items():
             model.graph.initializers[name].values = values
+
+
+def structure(model: Model) -> onnx.ModelProto:
+    """The model with inputs of their type and shape in the place of its large initializers: it loads as the model does, and holds no weights."""
+    with detached_weights(model) as arrays:
+        proto = to_proto(model)
+    graph = proto.graph
+    listed = {i.name for i in graph.input}
+    for tensor in [t for t in graph.initializer if t.name in arrays]:
+        if tensor.name not in listed:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    small = [t for t in graph.initializer if t.name not in arrays]
+    del graph.initializer[:]
+    graph.initializer.extend(small)
+    return proto
