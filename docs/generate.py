@@ -35,7 +35,19 @@ Progress and notes go to stderr, and `-q` silences them.
 | 2 | it could not be done: bad usage, bad file, missing data. One paragraph on stderr says what is wrong, where, and what to do |
 | 130 | interrupted; nothing was written |
 
-The built-in floor of `compress` (agreement 0.99, never slower) is no stated bar: where the result misses it, steps are taken back, at worst all of them, and the status is 0.
+## Bars
+
+`compress` holds a result against two bars: agreement, built in 0.99, and speed-up, built in 1 (never slower). `--min-agreement X` and `--min-speedup X` replace them, higher or lower.
+A built-in and a stated bar mean the same and are compared in the same way:
+
+- agreement (of the worst output, on the feeds that judge) >= bar, as numbers;
+- speed-up >= bar with every thread setting, where equal within the interval is enough, and what is not proved slower counts as 1. Noise never rolls anything back. Where a machine is too busy to tell, a stated
+  bar above 1 counts as missed, and the message says so.
+
+What misses a bar is rolled back: alternatives of a step that are less bold (layers in float) are tried, then the step is left out, at worst all steps. Where a built-in bar is missed that
+is the end of it, the status is 0, and `gate` in the record says what was rolled back and why. Where nothing reaches a stated bar the status is 1; what `--keep` writes is the fastest result that
+is faithful and not slower. What so many inputs prove of others (`statement`) is a sentence about inputs, never compared with a bar. `quantize` rolls nothing back; `validate` and `benchmark` compare their bars
+in the same way.
 
 **Ratios** say how many times better: speed-up = time of the reference / time of the candidate, smaller = bytes of the reference / bytes of the candidate.
 **Undefined** numbers (the SQNR of equal tensors) are `null`. **Hashes** are sha256 in hexadecimal. **Paths** are as they were given.
@@ -43,7 +55,26 @@ The built-in floor of `compress` (agreement 0.99, never slower) is no stated bar
 ## Data
 
 A folder of `.npz` files, one complete feed each, in the order of their names; or one `.npz` with arrays stacked along the first axis, cut by the model's fixed first dimension,
-else one by one. Keys are input names; keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled.
+else one by one. Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
+model leaves free (a cache at its first step), as long as not all arrays of a feed are.
+
+Every 4th of the feeds that differ from one another is kept out of calibration and judges; below 8 such feeds all do both. **Findings** say what makes a judgement weak; they
+have stable ids, and their sentences are among the notes. Those marked with * void the bound on other inputs.
+
+| id | meaning |
+|---|---|
+| `data/not-held-out` * | calibrated and judged on the same feeds |
+| `data/random` * | the feeds are random numbers |
+| `data/identical` * | all feeds are equal |
+| `data/repeated` | some feeds repeat others: they do not count in the bound |
+| `data/constant` * | every feed holds one value per input |
+| `data/constant-input` | a float input has the same value in all feeds |
+| `data/perhaps-stacked` | a few files of a folder hold many rows each, and may be meant as stacked feeds |
+| `compare/unstable-output` | the original differs from itself on the same input, so the output was not judged |
+| `compare/constant-output` * | an output is the same for all feeds (* where all are) |
+| `compare/one-class` | an output gives the same class for all inputs |
+| `compare/hidden-channels` | parts of an output are so small beside the others that agreement does not see them |
+| `measure/busy` | other processes disturbed the measurement |
 
 ## Recipe
 

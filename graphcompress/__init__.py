@@ -26,20 +26,25 @@ from graphcompress.errors import (
     UsageError,
     WriteError,
 )
+from graphcompress.version import __version__
 
 if TYPE_CHECKING:
-    from graphcompress.api import Result, benchmark, compress, inspect, quantize, simplify, validate
+    from graphcompress.api.benchmark import benchmark
+    from graphcompress.api.compress import compress
+    from graphcompress.api.inspect import inspect
+    from graphcompress.api.quantize import quantize
+    from graphcompress.api.reports import Result
+    from graphcompress.api.simplify import simplify
+    from graphcompress.api.validate import validate
     from graphcompress.ir import Model, load, save
     from graphcompress.record import Record
 
-__version__ = "0.1.0"
-
-_HOMES = {
+_MODULES = {
     "graphcompress.api": ("Result", "benchmark", "compress", "inspect", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BarMissed",
@@ -68,11 +73,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'graphcompress' has no attribute '{name}'")
-    found = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@
         RecipeError                   a recipe file
         RuleError                     a rule file
         TargetError                   a target's name or table
-      ModelError                      the file is no usable model, or this step cannot take it
+      ModelError                      the file is not a valid model, or this step cannot take it
       DataError                       the feeds do not fit the model
       RuntimeUnavailable              no onnxruntime, or a provider that was asked for and not got
       WriteError                      the result could not be written; the previous output is as it was
@@ -16,6 +16,7 @@ A message is one paragraph: what is wrong, where (file, node, tensor), and what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ class TargetError(UsageError):
 
 
 class ModelError(GraphCompressError):
-    """A file is no usable model, or a step cannot take this one."""
+    """A file is not a valid model, or a step cannot take this one."""
 
 
 class DataError(GraphCompressError):
@@ -77,6 +78,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path, or an argument of the command line, as text for records and messages; bytes that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def quoted(name: object) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a reader of a comparison or a measurement must know. `voids_bound`: what was compared supports no bound on other inputs."""
+    """One thing that a reader of a comparison or a measurement must know. `voids_bound`: what was compared supports no bound on other inputs; `distinct`: the part
+    of the inputs that a bound may count."""
 
     id: str
     text: str
     voids_bound: bool = False
+    distinct: float = 1.0

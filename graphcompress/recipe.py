@@ -13,64 +13,30 @@ step and option, and reports all faults at once. It loads neither onnx nor onnxr
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from graphcompress.errors import ModelError, RecipeError, suggestion
+from graphcompress.errors import ModelError, RecipeError, shown, suggestion
+from graphcompress.step import ExecutedStep, PlannedStep, StepKind
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model
-    from graphcompress.step import Context, Ladder, StepResult
-
-
-@dataclass(frozen=True, slots=True)
-class StepKind:
-    """A step that recipes may use. `options` and `run` say where its options model and its function are; nothing is imported before it is used."""
-
-    name: str
-    options: str
-    run: str
-    does: str
-    needs_data: bool = False
-
-    def options_model(self) -> type[BaseModel]:
-        """The pydantic model of the step's options."""
-        found: type[BaseModel] = _named(self.options)
-        return found
-
-    def function(self) -> Any:
-        """The step: (model, context, options) -> StepResult."""
-        return _named(self.run)
-
-
-def _named(where: str) -> Any:
-    module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    from graphcompress.step import Context
 
 
 STEPS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
-        StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification"),
+        StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification", exact=True),
         StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One step of a recipe, its options resolved."""
-
-    kind: StepKind
-    options: BaseModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +74,7 @@ def load_recipe(name: str | Path) -> Recipe:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}.") from error
-    return Recipe(str(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
+    return Recipe(shown(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
 
 
 def single_step(use: str, options: Mapping[str, Any]) -> Recipe:
@@ -139,7 +105,7 @@ def _locate(name: str | Path) -> Path:
 def _steps(path: Path, document: Mapping[str, Any]) -> tuple[PlannedStep, ...]:
     faults = [f"unknown key '{key}' at the top. {suggestion(key, ('step',))}" for key in document if key != "step"]
     tables = document.get("step", [])
-    found: list[PlannedStep] = []
+    steps: list[PlannedStep] = []
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         faults.append("'step' must be a list of tables, each begun by [[step]]")
     elif not tables:
@@ -152,10 +118,10 @@ def _steps(path: Path, document: Mapping[str, Any]) -> tuple[PlannedStep, ...]:
                 continue
             step = _step(use, {key: value for key, value in table.items() if key != "use"}, f"step {index} ({use})", faults)
             if step is not None:
-                found.append(step)
+                steps.append(step)
     if faults:
         raise RecipeError(f"{path}: the recipe cannot be used:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return tuple(found)
+    return tuple(steps)
 
 
 def _step(use: str, options: Mapping[str, Any], where: str, faults: list[str]) -> PlannedStep | None:
@@ -178,40 +144,19 @@ def _step(use: str, options: Mapping[str, Any], where: str, faults: list[str]) -
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A step that was run: what it handed back, its wall time in seconds, and the process's peak of resident memory so far in bytes."""
-
-    step: PlannedStep
-    result: StepResult
-    seconds: float
-    peak_memory_bytes: int | None
-
-
-def run(recipe: Recipe, model: Model, context: Context) -> Iterator[Ran]:
-    """Take `model` through the steps, one after the other, yielding each as it is done.
+def run(recipe: Recipe, model: Model, context: Context) -> Iterator[ExecutedStep]:
+    """Take `model` through the steps, each at its boldest, yielding each as it is done: what a command does where nobody judges.
 
     Raises what the steps raise, and ModelError where a step changed the inputs or outputs of the model.
     """
+    from graphcompress.runtime.machine import peak_memory
+
     signature = (model.inputs, model.outputs)
     for step in recipe.steps:
         begin = time.perf_counter()
-        ladder: Ladder = step.kind.function()(model, context, step.options)
-        result = ladder.boldest
+        rung = step.run(model, context).rungs[0]
+        result = rung.result
         if (result.model.inputs, result.model.outputs) != signature:
             raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
-        yield Ran(step, result, time.perf_counter() - begin, peak_memory())
+        yield ExecutedStep(step, result, rung.label, result.changed, time.perf_counter() - begin, peak_memory())
         model = result.model
-
-
-def peak_memory() -> int | None:
-    """The peak of this process's resident memory so far, in bytes; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        peak: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)
-        return peak
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 VARIES = {"varies": True}
 Varying = Field(json_schema_extra={"varies": True})
 
-FORMAT = 1
+FORMAT = 2
 """Version of all documents here. It rises when a field is removed or changes its meaning, not when one is added."""
 
 
@@ -68,18 +68,40 @@ class RefusalCount(Document):
     count: int
 
 
+class CertifiedOperator(Document):
+    """One heavy operator. `precision` it computes in; where that is float, `id` is stable and `reason` says why."""
+
+    node: str
+    op: str
+    precision: Literal["int8", "float"]
+    id: str
+    reason: str
+
+
+class Certificate(Document):
+    """What of the result of a step runs in integers on the provider of the target that decided it. `source` says how that is known: from the graph that the provider made of the
+    result ("optimized-graph"), from the nodes that it took ("nodes-taken"), or not at all ("none": it is what was written)."""
+
+    target: str
+    provider: str
+    source: Literal["optimized-graph", "nodes-taken", "none"]
+    heavy: int = Field(description="How many heavy operators there are.")
+    int8: int = Field(description="How many of them compute in INT8.")
+    operators: list[CertifiedOperator]
+
+
 class StepRun(Document):
     """One step of the recipe."""
 
     use: str
     options: dict[str, Any] = Field(description="As resolved: defaults included.")
+    rung: str = Field(description="The alternative of the step that this is: the one in the result, or, where the step was rolled back, the boldest one.")
+    in_result: bool = Field(description="False where the step changed nothing or was rolled back; what it applied is then not in the result.")
     changed: bool
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalCount]
     decisions: dict[str, Any]
-    certificate: dict[str, Any] | None = Field(
-        description="Of a quantizing step: what the provider runs in INT8, and every heavy operator that stayed float, with the reason."
-    )
+    certificate: Certificate | None = Field(description="Of a quantizing step.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})
@@ -90,7 +112,7 @@ class OutputDistance(Document):
     """How far one output is from the reference over all feeds compared. SQNR, cosine and max abs are over the elements that are finite on both sides."""
 
     kind: str = Field(
-        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|)."
+        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|, in parts of unlike scale each by its own: the worst part counts)."
     )
     equal: bool = Field(description="Every element is equal.")
     agreement: float | None = Field(description="0 to 1, by the kind.")
@@ -101,6 +123,14 @@ class OutputDistance(Document):
     disagreements: int
     inputs: int = Field(description="How many inputs may be called independent: rows of a table of classes, else feeds.")
     broken: int = Field(description="Elements that are finite on one side only.")
+    unstable: bool = Field(description="The reference differs from itself when it runs twice on the same input, so this output was not judged.")
+
+
+class Finding(Document):
+    """Something that makes a judgement weak: `id` is stable, `text` a sentence (also among the notes)."""
+
+    id: str
+    text: str
 
 
 class Distance(Document):
@@ -109,7 +139,8 @@ class Distance(Document):
     agreement: float | None
     worst: str | None
     feeds: int
-    statement: str = Field(description="An exact binomial bound as a sentence; never used as a gate.")
+    statement: str = Field(description="An exact binomial bound on inputs as a sentence, or that none is claimed; never used as a bar.")
+    findings: list[Finding] = Field(description="What makes these feeds or outputs poor judges.")
     outputs: dict[str, OutputDistance]
 
 
@@ -125,35 +156,47 @@ class Timing(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"] = Field(description="CPU time of the thread that computes, or the wall clock where several do.")
+    rejected: int = Field(
+        description="Rounds in which the reference differed from itself by more than 5%: they count only where fewer than six others are left."
+    )
+    findings: list[Finding] = Field(description="What makes this measurement weak.")
 
 
 class Candidate(Document):
-    """One candidate that the gate judged. `reason` is "" where it was accepted, else one of gate/floor, gate/slower, gate/does-not-run, gate/signature."""
+    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/agreement, gate/speedup,
+    gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]
-    accepted: bool
+    rungs: list[str] = Field(description="Which alternative of each step; an empty text where a step has only one.")
+    chosen: bool
     reason: str
+    because: Annotated[str, Varying]
     agreement: float | None
     measurements: Annotated[list[Timing], Varying]
 
 
 class Gate(Document):
-    """How `compress` chose what it hands back: the first candidate that holds the floor of agreement on the held-out feeds and is not slower than the original."""
+    """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
+    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
-    floor: float
+    agreement: float
+    speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")
-    taken_back: list[str] = Field(description="The steps that are not, because the gate took them back.")
-    candidates: list[Candidate]
+    rolled_back: list[str] = Field(description="The steps that changed something and are not in the result.")
+    candidates: list[Candidate] = Field(description="In the order in which they were judged.")
     explanation: Annotated[str, Varying]
 
 
 class Bar(Document):
-    """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed)."""
+    """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed). An agreement holds where `reached` >= `required`; a speed-up also
+    where it is equal within what was measured, and what is not proved slower counts as 1."""
 
     option: str
-    wanted: float
+    required: float
     reached: Annotated[float | None, Varying]
     held: Annotated[bool, Varying]
+    undecided: Annotated[bool, Field(description="Missed because the machine was too busy to tell.", json_schema_extra={"varies": True})] = False
 
 
 class Record(Document):
@@ -167,31 +210,31 @@ class Record(Document):
     data: DataSource | None
     recipe: RecipeSource
     target: str | None
-    provider: str
+    provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
+    output_data: str | None = Field(default=None, description="The file beside `output` that holds its external data; null where the result is one file.")
     before: Size
     after: Size
     smaller: float = Field(description="Bytes of the original / bytes of the result.")
     steps: list[StepRun]
     nodes: dict[str, int] | None = Field(default=None, description="How many nodes of the result each provider took, where the runtime tells.")
-    comparison: Distance | None = Field(description="The result against the original on the held-out feeds.")
+    comparison: Distance | None = Field(description="The result against the original on the feeds that judge.")
     measurements: Annotated[list[Timing], Field(description="The result against the original, per thread setting.", json_schema_extra={"varies": True})]
-    speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups.", json_schema_extra={"varies": True})]
+    speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups; 1 for the original.", json_schema_extra={"varies": True})]
     gate: Gate | None = Field(description="Of compress only.")
     bars: list[Bar]
     notes: list[str] = []
 
     def stable(self) -> dict[str, Any]:
         """The record without what varies from run to run: equal for equal inputs, whatever the machine's load."""
-        kept: dict[str, Any] = without_varying(type(self), self.model_dump(mode="json"))
-        return kept
+        return without_varying(type(self), self.model_dump(mode="json"))
 
 
 def without_varying(model: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
     """`document` (a dump of `model`) less the fields that are marked as varying, at every depth."""
-    kept: dict[str, Any] = {}
+    stable: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         extra = field.json_schema_extra
         if name not in document or (isinstance(extra, dict) and extra.get("varies")):
@@ -202,8 +245,8 @@ def without_varying(model: type[BaseModel], document: dict[str, Any]) -> dict[st
             value = [without_varying(part, item) for item in value]
         elif part is not None and isinstance(value, dict) and set(value) <= set(part.model_fields):
             value = without_varying(part, value)
-        kept[name] = value
-    return kept
+        stable[name] = value
+    return stable
 
 
 def _part_model(annotation: Any) -> type[BaseModel] | None:
@@ -211,9 +254,9 @@ def _part_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _part_model(argument)
-        if found is not None:
-            return found
+        part = _part_model(argument)
+        if part is not None:
+            return part
     return None
 
 
@@ -230,6 +273,7 @@ class ValidateReport(Document):
     worst: str | None
     feeds: int
     statement: str
+    findings: list[Finding]
     outputs: dict[str, OutputDistance]
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
@@ -251,6 +295,8 @@ class BenchmarkRow(Document):
     band: tuple[float, float] | None
     rounds: int
     verdict: Literal["reference", "faster", "slower", "same", "noisy"]
+    clock: Literal["cpu", "wall"]
+    rejected: int
     bytes: int
     smaller: float
     load_seconds: float | None = Field(description="Until the session is ready, in a fresh process with one thread; null for a model in memory.")

@@ -1,15 +1,19 @@
-"""The vocabulary between passes and record: what a step is given, and what it hands back."""
+"""The vocabulary between passes, recipe and gate: what a step is given, what it returns, and a step of a recipe on its way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
+    from graphcompress.runtime.place import Place
     from graphcompress.targets import Target
 
 
@@ -27,15 +31,24 @@ def silent(what: str, done: int, total: int | None) -> None:
 class Context:
     """What every step is given. Nothing else may influence a result.
 
-    `data` are the feeds for calibration (None: no data); `threads` None means the runtime's default; `seed` feeds every random generator.
+    `data` are the feeds for calibration (None: no data); `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
+    means the runtime's default; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
     """
 
     target: Target | None = None
     data: Dataset | None = None
-    provider: str = "cpu"
+    place: Place | None = None
     threads: int | None = None
     seed: int = 0
     progress: Progress = silent
+
+    def judging_place(self) -> Place:
+        """`place`, or the default that follows from the target."""
+        if self.place is not None:
+            return self.place
+        from graphcompress.runtime.place import LocalPlace
+
+        return LocalPlace() if self.target is None else LocalPlace(self.target.provider, tuple(sorted(self.target.session_options.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,11 @@ class Rung:
         self._result: StepResult | None = None
 
     @property
+    def built(self) -> bool:
+        """Whether `result` is there already."""
+        return self._result is not None
+
+    @property
     def result(self) -> StepResult:
         """The alternative itself. Raises what building it raises."""
         if self._result is None:
@@ -122,13 +140,67 @@ class Ladder:
         return self.rungs[0].result
 
 
-Step = Callable[["Model", Context], Ladder]
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """A step that recipes may use. `options` and `function` say where its options model and its function are ("module:name"); nothing is imported before it is used.
+
+    `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared.
+    """
+
+    name: str
+    options: str
+    function: str
+    noun: str
+    needs_data: bool = False
+    exact: bool = False
+
+    def options_model(self) -> type[BaseModel]:
+        """The pydantic model of the step's options."""
+        model: type[BaseModel] = _load(self.options)
+        return model
+
+
+def _load(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a recipe, its options resolved."""
+
+    kind: StepKind
+    options: BaseModel
+
+    def run(self, model: Model, context: Context) -> Ladder:
+        """Do the step. Raises what the step's function raises."""
+        ladder: Ladder = _load(self.kind.function)(model, context, self.options)
+        return ladder
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedStep:
+    """A step that was run: the result that stands (the boldest one where it was rolled back, None where none could be built) with the label of its rung, whether it is
+    part of the final model, the wall time of the step and of all rungs that were built in seconds, and the process's peak of resident memory so far in bytes."""
+
+    step: PlannedStep
+    result: StepResult | None
+    rung: str
+    in_result: bool
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+def target_at(place: Place) -> str:
+    """The name of the table for onnxruntime's CPU provider at a place: `cpu`, or `cpu-avx2` where integer kernels saturate. Runs one small model there."""
+    from graphcompress.runtime.saturation import saturates
+
+    return "cpu-avx2" if saturates(lambda model: place.reference.open(model, threads=1)) else "cpu"
 
 
 @cache
 def local_target() -> str:
-    """The name of the table for onnxruntime's CPU provider on this machine: `cpu`, or `cpu-avx2` where integer kernels saturate. Runs one small model."""
-    from graphcompress.runtime.saturation import saturates
-    from graphcompress.runtime.session import open_session
+    """The table for this process, asked once."""
+    from graphcompress.runtime.place import LocalPlace
 
-    return "cpu-avx2" if saturates(lambda model: open_session(model, threads=1)) else "cpu"
+    return target_at(LocalPlace())

@@ -68,7 +68,8 @@ class Opsets(Table):
 
 
 class Boundary(Table):
-    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node.
+    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node. `layout` is added where the tensor is made or read
+    by one of the operators `layout_of`, which work in another layout in integers than in float.
 
     A group is worth its integers where they gain more than `margin` says; of the time gained, `size_share` may be spent on weights that only get smaller, not faster.
     """
@@ -76,6 +77,7 @@ class Boundary(Table):
     quantize: float = Field(ge=0)
     dequantize: float = Field(ge=0)
     layout: float = Field(ge=0)
+    layout_of: tuple[str, ...] = ()
     floor: float = Field(ge=0)
     margin: float = Field(ge=1)
     size_share: float = Field(ge=0, lt=1)
@@ -108,6 +110,7 @@ class Operator(Table):
     axis, flip  the output channels' axis in the weight; where the attribute `flip` is 1, a weight of rank 2 has the other one
     rank        the weight's ranks that fuse
     follows     worth it only where every neighbour computes in integers
+    scalar_only the provider fuses it whatever form the scales have, and then takes only scalars: with DQ before and Q behind it cannot stay float
     pulled      the provider moves a Q behind it to its front, so that it computes in integers between a float maker and an integer reader; then it costs this many times float
     price       the first entry that fits is the cost
     """
@@ -129,6 +132,7 @@ class Operator(Table):
     flip: str | None = None
     rank: tuple[int, ...] = ()
     follows: bool = False
+    scalar_only: bool = False
     pulled: float | None = None
     unit: Literal["mac", "element"] = "element"
     price: Annotated[tuple[Price, ...], Field(min_length=1)]
@@ -145,11 +149,16 @@ class Operator(Table):
 
 
 class Target(Table):
-    """One execution provider, as a table. `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists."""
+    """One execution provider, as a table: what it is called in onnxruntime, the entries of the session configuration that its sessions get, and how it is known what it runs
+    in integers: `certificate` "optimized-graph" (the graph that it makes of a model can be read back), "nodes-taken" (only which nodes it took), "none" (what is written is believed).
+
+    `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists.
+    """
 
     name: str = ""
     summary: str
     provider: str
+    certificate: Literal["optimized-graph", "nodes-taken", "none"]
     opsets: Opsets
     activation: Activation
     weight: Weight

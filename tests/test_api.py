@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphcompress
-from graphcompress.errors import BarMissed, DataError, ModelError, RecipeError, UsageError
+from graphcompress.errors import BarMissed, DataError, GraphCompressError, ModelError, RecipeError, UsageError
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def test_a_path_and_a_model_give_the_same(path: Path, tmp_path: Path) -> None:
     assert by_path.record.steps[0].applied == by_model.record.steps[0].applied
 
 
+def test_models_in_memory_are_taken_and_left_as_they_are(path: Path) -> None:
+    content = path.read_bytes()
+    proto = onnx.load(path)
+    for model in (content, proto):
+        assert graphcompress.simplify(model).record.before.nodes == graphcompress.simplify(path).record.before.nodes
+    assert proto == onnx.load(path)
+    for bad in (b"junk", 3, None, onnx.ModelProto()):
+        with pytest.raises(ModelError):
+            graphcompress.simplify(bad)
+
+
 def test_the_given_model_is_not_touched(path: Path) -> None:
     model = graphcompress.load(path)
     graphcompress.compress(model, feeds(), measure=False)
@@ -72,6 +83,50 @@ def test_a_missed_bar_is_raised_with_the_result(path: Path) -> None:
     with pytest.raises(BarMissed, match="--min-speedup 1000") as caught:
         graphcompress.compress(path, feeds(), min_speedup=1000, threads=1)
     assert isinstance(caught.value.result, graphcompress.Result) and caught.value.status == 1
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Path:
+    """A row of a table of five by index, then a Gemm."""
+    generator = np.random.default_rng(0)
+    nodes = [helper.make_node("Gather", ["t", "i"], ["r"], "row"), helper.make_node("Gemm", ["r", "w"], ["y"], "head")]
+    weights = [numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name) for name, shape in (("t", (5, 64)), ("w", (64, 64)))]
+    i, y = helper.make_tensor_value_info("i", TensorProto.INT64, [1]), helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])
+    onnx.save(
+        helper.make_model(helper.make_graph(nodes, "lookup", [i], [y], weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx"
+    )
+    return tmp_path / "m.onnx"
+
+
+@pytest.mark.parametrize("index", [0, 3], ids=["calibration", "judging"])
+def test_feeds_that_the_original_does_not_run_on_are_an_error(lookup: Path, index: int) -> None:
+    indices = [{"i": np.int64([n % 5])} for n in range(20)]
+    assert graphcompress.compress(lookup, indices, measure=False).record.gate is not None
+    indices[index] = {"i": np.int64([77])}
+    with pytest.raises(GraphCompressError, match="cannot run") as caught:
+        graphcompress.compress(lookup, indices, measure=False)
+    assert str(lookup) in str(caught.value)
+
+
+def test_an_original_that_does_not_run_is_an_error_that_names_it(path: Path) -> None:
+    broken = onnx.load(path)
+    broken.graph.node[0].attribute.append(helper.make_attribute("transA", 1))
+    onnx.save(broken, path)
+    with pytest.raises(GraphCompressError, match=r"cannot run .*mlp"):
+        graphcompress.compress(path, feeds(), measure=False)
+
+
+def test_a_model_that_draws_noise_is_judged_by_nothing_and_that_is_said(tmp_path: Path) -> None:
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["n"]), helper.make_node("Add", ["x", "n"], ["s"]), helper.make_node("MatMul", ["s", "w"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [256, 256]) for name in "xy")
+    w = numpy_helper.from_array(np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32), "w")
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [x], [y], [w]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    data = [{"x": np.random.default_rng(i).standard_normal((256, 256)).astype(np.float32)} for i in range(12)]
+    record = graphcompress.compress(tmp_path / "m.onnx", data, measure=False).record
+    assert record.gate is not None and "quantize" not in record.gate.kept
+    assert "differs from itself" in record.gate.explanation
+    with pytest.raises(BarMissed, match="could not be judged"):
+        graphcompress.compress(tmp_path / "m.onnx", data, measure=False, min_agreement=0.5)
 
 
 def test_simplify_and_quantize(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from graphcompress.errors import ModelError, RecipeError
-from graphcompress.recipe import STEPS, PlannedStep, Recipe, known_recipes, load_recipe, run, single_step
+from graphcompress.recipe import STEPS, Recipe, known_recipes, load_recipe, run, single_step
 from graphcompress.step import Context, Ladder, StepResult
 
 
@@ -94,21 +94,21 @@ def test_the_hash_is_that_of_what_is_done(tmp_path: Path) -> None:
 def planned(*names: str, broken: str = "") -> Recipe:
     """A recipe of steps that append their name to the model's history; the one called `broken` also changes the outputs."""
 
-    def kind(name: str) -> Any:
-        def step(model: Any, context: Context, options: Any) -> Ladder:
+    def step(name: str) -> Any:
+        def ladder(model: Any, context: Context) -> Ladder:
             outputs = ("other",) if name == broken else model.outputs
-            return Ladder.single(StepResult(SimpleNamespace(inputs=model.inputs, outputs=outputs, history=(*model.history, name)), True))  # type: ignore[arg-type]
+            return Ladder.single(StepResult(SimpleNamespace(inputs=model.inputs, outputs=outputs, history=(*model.history, name)), True), "all")  # type: ignore[arg-type]
 
-        return SimpleNamespace(name=name, function=lambda: step)
+        return SimpleNamespace(kind=SimpleNamespace(name=name), run=ladder)
 
-    return Recipe("test", "0", tuple(PlannedStep(kind(name), SimpleNamespace()) for name in names))  # type: ignore[arg-type]
+    return Recipe("test", "0", tuple(map(step, names)))
 
 
 def test_each_step_gets_what_the_one_before_made() -> None:
     model: Any = SimpleNamespace(inputs=("x",), outputs=("y",), history=())
-    ran = list(run(planned("a", "b"), model, Context()))
-    assert [r.result.model.history for r in ran] == [("a",), ("a", "b")]  # type: ignore[attr-defined]
-    assert all(r.seconds >= 0 for r in ran) and ran[0].peak_memory_bytes
+    executed = list(run(planned("a", "b"), model, Context()))
+    assert [e.result.model.history for e in executed] == [("a",), ("a", "b")]  # type: ignore[union-attr, attr-defined]
+    assert all(e.seconds >= 0 and e.peak_memory_bytes and e.in_result and e.rung == "all" for e in executed)
 
 
 def test_a_step_that_changes_the_signature_is_stopped() -> None:

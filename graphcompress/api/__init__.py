@@ -4,9 +4,13 @@ A model is a path or a `Model`; data is a path (a folder of .npz, or one .npz), 
 written: `graphcompress.save(result.model, path)` does that. What is the caller's business is raised as a `GraphCompressError`.
 """
 
-from graphcompress.api.benchmarking import benchmark
-from graphcompress.api.judging import inspect, validate
-from graphcompress.api.making import Result, compress, quantize, simplify
-from graphcompress.api.sources import Source, open_model
+from graphcompress.api.benchmark import benchmark
+from graphcompress.api.compress import compress
+from graphcompress.api.inputs import Source, open_model
+from graphcompress.api.inspect import inspect
+from graphcompress.api.quantize import quantize
+from graphcompress.api.reports import Result
+from graphcompress.api.simplify import simplify
+from graphcompress.api.validate import validate
 
 __all__ = ["Result", "Source", "benchmark", "compress", "inspect", "open_model", "quantize", "simplify", "validate"]

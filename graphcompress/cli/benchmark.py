@@ -37,6 +37,6 @@ def benchmark(
             console,
             benchmark_tables,
             lambda: api.benchmark(
-                reference, candidates or (), data, providers=provider or ("cpu",), threads=threads, min_speedup=min_speedup, progress=console.progress
+                reference, candidates or (), data, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
             ),
         )

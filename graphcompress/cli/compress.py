@@ -22,8 +22,9 @@ def compress(
             "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
         ),
     ] = None,
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
@@ -33,9 +34,10 @@ def compress(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Simplify and quantize a model, and hand back what is faithful to it and not slower.
+    """Simplify and quantize a model, and return what is faithful to it and not slower.
 
-    Every 4th feed judges the result and is kept out of calibration: where agreement is below 0.99 or it is slower, steps are taken back, at worst all.
+    Every 4th feed judges the result and is kept out of calibration. Where agreement is below 0.99 (or --min-agreement), or it is slower (or below --min-speedup), layers and
+    steps are rolled back, at worst all.
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
@@ -44,7 +46,7 @@ def compress(
 
     plan = load_recipe(recipe)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path))
+    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -36,8 +36,20 @@ RandomData: TypeAlias = Annotated[
 Provider: TypeAlias = Annotated[
     str, typer.Option("--provider", metavar="NAME", help="Execution provider: any name that onnxruntime knows, short (cpu, cuda, openvino, qnn) or whole.")
 ]
+ResultProvider: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider that results are run and judged on: any name that onnxruntime knows. Default: the target's.",
+        show_default=False,
+    ),
+]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: measured with one and with all cores.", show_default=False)
+]
+ExternalData: TypeAlias = Annotated[
+    bool, typer.Option("--external-data", help="Write large tensors to OUT.data beside OUT. Without it OUT is one file, unless that would reach 2 GiB.")
 ]
 RecordPath: TypeAlias = Annotated[
     Path | None, typer.Option("--record", metavar="FILE", help="Write the record (JSON: docs/formats.md) here.", show_default=False)
@@ -46,9 +58,12 @@ MinAgreement: TypeAlias = Annotated[
     float | None, typer.Option("--min-agreement", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower.", show_default=False)
 ]
 MinSpeedup: TypeAlias = Annotated[
-    float | None, typer.Option("--min-speedup", metavar="X", help="A bar: status 1 where the result is not X times as fast.", show_default=False)
+    float | None,
+    typer.Option(
+        "--min-speedup", metavar="X", help="A bar: status 1 where the result is not X times as fast; what is not proved slower counts as 1.", show_default=False
+    ),
 ]
 OutputFormat: TypeAlias = Annotated[Format, typer.Option("--format", help="json prints exactly one JSON document on stdout (docs/formats.md).")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes on stderr; errors stay.")]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-NoMeasure: TypeAlias = Annotated[bool, typer.Option("--no-measure", help="Leave out all timing: nothing is taken back for being slow.")]
+NoMeasure: TypeAlias = Annotated[bool, typer.Option("--no-measure", help="Leave out all timing.")]

@@ -9,6 +9,7 @@ import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+from graphcompress.errors import shown
 
 
 class Calibration(StrEnum):
@@ -36,8 +37,9 @@ def quantize(
             "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
         ),
     ] = None,
-    provider: options.Provider = "cpu",
+    provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -49,9 +51,10 @@ def quantize(
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
-    check_patterns(exclude or ())
+    patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
+    check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data))
+    outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -66,7 +69,7 @@ def quantize(
                 source,
                 feeds,
                 calibration=calibration.value if calibration else None,
-                exclude=exclude or (),
+                exclude=patterns,
                 target=target,
                 provider=provider,
                 threads=threads,

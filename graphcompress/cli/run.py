@@ -30,12 +30,12 @@ def check_target(name: str | None) -> None:
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raise UsageError for what is no regular expression."""
+    """Raise UsageError for what is not a regular expression."""
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UsageError(f"--exclude '{pattern}' is no regular expression: {error}.") from error
+            raise UsageError(f"--exclude '{pattern}' is not a regular expression: {error}.") from error
 
 
 def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) -> Path | Dataset | None:
@@ -57,10 +57,10 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
         result = work()
     except BarMissed as missed:
         done: Result = missed.result
-        made = outputs.write(done.model, done.record) if keep else done.record
-        console.result(made, record_tables)
+        record = outputs.write(done.model, done.record) if keep else done.record
+        console.result(record, record_tables)
         raise BarMissed(
-            f"{missed} " + (f"The result was written to {outputs.model} all the same." if keep else "Nothing was written; --keep writes it all the same.")
+            f"{missed} " + (f"The result was written to {outputs.model} anyway." if keep else "Nothing was written; --keep writes it anyway.")
         ) from missed
     console.result(outputs.write(result.model, result.record), record_tables)
     return 0

@@ -19,6 +19,7 @@ def simplify(
             "--target", metavar="NAME", help="Also use operators that this target has of its own. Default: standard operators only.", show_default=False
         ),
     ] = None,
+    external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -30,7 +31,7 @@ def simplify(
     from graphcompress.cli.run import check_target, finish
 
     check_target(target)
-    outputs = Outputs(output, record, (model,))
+    outputs = Outputs(output, record, (model,), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

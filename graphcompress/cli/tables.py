@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 LONGEST_LIST = 12
 """Rows of a list before the rest is only counted; the JSON has all of them."""
@@ -28,7 +28,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         "size",
         size_text(before.bytes),
         size_text(after.bytes),
-        f"{record.smaller:.2f}x smaller" if record.smaller >= 1 else f"{1 / record.smaller:.2f}x larger",
+        smaller_text(record.smaller),
     )
     _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
     _row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
@@ -40,27 +40,39 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     for timing in record.measurements:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
+    yield from dict.fromkeys(finding.text for timing in record.measurements for finding in timing.findings)
     yield from _steps(record)
+    if record.data is not None and record.data.note and record.data.note not in record.notes:
+        yield record.data.note
     if record.comparison is not None:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
-    for bar in record.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
-    yield f"Written to {record.output}." if record.output else "Nothing was written."
+    yield from _bars(record.bars)
+    beside = f" and {record.output_data}, which belong together" if record.output_data else ""
+    yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
+
+
+def _bars(bars: Sequence[Bar]) -> Iterator[str]:
+    for bar in bars:
+        verdict = "held" if bar.held else "undecided, which counts as missed" if bar.undecided else "missed"
+        yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
 
 
 def _steps(record: Record) -> Iterator[RenderableType]:
-    """What was applied, what stayed float, and what was refused."""
+    """What was applied, what stayed float, and what was refused. Of a step that was rolled back the explanation of the gate tells."""
+    rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
     for step in record.steps:
+        if not step.in_result and step.use in rolled_back:
+            continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
-        floats = left_float(step.certificate)
+        floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
-            _rows(table, [(str(f.get("node", "")), str(f.get("op", "")), str(f.get("reason", ""))) for f in floats])
+            _rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])
             yield table
-        named = {entry.get("node") for entry in floats}
+        named = {operator.node for operator in floats}
         # Most refusals of a rule only say that a node is not its business; the step's own are news.
         others = [r for r in step.refusals if r.node not in named and r.id.startswith(f"{step.use}/")]
         if others:
@@ -72,19 +84,13 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
 
 
-def left_float(certificate: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The heavy operators that a certificate lists as float."""
-    return [entry for entry in (certificate or {}).get("operators", ()) if entry.get("precision") == "float"]
-
-
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
     yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
     yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
-    for bar in report.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+    yield from _bars(report.bars)
 
 
 def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
@@ -128,13 +134,12 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
-    for path, provider, taken in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
-        if taken is not None and taken < 1:
-            yield f"{provider} took {taken:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
+    for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
+        if assigned is not None and assigned < 1:
+            yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
-    for bar in report.bars:
-        yield f"{bar.option} {bar.wanted:g}: {'held' if bar.held else 'missed'}"
+    yield from _bars(report.bars)
 
 
 def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
@@ -192,6 +197,13 @@ def share(value: float | None) -> str:
 def figure(value: float | None, digits: int) -> str:
     """A number that may be undefined."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def smaller_text(ratio: float) -> str:
+    """How the size changed; nothing where it is the same to two digits."""
+    if 0.995 < ratio < 1.005:
+        return ""
+    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x larger"
 
 
 def size_text(count: int) -> str:

@@ -16,7 +16,7 @@ def validate(
     candidate: Annotated[Path, typer.Argument(metavar="CAND", help="The model that is judged.", show_default=False)],
     data: options.Data,
     provider: options.Provider = "cpu",
-    threads: options.Threads = None,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
     min_agreement: options.MinAgreement = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,

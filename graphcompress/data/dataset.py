@@ -61,7 +61,8 @@ class Dataset:
         if repeated and repeated == total - 1:
             seen.append(Finding("data/identical", f"All {total} feeds are identical: they count as one input.", voids_bound=True))
         elif repeated:
-            seen.append(Finding("data/repeated", f"{repeated} of the {total} feeds repeat another one, so they are not independent.", voids_bound=True))
+            text = f"{repeated} of the {total} feeds repeat{'s' * (repeated == 1)} another one and do{'es' * (repeated == 1)} not count in the bound."
+            seen.append(Finding("data/repeated", text, distinct=(total - repeated) / total))
         return tuple(seen)
 
 
@@ -156,7 +157,7 @@ class Survey:
             text = "Every feed holds one constant value per input (all zero, for instance): these are no real inputs."
             return (Finding("data/constant", text, voids_bound=True),)
         return tuple(
-            Finding("data/constant-input", f"Input '{name}' is {value} in all {self._feeds} feeds: what depends on it was not judged.")
+            Finding("data/constant-input", f"Input '{name}' is {value if value else 'zero'} in all {self._feeds} feeds: what depends on it was not judged.")
             for name, value in self._constant.items()
             if value is not None and self._feeds > 1
         )

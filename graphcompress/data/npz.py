@@ -35,11 +35,6 @@ class Member:
     start: int
 
     @property
-    def told(self) -> str:
-        """Type and shape as text."""
-        return f"{self.dtype.name} [{', '.join(map(str, self.shape))}]"
-
-    @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
@@ -99,10 +94,10 @@ class Member:
 
     def _exactly(self, stream: IO[bytes], count: int) -> bytes:
         with self._readable():
-            found = stream.read(count)
-        if len(found) != count:
+            content = stream.read(count)
+        if len(content) != count:
             raise DataError(f"{self.archive.filename}: the array '{_key(self.info)}' ends after fewer bytes than its header says: the file is truncated.")
-        return found
+        return content
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -148,11 +143,11 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Memb
             member = Member(archive, info, dtype, tuple(int(d) for d in shape), bool(fortran), stream.tell())
     except (*BROKEN, ValueError, TypeError) as problem:
         raise DataError(
-            f"{path}: the entry '{info.filename}' is no array file ({' '.join(str(problem).split())[:200]}). Save arrays with np.savez(path, INPUT=array)."
+            f"{path}: the entry '{info.filename}' is not an array file ({' '.join(str(problem).split())[:200]}). Save arrays with np.savez(path, INPUT=array)."
         ) from problem
     if not dtype.hasobject and member.start + member.nbytes != info.file_size:
         raise DataError(
-            f"{path}: the header of '{key}' says {member.told}, which is {member.nbytes} bytes, and the file holds {info.file_size - member.start}. Save it again."
+            f"{path}: the header of '{key}' says {dtype.name} [{', '.join(map(str, member.shape))}], which is {member.nbytes} bytes, and the file holds {info.file_size - member.start}. Save it again."
         )
     return member
 
@@ -174,4 +169,4 @@ def _what_it_is(path: Path, problem: BaseException) -> str:
         return "this is a pointer of Git LFS, not the file itself: run `git lfs pull`."
     if head.startswith(b"\x80"):
         return "this is a pickle, which could run any code and is never read: save arrays with np.savez(path, INPUT=array)."
-    return f"this is no .npz file ({problem}). Save arrays with np.savez(path, INPUT=array)."
+    return f"this is not a .npz file ({problem}). Save arrays with np.savez(path, INPUT=array)."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def cores() -> int:
 
 def cpu() -> tuple[str, tuple[str, ...]]:
     """The processor's name and the instruction sets among TELLING that it has; empty where the system does not say."""
-    name, found = "", set[str]()
+    name, instruction_sets = "", set[str]()
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -31,14 +32,14 @@ def cpu() -> tuple[str, tuple[str, ...]]:
                 case "model name" | "cpu model":
                     name = name or value.strip()
                 case "flags" | "features":
-                    found = found or set(value.split())
+                    instruction_sets = instruction_sets or set(value.split())
     elif platform.system() == "Darwin":
         keys = ["machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
         name, *rest = (_sysctl(k) for k in keys)
-        found = set(" ".join(rest).lower().split())
+        instruction_sets = set(" ".join(rest).lower().split())
         if platform.machine() == "arm64":
-            found |= {"asimd", "asimddp", "fphp", "asimdhp"}
-    return name or platform.processor(), tuple(f for f in TELLING if f in found)
+            instruction_sets |= {"asimd", "asimddp", "fphp", "asimdhp"}
+    return name or platform.processor(), tuple(f for f in TELLING if f in instruction_sets)
 
 
 def _sysctl(key: str) -> str:
@@ -49,3 +50,20 @@ def describe() -> dict[str, Any]:
     """Architecture, system, processor, usable cores and telling flags, as JSON data."""
     name, flags = cpu()
     return {"machine": platform.machine(), "system": platform.system(), "cpu": name, "flags": list(flags), "cores": cores()}
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes. On Linux not from getrusage: there a child begins with its parent's maximum."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most) * (1 if sys.platform == "darwin" else 1024)

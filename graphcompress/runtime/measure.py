@@ -1,12 +1,21 @@
 """Time of two models beside each other, with the noise that it has; load time and peak memory in a process of their own.
 
 How a verdict comes about:
-1. A block is as many passes over the feeds as take about 40 ms. It starts with a pause of 4 ms, in which the spinning workers of the idle sessions go to sleep, and an inference or a pass that is not timed.
-2. A round is a block of the reference, of the reference in a second session, and of the candidate, in an order that rotates from round to round.
-3. A round's speed-up is mean(reference, reference again) / candidate. The result is the median over the rounds, with the order statistics that enclose the
+1. The clock is the CPU time of the thread that computes, where all three sessions have one (one thread, CPU provider): time that other processes take does not
+   count. Otherwise it is the wall clock.
+2. A block is as many passes over the feeds as take about 10 ms, or 40 ms by the wall clock, there after a pause in which the spinning workers of the idle
+   sessions go to sleep. One inference, or a short pass, that is not timed comes first.
+3. A round is a block of the reference, of the candidate, and of the reference in a second session, or the other way round, in turn. The candidate stands in
+   the middle: a machine that changes its pace during a round shows it in the two references, and a steady drift cancels out.
+4. A round in which the two references differ by more than 5% is rejected. Where fewer than six are left, all count, and their noise with them.
+5. A round's speed-up is mean(reference, reference again) / candidate. The result is the median over the rounds, with the order statistics that enclose the
    true median with 95% confidence.
-4. The noise band is the 10th to 90th percentile of reference / reference again. Where it is wider than 5% everything is measured once more, and the quieter of the two is taken.
-5. "faster" or "slower": the whole interval of the speed-up lies outside the band, and on one side of 1. Otherwise "same", or "noisy" where the band is still wider than 5%.
+6. The noise band is the 10th to 90th percentile of reference / reference again, and at least 1% to both sides: two sessions of one model lie at different
+   addresses, and that alone makes some difference.
+7. "faster" or "slower": the whole interval of the speed-up lies outside the band, and on one side of 1. Otherwise "same", or "noisy" where the band is wider
+   than 5%, the interval wider than 10%, or rounds were missing.
+8. Measuring stops when the verdict is decided: after ten rounds that count, as soon as the interval is narrow and clear of the band or inside it; else when the
+   rounds or the budget are used up. The budget is in seconds of the clock, so that a busy machine gets as many rounds as an idle one.
 """
 
 from __future__ import annotations
@@ -21,35 +30,36 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
-from graphcompress.ir.model.model import Model
-from graphcompress.runtime import machine
-from graphcompress.runtime.session import Feed, Session, open_session
+from graphcompress.findings import Finding
+from graphcompress.runtime.session import Feed, Seconds, Session
 
 Verdict: TypeAlias = Literal["faster", "slower", "same", "noisy"]
+Clock: TypeAlias = Literal["cpu", "wall"]
 
-BLOCK_S = 0.04
+BLOCK_S: dict[Clock, float] = {"cpu": 0.01, "wall": 0.04}
+MOST_ROUNDS: dict[Clock, int] = {"cpu": 121, "wall": 31}
 PAUSE_S = 0.004
-MOST_ROUNDS = 31
 FEWEST_ROUNDS = 6  # below six no interval of order statistics reaches 95%
+DECIDING_ROUNDS = 10
 WIDEST_BAND = 0.05
+LEAST_BAND = 0.01
 CONFIDENCE = 0.95
 BUDGET_S = 6.0
-# Each round after the other: who begins changes, and so does who follows whom.
-ORDERS = ((0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1), (2, 0, 1), (1, 0, 2))
+LEAST_SHARE = 0.8  # of the wall time, that one thread gets on an idle machine
+ORDERS = ((0, 2, 1), (1, 2, 0))  # reference, candidate, reference again
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """Medians in milliseconds for one feed; `speedup` = time of the reference / time of the candidate with its 95% interval; `band` is what the reference
-    shows against itself; `threads` is the setting (None: the runtime's default)."""
+    shows against itself; in `rejected` of the `rounds` it differed too much; `threads` is the setting (None: the runtime's default); `busy`: something else ran."""
 
     reference_ms: float
     median_ms: float
@@ -59,10 +69,29 @@ class Measurement:
     rounds: int
     verdict: Verdict
     threads: int | None = None
+    clock: Clock = "wall"
+    rejected: int = 0
+    busy: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
-        return asdict(self)
+    def reaches(self, bar: float) -> bool | None:
+        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is not proved slower counts as 1. A noisy measurement proves
+        no slowness, and no gain either: None where a bar above 1 lies inside its interval."""
+        low, high = self.speedup_ci
+        if low >= bar or (bar <= 1 and self.verdict != "slower"):
+            return True
+        return None if self.verdict == "noisy" and high >= bar else high >= bar
+
+    def findings(self) -> tuple[Finding, ...]:
+        """That the machine is busy, where it is."""
+        if not self.busy:
+            return ()
+        setting = "" if self.threads is None else f" with {self.threads} thread{'s' * (self.threads != 1)}"
+        clock = "CPU time" if self.clock == "cpu" else "the wall clock"
+        text = (
+            f"This machine is busy: timed{setting} by {clock}, the original differed from itself by more than {WIDEST_BAND:.0%} in {self.rejected} of "
+            f"{self.rounds} rounds. Times measured beside other work are rough."
+        )
+        return (Finding("measure/busy", text),)
 
 
 def measure(ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], *, threads: int | None = None, budget_s: float = BUDGET_S) -> Measurement:
@@ -74,83 +103,104 @@ def measure(ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], 
         raise DataError("There are no feeds to measure with.")
     trio = (ref, again, cand)
     some = _affordable(trio, feeds, budget_s / 2)
-    found = _attempt(trio, some, budget_s / 2)
-    if _width(found) > WIDEST_BAND:
-        found = min(found, _attempt(trio, some, budget_s / 2), key=_width)
-    return _judged(found, len(some), threads)
-
-
-def measure_models(
-    reference: Model | Path,
-    candidate: Model | Path,
-    feeds: Sequence[Feed],
-    *,
-    provider: str = "cpu",
-    threads: int | None = None,
-    budget_s: float = BUDGET_S,
-) -> dict[int, Measurement]:
-    """`measure` with sessions of its own, by thread setting: `threads`, by default one *and* all cores. `budget_s` is for each setting."""
-    settings = [threads] if threads is not None else sorted({1, machine.cores()})
-    found: dict[int, Measurement] = {}
-    for setting in settings:
-        with (
-            closing(open_session(reference, provider=provider, threads=setting)) as ref,
-            closing(open_session(reference, provider=provider, threads=setting)) as again,
-            closing(open_session(candidate, provider=provider, threads=setting)) as cand,
-        ):
-            found[setting] = measure(ref, again, cand, feeds, threads=setting, budget_s=budget_s)
-    return found
+    return _judged(_rounds(trio, some, budget_s), len(some), threads)
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------------------------
 
+Round: TypeAlias = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Seconds per pass, a row for each round: reference, reference again, candidate."""
+    """Seconds per pass by `clock`, a row for each round: reference, reference again, candidate. `share` of the wall time was CPU time (1 by the wall clock)."""
 
-    seconds: tuple[tuple[float, float, float], ...]
-
-    @property
-    def ratios(self) -> list[float]:
-        return sorted((a + b) / 2 / c for a, b, c in self.seconds)
+    clock: Clock
+    seconds: tuple[Round, ...]
+    share: float = 1.0
 
     @property
-    def own(self) -> list[float]:
-        return sorted(a / b for a, b, _ in self.seconds)
+    def steady(self) -> tuple[Round, ...]:
+        """Those in which the reference took the same time twice."""
+        return tuple(r for r in self.seconds if max(r[0], r[1]) <= (1 + WIDEST_BAND) * min(r[0], r[1]))
+
+    @property
+    def counting(self) -> tuple[Round, ...]:
+        return self.steady if len(self.steady) >= FEWEST_ROUNDS else self.seconds
+
+    @property
+    def busy(self) -> bool:
+        """Whether something else ran on the machine."""
+        return 2 * len(self.steady) < len(self.seconds) or self.share < LEAST_SHARE
+
+    def interval(self) -> tuple[float, float]:
+        """Of the median speed-up."""
+        return median_interval(sorted(speedup(r) for r in self.counting))
+
+    def band(self) -> tuple[float, float]:
+        """What the reference shows against itself."""
+        low, high = band(sorted(a / b for a, b, _ in self.counting))
+        return min(low, 1 - LEAST_BAND), max(high, 1 + LEAST_BAND)
+
+    def decided(self) -> bool:
+        """Whether more rounds would not change the verdict."""
+        if len(self.steady) < DECIDING_ROUNDS:
+            return False
+        (low, high), noise = self.interval(), self.band()
+        if noise[0] <= low and high <= noise[1]:
+            return noise[1] - noise[0] <= WIDEST_BAND
+        return verdict((low, high), noise) in ("faster", "slower") and narrow((low, high))
+
+
+def speedup(seconds: Round) -> float:
+    """Of one round."""
+    first, again, candidate = seconds
+    return (first + again) / 2 / candidate
 
 
 def _affordable(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> Sequence[Feed]:
     """As many of `feeds` as the fewest rounds can run over within the budget, at least one."""
-    one = sum(min(s.time(feeds[:1], 1), s.time(feeds[:1], 1)) for s in trio)
+    one = sum(min(_read(s.time(feeds[:1], 1)), _read(s.time(feeds[:1], 1))) for s in trio)
     return feeds[: max(1, int(budget_s / FEWEST_ROUNDS / max(1e-9, one)))]
 
 
-def _attempt(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> Rounds:
-    deadline = time.perf_counter() + budget_s
-    passes = [max(1e-7, s.time(feeds, 1)) for s in trio]
-    repeats = [max(1, round(BLOCK_S / p)) for p in passes]
+def _read(seconds: Seconds) -> float:
+    return seconds.wall if seconds.cpu is None else seconds.cpu
+
+
+def _rounds(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> Rounds:
+    first = [s.time(feeds, 1) for s in trio]
+    clock: Clock = "wall" if any(seconds.cpu is None for seconds in first) else "cpu"
+    passes = [max(1e-7, seconds.wall if clock == "wall" else _read(seconds)) for seconds in first]
+    repeats = [max(1, round(BLOCK_S[clock] / p)) for p in passes]
     # Waking a session takes one inference; a whole pass only where that costs next to nothing.
-    waking = [feeds if p < BLOCK_S / 8 else feeds[:1] for p in passes]
-    rounds: list[tuple[float, float, float]] = []
-    for order in itertools.islice(itertools.cycle(ORDERS), MOST_ROUNDS):
-        if len(rounds) >= FEWEST_ROUNDS and time.perf_counter() > deadline:
+    waking = [feeds if p < BLOCK_S[clock] / 8 else feeds[:1] for p in passes]
+    cost = sum(p * r + p * len(w) / len(feeds) for p, r, w in zip(passes, repeats, waking, strict=True))
+    rounds = Rounds(clock, ())
+    wall = cpu = 0.0
+    for order in itertools.islice(itertools.cycle(ORDERS), 2 * MOST_ROUNDS[clock]):
+        count = len(rounds.seconds)
+        if count >= FEWEST_ROUNDS and (len(rounds.steady) >= MOST_ROUNDS[clock] or count * cost > budget_s or rounds.decided()):
             break
-        took = {i: _block(trio[i], feeds, waking[i], repeats[i]) for i in order}
-        rounds.append((took[0], took[1], took[2]))
-    return Rounds(tuple(rounds))
+        blocks = {i: _block(trio[i], feeds, waking[i], repeats[i], clock) for i in order}
+        wall += sum(b.wall * repeats[i] for i, b in blocks.items())
+        cpu += sum(_read(b) * repeats[i] for i, b in blocks.items())
+        row = [max(1e-9, blocks[i].wall if clock == "wall" else _read(blocks[i])) for i in range(3)]
+        rounds = Rounds(clock, (*rounds.seconds, (row[0], row[1], row[2])), cpu / wall if clock == "cpu" and wall else 1.0)
+    return rounds
 
 
-def _block(session: Session, feeds: Sequence[Feed], waking: Sequence[Feed], repeats: int) -> float:
-    time.sleep(PAUSE_S)
+def _block(session: Session, feeds: Sequence[Feed], waking: Sequence[Feed], repeats: int, clock: Clock) -> Seconds:
+    if clock == "wall":
+        time.sleep(PAUSE_S)
     session.time(waking, 1)
-    return max(1e-9, session.time(feeds, repeats))
+    return session.time(feeds, repeats)
 
 
-def band(own: Sequence[float]) -> tuple[float, float]:
+def band(ratios: Sequence[float]) -> tuple[float, float]:
     """10th and 90th percentile of sorted ratios of the reference to itself."""
-    cut = len(own) // 10
-    return own[cut], own[-1 - cut]
+    cut = len(ratios) // 10
+    return ratios[cut], ratios[-1 - cut]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -164,23 +214,22 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return values[cut], values[-1 - cut]
 
 
-def _width(rounds: Rounds) -> float:
-    low, high = band(rounds.own)
-    return high - low
-
-
 def _judged(rounds: Rounds, feeds: int, threads: int | None) -> Measurement:
-    low, high = band(rounds.own)
-    interval = median_interval(rounds.ratios)
+    counting, interval, noise = rounds.counting, rounds.interval(), rounds.band()
+    missing = len(rounds.steady) < FEWEST_ROUNDS
+    answer = verdict(interval, noise)
     return Measurement(
-        reference_ms=statistics.median((a + b) / 2 for a, b, _ in rounds.seconds) / feeds * 1e3,
-        median_ms=statistics.median(c for _, _, c in rounds.seconds) / feeds * 1e3,
-        speedup=statistics.median(rounds.ratios),
+        reference_ms=statistics.median((a + b) / 2 for a, b, _ in counting) / feeds * 1e3,
+        median_ms=statistics.median(c for _, _, c in counting) / feeds * 1e3,
+        speedup=statistics.median(speedup(r) for r in counting),
         speedup_ci=interval,
-        band=(low, high),
+        band=noise,
         rounds=len(rounds.seconds),
-        verdict=verdict(interval, (low, high)),
+        verdict="noisy" if missing and answer == "same" else answer,
         threads=threads,
+        clock=rounds.clock,
+        rejected=len(rounds.seconds) - len(rounds.steady),
+        busy=rounds.busy,
     )
 
 
@@ -190,7 +239,12 @@ def verdict(interval: tuple[float, float], noise: tuple[float, float]) -> Verdic
         return "faster"
     if interval[1] < min(1.0, noise[0]):
         return "slower"
-    return "noisy" if noise[1] - noise[0] > WIDEST_BAND else "same"
+    return "noisy" if noise[1] - noise[0] > WIDEST_BAND or not narrow(interval) else "same"
+
+
+def narrow(interval: tuple[float, float]) -> bool:
+    """Whether an interval tells a speed-up to 5%."""
+    return interval[1] <= (1 + 2 * WIDEST_BAND) * interval[0]
 
 
 # --- load time and memory -------------------------------------------------------------------------------------------------------------
@@ -198,12 +252,10 @@ def verdict(interval: tuple[float, float], noise: tuple[float, float]) -> Verdic
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a model costs a process that does nothing else: seconds until the session is ready; the highest resident memory of the process in bytes, and how
-    much of that came with the model (above onnxruntime, loaded and idle)."""
+    """What a model costs a process that does nothing else: seconds until the session is ready, the highest resident memory of the process in bytes."""
 
     load_seconds: float
     peak_bytes: int
-    model_bytes: int
 
 
 def footprint(model: Path | str, feed: Feed, *, provider: str = "cpu", threads: int | None = 1) -> Footprint:
@@ -222,13 +274,3 @@ def footprint(model: Path | str, feed: Feed, *, provider: str = "cpu", threads: 
         return Footprint(**json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, TypeError, IndexError) as problem:
         raise GraphCompressError(f"The process that measures {model} gave no answer: {done.stdout[-200:]!r}") from problem
-
-
-def load_seconds(model: Path | str, feed: Feed, *, provider: str = "cpu", threads: int | None = 1) -> float:
-    """Seconds from nothing to a ready session, in a fresh process."""
-    return footprint(model, feed, provider=provider, threads=threads).load_seconds
-
-
-def peak_memory(model: Path | str, feed: Feed, *, provider: str = "cpu", threads: int | None = 1) -> int:
-    """Highest resident memory in bytes of a fresh process that loads the model and runs one feed."""
-    return footprint(model, feed, provider=provider, threads=threads).peak_bytes

@@ -14,25 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from graphcompress.errors import GraphCompressError
-from graphcompress.runtime import ort
+from graphcompress.runtime import machine, ort
 from graphcompress.runtime.session import open_session
-
-
-def peak_bytes() -> int:
-    """Highest resident memory of this process so far. On Linux not from getrusage: there a child begins with its parent's maximum."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most) * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> int:
@@ -47,16 +30,14 @@ def main() -> int:
         feed = {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in file.items()}
     try:
         ort.load()
-        idle = peak_bytes()
         start = time.perf_counter()
         with open_session(Path(args.model), provider=args.provider, threads=args.threads) as session:
             loaded = time.perf_counter() - start
             session.run(feed)
-            peak = peak_bytes()
     except GraphCompressError as problem:
         print(" ".join(str(problem).split()), file=sys.stderr)
         return problem.status
-    print(json.dumps({"load_seconds": loaded, "peak_bytes": peak, "model_bytes": max(0, peak - idle)}))
+    print(json.dumps({"load_seconds": loaded, "peak_bytes": machine.peak_memory()}))
     return 0
 
 

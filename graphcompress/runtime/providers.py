@@ -78,7 +78,7 @@ def find(name: str) -> Provider:
     here = ", ".join(usable())
     if wanted not in known:
         raise UsageError(
-            f"'{name}' is no execution provider that onnxruntime knows. Usable here: {here}; known elsewhere: {', '.join(sorted(known - set(usable())))}."
+            f"'{name}' is not an execution provider that onnxruntime knows. Usable here: {here}; known elsewhere: {', '.join(sorted(known - set(usable())))}."
         )
     package = f"Install {PACKAGES[wanted]}" if wanted in PACKAGES else "Install a build of onnxruntime that has it"
     raise RuntimeUnavailable(

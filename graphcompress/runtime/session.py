@@ -1,18 +1,20 @@
 """Sessions: where a model runs.
 
-`Session` is all that `compare`, `measure` and `profile` know of a runtime. `open_session` gives the one in this process; sessions elsewhere can follow.
+`Session` is all that `compare` and `measure` know of a runtime. Whoever judges a model gets its sessions from a `Place` (place.py); `open_session` is for what always runs
+in this process on the CPU provider: folding and observation.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -30,6 +32,13 @@ LARGE = 64 * 2**20
 UNNAMED = re.compile(r"(.+)\[(\d+)\]")
 
 
+class Seconds(NamedTuple):
+    """`wall` time, and `cpu` time of the thread that did all the work; None where several threads did, or where the system's clock is too coarse."""
+
+    wall: float
+    cpu: float | None
+
+
 class Session(Protocol):
     """A model ready to run. `inputs` are those that must be fed."""
 
@@ -42,8 +51,8 @@ class Session(Protocol):
         Raises DataError where the feed does not fit, ModelError where the model fails on it."""
         ...
 
-    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
-        """Seconds of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""
+    def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
+        """Time of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -51,7 +60,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back. A closed session cannot run."""
+        """Free everything. A closed session cannot run."""
         ...
 
 
@@ -66,58 +75,10 @@ def open_session(
     """A session in this process.
 
     `provider` is any name that onnxruntime knows, short or whole; `threads` those inside an operator (None: the runtime's default);
-    `dims` fixes free dimensions: a symbol's size under its name, an unnamed dimension's under "INPUT[AXIS]" (`fixed_dims` makes it from a feed).
+    `dims` fixes free dimensions: a symbol's size under its name, an unnamed dimension's under "INPUT[AXIS]" (`place.fixed_dims` makes it from a feed).
     Raises UsageError for an unknown provider, RuntimeUnavailable for one that was not got, ModelError where onnxruntime cannot load the model.
     """
     return LocalSession(model, provider=provider, threads=threads, optimize=optimize, dims=dims)
-
-
-def fixed_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
-    """Sizes of all free dimensions of `inputs` in one feed, as `open_session(dims=...)` takes them. For providers that need fixed shapes."""
-    found: dict[str, int] = {}
-    for spec in inputs:
-        if spec.shape is None or spec.name not in feed or feed[spec.name].ndim != len(spec.shape):
-            continue
-        for axis, (dim, size) in enumerate(zip(spec.shape, feed[spec.name].shape, strict=True)):
-            if isinstance(dim, str):
-                found[dim] = size
-            elif dim is None:
-                found[f"{spec.name}[{axis}]"] = size
-    return found
-
-
-def open_for(model: Model | Path | str, feeds: Iterable[Feed], *, provider: str = "cpu", threads: int | None = None) -> tuple[LocalSession, list[str]]:
-    """A session for `feeds` (gone through once more), and what there is to say about it.
-
-    A provider that takes few nodes because dimensions are free gets them fixed where all feeds have the same shapes; that is said, since it holds for those only.
-    Where the model does not load with fixed dimensions, or no more nodes are taken, the first session stays. Raises as `open_session` does.
-    """
-    first = open_session(model, provider=provider, threads=threads)
-    told = first.describe()
-    if told["hint"] is None:
-        return first, []
-    sizes: dict[str, int] | None = None
-    for feed in feeds:
-        found = fixed_dims(first.inputs, feed)
-        if not found or (sizes is not None and found != sizes):
-            return first, [told["hint"]]
-        sizes = found
-    if sizes is None:
-        return first, [told["hint"]]
-    try:
-        fixed = open_session(model, provider=provider, threads=threads, dims=sizes)
-    except ModelError as problem:
-        return first, [told["hint"], f"With dimensions fixed to those of the feeds it does not load: {problem}"]
-    after = fixed.describe()
-    if after["share"] <= told["share"]:
-        fixed.close()
-        return first, [after["hint"] or told["hint"]]
-    first.close()
-    named = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-    notes = [
-        f"{provider} took {'few nodes' if told['share'] else 'no node'} while dimensions were free; they were fixed to those of the feeds for this run: {named}."
-    ]
-    return fixed, notes if after["hint"] is None else [*notes, after["hint"]]
 
 
 class LocalSession:
@@ -129,7 +90,7 @@ class LocalSession:
 
     def __init__(
         self,
-        model: Model | Path | str,
+        model: Model | Path | str | bytes,
         *,
         provider: str = "cpu",
         threads: int | None = None,
@@ -137,12 +98,17 @@ class LocalSession:
         dims: Mapping[str, int] | None = None,
         config: Mapping[str, str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        label: str | None = None,
+        initializers: Mapping[str, np.ndarray[Any, Any]] | None = None,
     ) -> None:
-        """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions."""
+        """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions, `label` is what messages call the model.
+
+        A model may also be a message whose large weights lie in `initializers`, by name: these arrays are used where they are, not copied.
+        """
         self._provider = providers.find(provider)
         self._threads = threads
         self._folder: str | None = None
-        self._label = str(model.path or "the model") if isinstance(model, Model) else str(model)
+        self._label = label or ("the model" if isinstance(model, bytes) else str(model.path or "the model") if isinstance(model, Model) else str(model))
         named = {k: v for k, v in (dims or {}).items() if not UNNAMED.fullmatch(k)}
         unnamed = {k: v for k, v in (dims or {}).items() if UNNAMED.fullmatch(k)}
         settings = ort.options(threads=threads, optimize=optimize, dims=named)
@@ -153,6 +119,10 @@ class LocalSession:
             settings.add_session_config_entry(key, value)
         for key, value in (attributes or {}).items():
             setattr(settings, key, value)
+        # Kept for as long as the session, which reads the arrays in place.
+        self._weights = {name: ort.load().OrtValue.ortvalue_from_numpy(array) for name, array in (initializers or {}).items()}
+        if self._weights:
+            settings.add_external_initializers(list(self._weights), list(self._weights.values()))
         if self._provider.plugin:
             settings.add_provider_for_devices(list(self._provider.devices), dict(self._provider.options))
         try:
@@ -178,38 +148,38 @@ class LocalSession:
 
     def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, Any]:
         """See `Session.run`; `names` picks outputs."""
-        wanted = list(names) if names is not None else self._names
-        if not wanted:  # onnxruntime reads an empty list as "all"
+        outputs = list(names) if names is not None else self._names
+        if not outputs:  # onnxruntime reads an empty list as "all"
             return {}
         try:
-            made = self._session.run(wanted, feed)
+            values = self._session.run(outputs, feed)
         except ort.failures() as problem:
             kind = DataError if ort.misfit(problem) else ModelError
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
-        return {name: self._kept(name, value) for name, value in zip(wanted, made, strict=True)}
+        return {name: self._value(name, value) for name, value in zip(outputs, values, strict=True)}
 
-    def time(self, feeds: Sequence[Feed], repeats: int) -> float:
-        """See `Session.time`."""
+    def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
+        """See `Session.time`. With one thread the CPU provider computes in the thread that calls; Windows counts a thread's time in steps of 16 ms."""
         run = self._session.run
+        alone = self._threads == 1 and self._provider.name == providers.CPU and sys.platform != "win32"
         try:
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.thread_time()
             for _ in range(repeats):
                 for feed in feeds:
                     run(None, feed)
-            return (time.perf_counter() - start) / repeats
+            cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
         except ort.failures() as problem:
             kind = DataError if ort.misfit(problem) else ModelError
             raise kind(f"onnxruntime cannot run {self._label}: {ort.one_line(problem)}") from problem
+        return Seconds(wall / repeats, cpu / repeats if alone else None)
 
     def describe(self) -> dict[str, Any]:
         """See `Session.describe`. `nodes` counts nodes of the graph as it was divided among providers, `share` is the part that the asked provider took
         (both None where this onnxruntime does not say), `hint` says what to do where it took none."""
-        runtime = ort.load()
         nodes = self._nodes()
         share = None if nodes is None else nodes.get(self._provider.name, 0) / max(1, sum(nodes.values()))
         return {
-            "runtime": getattr(runtime, "package_name", "onnxruntime"),
-            "version": runtime.__version__,
+            **ort.describe(),
             "provider": self._provider.name,
             "providers": list(self._session.get_providers()),
             "nodes": nodes,
@@ -219,9 +189,16 @@ class LocalSession:
             **machine.describe(),
         }
 
+    def assigned_nodes(self) -> list[str] | None:
+        """Names of the nodes that the provider asked for took, None where this onnxruntime does not say."""
+        if not self._can_count:
+            return None
+        return [n.name for part in self._session.get_provider_graph_assignment_info() if part.ep_name == self._provider.name for n in part.get_nodes()]
+
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None
+        self._weights = {}
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -238,34 +215,31 @@ class LocalSession:
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
-    def _source(self, model: Model | Path | str, unnamed: Mapping[str, int]) -> str | bytes:
-        """What onnxruntime reads: the file itself where that will do, else bytes, else a temporary file with its external data."""
-        from graphcompress.ir.files import read, write
+    def _source(self, model: Model | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
+        """What onnxruntime reads: the bytes of a small model; of a large one its own file where it is untouched, else a temporary file with external data."""
+        from graphcompress.ir.files import read, serialize, write
 
+        if isinstance(model, bytes):
+            return model
         if not isinstance(model, Model):
             if not Path(model).is_file():
-                raise ModelError(f"{model} is no file.")
+                raise ModelError(f"{model} is not a file.")
             if not unnamed:
                 return str(model)
             model = read.load(model)
         if unnamed:
             model = _with_fixed_dims(model, unnamed)
-        outside = _external(model)
-        if outside < LARGE:
-            try:
-                content = write.to_bytes(model)
-            except ModelError:  # more than one message can hold
-                outside = LARGE
-            else:
-                return str(model.path) if len(content) >= LARGE and not outside and _holds(model.path, content) else content
-        if outside >= LARGE and _holds(model.path, write.to_proto(model).SerializeToString(deterministic=True)):
+        message = serialize.inline(model)
+        if message.length < LARGE:
+            return b"".join(message.blocks())
+        if write.is_its_file(model):
             return str(model.path)
         self._folder = tempfile.mkdtemp(prefix="graphcompress-")
         place = Path(self._folder, "model.onnx")
-        write.save(model, place)
+        write.save(model, place, external_data=True)
         return str(place)
 
-    def _kept(self, name: str, value: Any) -> Any:
+    def _value(self, name: str, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return _plain(value)
         if name in self._fed:  # an input that is an output: in 1.24 a view of the caller's memory that does not keep it alive
@@ -283,10 +257,10 @@ class LocalSession:
     def _hint(self, nodes: Mapping[str, int] | None) -> str | None:
         """What hinders a provider that took less than half of the nodes."""
         name, total = self._provider.name, sum((nodes or {}).values())
-        taken = (nodes or {}).get(name, 0)
-        if nodes is None or taken * 2 >= total or name == providers.CPU:
+        assigned = (nodes or {}).get(name, 0)
+        if nodes is None or assigned * 2 >= total or name == providers.CPU:
             return None
-        says = f"{name} took {f'only {taken}' if taken else 'none'} of the {total} nodes, the others run on the CPU provider"
+        says = f"{name} took {f'only {assigned}' if assigned else 'none'} of the {total} nodes, the others run on the CPU provider"
         free = [f"'{s.name}' axis {i}" + (f" ({d})" if d else "") for s in self.inputs for i, d in enumerate(s.shape or ()) if not isinstance(d, int)]
         free += [f"'{s.name}' (its rank is free)" for s in self.inputs if s.shape is None and s.kind == "tensor"]
         if free:
@@ -294,7 +268,7 @@ class LocalSession:
                 f"{says}: dimensions of the inputs are free ({', '.join(free)}), and it may need them fixed. "
                 "Give feeds that all have the same shapes, or export the model with fixed dimensions."
             )
-        return f"{says}: it seems to support {'few' if taken else 'none'} of these operators with these element types and shapes."
+        return f"{says}: it seems to support {'few' if assigned else 'none'} of these operators with these element types and shapes."
 
 
 def _spec(arg: Any) -> TensorSpec:
@@ -316,35 +290,14 @@ def _plain(value: Any) -> Any:
     return value.numpy() if hasattr(value, "numpy") else value
 
 
-def _external(model: Model) -> int:
-    """Bytes of the model's constants that lie in other files."""
-    from graphcompress.ir.model import walk
-
-    data = (c.data for g in walk.graphs(model) for c in g.initializers.values())
-    return sum(d.nbytes for d in data if d is not None and d.proto.external_data)
-
-
-def _holds(path: Path | None, content: bytes) -> bool:
-    """True where the file at `path` is `content`, byte by byte: the model is untouched, and the file will do instead of bytes that would be held twice."""
-    if path is None or not path.is_file() or path.stat().st_size != len(content):
-        return False
-    with path.open("rb") as file:
-        position = 0
-        while block := file.read(1 << 20):
-            if content[position : position + len(block)] != block:
-                return False
-            position += len(block)
-    return position == len(content)
-
-
 def _with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:
     """A copy, for one session, whose unnamed input dimensions have sizes. What the file says of inner tensors and outputs stays: the runtime infers them anew."""
-    from graphcompress.ir.files import read, write
+    from graphcompress.ir.files import build, read
 
-    proto = write.to_proto(model)
+    proto = build.to_proto(model)
     sizes = {(m.group(1), int(m.group(2))): size for key, size in unnamed.items() if (m := UNNAMED.fullmatch(key))}
     for info in proto.graph.input:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
             if (info.name, axis) in sizes:
                 dim.dim_value = sizes[info.name, axis]
-    return read.model_from_proto(proto, path=model.path, check=False)
+    return read.model_from_proto(proto, source=model, check=False)

@@ -92,8 +92,8 @@ TABLE = [
     Case("on another drive", S, (*CULPRIT, "absolute"), external("location", "C:weights.bin")),
     Case("through a link", S, (*CULPRIT, "link", "outside"), external(then=through_link)),
     Case("through a linked folder", S, (*CULPRIT, "link", "outside"), through_folder_link),
-    Case("a pipe", S, (*CULPRIT, "no regular file"), external(then=pipe)),
-    Case("a folder", S, (*CULPRIT, "no regular file"), external(then=folder)),
+    Case("a pipe", S, (*CULPRIT, "not a regular file"), external(then=pipe)),
+    Case("a folder", S, (*CULPRIT, "not a regular file"), external(then=folder)),
     Case(
         "a device through a link",
         S,

@@ -77,7 +77,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     onnx.save(small_network(), "model.onnx")
-    data = np.random.default_rng(1).standard_normal((24, 3, 16, 16)).astype(np.float32)
+    generator = np.random.default_rng(1)
+    colours = 3 * generator.standard_normal((24, 3, 1, 1))  # without them all feeds are of one class, which is said
+    data = (colours + generator.standard_normal((24, 3, 16, 16))).astype(np.float32)
     np.savez("feeds.npz", x=data)
     np.savez("wrong.npz", z=data)
     other = small_network()

@@ -12,6 +12,8 @@ import pytest
 
 import graphcompress
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
+from graphcompress.step import local_target
+from graphcompress.targets import load_target
 
 QUICK = ("--no-measure", "-q")
 
@@ -60,7 +62,7 @@ def test_a_missed_bar_is_status_1_and_nothing_is_written(place: Path, run: Any) 
         "compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--record", "r.json", "--threads", "1", "--min-speedup", "1000", "--format", "json"
     )
     assert done.status == 1
-    assert "--min-speedup 1000 was not met" in done.err and "Nothing was written; --keep writes it all the same." in done.err
+    assert "--min-speedup 1000 was not met" in done.err and "Nothing was written; --keep writes it anyway." in done.err
     assert not (place / "out.onnx").exists() and not (place / "r.json").exists()
     record = Record.model_validate(done.json)
     assert record.output is None and [(b.option, b.held) for b in record.bars] == [("--min-speedup", False)]
@@ -76,6 +78,30 @@ def test_keep_writes_what_missed_the_bar(place: Path, run: Any) -> None:
 
 def test_a_bar_that_holds_is_status_0(place: Path, run: Any) -> None:
     assert compressed(run, "--min-agreement", "0.5").status == 0
+
+
+def test_a_stated_bar_of_agreement_steers_what_is_rolled_back(place: Path, run: Any) -> None:
+    exact = compressed(run, "--recipe", "simple.toml", "--min-agreement", "1", "--format", "json")
+    assert exact.status == 0 and [(b["required"], b["reached"], b["held"]) for b in exact.json["bars"]] == [(1.0, 1.0, True)]
+    assert exact.json["gate"]["agreement"] == 1.0
+
+
+def test_a_step_that_refuses_the_model_is_rolled_back_and_told(place: Path, run: Any) -> None:
+    """INT8 alone refuses a BatchNormalization that could be folded."""
+    Path("int8.toml").write_text('[[step]]\nuse = "quantize"\n')
+    done = compressed(run, "--recipe", "int8.toml")
+    assert done.status == 0 and "Quantization was rolled back because it could not be done" in done.out
+    assert "quantize/conv" not in done.out and "stayed float" not in done.out
+    assert (place / "out.onnx").read_bytes() == (place / "model.onnx").read_bytes()
+    record = compressed(run, "--recipe", "int8.toml", "--format", "json").json
+    assert record["gate"]["rolled_back"] == ["quantize"] and record["gate"]["candidates"][0]["reason"] == "gate/does-not-build"
+
+
+def test_a_provider_that_is_not_the_targets_is_said(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = load_target(local_target())
+    monkeypatch.setattr("graphcompress.api.inputs.load_target", lambda name: table.model_copy(update={"name": "device", "provider": "qnn"}))
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--recipe", "simple.toml", "--data", "feeds.npz", "--no-measure", "--provider", "cpu")
+    assert done.status == 0 and "judged on the provider 'cpu'" in done.err and "'device', which is for the provider 'qnn'" in done.err
 
 
 def test_random_data_is_used_only_when_asked_for_and_the_record_says_so(place: Path, run: Any) -> None:

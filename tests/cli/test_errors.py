@@ -73,21 +73,19 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(place: Path, run: Any, mo
         raise KeyboardInterrupt
 
     before = snapshot(place)
-    monkeypatch.setattr("graphcompress.ir.save", interrupted)
+    monkeypatch.setattr("graphcompress.transaction.Staged.finish", interrupted)
     done = run("simplify", "model.onnx", "-o", "out.onnx", "--record", "record.json")
     assert done.status == 130 and "Interrupted" in done.err
     assert snapshot(place) == before
 
 
 def test_where_the_model_cannot_be_written_there_is_no_record_either(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcompress.errors import WriteError
-
-    def full(*_: Any, **__: Any) -> None:
-        raise WriteError("Cannot write out.onnx: No space left on device.")
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
     (place / "record.json").write_text("the old one")
     before = snapshot(place)
-    monkeypatch.setattr("graphcompress.ir.save", full)
+    monkeypatch.setattr("graphcompress.ir.files.write.Plan.stage", full)
     assert run("simplify", "model.onnx", "-o", "out.onnx", "--record", "record.json").status == 2
     assert snapshot(place) == before
 
@@ -99,6 +97,6 @@ def test_names_out_of_files_cannot_drive_a_terminal(place: Path, run: Any) -> No
 
 @pytest.mark.parametrize("command", ["compress", "quantize"])
 def test_a_provider_that_is_not_there_is_found_before_the_work(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setattr("graphcompress.api.making.run", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("graphcompress.step.PlannedStep.run", lambda *_: pytest.fail("the work has begun"))
     done = run(command, "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--provider", "warp")
     assert done.status == 2 and "'warp'" in done.err

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from graphcompress.engine import Rule, Stop, load_rule, load_rules, rewrite
-from graphcompress.ir import Model, lint, model_from_proto, nodes, to_proto
+from graphcompress.engine.functions import Binding
+from graphcompress.engine.match import COMMUTATIVE
+from graphcompress.engine.structural_functions import same_shape
+from graphcompress.errors import ModelError
+from graphcompress.ir import Model, Variable, lint, model_from_proto, nodes, to_proto
 from graphcompress.ir.files.text import parse_model
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.targets import rules_root
@@ -142,6 +147,148 @@ def test_a_branch_that_hands_out_what_is_outside_keeps_its_identity() -> None:
     outcome = rewrite(model, [rule("eliminate/identity")])
     assert not outcome.applied
     assert ops(again(model)) == ["Identity", "If", "Neg"]
+
+
+def test_a_branch_that_returns_what_is_calculated_outside_keeps_its_identity() -> None:
+    """The maker stands in another graph, so it cannot make the branch's output instead."""
+    text = "(float[N] x, bool p) => (float[N] y) { o = Relu (x)  y = If (p) <then_branch = t () => (float[N] a) { a = Identity (o) }, else_branch = e () => (float[N] b) { b = Neg (x) }> }"
+    model = parse_model(text)
+    assert not rewrite(model, [rule("eliminate/identity")]).applied
+    assert ops(again(model)) == ["Identity", "If", "Neg", "Relu"]
+
+
+def test_a_tensor_that_replaces_another_takes_over_its_uses() -> None:
+    """Without the Identity the Conv has two readers, and must not be folded into the BatchNormalization."""
+    text = f"""(float[N,1,2,2] x) => (float[N,2,2,2] y, float[N,2,2,2] z) {CONV} {{
+        c = Conv (x, w)
+        i = Identity (c)
+        z = Relu (i)
+        y = BatchNormalization (c, s, b, m, v)
+    }}"""
+    original, model = parse_model(text), parse_model(text)
+    outcome = rewrite(model, [rule("eliminate/identity"), rule("fuse/conv_bn")])
+    assert outcome.applied == {"eliminate/identity": 1}
+    assert ("fuse/conv_bn", "uses(c) == 1") in outcome.refused
+    feed = {"x": np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)}
+    for name, value in run_once(again(model), feed).items():
+        np.testing.assert_array_equal(value, run_once(original, feed)[name])
+
+
+def test_uses_that_disappear_are_not_counted() -> None:
+    """The second reader of the Conv is removed itself, which makes the first one the only one."""
+    text = f"""(float[N,1,2,2] x) => (float[N,2,2,2] y) {CONV} {{
+        c = Conv (x, w)
+        i = Identity (c)
+        y = BatchNormalization (i, s, b, m, v)
+    }}"""
+    outcome = rewrite(parse_model(text), [rule("eliminate/identity"), rule("fuse/conv_bn")])
+    assert outcome.applied == {"eliminate/identity": 1, "fuse/conv_bn": 1}
+
+
+OPERANDS = {
+    "float": [np.array([[0.5, -2.0], [3.0, np.inf]], np.float32), np.array([[1.5, 4.0], [-1.0, np.nan]], np.float32)],
+    "int64": [np.array([[1, -2], [3, 7]], np.int64), np.array([[5, 4], [-1, 2]], np.int64)],
+    "bool": [np.array([[True, False], [True, False]]), np.array([[True, True], [False, False]])],
+}
+
+
+@pytest.mark.parametrize("op", sorted(COMMUTATIVE))
+def test_what_is_matched_in_both_orders_is_commutative(op: str) -> None:
+    ran = 0
+    for dtype, (first, second) in OPERANDS.items():
+        model = parse_model(f"({dtype}[2,2] a, {dtype}[2,2] b) => ({dtype if op != 'Equal' else 'bool'}[2,2] y) {{ y = {op} (a, b) }}", {"": 18})
+        try:
+            forward = run_once(model, {"a": first, "b": second})["y"]
+        except ModelError:  # no kernel for the type
+            continue
+        ran += 1
+        assert forward.tobytes() == run_once(model, {"a": second, "b": first})["y"].tobytes()
+    assert ran
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("y0 = Div (k, x)", "eliminate/divide_one"),
+        ("y0 = Sub (k, x)", "eliminate/subtract_zero"),
+    ],
+)
+def test_a_constant_on_the_left_is_another_operation(text: str, name: str) -> None:
+    value = "{1}" if "divide" in name else "{0}"
+    model = parse_model(f"(float[N] x) => (float[N] y) <float[1] k = {value}> {{ {text} y = Neg (y0) }}")
+    assert not rewrite(model, [rule(name)]).applied
+
+
+@pytest.mark.parametrize(
+    ("written_attribute", "attribute", "matches"),
+    [
+        ("axis = -1", "axis = -1", True),
+        ("axis = 1", "axis = -1", False),
+        ("axis = -1", "axis = 1", False),
+        ("axis = -1", "", True),  # the operator's default
+        ("axis = 1", "", False),
+        ("alpha = 0.1", "alpha = 0.1", True),
+        ("alpha = -0.5", "alpha = 0.5", False),
+        ("alpha = 0.01", "", True),
+        ("alpha = 0.5", "", False),
+        ('mode = "edge"', 'mode = "edge"', True),
+        ('mode = "edge"', 'mode = "reflect"', False),
+        ("perm = [1, 0]", "perm = [1, 0]", True),
+        ("perm = [1, 0]", "perm = [0, 1]", False),
+        ("perm = [1, 0]", "", False),
+    ],
+)
+def test_written_attributes_are_compared_with_defaults_counted(tmp_path: Path, written_attribute: str, attribute: str, matches: bool) -> None:
+    name = written_attribute.partition(" ")[0]
+    op, rest = {"axis": ("Softmax", ""), "alpha": ("LeakyRelu", ""), "mode": ("Pad", ", p"), "perm": ("Transpose", "")}[name]
+    inputs, weight = ("x, p", "<int64[4] p = {0, 0, 0, 0}>") if rest else ("x", "")
+    graph = f"(float[2,2] x) => (float[2,2] z) {weight} {{ y = {op} {{}} (x{rest}) z = Neg (y) }}".replace("{ y", "{ y")
+    before = f"({inputs}) => (y) {{ y = {op} <{written_attribute}> (x{rest}) }}"
+    after = "(x) => (y) { y = Abs (x) }"
+    rule_ = written(tmp_path, "attribute", before, after, graph.replace("{}", f"<{written_attribute}>"))
+    model = parse_model(graph.replace("{}", f"<{attribute}>" if attribute else ""))
+    assert bool(rewrite(model, [rule_]).applied) == matches
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (("N", 4), ("N", 4), True),
+        (("N", 4), (None, 4), True),  # as many elements, and only one dimension is open
+        (("N", 0), (None, 0), False),  # [3,0] may become [5,0]
+        (("N", 4, "M"), (None, 4, "M"), False),  # M may be 0
+        (("N", "M"), (None, None), False),
+        ((None, 4), (None, 4), True),
+        ((2, 4), (4, 2), False),
+        ((2, 4), (3, 4), False),
+        ((4,), (4, 1), False),
+        ((), (), True),
+    ],
+)
+def test_shapes_are_the_same_only_where_nothing_else_is_possible(first: Any, second: Any, same: bool) -> None:
+    a, b = Variable("a"), Variable("b")
+
+    class Queries:
+        opset = 17
+
+        def shape(self, tensor: Any) -> Any:
+            return first if tensor is a else second
+
+    assert same_shape(Queries(), Binding("a", a, None), Binding("b", b, None)) is same
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+@pytest.mark.parametrize("shadowed", ["Squeeze", "Unsqueeze"])
+def test_a_function_of_ai_onnx_is_not_the_operator_of_its_name(shadowed: str, domain: str) -> None:
+    """At the last node of a pattern, and above it."""
+    text = "(float[N,1,4] x) => (float[N,1,4] z) <int64[1] a = {1}> { s = Squeeze (x, a) y = Unsqueeze (s, a) z = Relu (y) }"
+    rule_ = rule("eliminate/squeeze_unsqueeze")
+    proto = to_proto(parse_model(text))
+    assert rewrite(parse_model(text), [rule_]).applied
+    function = proto.functions.add(name=shadowed, domain=domain, input=["q", "a"], output=["r"])
+    function.node.add(op_type="Identity", input=["q"], output=["r"])
+    function.opset_import.add(domain="", version=17)
+    assert not rewrite(model_from_proto(proto, check=False), [rule_]).applied
 
 
 def test_a_name_that_two_scopes_define_is_left_alone() -> None:

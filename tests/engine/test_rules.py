@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from graphcompress.engine import Example, Rule, load_rule, rewrite, rule_files
+from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, lint, model_from_proto, to_proto
-from graphcompress.ir.files.text import parse_model
+from graphcompress.ir.files.text import TextError, parse_model
 from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.runtime.evaluate import run_once
+from graphcompress.runtime.session import open_session
 from graphcompress.targets import rules_root
 
 ROOT = rules_root() / "rewrite"
@@ -52,6 +56,46 @@ def test_an_example_is_changed_and_computes_the_same(rule: Rule, example: Exampl
         expected, found = run_once(original, feed), run_once(changed, feed)
         for key, value in expected.items():
             compare(rule, value, found[key])
+
+
+FLOAT = re.compile(r"(?<!: )\bfloat\b")
+TYPES = ("double", "float16", "uint8", "int32", "int64", "bool")
+APPLIED = [c for c in CASES if c[1].refused is None]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rule", "example"), APPLIED, ids=name)
+def test_an_example_in_another_type_loads_and_computes_the_same(rule: Rule, example: Example, dtype: str) -> None:
+    """Whatever the clauses admit: where the graph runs in another element type and the rule changes it, the result must run as well."""
+    variant = replace(example, graph=FLOAT.sub(dtype, example.graph))
+    check_where_it_runs(rule, variant)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 15, 18, 21, 23])
+@pytest.mark.parametrize(("rule", "example"), APPLIED, ids=name)
+def test_an_example_in_another_opset_loads_and_computes_the_same(rule: Rule, example: Example, opset: int) -> None:
+    check_where_it_runs(rule, replace(example, opset=opset))
+
+
+def check_where_it_runs(rule: Rule, example: Example) -> None:
+    """Where the graph runs and the rule changes it, the result loads, optimized as well, and computes the same; for an empty dimension too."""
+    try:
+        original, model = parsed(example), parsed(example)
+    except (TextError, ModelError):  # a number that the type does not have, an operator that the opset does not have
+        return
+    if not rewrite(model, [rule]).applied:
+        return
+    changed = model_from_proto(to_proto(model))
+    for free in (3, 0):
+        feed = feeds(original, free, zlib.crc32(f"{rule.id}{example.line}".encode()))
+        try:
+            expected = run_once(original, feed)
+        except (ModelError, DataError):  # onnxruntime has no kernel, or does not take an empty tensor
+            continue
+        result = run_once(changed, feed)
+        for key, value in expected.items():
+            compare(rule, value, result[key])
+        open_session(changed, optimize="all").close()
 
 
 def compare(rule: Rule, expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,9 @@ def interpreter(folder: Path, name: str) -> Path:
     venv.create(place, clear=True, with_pip=True)
     # Byte code is made for what is imported, not for all that is installed.
     command = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", *framework.packages]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoEnvironment(f"{', '.join(framework.packages)} cannot be installed: {done.stderr.strip()[-1000:]}")
+    process = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise NoEnvironment(f"{', '.join(framework.packages)} cannot be installed: {process.stderr.strip()[-1000:]}")
     stamp.write_text(framework.digest())
     return python
 
@@ -107,16 +108,21 @@ def interpreter(folder: Path, name: str) -> Path:
 def exports(folder: Path, name: str) -> Path:
     """The folder with NAME.onnx, NAME.feeds and NAME.second for each export of framework `name`; raises as `interpreter` does."""
     framework = FRAMEWORKS[name]
-    place, script = folder / name, SCRIPTS / f"make_{name}.py"
-    stamp, digest = place / "complete", framework.digest(script, SCRIPTS / "saving.py")
+    place = folder / name
+    stamp, digest = place / "complete", framework.digest(SCRIPTS / f"make_{name}.py", SCRIPTS / "saving.py")
     if stamp.exists() and stamp.read_text() == digest:
         return place
-    python = interpreter(folder, name)
-    done = subprocess.run([str(python), str(script), str(place), *framework.exports], env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{script.name} ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-3000:]}")
+    write(folder, name, place, framework.exports)
     stamp.write_text(digest)
     return place
+
+
+def write(folder: Path, name: str, place: Path, names: Sequence[str]) -> None:
+    """Let the script of framework `name` write the exports `names` into `place`. Raises NoEnvironment, or RuntimeError where the script fails."""
+    script = SCRIPTS / f"make_{name}.py"
+    process = subprocess.run([str(interpreter(folder, name)), str(script), str(place), *names], env=_environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"{script.name} ended with status {process.returncode}: {process.stdout[-500:]}{process.stderr[-3000:]}")
 
 
 def all_exports(folder: Path) -> dict[str, Path | Exception]:

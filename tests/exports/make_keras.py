@@ -1,6 +1,6 @@
 """Exports of Keras by tf2onnx: random weights, channels last, dynamic axes.
 
-make_keras.py FOLDER [NAME...]      run by an interpreter that has tensorflow, tf2onnx and onnx
+make_keras.py FOLDER NAME...      run by an interpreter that has tensorflow, tf2onnx and onnx
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _normalize(net: keras.Model) -> None:
 def separable() -> keras.Model:
     """Depthwise and pointwise convolutions with ReLU6, a residual, pooling."""
     data = L.Input((None, None, 3))
-    x = L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(16, 3, 2, "same", use_bias=False)(L.Rescaling(0.5, 0.1)(data))))
-    for width, stride in ((16, 1), (32, 2)):
+    x = L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(32, 3, 2, "same", use_bias=False)(L.Rescaling(0.5, 0.1)(data))))
+    for width, stride in ((32, 1), (96, 2), (96, 1)):
         y = L.ReLU(6.0)(L.BatchNormalization()(L.DepthwiseConv2D(3, stride, "same", use_bias=False)(x)))
         y = L.BatchNormalization()(L.Conv2D(width, 1, use_bias=False)(y))
         x = L.Add()([x, y]) if stride == 1 else y
@@ -66,9 +66,9 @@ def separable() -> keras.Model:
 def classifier() -> keras.Model:
     """Convolutions of a fixed image, flattened."""
     data = L.Input((28, 28, 1))
-    x = L.MaxPooling2D(2)(L.Conv2D(8, 3, activation="relu")(data))
-    x = L.Flatten()(L.AveragePooling2D(2)(L.Conv2D(16, 3, activation="elu")(x)))
-    return keras.Model(data, L.Dense(10, "softmax")(L.Dropout(0.5)(L.Dense(32, "relu")(x))))
+    x = L.MaxPooling2D(2)(L.Conv2D(32, 3, activation="relu")(data))
+    x = L.Flatten()(L.AveragePooling2D(2)(L.Conv2D(64, 3, activation="elu")(x)))
+    return keras.Model(data, L.Dense(10, "softmax")(L.Dropout(0.5)(L.Dense(128, "relu")(x))))
 
 
 def recurrent() -> keras.Model:
@@ -80,28 +80,28 @@ def recurrent() -> keras.Model:
 
 def attention() -> keras.Model:
     """A transformer block over a free number of steps."""
-    data = L.Input((None, 32))
+    data = L.Input((None, 128))
     x = L.LayerNormalization()(data)
-    x = L.Add()([data, L.MultiHeadAttention(2, 16)(x, x)])
-    y = L.Dense(32)(L.Dense(64, lambda z: keras.activations.gelu(z, approximate=True))(L.LayerNormalization()(x)))
+    x = L.Add()([data, L.MultiHeadAttention(2, 64)(x, x)])
+    y = L.Dense(128)(L.Dense(256, lambda z: keras.activations.gelu(z, approximate=True))(L.LayerNormalization()(x)))
     return keras.Model(data, L.Dense(5)(L.GlobalAveragePooling1D()(L.Add()([x, y]))))
 
 
 def up_and_down() -> keras.Model:
     """An autoencoder with a transposed convolution and a resize, of fixed images."""
     data = L.Input((32, 32, 1))
-    x = L.LeakyReLU(negative_slope=0.2)(L.Conv2D(8, 3, 2, "same")(data))
-    x = L.PReLU(shared_axes=[1, 2])(L.Conv2D(16, 3, 2, "same")(x))
-    x = L.Conv2DTranspose(8, 3, 2, "same", activation="relu")(x)
+    x = L.LeakyReLU(negative_slope=0.2)(L.Conv2D(32, 3, 2, "same")(data))
+    x = L.PReLU(shared_axes=[1, 2])(L.Conv2D(64, 3, 2, "same")(x))
+    x = L.Conv2DTranspose(32, 3, 2, "same", activation="relu")(x)
     x = L.UpSampling2D(2, interpolation="bilinear")(x)
     return keras.Model(data, L.Conv2D(1, 3, padding="same", activation="sigmoid")(x))
 
 
 EXPORTS: dict[str, Callable[[Path, str], None]] = {
-    "separable_keras": convert(separable, (None, None, None, 3), (2, 32, 32, 3), (3, 48, 40, 3), 15),
+    "separable_keras": convert(separable, (None, None, None, 3), (2, 64, 64, 3), (3, 96, 80, 3), 15),
     "classifier_keras": convert(classifier, (None, 28, 28, 1), (2, 28, 28, 1), (5, 28, 28, 1), 13),
     "recurrent_keras": convert(recurrent, (None, None, 12), (2, 9, 12), (3, 5, 12), 17),
-    "attention_keras": convert(attention, (None, None, 32), (2, 9, 32), (3, 14, 32), 17),
+    "attention_keras": convert(attention, (None, None, 128), (2, 30, 128), (3, 41, 128), 17),
     "autoencoder_keras": convert(up_and_down, (None, 32, 32, 1), (2, 32, 32, 1), (1, 32, 32, 1), 18),
 }
 

@@ -1,6 +1,6 @@
 """Exports of scikit-learn by skl2onnx: pipelines of numbers, of text and of columns, trained on random data.
 
-make_sklearn.py FOLDER [NAME...]      run by an interpreter that has scikit-learn, skl2onnx and onnx
+make_sklearn.py FOLDER NAME...      run by an interpreter that has scikit-learn, skl2onnx and onnx
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def classes(rows: Array) -> Array:
 
 
 def numeric(model: Callable[[], Any], **options: Any) -> Callable[[Path, str], None]:
-    """A model of rows of numbers; the first shape has 4 rows, the second 1."""
+    """A model of rows of numbers; the first shape has 32 rows, the second 1."""
 
     def write(folder: Path, name: str) -> None:
         rows = numbers(400, np.random.default_rng(7))
         pipeline = model().fit(rows, classes(rows))
         exported = to_onnx(pipeline, initial_types=[("rows", FloatTensorType([None, WIDTH]))], target_opset=17, **options)
-        saving.write(folder, name, exported, lambda which, generator: {"rows": numbers((4, 1)[which], generator)})
+        saving.write(folder, name, exported, lambda which, generator: {"rows": numbers((32, 1)[which], generator)})
 
     return write
 
@@ -90,7 +90,7 @@ def columns(folder: Path, name: str) -> None:
 
 
 EXPORTS: dict[str, Callable[[Path, str], None]] = {
-    "mlp_sklearn": probabilities(lambda: make_pipeline(StandardScaler(), MLPClassifier((32, 16), max_iter=20, random_state=0))),
+    "mlp_sklearn": probabilities(lambda: make_pipeline(StandardScaler(), MLPClassifier((256, 128), max_iter=20, random_state=0))),
     "forest_sklearn": numeric(lambda: RandomForestClassifier(40, max_depth=6, random_state=0)),
     "boosting_sklearn": probabilities(lambda: GradientBoostingClassifier(n_estimators=20, random_state=0)),
     "polynomial_svm_sklearn": probabilities(lambda: make_pipeline(PolynomialFeatures(2), PCA(8), SVC(probability=True, random_state=0))),

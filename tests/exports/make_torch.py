@@ -1,6 +1,6 @@
 """Exports of PyTorch, by both of its exporters, and of transformers: random weights, small configurations, dynamic axes.
 
-make_torch.py FOLDER [NAME...]      run by an interpreter that has torch, transformers, onnx and onnxscript
+make_torch.py FOLDER NAME...      run by an interpreter that has torch, transformers, onnx and onnxscript
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import torch.nn.functional as F
 import transformers as hf
 from torch import Tensor, nn
 
+SIDE = 64  # of images, where it is fixed
+
 Array = np.ndarray[Any, Any]
 Sizes = Mapping[str, int]  # of the dynamic axes, by symbol
 Axes = Mapping[str, Mapping[int, str]]  # of an input or output: axis -> symbol
 Feed = Callable[[Sizes, np.random.Generator], dict[str, Array]]
 
 VOCABULARY = 99
+WIDTH = 128  # of tokens and frames: wide enough for INT8 to pay, else nothing would be quantized
 
 
 def export(
@@ -54,7 +57,7 @@ def export(
 
 
 def images(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
-    shape = (sizes.get("batch", 1), 3, sizes.get("height", 32), sizes.get("width", 32))
+    shape = (sizes.get("batch", 1), 3, sizes.get("height", SIDE), sizes.get("width", SIDE))
     return {"image": generator.standard_normal(shape).astype(np.float32)}
 
 
@@ -113,19 +116,19 @@ class Pixels(nn.Module):
 def text(model: Callable[[], Any], output: str, *, dynamo: bool, opset: int = 17, **options: Any) -> Callable[[Path, str], None]:
     def write(folder: Path, name: str) -> None:
         axes = {key: {0: "batch", 1: "time"} for key in ("input_ids", "attention_mask", output)}
-        export(Text(model(), **options), tokens, axes, [output], {"batch": 2, "time": 9}, {"batch": 3, "time": 14}, dynamo=dynamo, opset=opset)(folder, name)
+        export(Text(model(), **options), tokens, axes, [output], {"batch": 2, "time": 30}, {"batch": 3, "time": 41}, dynamo=dynamo, opset=opset)(folder, name)
 
     return write
 
 
-def bert(layers: int = 2, width: int = 32) -> Any:
+def bert(layers: int = 2) -> Any:
     return hf.BertModel(
         hf.BertConfig(
             vocab_size=VOCABULARY,
-            hidden_size=width,
+            hidden_size=WIDTH,
             num_hidden_layers=layers,
             num_attention_heads=2,
-            intermediate_size=2 * width,
+            intermediate_size=2 * WIDTH,
             max_position_embeddings=64,
             attn_implementation="eager",
         ),
@@ -135,20 +138,24 @@ def bert(layers: int = 2, width: int = 32) -> Any:
 
 def gpt2(layers: int = 2) -> Any:
     return hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=layers, n_head=2, n_positions=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2)
+        hf.GPT2Config(
+            vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=layers, n_head=2, n_positions=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2
+        )
     )
 
 
 def t5() -> Any:
-    return hf.T5EncoderModel(hf.T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, attn_implementation="eager"))
+    return hf.T5EncoderModel(
+        hf.T5Config(vocab_size=VOCABULARY, d_model=WIDTH, d_kv=WIDTH // 2, d_ff=2 * WIDTH, num_layers=2, num_heads=2, attn_implementation="eager")
+    )
 
 
 def llama() -> Any:
     return hf.LlamaForCausalLM(
         hf.LlamaConfig(
             vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -160,14 +167,22 @@ def llama() -> Any:
 
 def distilbert() -> Any:
     return hf.DistilBertModel(
-        hf.DistilBertConfig(vocab_size=VOCABULARY, dim=32, hidden_dim=64, n_layers=2, n_heads=2, max_position_embeddings=64, attn_implementation="eager")
+        hf.DistilBertConfig(
+            vocab_size=VOCABULARY, dim=WIDTH, hidden_dim=2 * WIDTH, n_layers=2, n_heads=2, max_position_embeddings=64, attn_implementation="eager"
+        )
     )
 
 
 def vit(folder: Path, name: str) -> None:
     model = hf.ViTModel(
         hf.ViTConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8, attn_implementation="eager"
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=2 * WIDTH,
+            image_size=SIDE,
+            patch_size=8,
+            attn_implementation="eager",
         ),
         add_pooling_layer=False,
     )
@@ -177,7 +192,7 @@ def vit(folder: Path, name: str) -> None:
 
 def gpt2_cache(folder: Path, name: str) -> None:
     """The cache is empty in the second shape, as at the first step of a text."""
-    layers, heads, head = 2, 2, 16
+    layers, heads, head = 2, 2, WIDTH // 2
 
     def feed(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:
         batch, time, past = sizes["batch"], sizes["time"], sizes["past"]
@@ -196,7 +211,7 @@ def gpt2_cache(folder: Path, name: str) -> None:
         **{key: {0: "batch", 2: "past"} for key in pasts},
         **{key: {0: "batch", 2: "past + time"} for key in presents},
     }
-    first, second = {"batch": 1, "time": 1, "past": 6}, {"batch": 2, "time": 5, "past": 0}
+    first, second = {"batch": 2, "time": 20, "past": 6}, {"batch": 1, "time": 25, "past": 0}
     export(Cached(gpt2(layers)), feed, axes, ["logits", *presents], first, second, dynamo=False, opset=17)(folder, name)
 
 
@@ -206,8 +221,8 @@ def gpt2_cache(folder: Path, name: str) -> None:
 class Recurrent(nn.Module):
     def __init__(self, kind: Callable[..., nn.Module], **options: Any) -> None:
         super().__init__()
-        self.net = kind(20, 24, batch_first=True, **options)
-        self.head = nn.Linear(24 * (1 + bool(options.get("bidirectional"))), 10)
+        self.net = kind(20, 48, batch_first=True, **options)
+        self.head = nn.Linear(48 * (1 + bool(options.get("bidirectional"))), 128)
 
     def forward(self, sequence: Tensor) -> Tensor:
         states, _ = self.net(sequence)
@@ -237,7 +252,7 @@ class Steps(nn.Module):
 def recurrent(module: Callable[[], nn.Module], *, dynamo: bool, opset: int, steps: bool = True) -> Callable[[Path, str], None]:
     def write(folder: Path, name: str) -> None:
         axes = {"sequence": {0: "batch", 1: "time"}, "scores": {0: "batch", 1: "time"} if steps else {0: "batch"}}
-        export(module(), features(20), axes, ["scores"], {"batch": 2, "time": 11}, {"batch": 3, "time": 6}, dynamo=dynamo, opset=opset)(folder, name)
+        export(module(), features(20), axes, ["scores"], {"batch": 4, "time": 30}, {"batch": 3, "time": 18}, dynamo=dynamo, opset=opset)(folder, name)
 
     return write
 
@@ -304,15 +319,15 @@ class Inverted(nn.Module):
 
 def mobilenet() -> nn.Module:
     return nn.Sequential(
-        conv(3, 16, 3, 2, activation=nn.Hardswish()),
-        Inverted(16, 16, 1),
-        Inverted(16, 24, 2),
-        Inverted(24, 24, 1),
-        conv(24, 96, 1, activation=nn.SiLU()),
+        conv(3, 32, 3, 2, activation=nn.Hardswish()),
+        Inverted(32, 32, 1),
+        Inverted(32, 64, 2),
+        Inverted(64, 64, 1),
+        conv(64, 192, 1, activation=nn.SiLU()),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(0.2),
-        nn.Linear(96, 10),
+        nn.Linear(192, 10),
     )
 
 
@@ -372,7 +387,7 @@ def picture(
 ) -> Callable[[Path, str], None]:
     def write(folder: Path, name: str) -> None:
         axes = {"image": {axis: symbol for axis, symbol in ((0, "batch"), (2, "height"), (3, "width")) if symbol in free}, **outputs}
-        first, second = {"batch": 2, "height": 32, "width": 48}, {"batch": 3, "height": 64, "width": 40}
+        first, second = {"batch": 2, "height": 64, "width": 96}, {"batch": 3, "height": 96, "width": 72}
         first, second = ({key: size for key, size in sizes.items() if key in free} for sizes in (first, second))
         net = module()
         with torch.no_grad():  # running statistics that are not 0 and 1
@@ -408,10 +423,10 @@ class Sound(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.front = nn.Sequential(nn.Conv1d(1, 16, 10, 5), nn.GroupNorm(16, 16), nn.GELU(), nn.Conv1d(16, 32, 3, 2), nn.GELU())
-        self.position = nn.utils.parametrizations.weight_norm(nn.Conv1d(32, 32, 4, padding=2, groups=4))
-        self.layer = Attention(32, 4)
-        self.head = nn.Linear(32, 12)
+        self.front = nn.Sequential(nn.Conv1d(1, 32, 10, 5), nn.GroupNorm(32, 32), nn.GELU(), nn.Conv1d(32, WIDTH, 3, 2), nn.GELU())
+        self.position = nn.utils.parametrizations.weight_norm(nn.Conv1d(WIDTH, WIDTH, 4, padding=2, groups=4))
+        self.layer = Attention(WIDTH, 4)
+        self.head = nn.Linear(WIDTH, 12)
 
     def forward(self, wave: Tensor) -> Tensor:
         states = self.front(wave[:, None])
@@ -424,7 +439,7 @@ def sound(folder: Path, name: str) -> None:
         return {"wave": generator.standard_normal((sizes["batch"], sizes["samples"])).astype(np.float32)}
 
     axes = {"wave": {0: "batch", 1: "samples"}, "scores": {0: "batch", 1: "frames"}}
-    export(Sound(), feed, axes, ["scores"], {"batch": 2, "samples": 400}, {"batch": 1, "samples": 333}, dynamo=False, opset=18)(folder, name)
+    export(Sound(), feed, axes, ["scores"], {"batch": 2, "samples": 600}, {"batch": 1, "samples": 433}, dynamo=False, opset=18)(folder, name)
 
 
 class Half(nn.Module):
@@ -432,7 +447,7 @@ class Half(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(20, 64), nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 8)).half()
+        self.net = nn.Sequential(nn.Linear(20, WIDTH), nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 8)).half()
 
     def forward(self, sequence: Tensor) -> Tensor:
         return torch.softmax(self.net(sequence.half()), -1).float()
@@ -460,7 +475,7 @@ EXPORTS: dict[str, Callable[[Path, str], None]] = {
     "detector_script": picture(Detector, {"scores": {0: "batch"}, "boxes": {0: "batch"}}, dynamo=False, opset=17),
     "detector_dynamo": picture(Detector, {"scores": {0: "batch"}, "boxes": {0: "batch"}}, dynamo=True, opset=18),
     "sound_script": sound,
-    "big_transformer": text(lambda: bert(73, 32), "states", dynamo=False),
+    "big_transformer": text(lambda: bert(73), "states", dynamo=False),
 }
 
 if __name__ == "__main__":
@@ -476,4 +491,4 @@ if __name__ == "__main__":
 
         return call
 
-    saving.main({name: seeded(write) for name, write in EXPORTS.items()}, on_demand=("big_transformer",))
+    saving.main({name: seeded(write) for name, write in EXPORTS.items()})

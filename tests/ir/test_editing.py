@@ -239,15 +239,32 @@ def read_a_tensor_that_is_replaced(model: ir.Model, edits: Edits) -> None:
     edits.add(detached("Abs", "", {}, [e.outputs[0], f.outputs[0]], [ir.Variable("fresh")]), model.graph)
 
 
-EDITS = [replace_chain, replace_what_is_read_twice, rewire_one_use, let_another_node_make_an_output, add_and_remove_again, read_a_tensor_that_is_replaced]
+def remove_what_holds_subgraphs(model: ir.Model, edits: Edits) -> None:
+    if_ = model.graph.nodes[-1]
+    edits.remove([if_])
+    edits.add(detached("Abs", "", {}, [model.graph.inputs[0]], if_.outputs), model.graph)
+
+
+EDITS = [
+    remove_what_holds_subgraphs,
+    replace_chain,
+    replace_what_is_read_twice,
+    rewire_one_use,
+    let_another_node_make_an_output,
+    add_and_remove_again,
+    read_a_tensor_that_is_replaced,
+]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda f: f.__name__)
 def test_tensors_know_their_nodes_after_edits(edit: Callable[[ir.Model, Edits], None]) -> None:
     model = model_of(WIDE)
+    before = {id(t): t for n in ir.nodes(model) for t in (*n.inputs, *n.outputs)}
     with Edits(model) as edits:
         edit(model, edits)
     assert linked(model) == links(model)
+    left = {id(n) for n in ir.nodes(model)}
+    assert {id(n) for t in before.values() for n in (*t.inputs, *t.outputs)} <= left
     replaced = set(edits._uses)
     assert not [n.op for n in ir.nodes(model) for t in n.inputs if t in replaced]
 
@@ -331,7 +348,8 @@ def test_nobody_else_touches_the_lists_of_producers_and_consumers() -> None:
         r"list\.(append|extend|clear|remove|__setitem__)\(|\.(inputs|outputs)\.(append|extend|clear|remove|pop|insert)\(|\.(inputs|outputs)\[[^]=]*\] = |\.inputs\[0\]\.inputs|\.nodes = \[|\.nodes\.(append|extend|remove|insert)\(|constant\.values = "
     )
     free = {"ir/model/edit.py", "ir/model/objects.py"}
-    builders = {"ir/files/read.py", "ir/model/twins.py", "ir/model/model.py", "ir/model/extract.py"}  # they fill graphs that nobody has seen
+    # They fill graphs that nobody has seen, or put values aside that come back.
+    builders = {"ir/files/read.py", "ir/files/weights.py", "ir/inline.py", "ir/model/twins.py", "ir/model/model.py", "ir/model/extract.py"}
     for file in package.rglob("*.py"):
         name = file.relative_to(package).as_posix()
         for line in [] if name in free else file.read_text(encoding="utf-8").splitlines():

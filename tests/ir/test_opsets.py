@@ -10,9 +10,9 @@ import pytest
 from onnx import helper
 
 from graphcompress.errors import ModelError
+from graphcompress.ir import to_bytes, to_proto
 from graphcompress.ir.files import text
 from graphcompress.ir.files.read import model_from_proto
-from graphcompress.ir.files.write import to_bytes, to_proto
 from graphcompress.ir.lift import lift
 from graphcompress.ir.model import walk
 from graphcompress.ir.model.element_types import dtype_code

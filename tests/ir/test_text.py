@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from graphcompress.ir import to_proto
 from graphcompress.ir.files import text
-from graphcompress.ir.files.write import to_proto
 
 OPSETS = {"": 17, "com.microsoft": 1}
 

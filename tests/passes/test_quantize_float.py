@@ -6,13 +6,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from quantized import EAGER, INTEGER, context, done, precision, reason, residual, sqnr
 
-from graphcompress.ir import Constant, constant_value, lint, producer
+from graphcompress.ir import Constant, Model, constant_value, producer
 from graphcompress.passes.quantize import Options, quantize
+from graphcompress.runtime import profile
 
 # --- layers that stay float ------------------------------------------------------------------------------------------------------------
 
@@ -72,6 +72,30 @@ def test_a_group_that_misses_its_fusion_goes_back_to_float(tools: Any) -> None:
     assert [r.id for r in result.refusals] == ["quantize/missed-fusion"]
 
 
+@pytest.mark.parametrize(("certificate", "taken", "refused"), [("nodes-taken", True, False), ("nodes-taken", False, True), ("none", False, False)])
+def test_the_target_says_how_it_is_known_what_runs_in_integers(
+    tools: Any, monkeypatch: pytest.MonkeyPatch, certificate: str, taken: bool, refused: bool
+) -> None:
+    """Elu fuses nowhere. By the nodes that a provider took that is not seen where it took the Elu; where nothing is asked it is never seen."""
+    row = next(r for r in EAGER.operator if r.op == "GlobalAveragePool")
+    promising = EAGER.model_copy(
+        update={"operator": (*EAGER.operator, row.model_copy(update={"op": "Elu", "becomes": ("QLinearElu",)})), "certificate": certificate}
+    )
+    small = tools.Small()
+    x = small.node("Elu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    nodes_taken = profile.nodes_taken
+
+    def without_elu(model: Model, *arguments: Any, **more: Any) -> list[str]:
+        elu = [n.name for n in model.graph.nodes if n.op == "Elu"]
+        return [name for name in nodes_taken(model, *arguments, **more) or () if taken or name not in elu]
+
+    monkeypatch.setattr(profile, "nodes_taken", without_elu)
+    result = done(model, tools, target=promising)
+    assert ("quantize/elu" in result.applied) is not refused
+    assert ("quantize/missed-fusion" in [r.id for r in result.refusals]) is refused
+
+
 def test_no_constant_is_dequantized_in_front_of_a_float_operator(tools: Any) -> None:
     small = tools.Small()
     shared = small.weight(16, 16, 3, 3)
@@ -120,28 +144,6 @@ def test_a_weight_that_callers_may_override_is_no_constant(tools: Any) -> None:
     small.inputs.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT, (32, 32)))
     model = small.model(small.node("Gemm", x, weight, name="g"))
     assert reason(done(model, tools), "g").startswith("quantize/not-constant")
-
-
-def test_layers_in_subgraphs_stay_float_and_read_the_float_of_what_is_integer_outside(tools: Any) -> None:
-    small, body = tools.Small(), tools.Small(seed=1)
-    x = small.node("Relu", small.conv(small.input("x", 1, 8, 8, 8), 8, 16, name="outside"))
-    y = body.conv(x, 16, 16, name="inside")
-    body.nodes[-1].output[0] = y = "inside_out"
-    body.initializers = [onnx.TensorProto.FromString(i.SerializeToString()) for i in body.initializers]
-    for index, tensor in enumerate(body.initializers):
-        old, tensor.name = tensor.name, f"body{index}"
-        for k, name in enumerate(body.nodes[0].input):
-            if name == old:
-                body.nodes[0].input[k] = tensor.name
-    branch = helper.make_graph(body.nodes, "then", [], [helper.make_tensor_value_info(y, TensorProto.FLOAT, None)], body.initializers)
-    other = helper.make_graph([helper.make_node("Neg", [x], ["negated"])], "else", [], [helper.make_tensor_value_info("negated", TensorProto.FLOAT, None)])
-    chosen = small.node("If", small.constant(np.array(True)), then_branch=branch, else_branch=other)
-    model = small.model(small.node("Tanh", small.conv(x, 16, 16, name="beside")), small.node("Tanh", chosen))
-    result = done(model, tools)
-    assert precision(result) == {"outside": "int8", "beside": "int8", "inside": "float"}
-    assert reason(result, "inside").startswith("quantize/in-subgraph")
-    lint(result.model)
-    assert sqnr(model, result, tools) > 20
 
 
 def test_float16_and_double_layers_stay_as_they_are(tools: Any) -> None:

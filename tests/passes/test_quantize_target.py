@@ -11,12 +11,12 @@ import pytest
 
 from graphcompress.ir import Model
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.quantize.certify import read_back
+from graphcompress.passes.quantize.certify import check_fusion
 from graphcompress.passes.quantize.groups import find
 from graphcompress.passes.quantize.observe import observe
-from graphcompress.passes.quantize.place import Ranges
-from graphcompress.passes.quantize.plan import Plan, Written
+from graphcompress.passes.quantize.plan import Attempt, Plan
 from graphcompress.passes.quantize.ranges import MinMax
+from graphcompress.passes.quantize.scales import Ranges
 from graphcompress.step import local_target, silent
 from graphcompress.targets import load_target
 
@@ -174,25 +174,27 @@ GRAPHS: dict[str, Callable[[Any], Model]] = {
 }
 
 
-def written(model: Model, tools: Any) -> tuple[Plan, Written]:
+def written(model: Model, tools: Any) -> Attempt:
     """All groups that the table has for `model`, written in integers."""
     shapes = infer(model)
-    found = find(model, CPU, shapes)
-    names = sorted({t.name for g in found.groups for t in (*g.inputs, *g.outputs)})
-    plan = Plan(model, found, shapes, Ranges(observe(model, names, tools.feeds(model), MinMax), lambda s: s.finish()), CPU, silent)
-    return plan, plan.write(plan.groups)
+    candidates = find(model, CPU, shapes)
+    tensors = [t for g in candidates.groups for t in (*g.inputs, *g.outputs)]
+    observed = observe(model, tensors, tools.feeds(model), lambda t: MinMax())
+    known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
+    plan = Plan(model, candidates, known, Ranges(observed, lambda s: s.finish(), CPU), silent, next(iter(tools.feeds(model))))
+    return plan.write(plan.groups)
 
 
 @pytest.mark.parametrize("case", GRAPHS)
 def test_the_row_fuses(case: str, tools: Any) -> None:
     op = case.split("/", maxsplit=1)[0]
     model = GRAPHS[case](tools.Small())
-    _, made = written(model, tools)
+    made = written(model, tools)
     mine = [g for g in made.groups if g.row.op == op]
     assert mine, f"no group for {op}"
-    reading = read_back(made.model, made.groups, CPU)
-    assert not reading.missed
-    assert not reading.silent
+    fusion = check_fusion(made.model, made.twins, CPU, next(iter(tools.feeds(model))))
+    assert not fusion.not_fused
+    assert not fusion.fused_by_provider
     nodes = tools.optimized(made.model)
     constants = {o for n in nodes if n.op_type == "DequantizeLinear" and n.input[0] not in {x for m in nodes for x in m.output} for o in n.output}
     assert not constants & {x for n in nodes for x in n.input}
@@ -210,7 +212,7 @@ def test_every_row_has_a_graph() -> None:
 def test_fused_and_unfused_agree_and_both_are_near_float(case: str, tools: Any) -> None:
     """With session.disable_quant_qdq=1 the runtime computes what the file says; the fused kernels may differ from it by a step on ties."""
     model = GRAPHS[case](tools.Small())
-    _, made = written(model, tools)
+    made = written(model, tools)
     feed = next(iter(tools.feeds(model)))
     reference = tools.run(model, feed)[0]
     fused = tools.run(made.model, feed)[0]

@@ -71,6 +71,49 @@ def test_an_operator_of_an_unknown_domain_stays_whether_read_or_not() -> None:
     assert not result.changed
 
 
+IMPURE = '<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (float[N] x, bool p) => (float[N] y) '
+
+
+def test_what_holds_an_unknown_operator_in_a_branch_stays_whether_read_or_not() -> None:
+    result = simplified(
+        IMPURE
+        + "{ y = Relu (x)  u = If (p) <then_branch = t () => (float[N] a) { a = Neg (x) b = my.Log (a) }, else_branch = e () => (float[N] d) { d = Abs (x) }> }"
+    )
+    assert not result.changed
+    pure = simplified(
+        IMPURE + "{ y = Relu (x)  u = If (p) <then_branch = t () => (float[N] a) { a = Neg (x) }, else_branch = e () => (float[N] d) { d = Abs (x) }> }"
+    )
+    assert ops(pure.model) == {"Relu": 1}
+
+
+def test_an_unknown_operator_in_a_branch_that_is_read_keeps_what_it_needs() -> None:
+    result = simplified(
+        IMPURE
+        + "{ h = Exp (x)  y = If (p) <then_branch = t () => (float[N] a) { a = Neg (x) b = Abs (h) c = my.Log (b) e = Tanh (a) }, else_branch = e () => (float[N] d) { d = Abs (x) }> }"
+    )
+    assert ops(result.model) == {"Exp": 1, "If": 1, "Neg": 1, "Abs": 2, "Log": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Shape (x)  y = Slice (s, back, far, zero, back)",
+        "s = Shape (x)  y = Slice (s, one, far2, zero, two)",
+        "s = Shape <start = 1> (x)  y = Gather (s, back)",
+        "s = Shape <start = -2, end = -1> (x)  y = Gather (s, zero)",
+        "s = Shape (x)  y = Gather <axis = -1> (s, table)",
+        "s = Size (x)  y = Reshape (s, one)",
+    ],
+)
+def test_pieces_of_a_known_shape_are_what_the_runtime_says(body: str) -> None:
+    text = f"(float[2,3,5,7] x) => (int64[A] y) <int64[1] back = {{-1}}, int64[1] far = {{-100}}, int64[1] far2 = {{100}}, int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[2,2] table = {{0, -1, 2, 1}}> {{ {body} }}"
+    if "table" in body:
+        text = text.replace("int64[A] y", "int64[A,B] y")
+    result = simplified(text)
+    feed = {"x": np.zeros((2, 3, 5, 7), np.float32)}
+    np.testing.assert_array_equal(run_once(model_from_proto(to_proto(result.model)), feed)["y"], run_once(parse_model(text), feed)["y"])
+
+
 def test_a_call_of_a_function_is_judged_by_its_body() -> None:
     def text(inside: str) -> str:
         return f"""<ir_version: 10, opset_import: ["" : 17, "own" : 1, "my" : 1]> g (float[N] x) => (float[N] y) {{ a = own.F (x) y = Relu (x) }}
@@ -78,6 +121,10 @@ def test_a_call_of_a_function_is_judged_by_its_body() -> None:
 
     assert ops(simplified(text("Neg")).model) == {"Relu": 1}
     assert ops(simplified(text("my.Log")).model) == {"Relu": 1, "F": 1}
+    in_a_branch = text("Neg").replace(
+        "r = Neg (q)", "c = Constant <value = bool {1}> () r = If (c) <then_branch = t () => (a) { a = my.Log (q) }, else_branch = e () => (b) { b = Neg (q) }>"
+    )
+    assert ops(simplified(in_a_branch, off=("simplify/function",)).model) == {"Relu": 1, "F": 1}
 
 
 def test_constants_that_a_quantization_annotation_names_stay() -> None:
@@ -160,6 +207,9 @@ def test_a_node_that_cannot_be_computed_stays_and_the_others_are_folded() -> Non
     [
         ("(float[2] x) => (float[2] y) <float[2] k = {1, 2}> { r = RandomNormalLike (k) y = Add (x, r) }", "random"),
         ("(float[2] x) => (float[2] y) <float[2] k = {1, 2}> { r = Bernoulli (k) y = Add (x, r) }", "random"),
+        ("(float[2] x) => (float[2] y) <float[2] k = {1, 2}> { r = RandomUniformLike (k) y = Add (x, r) }", "random"),
+        ("(int32[1,2] x) => (int32[1,2] y) <float[1,2] k = {1, 2}> { r = Multinomial <sample_size = 2> (k) y = Add (x, r) }", "random"),
+        ("(float[2] x) => (float[2] y) <float[2] k = {1, 2}, float p = {0.5}, bool t = {1}> { r = Dropout (k, p, t) y = Add (x, r) }", "random"),
         ("(float[2] x) => (float[2] y) <int8[2] k = {1, 2}, float s = {0.5}> { r = DequantizeLinear (k, s) y = Add (x, r) }", "quantized"),
         (
             "(float[2] x) => (float[2] y) <float[2] k = {1, 2}, float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (k, s, z) r = DequantizeLinear (q, s, z) y = Add (x, r) }",

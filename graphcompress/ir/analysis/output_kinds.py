@@ -28,16 +28,16 @@ _FLOATS = frozenset(["float", "double", "float16", "bfloat16"])
 _FIRST_SINGLE_AXIS_SOFTMAX = 13
 
 
-def output_kinds(model: Model) -> dict[str, Kind]:
-    """Output name -> how it is compared."""
-    finder = _Finder(model)
+def output_kinds(model: Model, shapes: Shapes | None = None) -> dict[str, Kind]:
+    """Output name -> how it is compared. `shapes` are those of the model where they were inferred already."""
+    finder = _Finder(model, infer(model) if shapes is None else shapes)
     return {spec.name: finder.kind(tensor, spec) for tensor, spec in zip(model.graph.outputs, model.outputs, strict=True)}
 
 
 class _Finder:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, shapes: Shapes) -> None:
         self.opset = model.opset
-        self.shapes: Shapes = infer(model)
+        self.shapes = shapes
 
     def kind(self, tensor: Tensor, stated: TensorSpec) -> Kind:
         if stated.kind != "tensor":

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from google.protobuf.message import EncodeError
 
-from graphcompress.ir.files.read import tensor_protos
-from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.files import serialize
 from graphcompress.ir.model import walk
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import array_dtype_name
@@ -56,15 +54,20 @@ class Statistics:
     per_node: tuple[NodeStatistics, ...]
 
 
-def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Statistics:
-    """Count. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed, as 1."""
-    costs = _Costs(infer(model, input_shapes(model, feed_shapes or {})))
+def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Shapes:
+    """Shapes in a run of batch 1. `feed_shapes` are the shapes of one feed by input name; without them only the batch is assumed."""
+    return infer(model, input_shapes(model, feed_shapes or {}))
+
+
+def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None) -> Statistics:
+    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already."""
+    costs = _Costs(run_shapes(model, feed_shapes) if shapes is None else shapes)
     total = costs.graph(model.graph)
     nodes = list(walk.nodes(model))
     parameters, stored = _constants(model, nodes)
     return Statistics(
         parameters=parameters,
-        bytes=_bytes(model),
+        bytes=serialize.size_on_disk(model),
         initializer_bytes=stored,
         nodes=len(nodes),
         operators=dict(Counter(_operator(n) for n in nodes)),
@@ -134,25 +137,6 @@ def _constants(model: Model, nodes: Sequence[Node]) -> tuple[int, int]:
             parameters += math.prod(data.shape) if kind in _WEIGHT_TYPES else 0
             stored += int(data.nbytes)
     return parameters, stored
-
-
-def _bytes(model: Model) -> int:
-    """Size of the message, and of the distinct ranges of external data that it refers to."""
-    proto = to_proto(model)
-    ranges: dict[tuple[str, str], int] = {}
-    large = 0
-    for tensor in tensor_protos(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            place = {e.key: e.value for e in tensor.external_data}
-            ranges[place.get("location", ""), place.get("offset", "0")] = TensorData(tensor).nbytes
-    try:
-        message = proto.ByteSize()
-    except (EncodeError, ValueError):  # beyond what one message can be: count tensors apart
-        for tensor in tensor_protos(proto):
-            large += len(tensor.raw_data)
-            tensor.ClearField("raw_data")
-        message = proto.ByteSize()
-    return int(message) + large + sum(ranges.values())
 
 
 # --- multiply-accumulates -------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
-from graphcompress.errors import ModelError, quoted
+from graphcompress.errors import quoted
+from graphcompress.ir.check.faults import Fault, is_text
 from graphcompress.ir.schemas.operators import canonical_domain
 
 Key = tuple[str, str, str]
@@ -18,39 +19,46 @@ def function_key(domain: str, name: str, overload: str) -> Key:
     return canonical_domain(domain), name, overload
 
 
-def called_functions(proto: onnx.ModelProto) -> list[onnx.FunctionProto]:
-    """The functions that the main graph needs, in the file's order; onnxruntime does not look at the others.
-
-    Raises ModelError where two functions have one name, a function calls itself, or calls unfold to more than ten million nodes.
-    """
+def called_functions(proto: onnx.ModelProto) -> tuple[list[onnx.FunctionProto], list[Fault]]:
+    """The functions that the main graph needs, in the file's order (onnxruntime does not look at the others), and what is wrong with them:
+    two of one name, one that calls itself, or calls that unfold to more than ten million nodes."""
     if not proto.functions:
-        return []
+        return [], []
+    faults: list[Fault] = []
     functions: dict[Key, onnx.FunctionProto] = {}
     for function in proto.functions:
         key = function_key(function.domain, function.name, function.overload)
-        if not all(isinstance(part, str) for part in key):
-            raise ModelError(f"the name of a function is not UTF-8: {quoted(key)}.")
-        if key in functions:
-            raise ModelError(f"two functions are called {_shown(key)}.")
-        functions[key] = function
-    calls = {key: [k for n in _all_nodes(f.node) if (k := function_key(n.domain, n.op_type, n.overload)) in functions] for key, f in functions.items()}
-    sizes = _unfolded(functions, calls)
-    wanted = [k for n in _all_nodes(proto.graph.node) if (k := function_key(n.domain, n.op_type, n.overload)) in functions]
-    total = sum(sizes[k] for k in wanted)
-    if total > MAX_UNFOLDED_NODES:
-        raise ModelError(f"its functions call one another so often that the graph would unfold to {total} nodes, and {MAX_UNFOLDED_NODES} are the limit.")
+        if not is_text(*key):
+            faults.append(Fault("name-not-utf8", f"the name of a function is not UTF-8: {quoted(key)}."))
+        elif key in functions:
+            faults.append(Fault("function-twice", f"two functions are called {_shown(key)}."))
+        else:
+            functions[key] = function
+    calls = {key: _calls(f.node, functions) for key, f in functions.items()}
+    pending = _calls(proto.graph.node, functions)
+    sizes, recursive = unfolded_sizes(functions, calls)
+    faults += recursive
+    total = sum(sizes[k] for k in pending)
+    if not recursive and total > MAX_UNFOLDED_NODES:
+        what = f"its functions call one another so often that the graph would unfold to {total} nodes, and {MAX_UNFOLDED_NODES} are the limit."
+        faults.append(Fault("functions-too-large", what))
     reached: set[Key] = set()
-    while wanted:
-        key = wanted.pop()
+    while pending:
+        key = pending.pop()
         if key not in reached:
             reached.add(key)
-            wanted.extend(calls[key])
-    return [f for k, f in functions.items() if k in reached]
+            pending.extend(calls[key])
+    return [f for k, f in functions.items() if k in reached], faults
 
 
-def _unfolded(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> dict[Key, int]:
-    """Number of nodes of each function with all its calls unfolded. Raises ModelError at recursion."""
+def _calls(roots: Iterable[onnx.NodeProto], functions: Mapping[Key, onnx.FunctionProto]) -> list[Key]:
+    return [key for node in _all_nodes(roots) if (key := function_key(node.domain, node.op_type, node.overload)) in functions]
+
+
+def unfolded_sizes(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> tuple[dict[Key, int], list[Fault]]:
+    """Number of nodes of each function with all its calls unfolded, and a fault for each that calls itself, whose call then counts as nothing."""
     sizes: dict[Key, int] = {}
+    faults: dict[Key, Fault] = {}
     for first in functions:
         open_calls: dict[Key, None] = {}
         stack = [first]
@@ -59,18 +67,19 @@ def _unfolded(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Ke
             if key in sizes:
                 stack.pop()
                 continue
-            pending = [c for c in calls[key] if c not in sizes]
             open_calls[key] = None
-            again = next((c for c in pending if c in open_calls), None)
-            if again is not None:
-                raise ModelError(f"function {_shown(again)} calls itself (through {_shown(key)}), which ONNX does not allow.")
+            pending = [c for c in calls[key] if c not in sizes]
+            for again in [c for c in pending if c in open_calls]:
+                what = f"function {_shown(again)} calls itself (through {_shown(key)}), which ONNX does not allow."
+                faults.setdefault(again, Fault("function-recursive", what))
+            pending = [c for c in pending if c not in open_calls]
             if pending:
                 stack.append(pending[0])
                 continue
-            sizes[key] = len(functions[key].node) + sum(sizes[c] for c in calls[key])
+            sizes[key] = len(functions[key].node) + sum(sizes.get(c, 0) for c in calls[key])
             del open_calls[key]
             stack.pop()
-    return sizes
+    return sizes, list(faults.values())
 
 
 def _all_nodes(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

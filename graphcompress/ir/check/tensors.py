@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import onnx
 from onnx import TensorProto
 
-from graphcompress.errors import ModelError, quoted
+from graphcompress.errors import quoted
 from graphcompress.ir.model.element_types import PACKED_BITS, byte_size, dtype_name
 
 MAX_ELEMENTS = 2**48  # more than any machine addresses: such dimensions are damage, or an attack
@@ -24,42 +25,40 @@ _FIELDS = {
 }
 
 
-def check_tensor(tensor: TensorProto, what: str) -> None:
-    """Raise ModelError where the element type is unknown, a dimension is negative or absurd, or the values are not as many as the dims say. `what` names it."""
+def tensor_fault(tensor: TensorProto) -> str | None:
+    """What is wrong with a tensor: an unknown element type, a negative or absurd dimension, or another number of values than the dims say."""
     name = dtype_name(tensor.data_type)
     if tensor.data_type == TensorProto.UNDEFINED or name.startswith("type "):
-        raise ModelError(f"{what} has an unknown element type ({tensor.data_type}).")
-    count = element_count(list(tensor.dims), what)
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return
+        return f"has an unknown element type ({tensor.data_type})"
+    problem = dims_fault(tensor.dims)
+    if problem is not None or tensor.data_location == TensorProto.EXTERNAL:
+        return problem
+    count = math.prod(tensor.dims)
     shape = f"{name}{list(tensor.dims)}"
     if tensor.HasField("raw_data") and name != "string":
         have, need = len(tensor.raw_data), byte_size(name, count)
-        if have != need:
-            raise ModelError(f"{what} has {have} bytes of raw data, and {shape} needs {need}.")
-        return
+        return None if have == need else f"has {have} bytes of raw data, and {shape} needs {need}"
     if name == "string":
         field, need = "string_data", count
     else:
         field, each = _FIELDS.get(name, ("int32_data", 1))
         need = byte_size(name, count) if name in PACKED_BITS else count * each
     have = len(getattr(tensor, field))
-    if have != need:
-        raise ModelError(f"{what} has {have} values in {field}, and {shape} needs {need}.")
+    return None if have == need else f"has {have} values in {field}, and {shape} needs {need}"
 
 
-def element_count(dims: list[int], what: str) -> int:
-    """Product of the dimensions. Raises ModelError where one is negative or the product is absurd."""
+def dims_fault(dims: Sequence[int]) -> str | None:
+    """What is wrong with dimensions: a negative one, or more elements than any machine can hold."""
     if any(d < 0 for d in dims):
-        raise ModelError(f"{what} has a negative dimension: {dims}.")
+        return f"has a negative dimension: {list(dims)}"
     count = math.prod(dims)
     if count > MAX_ELEMENTS:
-        raise ModelError(f"{what} would have {count} elements ({dims}), which no machine can hold.")
-    return count
+        return f"would have {count} elements ({list(dims)}), which no machine can hold"
+    return None
 
 
-def check_type(kind: onnx.TypeProto, what: str) -> None:
-    """Raise ModelError where a type holds an unknown element type, or fixed dimensions that no machine can hold. Negative ones mean "unknown", as onnxruntime reads them."""
+def type_fault(kind: onnx.TypeProto) -> str | None:
+    """What is wrong with a type: an unknown element type, or fixed dimensions that no machine can hold. Negative ones mean "unknown", as onnxruntime reads them."""
     while True:
         which = kind.WhichOneof("value")
         if which in ("tensor_type", "sparse_tensor_type"):
@@ -69,11 +68,11 @@ def check_type(kind: onnx.TypeProto, what: str) -> None:
         elif which in ("sequence_type", "optional_type"):
             kind = getattr(kind, which).elem_type
         else:
-            return
+            return None
     tensor = getattr(kind, which)
     if tensor.elem_type == TensorProto.UNDEFINED or tensor.elem_type not in TensorProto.DataType.values():
-        raise ModelError(f"{what} has an unknown element type ({tensor.elem_type}).")
+        return f"has an unknown element type ({tensor.elem_type})"
     for dim in tensor.shape.dim:
         if not isinstance(dim.dim_param, str):
-            raise ModelError(f"{what} has a dimension whose name is not UTF-8: {quoted(dim.dim_param)}.")
-    element_count([d.dim_value for d in tensor.shape.dim if d.dim_value > 0], what)
+            return f"has a dimension whose name is not UTF-8: {quoted(dim.dim_param)}"
+    return dims_fault([d.dim_value for d in tensor.shape.dim if d.dim_value > 0])

@@ -47,7 +47,7 @@ def sniff(path: Path) -> None:
         what = "a TensorFlow SavedModel: convert it to ONNX, with tf2onnx for example" if (path / "saved_model.pb").exists() else f"a folder. {EXPORT_HINT}"
         raise ModelError(f"{path} is {what}.")
     if not stat.S_ISREG(info.st_mode):
-        raise ModelError(f"{path} is no regular file (a pipe, a socket or a device). {EXPORT_HINT}.")
+        raise ModelError(f"{path} is not a regular file (a pipe, a socket or a device). {EXPORT_HINT}.")
     if info.st_size == 0:
         raise ModelError(f"{path} is empty: the export or the download did not finish.")
     try:
@@ -57,7 +57,7 @@ def sniff(path: Path) -> None:
         raise ModelError(_unreachable(path, error)) from None
     seen = recognise(head)
     if seen:
-        raise ModelError(f"{path} is no ONNX model but {seen}.")
+        raise ModelError(f"{path} is not an ONNX model but {seen}.")
 
 
 def recognise(head: bytes) -> str | None:
@@ -110,8 +110,8 @@ def parse(source: Path | bytes, path: Path | None = None) -> onnx.ModelProto:
         if "MaxDepth" in str(error):
             raise ModelError(f"{label}: its graphs or types are nested deeper than the 100 messages that protobuf reads.") from None
         if looks_like_text(source[:HEAD]):
-            raise ModelError(f"{label} is no ONNX model but a text: only binary ONNX files can be read.") from None
-        raise ModelError(f"{label} is no readable ONNX model: {damage(source)}. Export or download it again.") from None
+            raise ModelError(f"{label} is not an ONNX model but a text: only binary ONNX files can be read.") from None
+        raise ModelError(f"{label} is not a readable ONNX model: {damage(source)}. Export or download it again.") from None
     return proto
 
 

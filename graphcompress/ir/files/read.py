@@ -10,46 +10,60 @@ from typing import Any
 import onnx
 from onnx import AttributeProto
 
-from graphcompress.ir.check.models import check_proto
+from graphcompress.ir.check.faults import Fault, raise_faults
+from graphcompress.ir.check.models import model_faults
 from graphcompress.ir.files.parse import parse, sniff
-from graphcompress.ir.model.external import resolve
+from graphcompress.ir.model.external import DataFolder
 from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable, type_spec
 from graphcompress.ir.model.tensors import TensorData
 
 FIRST_IR_WITH_OVERRIDABLE = 4
 
+# What is longer in an attribute is a table (of a tree ensemble, a vocabulary, a compiled blob): Python objects for it would take many times its bytes.
+LONGEST_LIST = 256
+LONGEST_TEXT = 1 << 16
+
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file. External data is mapped when its values are asked for, and only its place and size are checked here.
+    """Read an ONNX file. The bytes of external data are read when their values are asked for; its place and size are checked here.
 
-    Raises ModelError where the file is no model that can be used, or where its external data is missing, outside its folder or too short.
+    Raises ModelError where the file is not a valid model, or where its external data is missing, outside its folder or too short.
     """
     file = Path(path)
     sniff(file)
     proto = parse(file)
-    check_proto(proto, file)
-    for tensor in tensor_protos(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            resolve(file.parent, tensor, model_path=file)
-    return model_from_proto(proto, path=file, check=False)
+    data = DataFolder(file.parent, str(file))
+    raise_faults([*model_faults(proto), *external_faults(proto, data)], str(file))
+    return _model(proto, file, data)
+
+
+def model_from_proto(proto: onnx.ModelProto, *, source: Model | None = None, check: bool = True) -> Model:
+    """A Model over the messages of `proto`, which is taken over: the caller must not use it again.
+
+    `source` is the model that `proto` was derived from: external data is looked for in its files. Raises ModelError as `load` does if `check`.
+    """
+    path, data = (source.path, source.data) if source else (None, None)
+    if check:
+        raise_faults(model_faults(proto), str(path or "The model"))
+    return _model(proto, path, data)
 
 
 @paused()
-def model_from_proto(proto: onnx.ModelProto, *, path: Path | None = None, check: bool = True) -> Model:
-    """A Model over the messages of `proto`, which is taken over: the caller must not use it again.
-
-    `path` is where external data is looked for. Raises ModelError as `load` does if `check`.
-    """
-    if check:
-        check_proto(proto, path)
-    base = path.parent if path else None
+def _model(proto: onnx.ModelProto, path: Path | None, data: DataFolder | None) -> Model:
     graph_proto = proto.graph
-    graph = _Reader(base, proto.ir_version).graph(graph_proto, {}, main=True)
+    graph = _Reader(data, proto.ir_version).graph(graph_proto, {}, main=True)
     # Clearing a field detaches the message that Python still holds: nothing is copied, and unknown fields stay.
     proto.ClearField("graph")
-    return Model(proto, graph, graph.input_protos, graph.output_protos, path)
+    return Model(proto, graph, graph.input_protos, graph.output_protos, path, data)
+
+
+def external_faults(proto: onnx.ModelProto, data: DataFolder) -> list[Fault]:
+    """What is wrong with the external data that a model refers to."""
+    tensors = [t for t in tensor_protos(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
+    return [Fault("external-data", what, tensor=str(t.name)) for t in tensors if (what := data.fault(t)) is not None]
 
 
 def graph_from_proto(proto: onnx.GraphProto) -> Graph:
@@ -58,10 +72,10 @@ def graph_from_proto(proto: onnx.GraphProto) -> Graph:
 
 
 class _Reader:
-    """Builds graphs; `base` for external data, `ir_version` decides what an initializer that is also an input means."""
+    """Builds graphs; `data` holds external data, `ir_version` decides what an initializer that is also an input means."""
 
-    def __init__(self, base: Path | None, ir_version: int) -> None:
-        self.base = base
+    def __init__(self, data: DataFolder | None, ir_version: int) -> None:
+        self.data = data
         self.overridable = ir_version >= FIRST_IR_WITH_OVERRIDABLE
 
     def graph(self, proto: onnx.GraphProto, outer: Mapping[str, Tensor], *, main: bool = False) -> Graph:
@@ -77,7 +91,7 @@ class _Reader:
                 default.default = tensor
                 scope[tensor.name] = default
             else:
-                constant = Constant(tensor.name, TensorData(tensor, self.base))
+                constant = Constant(tensor.name, TensorData(tensor, self.data))
                 scope[tensor.name] = made.initializers[tensor.name] = constant
         sparse = {s.values.name: s for s in proto.sparse_initializer}
         for name, value in sparse.items():
@@ -118,7 +132,7 @@ class _Reader:
             return proto
         kind = proto.type or _guess_type(proto)
         if kind == AttributeProto.TENSOR:
-            return TensorData(proto.t, self.base)
+            return TensorData(proto.t, self.data)
         if kind == AttributeProto.GRAPH:
             return self.graph(proto.g, scope)
         if kind == AttributeProto.GRAPHS and proto.graphs:
@@ -127,18 +141,19 @@ class _Reader:
 
 
 def plain_attribute(proto: AttributeProto, kind: int) -> Any:
-    """Numbers and texts as Python data, bytes where a text is not UTF-8; any other kind, empty lists too, is the proto itself."""
+    """Numbers and texts as Python data, bytes where a text is not UTF-8; any other kind, empty lists and long ones too, is the proto itself."""
     if kind == AttributeProto.FLOAT:
         return proto.f
     if kind == AttributeProto.INT:
         return proto.i
     if kind == AttributeProto.STRING:
-        return _decoded([proto.s])[0]
-    if kind == AttributeProto.FLOATS and proto.floats:
+        text = proto.s
+        return _decoded([text])[0] if len(text) <= LONGEST_TEXT else proto
+    if kind == AttributeProto.FLOATS and 0 < len(proto.floats) <= LONGEST_LIST:
         return list(proto.floats)
-    if kind == AttributeProto.INTS and proto.ints:
+    if kind == AttributeProto.INTS and 0 < len(proto.ints) <= LONGEST_LIST:
         return list(proto.ints)
-    if kind == AttributeProto.STRINGS and proto.strings:
+    if kind == AttributeProto.STRINGS and 0 < len(proto.strings) <= LONGEST_LIST:
         return _decoded(proto.strings)
     return proto
 
@@ -196,28 +211,3 @@ def _guess_type(proto: AttributeProto) -> int:
         if getattr(proto, field):
             return kind
     return int(AttributeProto.UNDEFINED)
-
-
-def tensor_protos(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Every TensorProto of a model: initializers, sparse ones, attributes, in subgraphs, functions and training information."""
-    found: list[onnx.TensorProto] = []
-    graphs = [proto.graph]
-    nodes: list[onnx.NodeProto] = [n for f in proto.functions for n in f.node]
-    for training in proto.training_info:
-        graphs += [training.initialization, training.algorithm]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            found.extend(graph.initializer)
-            for sparse in graph.sparse_initializer:
-                found += [sparse.values, sparse.indices]
-            nodes.extend(graph.node)
-            continue
-        for attribute in nodes.pop().attribute:
-            if attribute.HasField("t"):
-                found.append(attribute.t)
-            found.extend(attribute.tensors)
-            if attribute.HasField("g"):
-                graphs.append(attribute.g)
-            graphs.extend(attribute.graphs)
-    return found

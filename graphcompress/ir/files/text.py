@@ -17,9 +17,10 @@ import onnx
 import onnx.parser
 import onnx.printer
 
-from graphcompress.ir.files.read import model_from_proto
-from graphcompress.ir.files.write import to_proto
+from graphcompress.ir.files.build import to_proto
+from graphcompress.ir.files.read import LONGEST_LIST, model_from_proto
 from graphcompress.ir.model.element_types import dtype_code, dtype_name
+from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
@@ -78,7 +79,7 @@ def parse_body(text: str, opsets: Mapping[str, int]) -> Body:
     """Parse a rule's body, such as `(x, w) => (y) { c = Conv (x, w)  y = Relu (c) }`.
 
     `opsets` are the versions that the body is written for; they are not looked up here.
-    Raises TextError (a ValueError with `.line` and `.message`) where the text is no body, and for subgraphs and 4-bit literals, which a body cannot hold.
+    Raises TextError (a ValueError with `.line` and `.message`) where the text is not a body, and for subgraphs and 4-bit literals, which a body cannot hold.
     """
     header = f'<domain: "rule", opset_import: [{_opset_list(opsets)}]> {NAME} '
     last = _end_of_body(text)
@@ -97,7 +98,7 @@ def parse_model(text: str, opsets: Mapping[str, int] | None = None) -> Model:
     """Parse a small model: whole (`< ir_version: 8, opset_import: [...] > name (...) => (...) {...}`), or a graph alone, with or without a name.
 
     A graph alone gets `opsets` (default: ai.onnx 17) and IR version 8. Inputs need types (`float[N,3] x`); outputs may go without.
-    Raises TextError for text that is no model, ModelError for a graph that is none.
+    Raises TextError for text that is not a model, ModelError for an invalid graph.
     """
     start = text.lstrip()
     header = ""
@@ -107,7 +108,7 @@ def parse_model(text: str, opsets: Mapping[str, int] | None = None) -> Model:
     elif opsets is not None:
         raise TextError(1, "the text has a header of its own; `opsets` would be ignored")
     proto = _parsed(onnx.parser.parse_model, header, text)
-    for tensor in _literals(proto):
+    for tensor in tensor_protos(proto):
         if tensor.data_type in _UNPARSED_TYPES:
             raise TextError(
                 1, f"'{tensor.name}' is a literal of type {onnx.TensorProto.DataType.Name(tensor.data_type).lower()}, which onnx's parser reads unpacked"
@@ -122,8 +123,12 @@ def to_text(model: Model, around: Node | None = None, *, elements: int = PRINTED
     """
     if around is None:
         proto = to_proto(model)
-        for tensor in _literals(proto):
+        for tensor in tensor_protos(proto):
             _elide(tensor, elements)
+        for node in _all_nodes(proto):
+            for attribute in node.attribute:
+                if (short := _shortened(attribute, elements)) is not attribute:
+                    attribute.CopyFrom(short)
         return _printed(proto)
     return _neighbourhood(model, around, elements)
 
@@ -248,18 +253,13 @@ def _decoded(value: bytes) -> str | bytes:
         return value
 
 
-def _literals(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor literal: initializers and tensor attributes, in subgraphs and functions too. Without recursion."""
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node, in subgraphs and functions too. Without recursion."""
     pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
     while pending:
-        graph = pending.pop()
-        if isinstance(graph, onnx.GraphProto):
-            yield from graph.initializer
-        for node in graph.node:
+        for node in pending.pop().node:
+            yield node
             for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-                yield from attribute.tensors
                 pending.extend([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs)
 
 
@@ -321,7 +321,7 @@ def _node_proto(node: Node, elements: int) -> onnx.NodeProto:
     )
     for name, value in node.attrs.items():
         if isinstance(value, onnx.AttributeProto):
-            made.attribute.add().CopyFrom(value)
+            made.attribute.append(_shortened(value, elements))
         elif isinstance(value, Graph):
             made.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPH, g=_outline(value)))
         elif isinstance(value, list) and value and isinstance(value[0], Graph):
@@ -331,6 +331,14 @@ def _node_proto(node: Node, elements: int) -> onnx.NodeProto:
         elif not isinstance(value, list) or value:
             made.attribute.append(onnx.helper.make_attribute(name, value))
     return made
+
+
+def _shortened(attribute: onnx.AttributeProto, elements: int) -> onnx.AttributeProto:
+    """`attribute` itself, or, where it is a table, a tensor of its type and length that is printed as `...`."""
+    for values, code in ((attribute.floats, onnx.TensorProto.FLOAT), (attribute.ints, onnx.TensorProto.INT64), (attribute.strings, onnx.TensorProto.STRING)):
+        if len(values) > max(elements, LONGEST_LIST):
+            return onnx.AttributeProto(name=attribute.name, type=onnx.AttributeProto.TENSOR, t=_elided("", code, [len(values)]))
+    return attribute
 
 
 def _outline(graph: Graph) -> onnx.GraphProto:

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphcompress.ir.model.objects import Changes, Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData
-from graphcompress.ir.model.walk import graphs, producer
+from graphcompress.ir.model.walk import graphs, producer, subgraphs
 
 Array = np.ndarray[Any, Any]
 FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
@@ -86,10 +86,13 @@ class Edits:
         self._added.append((node, graph))
 
     def remove(self, nodes: Iterable[Node]) -> None:
-        """Take nodes out of whichever graphs they stand in, and unlink them."""
-        for node in nodes:
+        """Take nodes out of whichever graphs they stand in, and unlink them; what their subgraphs read loses those readers too."""
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
             self._touch(node)
             self._removed[node] = None
+            pending.extend(n for g in subgraphs(node) for n in g.nodes)
 
     def set_value(self, constant: Constant, values: Array) -> None:
         """Give an initializer other values; those of another shape change the shapes of what is calculated from it."""

@@ -11,26 +11,35 @@ import numpy as np
 import onnx
 
 from graphcompress.ir.model.edit import detached, link
+from graphcompress.ir.model.external import DataFolder
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Changes, Constant, Graph, Node, Tensor, TensorSpec, Variable, type_spec
 from graphcompress.ir.model.twins import Twins
 from graphcompress.ir.model.walk import graphs
 
 
 class Model:
-    """A model: `header` (everything but the graph, functions included), `graph`, and where it came from.
+    """A model: `header` (everything but the graph, functions included), `graph`, and where it came from: `path`, and `data` for the external data of
+    that file. `data` stays valid when the file is replaced.
 
     The signature is frozen: `write` puts the inputs and outputs back as they were read and refuses a graph whose names have changed.
     Passes work on a `copy()` and edit its graph; tensor bytes are shared between copies.
     """
 
     def __init__(
-        self, header: onnx.ModelProto, graph: Graph, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], path: Path | None = None
+        self,
+        header: onnx.ModelProto,
+        graph: Graph,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        path: Path | None = None,
+        data: DataFolder | None = None,
     ) -> None:
         self.header = header
         self.graph = graph
         self.input_protos = tuple(inputs)
         self.output_protos = tuple(outputs)
         self.path = path
+        self.data = data
         self.changes = Changes()
         self._names: set[str] | None = None
         self._counters: dict[str, itertools.count[int]] = {}
@@ -86,7 +95,7 @@ class Model:
         graph = twins.graph_of(self.graph)
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
-        model = Model(header, graph, self.input_protos, self.output_protos, self.path)
+        model = Model(header, graph, self.input_protos, self.output_protos, self.path, self.data)
         model.changes.reshaped = {twins.tensor(t): None for t in self.changes.reshaped if t in twins}
         model._names = None if self._names is None else set(self._names)
         return model, twins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from graphcompress.ir.model.element_types import PACKED_BITS, array_dtype_name, byte_size, dtype_name, numpy_dtype
-from graphcompress.ir.model.external import resolve
+from graphcompress.ir.model.external import DataFolder, span_of
 
 Array = np.ndarray[Any, Any]
 
@@ -19,21 +18,21 @@ Array = np.ndarray[Any, Any]
 class TensorData(LazyValues):  # type: ignore[misc]
     """The values of a tensor as the file holds them. Nothing is decoded before `load`.
 
-    `base` is the folder that external data is relative to. `shape` and `dtype` cost nothing.
+    `data` holds external data. `shape` and `dtype` cost nothing.
     """
 
-    def __init__(self, proto: TensorProto, base: Path | None = None) -> None:
+    def __init__(self, proto: TensorProto, data: DataFolder | None = None) -> None:
         # graphsurgeon's constructor asks numpy about every type and knows not all of them.
         self.tensor = proto
-        self.base = base
+        self.data = data
         self.dtype_name = dtype_name(proto.data_type)
         self.shape = tuple(proto.dims)
         self.dtype = helper.tensor_dtype_to_np_dtype(proto.data_type) if proto.data_type in helper.get_all_tensor_dtypes() else proto.data_type
 
     @property
     def proto(self) -> TensorProto:
-        found: TensorProto = self.tensor
-        return found
+        proto: TensorProto = self.tensor
+        return proto
 
     @property
     def size(self) -> int:
@@ -52,13 +51,12 @@ class TensorData(LazyValues):  # type: ignore[misc]
         return self.proto.data_location == TensorProto.EXTERNAL
 
     def raw(self) -> bytes | memoryview:
-        """The element bytes: a view of the memory map where the data is external.
+        """The element bytes: a view of a memory map where the data is external and large.
 
-        Raises ModelError where the external file is missing, outside the model's folder or too short.
+        Raises ModelError where the external file has changed since the model was read.
         """
         if self.external:
-            file, offset, length = resolve(self.base, self.proto, model_path=None)
-            return np.memmap(file, np.uint8, "r", offset, (length,)).data if length else b""
+            return span_of(self.proto, self.data).view()
         if self.proto.HasField("raw_data"):
             return bytes(self.proto.raw_data)
         return numpy_helper.from_array(self.load()).raw_data
@@ -66,7 +64,7 @@ class TensorData(LazyValues):  # type: ignore[misc]
     def load(self) -> Array:
         """The array, read-only; a view where the layout allows. Strings come as str, or bytes where they are not UTF-8."""
         if self.dtype_name == "string":
-            return np.array([_text(s) for s in self.proto.string_data], object).reshape(self.shape)
+            return np.array([text(s) for s in self.proto.string_data], object).reshape(self.shape)
         if (self.external or self.proto.HasField("raw_data")) and self.dtype_name not in PACKED_BITS:
             return np.frombuffer(self.raw(), numpy_dtype(self.dtype_name)).reshape(self.shape)
         proto = self.proto
@@ -90,13 +88,14 @@ def to_tensor_proto(values: Array | TensorData, name: str) -> TensorProto:
         renamed.name = name
         return renamed
     if array_dtype_name(values) == "string":
-        made = TensorProto(data_type=TensorProto.STRING, dims=values.shape, name=name)
-        made.string_data.extend(s if isinstance(s, bytes) else str(s).encode() for s in values.ravel())
-        return made
+        strings = TensorProto(data_type=TensorProto.STRING, dims=values.shape, name=name)
+        strings.string_data.extend(s if isinstance(s, bytes) else str(s).encode() for s in values.ravel())
+        return strings
     return onnx.numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
-def _text(value: bytes) -> str | bytes:
+def text(value: bytes) -> str | bytes:
+    """An ONNX string: str, or bytes where it is not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:

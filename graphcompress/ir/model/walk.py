@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 
 from graphcompress.errors import ModelError
 from graphcompress.ir.model.objects import Constant, Graph, Node, Rooted, Tensor
-from graphcompress.ir.model.tensors import TensorData
+from graphcompress.ir.model.tensors import TensorData, text
 
 Array = np.ndarray[Any, Any]
 
@@ -85,12 +86,21 @@ def constant_data(tensor: Tensor | None) -> TensorData | Array | None:
             case "value" if isinstance(value, TensorData | np.ndarray):
                 return value
             case "value_float" | "value_floats":
-                return np.asarray(value, np.float32)
+                return _array(value, np.float32)
             case "value_int" | "value_ints":
-                return np.asarray(value, np.int64)
-            case "value_string" | "value_strings" if isinstance(value, str | list):
-                return np.asarray(value, object)
+                return _array(value, np.int64)
+            case "value_string" | "value_strings" if isinstance(value, str | list | onnx.AttributeProto):
+                return _array(value, object)
     return None
+
+
+def _array(value: Any, dtype: Any) -> Array:
+    """Numbers or texts of an attribute; lists that are long or empty are held as the message that they were read from."""
+    if not isinstance(value, onnx.AttributeProto):
+        return np.asarray(value, dtype)
+    if dtype is not object:
+        return np.asarray(value.ints if dtype is np.int64 else value.floats, dtype)
+    return np.array([text(s) for s in value.strings], object)
 
 
 def captured(node: Node) -> list[Tensor]:

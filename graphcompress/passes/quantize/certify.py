@@ -1,21 +1,23 @@
-"""Reading back what the provider makes of a quantized graph.
+"""What the provider makes of a quantized graph, and the certificate of it.
 
-Optimized graphs keep the names of nodes: a copy whose nodes are numbered is loaded, and each node of the optimized graph says by its name what it stands for.
+Optimized graphs keep the names of nodes: while a model is loaded, its nodes are numbered, and each node of the optimized graph says by its name what it stands for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import Model, Tensor, constant_value, nodes, producer
-from graphcompress.passes.quantize.groups import Group, node_name
+from graphcompress.ir import Model, Node, Tensor, constant_data, constant_value, consumers, nodes, producer
+from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
 from graphcompress.runtime import profile
+from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
 
@@ -24,57 +26,79 @@ UNKNOWN = Refusal("quantize/unknown", "no reason was recorded")
 
 
 @dataclass(slots=True)
-class Reading:
-    """What the optimized graph says, by name of the first output: `missed` groups that stayed float though written in integers, `silent` heavy operators that the provider made integer by itself."""
+class Fusion:
+    """What became of an attempt: the groups that stayed float though they are written in integers, and the other operators that the provider made integer by itself."""
 
-    missed: set[str] = field(default_factory=set)
-    silent: set[str] = field(default_factory=set)
+    not_fused: list[Group] = field(default_factory=list)
+    fused_by_provider: list[Node] = field(default_factory=list)
 
 
-def read_back(model: Model, groups: Sequence[Group], target: Target) -> Reading:
-    """Load a numbered copy of `model` and compare what came of it with `groups`, which are those of this model that are written in integers."""
-    tags = {n.outputs[0].name: i for i, n in enumerate(model.graph.nodes) if n.outputs and not n.is_op("QuantizeLinear", "DequantizeLinear")}
-    numbered = model.copy()
-    for node in numbered.graph.nodes:
-        if node.outputs and node.outputs[0].name in tags:
-            node.name = f"gc{tags[node.outputs[0].name]}x"
-    optimized = list(profile.optimized_nodes(numbered, target.provider))
-    by_tag: dict[int, list[Any]] = {}
-    for entry in optimized:
-        for tag in TAG.findall(entry.name):
-            by_tag.setdefault(int(tag), []).append(entry)
-    computed = {name for entry in optimized for name in entry.outputs} | {s.name for s in (*model.inputs, *model.overridable)}
-    dequantized = {name for entry in optimized if entry.op == "DequantizeLinear" for name in entry.outputs}
-    constants = {name for entry in optimized if entry.op == "DequantizeLinear" and entry.inputs[0] not in computed for name in entry.outputs}
+@contextlib.contextmanager
+def numbered(model: Model) -> Iterator[list[Node]]:
+    """Inside, each node is named after its index in the list that is returned."""
+    everything = list(nodes(model))
+    names = [n.name for n in everything]
+    for index, node in enumerate(everything):
+        node.name = f"gc{index}x"
+    try:
+        yield everything
+    finally:
+        for node, name in zip(everything, names, strict=True):
+            node.name = name
+
+
+def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
+    """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by its optimized
+    graph, or by the nodes that it took, as the target's table says.
+
+    Raises ModelError or DataError where the provider cannot load or run it.
+    """
+    if target.certificate != "optimized-graph":
+        return _by_assignment(model, groups, target, feed)
+    with numbered(model) as everything:
+        optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options)
+    stands_for: dict[Node, list[Node]] = {}
+    for kernel in nodes(optimized):
+        for tag in TAG.findall(kernel.name):
+            stands_for.setdefault(everything[int(tag)], []).append(kernel)
     integer_ops = {op for row in target.operator for op in row.becomes if op != row.op}
-    heads = {id(g.node): g for g in groups}
-    result = Reading()
-    for node in model.graph.nodes:
-        if not node.outputs:
+    result = Fusion()
+    members = {n for g in groups for n in g.chain}
+    for group in groups:
+        kernels = [k for n in group.chain for k in stands_for.get(n, ())]
+        if not fused(group.row, kernels):
+            result.not_fused.append(group)
+    for node in everything:
+        if node in members or not (node.op in target.heavy or any(row.scalar_only for row in target.rows(node.op))):
             continue
-        group = heads.get(id(node))
-        if group is None:
-            if node.op in target.heavy and any(e.op in integer_ops for e in by_tag.get(tags.get(node.outputs[0].name, -1), ())):
-                result.silent.add(node.outputs[0].name)
-        else:
-            entries = [e for n in group.chain for e in by_tag.get(tags[n.outputs[0].name], ())]
-            if not fused(group.row, entries, dequantized, constants):
-                result.missed.add(group.key)
+        if node.standard and any(k.op in integer_ops for k in stands_for.get(node, ())):
+            result.fused_by_provider.append(node)
     return result
 
 
-def fused(row: Operator, entries: Sequence[Any], dequantized: set[str], constants: set[str]) -> bool:
+def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
+    """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the model runs."""
+    with numbered(model) as everything:
+        names = profile.nodes_taken(model, target.provider, feed=feed, config=target.session_options)
+    if target.certificate == "none" or names is None:
+        return Fusion()
+    taken_nodes = {everything[int(tag)] for name in names for tag in TAG.findall(name)}
+    return Fusion(not_fused=[g for g in groups if not taken_nodes.intersection(g.chain)])
+
+
+def fused(row: Operator, kernels: Sequence[Node]) -> bool:
     """True where the nodes of the optimized graph that stand for a group compute in integers and none of them reads a constant that is dequantized at each run."""
-    if any(name in constants for e in entries for name in e.inputs):
+    dequantized = [(k, before) for k in kernels for t in k.inputs if (before := producer(t)) is not None and before.is_op("DequantizeLinear")]
+    if any(constant_data(before.inputs[0]) is not None for _, before in dequantized):
         return False
     if row.tied:
         # What moves data may vanish, or become another operator that moves data (a few Slices become a Split): it must only not read floats.
-        return not any(name in dequantized for e in entries for name in e.inputs)
-    integer = [e for e in entries if e.op in row.becomes]
-    return bool(integer) and not any(name in dequantized for e in integer for name in e.inputs)
+        return not dequantized
+    integer = {k for k in kernels if k.op in row.becomes}
+    return bool(integer) and not any(k in integer for k, _ in dequantized)
 
 
-def check_constants(model: Model, groups: Iterable[Group]) -> None:
+def check_constants(groups: Iterable[Group]) -> None:
     """Raise ModelError where a weight's scales lie along another axis than the output channels, or a bias has another scale than that of the accumulator: the provider
     would take both without a word and compute something else (quantization notes, A.3)."""
     for group in groups:
@@ -88,63 +112,81 @@ def check_constants(model: Model, groups: Iterable[Group]) -> None:
         x_scale = constant_value(x.inputs[1])
         assert scales is not None and codes is not None and x_scale is not None
         axis = int(weight.attrs.get("axis", 1)) % codes.ndim
-        if axis != channel_axis(group, codes.ndim) or scales.shape != (codes.shape[axis],):
+        if axis != channel_axis(group.row, node, codes.ndim) or scales.shape != (codes.shape[axis],):
             raise ModelError(
                 f"Node '{node_name(node)}': the scales of its weight lie along axis {axis}, which is not that of its output channels. This is a fault of graphcompress."
             )
         bias = node.input(group.row.slots.index("bias")) if "bias" in group.row.slots else None
         behind = producer(bias) if bias is not None else None
         if behind is not None and behind.is_op("DequantizeLinear"):
-            given = constant_value(behind.inputs[1])
-            if given is None or not np.array_equal(given, np.float32(x_scale) * scales):
+            bias_scales = constant_value(behind.inputs[1])
+            if bias_scales is None or not np.array_equal(bias_scales, np.float32(x_scale) * scales):
                 raise ModelError(
                     f"Node '{node_name(node)}': the scale of its bias is not float32(activation scale * weight scale). This is a fault of graphcompress."
                 )
 
 
-def channel_axis(group: Group, rank: int) -> int:
-    """The output channels' axis by the table."""
-    assert group.row.axis is not None
-    axis = group.row.axis % rank
-    return 1 - axis if group.row.flip and rank == 2 and group.node.attrs.get(group.row.flip, 0) else axis
-
-
-def certificate(model: Model, integer: set[str], refusals: Mapping[str, Refusal], target: Target) -> Certificate:
-    """Every heavy operator, those of subgraphs too, in INT8 or in float with the reason. `integer` and `refusals` go by the name of the operator's first output."""
+def certificate(model: Model, integer: Mapping[Node, object], refusals: Mapping[Node, Refusal], target: Target) -> Certificate:
+    """Every heavy operator of `model`, those of subgraphs and functions too, in INT8 (`integer`) or in float with the reason."""
     operators: list[CertifiedOperator] = []
     for node in nodes(model):
         if node.op not in target.heavy or not node.standard:
             continue
-        first = str(node.outputs[0].name)
-        if first in integer:
+        if node in integer:
             operators.append(CertifiedOperator(node_name(node), str(node.op), "int8"))
         else:
-            refusal = refusals.get(first, UNKNOWN)
+            refusal = refusals.get(node, UNKNOWN)
             operators.append(CertifiedOperator(node_name(node), str(node.op), "float", refusal.id, refusal.reason))
+    for function, name, op in function_operators(model):
+        if op in target.heavy:
+            reason = f"it stands in the model-local function '{function}', and functions stay float"
+            operators.append(CertifiedOperator(f"{function}/{name}", op, "float", "quantize/in-function", reason))
     return Certificate(target.name, tuple(operators))
 
 
-def neighbours(model: Model, groups: Sequence[Group], first: str) -> set[str]:
-    """Keys of the integer groups whose outputs reach the operator with first output `first` through operators that only move data; those behind it where there are none."""
-    node = next(n for n in model.graph.nodes if n.outputs and n.outputs[0].name == first)
-    made = {id(t): g.key for g in groups for t in g.outputs}
-    return _reach(node.inputs, made, lambda t: [x for n in t.inputs for x in n.inputs]) or _reach(
-        node.outputs, {id(g.node): g.key for g in groups}, lambda t: [x for n in t.outputs for x in n.outputs], heads=True
-    )
+def neighbours(groups: Sequence[Group], node: Node) -> list[Group]:
+    """The integer groups whose outputs reach `node` through operators that only move data; those behind it where there are none."""
+    makers = {id(t): g for g in groups for t in g.outputs}
+    readers: dict[int, list[Group]] = {}
+    for group in groups:
+        for tensor in group.inputs:
+            readers.setdefault(id(tensor), []).append(group)
+    before = _reach(node.inputs, lambda t: [makers[id(t)]] if id(t) in makers else [], lambda t: [x for n in t.inputs for x in n.inputs])
+    return before or _reach(node.outputs, lambda t: readers.get(id(t), []), lambda t: [x for n in consumers(t) for x in n.outputs])
 
 
-def _reach(start: Iterable[Tensor], keys: Mapping[int, str], step: Callable[[Tensor], list[Tensor]], *, heads: bool = False, limit: int = 64) -> set[str]:
-    """The first keys met on every way from `start`, at most `limit` tensors far."""
-    found: set[str] = set()
-    queue, seen = list(start), set[int]()
-    while queue and len(seen) < limit:
-        tensor = queue.pop(0)
-        if id(tensor) in seen:
+def _reach(start: Iterable[Tensor], groups_at: Callable[[Tensor], list[Group]], step: Callable[[Tensor], list[Tensor]]) -> list[Group]:
+    """The first groups met on every way from `start`."""
+    met: dict[Group, None] = {}
+    queue = deque(start)
+    visited: set[int] = set()
+    while queue:
+        tensor = queue.popleft()
+        if id(tensor) in visited or not tensor.name:
             continue
-        seen.add(id(tensor))
-        hits = {keys[id(n)] for n in tensor.outputs if id(n) in keys} if heads else {keys[id(tensor)]} if id(tensor) in keys else set()
-        if hits:
-            found |= hits
+        visited.add(id(tensor))
+        if here := groups_at(tensor):
+            met.update(dict.fromkeys(here))
         else:
             queue.extend(step(tensor))
-    return found
+    return list(met)
+
+
+def function_operators(model: Model) -> Iterator[tuple[str, str, str]]:
+    """Function, node and operator of every node of ai.onnx in the model-local functions that the model calls, however deep; each function once."""
+    functions = {(f.domain, f.name): f for f in model.header.functions}
+    called = [functions[key] for key in dict.fromkeys((n.domain or "", n.op) for n in nodes(model)) if key in functions]
+    visited: set[tuple[str, str]] = set()
+    while called:
+        function = called.pop()
+        if (function.domain, function.name) in visited:
+            continue
+        visited.add((function.domain, function.name))
+        pending = list(function.node)
+        while pending:
+            node = pending.pop(0)
+            pending.extend(n for a in node.attribute for g in (a.g, *a.graphs) for n in g.node)
+            if (node.domain, node.op_type) in functions:
+                called.append(functions[node.domain, node.op_type])
+            elif node.domain in ("", "ai.onnx"):
+                yield function.name, node.name or next(iter(node.output), node.op_type), node.op_type

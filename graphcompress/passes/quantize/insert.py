@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids
+from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.parameters import (
     Array,
@@ -33,105 +35,159 @@ def short(name: str) -> str:
 
 
 @dataclass(slots=True)
-class Inserted:
-    """What was written: the quantized tensors with their scales, and of each the name of the integer tensor."""
+class Insertion:
+    """What was written: the quantized tensors with their scales, and how many float readers got a DQ that the provider does not fuse."""
 
-    scales: dict[str, Scale] = field(default_factory=dict)
-    integers: dict[str, str] = field(default_factory=dict)
+    scales: dict[Tensor, Scale] = field(default_factory=dict)
     protected: int = 0
 
 
-class Inserter:
-    """Edits `model` in place. `groups` are those of this model that go to integers, `scales` has one for every tensor that they make or read, by name."""
+class Weights:
+    """Integer weights of a model, each made once however many attempts are written: attempts differ in what is in integers, seldom in the codes."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._cache: dict[tuple[int, int, int, int, float], QuantizedWeight] = {}
+        self._tensors: list[Tensor | None] = []  # alive, so that an id stays theirs
+
+    def of(self, group: Group, x_scale: float) -> QuantizedWeight:
+        """Codes and scales of the weight of a group of the base model, with the bias that goes with it."""
+        weight, axis, added, groups = group.weight, group.weight_axis, group.added, int(group.node.attrs.get("group", 1))
+        assert weight is not None
+        bias = group.bias or (added[0].inputs[added[1]] if added is not None else None)
+        key = (id(weight), axis, id(bias), groups, x_scale if bias is not None else 1.0)
+        if key not in self._cache:
+            values = constant_value(weight)
+            assert values is not None
+            self._tensors += [weight, bias]
+            self._cache[key] = quantize_weight(
+                values, axis, self.target.weight, groups=groups, bias=vector(bias, values.shape[axis]), x_scale=x_scale, limit=self.target.bias.limit
+            )
+        return self._cache[key]
+
+    def noise(self, group: Group) -> float:
+        """Mean square error of a group's weight in integers relative to its mean square; of the first codes that were made."""
+        made = next((q for (weight, axis, *_), q in self._cache.items() if weight == id(group.weight) and axis == group.weight_axis), None)
+        if made is None:
+            return 0.0
+        other = tuple(i for i in range(made.codes.ndim) if i != made.axis)
+        per_channel = np.square(made.codes, dtype=np.float64).mean(axis=other)
+        squares = np.square(made.scales, dtype=np.float64)
+        return float(squares.sum() / 12 / max(np.dot(squares, per_channel), 1e-300))
+
+
+def vector(bias: Tensor | None, channels: int) -> Array | None:
+    """A bias as one value per output channel."""
+    values = constant_value(bias)
+    return None if values is None else np.broadcast_to(values.reshape(-1), (channels,))
+
+
+class Inserter:
+    """Edits `model` in place. `groups` are those of this model that go to integers, each with its twin in the model that weights are cached for; `scales` has one for every tensor
+    that they make or read. A Q stands in the graph of its tensor, a DQ in that of its reader (elsewhere nothing fuses), constants in the main graph, where all see them."""
+
+    def __init__(
+        self,
+        model: Model,
+        groups: Sequence[tuple[Group, Group]],
+        scales: Mapping[Tensor, Scale],
+        target: Target,
+        shapes: Mapping[Tensor, Shape],
+        weights: Weights,
+    ) -> None:
         self.model = model
-        self.groups = groups
+        self.groups = [g for g, _ in groups]
         self.scales = scales
         self.target = target
         self.shapes = shapes
-        self.done = Inserted()
+        self.done = Insertion()
         self._edits = Edits(model)
+        self._weights_of = weights
+        self._originals = dict(groups)
         self._constants: dict[tuple[str, str, bytes], Constant] = {}
         self._replaced: dict[int, Tensor] = {}
-        self._with_q: set[str] = set()
-        self._main = {id(n) for n in model.graph.nodes}
+        self._with_q: set[Group] = set()
+        self._node_homes = node_homes(model)
+        self._tensor_homes = tensor_homes(model)
+        self._integer_already = {n for n in self._node_homes if any((b := producer(t)) is not None and b.is_op("DequantizeLinear") for t in n.inputs)}
 
-    def run(self) -> Inserted:
-        outputs = output_ids(self.model)
+    def run(self) -> Insertion:
+        signature = set(self.model.graph.outputs)
         read = {id(t) for g in self.groups for t in g.inputs}
-        self._with_q = {g.key for g in self.groups if g.needs_q or id(g.outputs[0]) in read}
+        self._with_q = {g for g in self.groups if g.needs_q or id(g.outputs[0]) in read}
         for group in self.groups:
             self._weights(group)
             self._operands(group)
-        uses: dict[int, list[tuple[Node, int]]] = {}
-        tensors: dict[int, Tensor] = {}
+        uses: dict[Tensor, list[tuple[Node, int]]] = {}
         for group in self.groups:
             for index in group.data:
-                tensor = group.node.inputs[index]
-                uses.setdefault(id(tensor), []).append((group.node, index))
-                tensors[id(tensor)] = tensor
-        made = {id(t): g for g in self.groups for t in g.outputs}
-        for group in self.groups:
-            for tensor in group.outputs:
-                if group.needs_q or id(tensor) in uses:
-                    tensors[id(tensor)] = tensor
-        readers = {key: [(n, i) for n in consumers(t) for i, x in enumerate(n.inputs) if x is t] for key, t in tensors.items()}
-        for key, tensor in tensors.items():
-            own = uses.get(key, [])
-            mine = {(id(n), i) for n, i in own}
-            others = [(n, i) for n, i in readers[key] if (id(n), i) not in mine] if key in made and id(tensor) not in outputs else []
-            self._activation(tensor, own, others, made.get(key))
+                uses.setdefault(group.node.inputs[index], []).append((group.node, index))
+        makers = {t: g for g in self.groups for t in g.outputs}
+        tensors = [*uses, *(t for g in self.groups for t in g.outputs if g.needs_q and t not in uses)]
+        readers = {t: [(n, i) for n in consumers(t) for i, x in enumerate(n.inputs) if x is t] for t in tensors}
+        for tensor in tensors:
+            integer = uses.get(tensor, [])
+            mine = {(id(n), i) for n, i in integer}
+            others = [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and tensor not in signature else []
+            self._activation(tensor, integer, others, makers.get(tensor))
         self._edits.close()
         self._sweep()
         return self.done
 
     # --- activations --------------------------------------------------------------------------------------------------------------
 
-    def _activation(self, tensor: Tensor, own: list[tuple[Node, int]], others: list[tuple[Node, int]], maker: Group | None) -> None:
-        scale = self.scales[tensor.name]
+    def _activation(self, tensor: Tensor, integer: list[tuple[Node, int]], others: list[tuple[Node, int]], maker: Group | None) -> None:
+        scale = self.scales[tensor]
         parameters: Sequence[Tensor] = [self._scalar(scale), self._zero(scale)]
-        near = maker.chain[-1] if maker is not None else own[0][0]
+        home = self._tensor_homes.get(tensor, self.model.graph)
+        near = maker.chain[-1] if maker is not None else integer[0][0]
         name = short(tensor.name)
         q = self.model.variable(f"{name}_q")
-        self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", near=near, origin=(ORIGIN,))
-        self.done.scales[tensor.name] = scale
-        self.done.integers[tensor.name] = q.name
-        for node, index in own:
+        self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", graph=home, near=near, origin=(ORIGIN,))
+        self.done.scales[tensor] = scale
+        for node, index in integer:
             self._edits.set_input(node, index, self._dequantize(q, parameters, node, name))
+        if maker is not None and home is not self.model.graph and any(t is tensor for t in home.outputs):
+            # What a branch or body hands out is no signature: its readers outside get the float of the codes.
+            out = self._dequantize(q, parameters, near, name)
+            home.outputs = [out if t is tensor else t for t in home.outputs]
         by_node: dict[int, Tensor] = {}
         for node, index in others:
             if id(node) not in by_node:
-                vector = self._vector(tensor, node, scale)
-                axis, arrays = vector or (None, parameters)
-                self.done.protected += vector is not None
-                by_node[id(node)] = self._dequantize(q, arrays, node if id(node) in self._main else near, name, axis)
+                channels = self._vector(tensor, node, scale)
+                axis, arrays = channels or (None, parameters)
+                self.done.protected += channels is not None
+                # What stays float needs no DQ in its own graph, and in a body it would run in each iteration.
+                outside = maker is not None and self._node_homes[node] is not home
+                by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, name, axis)
             self._edits.set_input(node, index, by_node[id(node)])
 
-    def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], near: Node, name: str, axis: int | None = None) -> Variable:
+    def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], reader: Node, name: str, axis: int | None = None) -> Variable:
         out = self.model.variable(f"{name}_dq")
-        self.model.add(
-            "DequantizeLinear", [q, *parameters], [out], None if axis is None else {"axis": axis}, name=f"{name}_dequantize", near=near, origin=(ORIGIN,)
-        )
+        attrs = None if axis is None else {"axis": axis}
+        home = self._node_homes[reader]
+        self.model.add("DequantizeLinear", [q, *parameters], [out], attrs, name=f"{name}_dequantize", graph=home, near=reader, origin=(ORIGIN,))
         return out
 
     def _vector(self, tensor: Tensor, node: Node, scale: Scale) -> tuple[int, list[Constant]] | None:
         """The scale once per channel, for a float consumer that the provider would otherwise turn into integers by itself (and a Conv's or Gemm's weights with it, per tensor).
 
-        The provider fuses and moves only scalar Q/DQ; numbers and cost of a vector are those of the scalar. None where there is no such danger, or no axis of a known size.
+        The provider fuses and moves only scalar Q/DQ; numbers and cost of a vector are those of the scalar. None where there is no such danger, or no axis of a known size; and for
+        the operators that are fused whatever the scales are and then fail (those with integer weights of their own among them): with integers on all sides these compute in integers.
         """
-        if not (self.target.rows(node.op) or node.op in self.target.heavy):
+        rows = self.target.rows(node.op)
+        if not (rows or node.op in self.target.heavy) or any(row.scalar_only for row in rows) or node in self._integer_already:
             return None
-        found = self._axis(tensor, node)
-        if found is None or self.model.opset < self.target.opsets.per_channel:
+        place = self._axis(tensor, node)
+        if place is None or self.model.opset < self.target.opsets.per_channel:
             return None
-        axis, size = found
+        axis, size = place
         zeros = np.full(size, scale.zero, self.target.activation.type)
         return axis, [self._constant("scale", np.full(size, scale.scale, np.float32)), self._constant("zero_point", zeros)]
 
     def _axis(self, tensor: Tensor, node: Node) -> tuple[int, int] | None:
         """An axis of `tensor` whose size is certain: by inference, else from the weight that reads it."""
-        shape = self.shapes.get(tensor.name)
+        shape = self.shapes.get(tensor)
         for axis in (1, *reversed(range(len(shape or ())))):
             if shape is not None and axis < len(shape):
                 size = shape[axis]
@@ -150,7 +206,7 @@ class Inserter:
 
     def _constant(self, hint: str, values: Array) -> Constant:
         """An initializer; equal ones are one."""
-        key = (hint, f"{values.dtype}{values.shape}", values.tobytes())
+        key = (hint, f"{values.dtype}{values.shape}", hashlib.sha256(np.ascontiguousarray(values).data).digest())
         if key not in self._constants:
             self._constants[key] = self.model.constant(hint, values)
         return self._constants[key]
@@ -161,30 +217,27 @@ class Inserter:
         weight = group.weight
         if weight is None:
             return
-        node, axis, rules = group.node, group.weight_axis, self.target.weight
-        values = constant_value(weight)
-        assert values is not None
-        x_scale = self.scales[group.inputs[0].name].scale
+        node, axis = group.node, group.weight_axis
+        x_scale = self.scales[group.inputs[0]].scale
         bias, added = group.bias, group.added
-        bias_tensor = bias if bias is not None else added[0].inputs[added[1]] if added is not None else None
-        bias_values = constant_value(bias_tensor) if bias_tensor is not None else None
-        made = quantize_weight(values, axis, rules, groups=int(node.attrs.get("group", 1)), bias=bias_values, x_scale=x_scale, limit=self.target.bias.limit)
+        operand = added[0].inputs[added[1]] if added is not None else None
+        made = self._weights_of.of(self._originals[group], x_scale)
         name = short(weight.name or node_name(node))
+        values = vector(bias or operand, made.scales.size)
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
         self._edits.set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
-        if bias is not None and bias_values is not None:
+        if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), bias_values, x_scale, made, node))
-        elif added is not None and bias_values is not None:
-            operand = added[0].inputs[added[1]]
+            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, made, node))
+        elif added is not None and operand is not None and values is not None:
             self._forget(operand)
-            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), bias_values, x_scale, made))
+            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, made))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
-            return self._constant(f"{name}_vector", values.reshape(-1))
+            return self._constant(f"{name}_vector", values)
         scale = bias_scale(x_scale, weight.scales)
         return self._constant_dequantize(name, quantize_bias(values, scale), scale, 0, node)
 
@@ -194,9 +247,9 @@ class Inserter:
         With a Q behind: a float vector, which makes the two a Gemm whose bias the provider quantizes itself. Without: an int32 vector for a Gemm of matrices; in more
         dimensions one of full rank, so that the provider does not take the two for a Gemm (it would stay float) and adds in float.
         """
-        rank = len(self.shapes.get(group.inputs[0].name) or ())
-        if group.key in self._with_q:
-            return self._constant(f"{name}_vector", values.reshape(-1))
+        rank = len(self.shapes.get(group.inputs[0]) or ())
+        if group in self._with_q:
+            return self._constant(f"{name}_vector", values)
         if rank == 2:
             return self._bias(name, values, x_scale, weight, group.chain[1])
         return self._constant(f"{name}_row", values.reshape((1,) * max(rank - 1, 0) + (-1,)))
@@ -227,19 +280,9 @@ class Inserter:
     def _sweep(self) -> None:
         """Take away the float constants that nobody reads any more, the Constant nodes that made them too."""
         outputs = output_ids(self.model)
-        gone: list[Node] = []
-        for tensor in self._replaced.values():
-            if tensor.outputs or id(tensor) in outputs:
-                continue
-            if isinstance(tensor, Constant):
-                if self.model.graph.initializers.get(tensor.name) is tensor:
-                    del self.model.graph.initializers[tensor.name]
-            else:
-                gone.extend(tensor.inputs)
+        unread = {id(t): t for t in self._replaced.values() if not t.outputs and id(t) not in outputs}
+        for graph in graphs(self.model):
+            for name in [name for name, constant in graph.initializers.items() if id(constant) in unread]:
+                del graph.initializers[name]
         with Edits(self.model) as edits:
-            edits.remove(gone)
-
-
-def insert(model: Model, groups: Sequence[Group], scales: Mapping[str, Scale], target: Target, shapes: Mapping[str, Shape]) -> Inserted:
-    """Write the Q and DQ of `groups` into `model`, whose opset must have them. `shapes` are what inference knows of the tensors, by name."""
-    return Inserter(model, groups, scales, target, shapes).run()
+            edits.remove([n for t in unread.values() for n in t.inputs])

@@ -2,77 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphcompress.errors import DataError
-from graphcompress.ir import Model
+from graphcompress.ir import Model, Tensor
 from graphcompress.passes.quantize.ranges import Array, Statistic
-from graphcompress.runtime import evaluate
+from graphcompress.runtime.session import Feed
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Progress, silent
 
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen of one tensor: `elements` in all over `feeds` runs, the shape in the first; `finite` is false where it was infinite somewhere (a mask, say)."""
+    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or Scan: flat over the iterations).
+
+    `unusable` says why no range can be taken from it (an id and a sentence), None where one can: NaN or infinite values, or a runtime that cannot hand it out.
+    """
 
     statistic: Statistic
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: str = "float32"
+    shape: tuple[int, ...] = ()
     elements: int = 0
     feeds: int = 0
-    finite: bool = True
+    squares: float = 0.0
+    unusable: tuple[str, str] | None = None
 
     @property
     def size(self) -> float:
         """Mean number of elements."""
         return self.elements / max(1, self.feeds)
 
+    @property
+    def power(self) -> float:
+        """Mean square of the values."""
+        return self.squares / max(1, self.elements)
+
 
 def observe(
     model: Model,
-    names: Sequence[str],
-    feeds: Iterable[dict[str, Array]],
-    statistic: Callable[[], Statistic],
+    tensors: Sequence[Tensor],
+    feeds: Iterable[Feed],
+    statistic: Callable[[Tensor], Statistic],
     *,
+    sizes: Mapping[Tensor, int] | None = None,
     threads: int | None = None,
     progress: Progress = silent,
     total: int | None = None,
-) -> dict[str, Observed]:
-    """Run `model` in float over `feeds` and learn from the tensors `names`. Tensors that are not float32, or infinite, are seen (type, shape) but not counted.
+) -> dict[Tensor, Observed]:
+    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen (type, shape) but not counted.
 
-    Raises DataError naming tensor and feed where a value is NaN, and where there is no feed at all.
+    `sizes` are the bytes of the tensors as far as they are known. Raises DataError where there is no feed at all.
     """
-    seen: dict[str, Observed] = {}
-    runs: dict[str, int] = {}
-    for values in evaluate.observe(model, names, feeds, threads=threads):
-        for name, array in values.items():
-            number = runs[name] = runs.get(name, 0) + 1
-            array = np.asarray(array)
-            if name not in seen:
-                seen[name] = Observed(statistic(), str(array.dtype), array.shape)
-            entry = seen[name]
-            entry.feeds += 1
-            entry.elements += array.size
-            if array.dtype == np.float32:
-                entry.finite = entry.finite and _finite(name, array, number)
-                if entry.finite:
-                    entry.statistic.update(array)
-        progress("observing", max(runs.values(), default=0), total)
-    if not seen:
+    watch = Watch(model, tensors)
+    observed = {t: Observed(statistic(t)) for t in tensors}
+    for values in watch.run(feeds, sizes=sizes, threads=threads):
+        for tensor, value in values.items():
+            _take(observed[tensor], np.asarray(value), tensor.name)
+        progress("observing", max((o.feeds for o in observed.values()), default=0), total)
+    if tensors and not any(o.feeds for o in observed.values()) and not watch.problems:
         raise DataError("There is not one calibration feed: ranges cannot be found. Give feeds with --data.")
-    return seen
+    for tensor, problem in watch.problems.items():
+        observed[tensor].unusable = ("not-observed", problem)
+    return observed
 
 
-def _finite(name: str, array: Array, number: int) -> bool:
-    """Whether all values are finite; raises DataError for NaN. Infinity is what attention masks are made of, and no fault."""
-    # The sum of finite float32 values can overflow in float32, not in float64; NaN and infinity survive it.
-    if array.size == 0 or np.isfinite(array.sum(dtype=np.float64)) or np.isfinite(array).all():
-        return True
-    if np.isnan(array).any():
-        raise DataError(
-            f"Tensor '{name}' has NaN values in calibration feed {number}: no range can be given to it. Take this feed out, or keep the operator before it in float with --exclude."
-        )
-    return False
+def _take(entry: Observed, array: Array, name: str) -> None:
+    if entry.feeds == 0:
+        entry.dtype, entry.shape = str(array.dtype), array.shape
+    entry.feeds += 1
+    entry.elements += array.size
+    if array.dtype != np.float32 or entry.unusable or not array.size:
+        return
+    flat = array.reshape(-1)
+    # In float32 the sum of squares of finite values can overflow; NaN and infinity survive it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(np.dot(flat, flat))
+    if not np.isfinite(squares):
+        if np.isnan(flat).any():
+            entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {entry.feeds}, so no range is known for it"
+            return
+        if np.isinf(flat).any():
+            entry.unusable = "not-finite", f"'{name}' has infinite values in calibration feed {entry.feeds}, which no 8-bit range holds"
+            return
+        squares = float(np.square(flat, dtype=np.float64).sum())
+    entry.squares += squares
+    entry.statistic.update(array)

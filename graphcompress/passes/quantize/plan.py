@@ -1,138 +1,218 @@
-"""Deciding, writing and reading back, until the provider does what was written."""
+"""Deciding, writing and checking, until the provider does what was written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from graphcompress.ir import Model, Node, Shape, nodes
-from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.quantize import cost
-from graphcompress.passes.quantize.certify import certificate, check_constants, neighbours, read_back
-from graphcompress.passes.quantize.groups import Found, Group, node_name
-from graphcompress.passes.quantize.insert import Inserted, insert
-from graphcompress.passes.quantize.place import Ranges, scales_of
+from graphcompress.errors import DataError, ModelError
+from graphcompress.ir import Model, Node, Shape, Tensor
+from graphcompress.ir.model.twins import Twins
+from graphcompress.passes.quantize import placement
+from graphcompress.passes.quantize.certify import Fusion, certificate, check_constants, check_fusion, neighbours
+from graphcompress.passes.quantize.groups import Candidates, Group
+from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
+from graphcompress.passes.quantize.scales import Ranges, scales_of
+from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, StepResult
-from graphcompress.targets import Target
 
-ROUNDS = 12  # each sends at least one group to float, usually all that need it
+ROUNDS = 8  # each sends at least one group to float, usually all that need it; afterwards whole islands go
+LARGEST_SEARCH = 40  # attempts that are loaded to find which groups the provider cannot load or run
 
 
 @dataclass(slots=True)
-class Written:
-    """One attempt: the model, its groups, and what was inserted."""
+class Attempt:
+    """A copy of the base model with `groups` (those of the base) in integers, `twins` being the same groups in the copy."""
 
     model: Model
+    nodes: Twins
     groups: list[Group]
-    inserted: Inserted
+    twins: list[Group]
+    insertion: Insertion
 
 
-def transfer(group: Group, by_output: dict[str, Node]) -> Group:
+def twin_group(group: Group, twins: Twins) -> Group:
     """The same group in a copy of its model."""
-    chain = tuple(by_output[n.outputs[0].name] for n in group.chain)
-    last = chain[-1]
-    outputs = tuple(last.outputs) if group.row.every_output else (last.outputs[0],)
-    return replace(group, chain=chain, outputs=outputs)
+    return replace(group, chain=tuple(twins.node(n) for n in group.chain), outputs=tuple(twins.tensor(t) for t in group.outputs))
 
 
 class Plan:
-    """What goes to integers in `base`. `reasons` says, by first output of the operator, why a group does not."""
+    """What goes to integers in `base`. `reasons` says why an operator does not; `feed` is one that attempts are run on."""
 
-    def __init__(self, base: Model, found: Found, shapes: Shapes, ranges: Ranges, target: Target, progress: Progress) -> None:
+    def __init__(self, base: Model, candidates: Candidates, shapes: dict[Tensor, Shape], ranges: Ranges, progress: Progress, feed: Feed) -> None:
         self.base = base
+        self.candidates = candidates
+        self.shapes = shapes
         self.ranges = ranges
-        self.target = target
+        self.target = ranges.target
         self.progress = progress
-        self.found = found
-        self.groups: list[Group] = found.groups
-        self.reasons: dict[str, Refusal] = {n.outputs[0].name: found.refusals[id(n)] for n in nodes(base) if id(n) in found.refusals and n.outputs}
-        tensors = {t.name: t for g in self.groups for t in (*g.inputs, *g.outputs)}
-        # Where inference knows nothing, the rank at least was seen.
-        self.shapes: dict[str, Shape] = {name: shapes.shape(t) or (None,) * len(ranges.seen[name].shape) for name, t in tensors.items()}
-        self._leave_unfit()
+        self.feed = feed
+        self.reasons: dict[Node, Refusal] = dict(candidates.refusals)
+        self.groups: list[Group] = []
+        self.weights = Weights(self.target)
+        self._stay: set[Group] = set()  # what the provider does not take, whatever else is in integers
+        for group in candidates.groups:
+            problem = next((p for t in (*group.inputs, *group.outputs) if (p := ranges.problem(t)) is not None), None)
+            if problem is None:
+                self.groups.append(group)
+            else:
+                self._refuse(group, *problem)
 
-    def settle(self, *, by_cost: bool = True) -> Written | None:
-        """The attempt in which every group fuses and nothing else does; None where no group is left. `by_cost` false: all that fuse, whatever it costs."""
-        stay: set[str] = set()
-        forced: set[str] = set()
-        for attempt in range(ROUNDS):
-            self.progress("placing", attempt, None)
-            rest = [g for g in self.groups if g.key not in stay]
-            chosen = cost.decide(self.base, rest, self.ranges.seen, self.target, forced - stay) if by_cost else {g.key for g in rest}
+    def settle(self, excluded: Collection[Group] = ()) -> Attempt | None:
+        """The attempt in which every group fuses and nothing else does, without the groups `excluded`; None where no group is left."""
+        forced: set[Group] = set()
+        for round_number in range(2 * len(self.groups) + 1):
+            self.progress("placing", round_number, None)
+            rest = [g for g in self.groups if g not in self._stay and g not in excluded]
+            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay)
             if not chosen:
-                return self._done(None, rest, chosen)
-            written = self.write([g for g in rest if g.key in chosen])
-            reading = read_back(written.model, written.groups, self.target)
-            wrong = set(reading.missed)
-            for group in self.groups:
-                if group.key in wrong:
-                    self._refuse(
-                        group, "missed-fusion", "written in INT8 the provider would still compute it in float, with its weights dequantized at each run"
-                    )
-            for first in sorted(reading.silent):
-                own = next((g.key for g in rest if g.node.outputs[0].name == first), None)
-                # What the provider quantizes by itself, per tensor, is better quantized by us; where that is not possible, its neighbour goes to float.
-                if own is not None and own not in forced:
-                    forced.add(own)
-                else:
-                    wrong |= neighbours(written.model, written.groups, first)
-            if not wrong and not reading.silent:
-                return self._done(written, rest, chosen)
-            stay |= wrong
-        return self._done(None, [], set())
+                return None
+            attempt = self.write([g for g in rest if g in chosen])
+            try:
+                fusion = check_fusion(attempt.model, attempt.twins, self.target, self.feed)
+            except (ModelError, DataError) as problem:
+                self._leave_broken(attempt.groups, problem)
+                continue
+            wrong = self._not_fused(attempt, fusion)
+            pulled_in = self._fused_by_provider(attempt, fusion, rest, forced, wrong)
+            if not wrong and not pulled_in:
+                return attempt
+            if round_number >= ROUNDS:
+                wrong |= island_of(attempt.groups, wrong)
+            forced |= pulled_in
+            self._stay |= wrong
+            for group in attempt.groups:
+                if group in wrong:
+                    self._refuse(group, "beside-float", "in INT8 it would draw an operator beside it into integers that must stay float")
+        return None
 
-    def write(self, groups: Sequence[Group]) -> Written:
+    def write(self, groups: Sequence[Group]) -> Attempt:
         """A copy of the base with these groups in integers."""
-        model = self.base.copy()
-        by_output = {n.outputs[0].name: n for n in model.graph.nodes if n.outputs}
-        own = [transfer(g, by_output) for g in groups]
-        inserted = insert(model, own, scales_of(groups, self.ranges, self.target), self.target, self.shapes)
-        check_constants(model, own)
-        return Written(model, own, inserted)
+        model, nodes = self.base.clone()
+        twins = [twin_group(g, nodes) for g in groups]
+        scales = {nodes.tensor(t): s for t, s in scales_of(groups, self.ranges).items()}
+        shapes = {nodes.tensor(t): s for t, s in self.shapes.items()}
+        insertion = Inserter(model, list(zip(twins, groups, strict=True)), scales, self.target, shapes, self.weights).run()
+        check_constants(twins)
+        return Attempt(model, nodes, list(groups), twins, insertion)
 
-    def result(self, written: Written | None, original: Model, applied: dict[str, int], calibration: str) -> StepResult:
+    def result(self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, excluded: Collection[Group] = ()) -> StepResult:
         """The step's result with its certificate; `original` where nothing is in integers."""
-        model = written.model if written else original
-        integer = {g.node.outputs[0].name for g in written.groups} if written else set()
-        refusals = tuple(r for n, r in self.reasons.items() if n not in integer)
-        paper = certificate(model, integer, self.reasons, self.target)
-        if written is None:
+        integer = {g.node: g for g in attempt.groups} if attempt else {}
+        reasons = dict(self.reasons)
+        for group in self.groups:
+            if group.node not in integer:
+                reasons.setdefault(group.node, self._placed_in_float(group, excluded))
+        refusals = tuple(r for n, r in reasons.items() if n not in integer)
+        paper = certificate(self.base, integer, reasons, self.target)
+        if attempt is None:
             return StepResult(original, False, refusals=refusals, certificate=paper)
         counts = dict(applied)
-        for group in written.groups:
+        for group in attempt.groups:
             name = f"quantize/{group.row.op.lower()}"
             counts[name] = counts.get(name, 0) + 1
-        if written.inserted.protected:
-            counts["quantize/protect-float"] = written.inserted.protected
+        if attempt.insertion.protected:
+            counts["quantize/protect-float"] = attempt.insertion.protected
+        names = tensor_labels(attempt.insertion.scales)
         decisions = {
             "calibration": calibration,
-            "int8": [g.name for g in written.groups],
-            "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(written.inserted.scales.items())},
+            "int8": [g.name for g in attempt.groups],
+            "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
-        return StepResult(model, True, counts, refusals, decisions, paper)
+        return StepResult(attempt.model, True, counts, refusals, decisions, paper)
 
-    def _done(self, written: Written | None, rest: Sequence[Group], chosen: set[str]) -> Written | None:
-        for group in rest:
-            if group.key not in chosen:
-                self._refuse(group, "cost", self._price(group))
-        return written
+    # --- what the provider says -----------------------------------------------------------------------------------------------------
 
-    def _price(self, group: Group) -> str:
-        price = cost.cost(group, self.ranges.seen, self.target.boundary)
-        return f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float by the target's table, and Q and DQ at its borders"
+    def _not_fused(self, attempt: Attempt, fusion: Fusion) -> set[Group]:
+        missed = set(fusion.not_fused)
+        wrong = {g for g, twin in zip(attempt.groups, attempt.twins, strict=True) if twin in missed}
+        for group in attempt.groups:
+            if group in wrong:
+                self._refuse(group, "missed-fusion", "written in INT8 the provider would still compute it in float, with its weights dequantized at each run")
+        return wrong
+
+    def _fused_by_provider(self, attempt: Attempt, fusion: Fusion, rest: Sequence[Group], forced: set[Group], wrong: set[Group]) -> set[Group]:
+        """What the provider quantizes by itself is better quantized by us: the groups of such operators. Where that is not possible, its neighbours go to `wrong`."""
+        heads = {attempt.nodes.node(g.node): g for g in rest}
+        settled = {attempt.nodes.node(n) for n, r in self.reasons.items() if r.id == "quantize/already-quantized"}
+        base = dict(zip(attempt.twins, attempt.groups, strict=True))
+        pulled_in: set[Group] = set()
+        for node in fusion.fused_by_provider:
+            group = heads.get(node)
+            if group is not None and group not in forced:
+                pulled_in.add(group)
+            elif node not in settled:
+                wrong.update(base[twin] for twin in neighbours(attempt.twins, node))
+        return pulled_in
+
+    def _leave_broken(self, groups: Sequence[Group], problem: ModelError | DataError) -> None:
+        """Find which of `groups`, which the provider cannot load or run together, it cannot take, and leave them in float."""
+        tests = 0
+
+        def broken(members: Sequence[Group]) -> bool:
+            nonlocal tests
+            tests += 1
+            attempt = self.write(members)
+            try:
+                check_fusion(attempt.model, attempt.twins, self.target, self.feed)
+            except (ModelError, DataError):
+                return True
+            return False
+
+        def culprits(sound: list[Group], suspects: list[Group]) -> list[Group]:
+            """`sound` alone runs, with `suspects` it does not: those of them that must go, by halving."""
+            if len(suspects) == 1 or tests >= LARGEST_SEARCH:
+                return suspects
+            half = len(suspects) // 2
+            first, second = suspects[:half], suspects[half:]
+            guilty = culprits(sound, first) if broken(sound + first) else []
+            sound = sound + [g for g in first if g not in guilty]
+            return guilty + (culprits(sound, second) if broken(sound + second) else [])
+
+        guilty = culprits([], list(groups))
+        self._stay.update(guilty)
+        for group in guilty:
+            self._refuse(group, "does-not-run", f"written in INT8 the provider cannot load or run it: {problem}")
+
+    # --- reasons --------------------------------------------------------------------------------------------------------------------
+
+    def _placed_in_float(self, group: Group, excluded: Collection[Group]) -> Refusal:
+        if group in excluded:
+            return Refusal("quantize/accuracy", "it is one of those expected to lose most accuracy, which this alternative leaves in float", group.name)
+        price = placement.cost(group, self.ranges.observed, self.target.boundary)
+        return Refusal(
+            "quantize/cost",
+            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float by the target's table, and Q and DQ at its borders",
+            group.name,
+        )
 
     def _refuse(self, group: Group, identifier: str, reason: str) -> None:
-        self.reasons.setdefault(group.node.outputs[0].name, Refusal(f"quantize/{identifier}", reason, node_name(group.node)))
+        self.reasons.setdefault(group.node, Refusal(f"quantize/{identifier}", reason, group.name))
 
-    def _leave_unfit(self) -> None:
-        """Types that inference does not know, and infinite values, are known once the tensors were seen."""
-        keep = []
-        for group in self.groups:
-            seen = [self.ranges.seen[t.name] for t in (*group.inputs, *group.outputs)]
-            if any(s.dtype != "float32" for s in seen):
-                self._refuse(group, "not-float32", "it does not compute in float32")
-            elif not all(s.finite for s in seen):
-                self._refuse(group, "not-finite", "it reads or makes infinite values, which no 8-bit range holds")
-            else:
-                keep.append(group)
-        self.groups = keep
+
+def island_of(groups: Sequence[Group], members: Collection[Group]) -> set[Group]:
+    """Those of `groups` that are joined to `members` by tensors, directly or by way of others."""
+    touching: dict[Tensor, list[Group]] = {}
+    for group in groups:
+        for tensor in (*group.inputs, *group.outputs):
+            touching.setdefault(tensor, []).append(group)
+    island = set(members)
+    queue = list(members)
+    while queue:
+        group = queue.pop()
+        for tensor in (*group.inputs, *group.outputs):
+            for other in touching.pop(tensor, ()):
+                if other not in island:
+                    island.add(other)
+                    queue.append(other)
+    return island
+
+
+def tensor_labels(tensors: Iterable[Tensor]) -> list[str]:
+    """Names for a record: those of subgraphs may occur more than once, and are told apart by a number."""
+    counts: dict[str, int] = {}
+    labels = []
+    for tensor in tensors:
+        number = counts[tensor.name] = counts.get(tensor.name, 0) + 1
+        labels.append(tensor.name if number == 1 else f"{tensor.name} ({number})")
+    return labels

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from graphcompress.errors import DataError, ModelError, UsageError
-from graphcompress.ir import Model, Node, nodes
+from graphcompress.ir import Model, Node, Tensor, nodes
+from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.quantize.groups import Group, find, node_name
+from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
+from graphcompress.passes.quantize.ladder import ladder
 from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.options import Options
-from graphcompress.passes.quantize.place import Choose, Ranges
 from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
+from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
-from graphcompress.step import Context, Ladder, local_target
+from graphcompress.runtime.session import Feed
+from graphcompress.step import Context, Ladder, Refusal, local_target
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
 def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
-    """Static INT8 by the target's table (default: that of this machine's CPU).
+    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves more in float of what is expected to lose most
+    accuracy.
 
-    Raises DataError without feeds or where a tensor has NaN or infinite values in one, UsageError for an `exclude` that matches nothing, ModelError for BatchNormalization that `simplify`
-    would fold, for nodes that nothing here can run, and where lifting the opset changes the outputs.
+    What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches nothing, ModelError for nodes
+    that nothing here can run and where the model does not run on the feeds.
     """
     options = options or Options()
     target = context.target or load_target(local_target())
@@ -36,20 +41,42 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
+    feed = next(iter(context.data))
     shapes = infer(model)
-    found = find(model, target, shapes, excluded)
+    candidates = find(model, target, shapes, excluded)
     applied: dict[str, int] = {}
     base = model
-    if needs := opset_needed(found.groups, target, model.opset):
-        base = lifted(model, needs, context)
-        applied["quantize/lift-opset"] = 1
-        shapes = infer(base)
-        found = find(base, target, shapes, exclusion(base, options.exclude))
-    statistic, choose = estimator(options)
-    names = sorted({t.name for g in found.groups for t in (*g.inputs, *g.outputs)})
-    seen = observe(base, names, context.data, statistic, threads=context.threads, progress=context.progress, total=len(context.data)) if names else {}
-    plan = Plan(base, found, shapes, Ranges(seen, choose), target, context.progress)
-    return Ladder.single(plan.result(plan.settle(), model, applied, options.calibration), "INT8")
+    if needed := opset_needed(candidates.groups, target, model.opset):
+        try:
+            base = lifted(model, needed, feed)
+        except ModelError as problem:
+            candidates = all_float(candidates, f"INT8 needs opset {needed}: {problem}")
+        else:
+            applied["quantize/lift-opset"] = 1
+            shapes = infer(base)
+            candidates = find(base, target, shapes, exclusion(base, options.exclude))
+    tensors = list(dict.fromkeys(t for g in candidates.groups for t in (*g.inputs, *g.outputs)))
+    statistic, choose = estimator(options, target)
+    observed = observe(
+        base, tensors, context.data, statistic, sizes=sizes(tensors, shapes), threads=context.threads, progress=context.progress, total=len(context.data)
+    )
+    for tensor, seen in observed.items():
+        seen.shape = shapes.static(tensor) or seen.shape
+    # Where inference knows nothing, the rank at least was seen.
+    known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
+    plan = Plan(base, candidates, known, Ranges(observed, choose, target), context.progress, feed)
+    return ladder(plan, model, applied, options.calibration)
+
+
+def all_float(candidates: Candidates, reason: str) -> Candidates:
+    """No group at all, for one reason."""
+    return Candidates([], candidates.refusals | {g.node: Refusal("quantize/lift-opset", reason, g.name) for g in candidates.groups})
+
+
+def sizes(tensors: Iterable[Tensor], shapes: Shapes) -> dict[Tensor, int]:
+    """Bytes of the float32 tensors whose shape is certain."""
+    known = {t: shapes.static(t) for t in tensors}
+    return {t: 4 * math.prod(shape) for t, shape in known.items() if shape is not None}
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
@@ -67,17 +94,17 @@ def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
     return lambda node: any(e.search(node_name(node)) for e in compiled)
 
 
-def estimator(options: Options) -> tuple[Callable[[], Statistic], Choose]:
-    """The statistic to collect, and how a range is chosen from it."""
+def estimator(options: Options, target: Target) -> tuple[Callable[[Tensor], Statistic], Choose]:
+    """The statistic to collect of a tensor, and how a range is chosen from it. Where a bound is known, the histogram says whether it is worth keeping to."""
     if options.calibration == "minmax":
-        return MinMax, lambda s: s.finish()
+        return lambda t: MinMax() if bounded_range(t, target) is None else Histogram(), lambda s: s.finish()
     chooser = Percentile(options.percentile) if options.calibration == "percentile" else LeastSquares()
 
     def choose(statistic: Statistic) -> Range:
         assert isinstance(statistic, Histogram)
         return chooser.choose(statistic)
 
-    return Histogram, choose
+    return lambda t: Histogram(), choose
 
 
 def opset_needed(groups: Sequence[Group], target: Target, opset: int) -> int | None:
@@ -87,13 +114,9 @@ def opset_needed(groups: Sequence[Group], target: Target, opset: int) -> int | N
     return needed if groups and needed > opset else None
 
 
-def lifted(model: Model, opset: int, context: Context) -> Model:
-    """A copy of `model` at `opset` that gives the same outputs on the first feed; raises ModelError where it does not."""
-    from graphcompress.ir import lift as opsets
-
+def lifted(model: Model, opset: int, feed: Feed) -> Model:
+    """A copy of `model` at `opset` that gives the same outputs on `feed`; raises ModelError where it does not, or does not run."""
     result = opsets.lift(model, opset)
-    assert context.data is not None
-    feed = next(iter(context.data))
     before, after = evaluate.run_once(model, feed), evaluate.run_once(result, feed)
     for name, value in before.items():
         other = after.get(name)
@@ -104,6 +127,6 @@ def lifted(model: Model, opset: int, context: Context) -> Model:
             same = isinstance(other, type(value)) and np.array_equal(np.asarray(value, dtype=object), np.asarray(other, dtype=object))
         if not same:
             raise ModelError(
-                f"{model.path or 'The model'}: INT8 needs opset {opset}, and lifting it from {model.opset} changes output '{name}' on the first feed. Export the model with opset {opset} or newer."
+                f"{model.path or 'The model'}: lifting it from opset {model.opset} to {opset} changes output '{name}' on the first feed. Export the model with opset {opset} or newer."
             )
     return result

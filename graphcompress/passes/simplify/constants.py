@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,3 +45,12 @@ def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, A
             maker = makers[tensor]
             edits.make_constant(tensor, value, places[key], (stage, maker.name or maker.op), output=key in outputs)
         edits.remove(nodes)
+
+
+def keeps_its_maker(node: Node, outputs: set[int], names: Counter[str]) -> bool:
+    """Whether `node` makes an output of a graph whose name another scope defines as well (`names` counts them).
+
+    onnxruntime knows the results of Constant nodes before it looks at subgraphs, and then refuses an inner tensor whose name was free while a node made the
+    outer one later. Initializers do no harm.
+    """
+    return any(id(t) in outputs and names[t.name] > 1 for t in node.outputs)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.errors import DataError, ModelError
+from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
+from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.simplify.constants import make_known
+from graphcompress.passes.simplify.constants import keeps_its_maker, make_known
 from graphcompress.runtime.evaluate import run_once
 
 STAGE = "simplify/fold"
@@ -40,11 +41,13 @@ REASONS = {
     "random": "a random operator gives new values in each run",
     "quantized": "folding would turn a quantized weight back into floats",
     "kind": "it holds a subgraph, or makes a sequence or an optional",
+    "name": "it makes an output whose name a subgraph uses as well, and constants are known before subgraphs are",
     "size-unknown": "the size of the result is not known before it is computed",
     "growth": "the result is larger than the constants that it replaces",
     "size": "so much is left to the runtime, which folds it at load",
     "type": "numpy has no such element type",
     "raises": "onnxruntime cannot compute it by itself",
+    "runtime": "there is no onnxruntime to compute it",
 }
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +71,8 @@ class Folding:
         self.shapes = shapes
         self.growth = growth
         self.outputs = output_ids(model)
-        self.functions = {(f.domain, f.name) for f in model.header.functions}
+        self.names = defined_names(model)
+        self.functions = set(function_bodies(model))
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
         self._size: dict[int, int] = {}
@@ -84,8 +88,11 @@ class Folding:
                 if self._constant_inputs(node) and self._accepts(node):
                     chosen.append(node)
                     places.update((id(t), graph) for t in node.outputs)
-        for chunk in self._chunks(chosen):
-            self._fold(chunk, places)
+        try:
+            for chunk in self._chunks(chosen):
+                self._fold(chunk, places)
+        except RuntimeUnavailable:
+            self.refused["runtime"] = [_name(n) for n in chosen]
         return self.folded
 
     # --- what may be folded -----------------------------------------------------------------------------------------------------
@@ -100,12 +107,12 @@ class Folding:
         reason = self._reason(node)
         if reason:
             if reason != "quiet":
-                self.refused.setdefault(reason, []).append(node.name or (node.outputs[0].name if node.outputs else node.op))
+                self.refused.setdefault(reason, []).append(_name(node))
             return False
         return True
 
     def _reason(self, node: Node) -> str:
-        if not node.standard or (node.domain or "", node.op) in self.functions or node.op == "Identity":
+        if not node.standard or called_function(node) in self.functions or node.op == "Identity":
             return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
             return "random"
@@ -113,6 +120,8 @@ class Folding:
             return "quantized"
         if subgraphs(node) or node.op in NO_TENSORS:
             return "kind"
+        if keeps_its_maker(node, self.outputs, self.names):
+            return "name"
         sizes: dict[int, int] = {}
         for tensor in node.outputs:
             if not tensor.name:
@@ -172,7 +181,7 @@ class Folding:
             if values is None:
                 if len(part) == 1:
                     failed.update(id(t) for t in part[0].outputs)
-                    self.refused.setdefault("raises", []).append(part[0].name or part[0].outputs[0].name)
+                    self.refused.setdefault("raises", []).append(_name(part[0]))
                 else:
                     half = len(part) // 2
                     pending += [part[half:], part[:half]]
@@ -201,3 +210,7 @@ class Folding:
             return None
         values = [found[n] for n in names]
         return values if all(isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in values) else None
+
+
+def _name(node: Node) -> str:
+    return str(node.name or next((t.name for t in node.outputs if t.name), node.op))

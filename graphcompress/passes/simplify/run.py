@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
-from graphcompress.errors import ModelError, UsageError
-from graphcompress.ir import Model
+from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
+from graphcompress.ir import Model, nodes
+from graphcompress.ir.check.functions import Key
+from graphcompress.ir.inline import callers, inline_functions, inlined_from
+from graphcompress.ir.model.defaults import freeze_listed_initializers
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import constants, dead, fold, known_shapes
+from graphcompress.passes.simplify import branches, constants, dead, fold, known_shapes
+from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
 from graphcompress.targets import rules_root
@@ -19,14 +23,22 @@ from graphcompress.targets import rules_root
 OLDEST_OPSET = 7
 ROUNDS = 100
 RULES_STOPPED = "simplify/rules"
-STAGES = (constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE)
+INLINE = "simplify/function"
+LISTED = "simplify/listed"
+LISTED_NOTE = (
+    "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
+    "Switch this off (off = ['simplify/listed']) if they must"
+)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """A model that computes the same with fewer nodes and bytes.
 
-    Inputs, outputs, opset and functions stay as they are; operators of unknown domains are barriers. Without a target only standard operators are written.
-    Raises ModelError for an opset that the installed onnx does not know. Below opset 7, and where training information refers to the graph, the model comes back untouched, with a refusal.
+    Inputs, outputs and opset stay as they are; operators of unknown domains are barriers. Calls of functions are written out where that leads to something.
+    Without a target only standard operators are written. A rule or stage without which onnxruntime loads the result, and with which it does not, is left out,
+    with a refusal. Raises ModelError for an opset that the installed onnx does not know. Below opset 7, and where training information refers to the graph, the
+    model is returned unchanged, with a refusal.
     """
     options = options or Options()
     rules = _rules(context, options)
@@ -40,17 +52,78 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
     if model.header.training_info:
         refusal = Refusal("simplify/training-info", "training information refers to the graph by name, so the graph is kept unchanged")
         return Ladder.single(StepResult(model, False, refusals=(refusal,)))
-    work = _Work(model.copy(), rules, frozenset(options.off))
-    for round_ in range(ROUNDS):
-        context.progress("simplify", round_, None)
-        if not work.round():
-            break
-    else:
-        work.refused["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
-    refused = {**work.refused, **work.refused_by_rules}
-    changed = bool(work.applied)
-    result = StepResult(work.model if changed else model, changed, dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused)))
+    work, refusals = _that_loads(model, rules, frozenset(options.off), context)
+    refused = {r.id: r for r in (*work.notes.values(), *work.refused.values(), *work.refused_by_rules.values(), *refusals)}
+    result = StepResult(
+        work.model if work.applied else model, bool(work.applied), dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused))
+    )
     return Ladder.single(result, "simplified")
+
+
+def _that_loads(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> tuple[_Work, list[Refusal]]:
+    """`model` simplified, without the rules and stages whose results onnxruntime does not load; those as refusals.
+
+    What onnxruntime cannot load before (operators that it does not know) says nothing about the result.
+    """
+    refusals: list[Refusal] = []
+    while True:
+        work = _without_needless_inlining(model, rules, off, context)
+        try:
+            problem = load_problem(work.model) if work.applied else None
+            if problem is None or load_problem(model) is not None:
+                return work, refusals
+        except RuntimeUnavailable:  # folding has said so
+            return work, refusals
+        culprit = _culprit(model, rules, off, context, sorted(work.applied))
+        if culprit is None:  # not even without any of them
+            refusals.append(Refusal("simplify/load", f"onnxruntime loads the model, but nothing that is made of it, so it is returned unchanged: {problem}"))
+            return _Work(model, (), off), refusals
+        reason = f"onnxruntime loads the model, but not what is made of it with this, so it is left out: {problem}"
+        refusals.append(Refusal(f"{culprit}/load", reason, count=work.applied[culprit]))
+        off |= {culprit}
+
+
+def _culprit(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context, applied: Sequence[str]) -> str | None:
+    """The first of `applied`, in their order, with which the result does not load any more: found by bisection."""
+
+    def loads_with(count: int) -> bool:
+        return load_problem(_without_needless_inlining(model, rules, off | set(applied[count:]), context).model) is None
+
+    good, bad = 0, len(applied)
+    if not loads_with(good):
+        return None
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if loads_with(middle):
+            good = middle
+        else:
+            bad = middle
+    return applied[bad - 1]
+
+
+def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> _Work:
+    """`model` simplified with its functions written out, but for those in which nothing was changed: they stay functions."""
+    functions: set[Key] | None = None
+    while True:
+        base = model if INLINE in off else inline_functions(model, functions)
+        work = _Work(model.copy() if base is model else base, rules, off)
+        before = Counter() if base is model else _nodes_of_functions(work.model)
+        work.run(context)
+        after = _nodes_of_functions(work.model)
+        changed = callers(model, {key for key, count in before.items() if after[key] != count})
+        if set(before) <= changed:
+            work.applied[INLINE] += len(before)
+            work.applied = +work.applied
+            if work.applied.keys() == {LISTED}:  # nothing came of it
+                work.applied.clear()
+                work.notes.clear()
+            return work
+        functions = changed
+
+
+def _nodes_of_functions(model: Model) -> Counter[Key]:
+    """How many nodes were written out of each function; Constant nodes, which become initializers in any case, are not counted."""
+    return Counter(key for n in nodes(model) if not n.is_op("Constant") and (key := inlined_from(n)) is not None)
 
 
 class _Work:
@@ -58,7 +131,7 @@ class _Work:
 
     def __init__(self, model: Model, rules: Sequence[Rule], off: frozenset[str]) -> None:
         self.model = model
-        self.rules = rules
+        self.rules = [r for r in rules if r.id not in off]
         self.off = off
         #: Shapes, inferred when somebody asks first. Every edit keeps the values of the tensors that stay, so the answers hold over all rounds.
         self.shapes = functools.cache(lambda: infer(model))
@@ -66,7 +139,19 @@ class _Work:
         self.applied: Counter[str] = Counter()
         self.refused: dict[str, Refusal] = {}
         self.refused_by_rules: dict[str, Refusal] = {}
+        self.notes: dict[str, Refusal] = {}
         self._settled = False
+
+    def run(self, context: Context) -> None:
+        """Rounds until nothing changes."""
+        if LISTED not in self.off and (count := freeze_listed_initializers(self.model)):
+            self.applied[LISTED] = count
+            self.notes[LISTED] = Refusal(LISTED, LISTED_NOTE, count=count)
+        for round_ in range(ROUNDS):
+            context.progress("simplify", round_, None)
+            if not self.round():
+                return
+        self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
 
     def round(self) -> bool:
         """One pass of every stage; whether anything changed that another pass could build on."""
@@ -79,6 +164,8 @@ class _Work:
             self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, self.shapes)
         if fold.STAGE not in self.off:
             self._fold()
+        if branches.STAGE not in self.off:
+            self.applied[branches.STAGE] += branches.inline_constant_ifs(self.model, self.shapes)
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
@@ -115,4 +202,4 @@ def _rules(context: Context, options: Options) -> list[Rule]:
         raise UsageError(
             f"simplify: off names '{unknown[0]}', and there is no such stage or rule. Stages are {', '.join(STAGES)}; rules are the files of rules/rewrite."
         )
-    return [r for r in rules if r.effect != "approximate" and r.id not in options.off]
+    return [r for r in rules if r.effect != "approximate"]

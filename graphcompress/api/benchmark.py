@@ -1,0 +1,145 @@
+"""benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from graphcompress.api import reports
+from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model
+from graphcompress.data import random_data
+from graphcompress.errors import GraphCompressError, UsageError
+from graphcompress.gate import TIMED_FEEDS, Bars, thread_settings, threads_text
+from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.serialize import size_on_disk
+from graphcompress.record import BenchmarkReport, BenchmarkRow, Timing
+from graphcompress.runtime.place import LocalPlace, Place
+from graphcompress.step import Progress, silent
+from graphcompress.version import __version__
+
+if TYPE_CHECKING:
+    from graphcompress.runtime.measure import Measurement
+    from graphcompress.runtime.session import Feed, Session
+
+MACHINE_KEYS = ("machine", "system", "cpu", "flags", "cores")
+"""What the description of a place says of the machine."""
+
+
+def benchmark(
+    reference: AnyModel,
+    candidates: Sequence[AnyModel] = (),
+    data: AnyData | None = None,
+    *,
+    providers: Sequence[str] = (),
+    places: Sequence[Place] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    min_speedup: float | None = None,
+    progress: Progress = silent,
+) -> BenchmarkReport:
+    """Time models side by side, interleaved, on each of `providers` in this process and at each of `places` (default: the CPU provider), with one thread and with all
+    (or with `threads`).
+
+    Without data the feeds are random numbers in the shapes of the signature (free dimensions are 1), and the report says so. Raises BarMissed, with the report
+    in its `result`, where a candidate misses `min_speedup` anywhere (see `gate.bars`).
+    """
+    Bars(min_speedup=min_speedup)
+    if min_speedup is not None and not candidates:
+        raise UsageError("--min-speedup compares candidates with the reference, and no candidate was given.")
+    sources = [open_model(model) for model in (reference, *candidates)]
+    for source in sources:
+        require_known_domains(source.model, "benchmarked")
+        check_comparable(sources[0], source)
+    first = sources[0].model
+    feeds = open_feeds(data, first) if data is not None else random_data(first.inputs, 1, seed)
+    bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress)
+    where: list[Place] = [*map(LocalPlace, dict.fromkeys(providers)), *places] or [LocalPlace()]
+    rows = [row for place in where for setting in thread_settings(threads) for row in bench.rows(place, setting)]
+    bars = [] if min_speedup is None else [reports.speed_bar(min_speedup, bench.measurements)]
+    described = where[0].describe()
+    report = BenchmarkReport(
+        graphcompress=__version__,
+        models=rows,
+        data=data_source(feeds, 0, 0),
+        machine={key: described[key] for key in MACHINE_KEYS if key in described},
+        bars=bars,
+        notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature, free dimensions as 1; --data times real inputs."],
+    )
+    reports.raise_missed(bars, report)
+    return report
+
+
+class _Bench:
+    """The models (the reference first) and the feeds; what is the same for every row is computed once. `measurements` are those of the candidates."""
+
+    def __init__(self, sources: Sequence[Source], feeds: Sequence[Feed], progress: Progress) -> None:
+        self.sources = sources
+        self.feeds = feeds
+        self.progress = progress
+        self.measurements: list[Measurement] = []
+        self._sizes = [size_on_disk(source.model) for source in sources]
+        self._footprints: dict[tuple[int, str], tuple[float | None, int | None, list[str]]] = {}
+
+    def rows(self, place: Place, threads: int) -> list[BenchmarkRow]:
+        """The reference's row, then one per candidate."""
+        from graphcompress.runtime.measure import measure
+        from graphcompress.runtime.place import open_for
+
+        provider = place.describe()["provider"]
+        rows: list[BenchmarkRow] = []
+        reference, notes = open_for(place, self.sources[0].model, self.feeds, threads=threads)
+        with closing(reference), closing(open_for(place, self.sources[0].model, self.feeds, threads=threads)[0]) as again:
+            # Without a candidate the reference is measured beside itself.
+            for index in range(1, len(self.sources)) or (0,):
+                self.progress(f"measure {self.sources[index].name} on {provider}, {threads_text(threads)}", 0, None)
+                session, candidate_notes = open_for(place, self.sources[index].model, self.feeds, threads=threads)
+                with closing(session):
+                    measurement = measure(reference, again, session, self.feeds, threads=threads)
+                    timing = reports.timing(threads, measurement)
+                    weak = [finding.text for finding in measurement.findings()]
+                    if not rows:
+                        beside_itself = timing.model_copy(update={"median_ms": timing.reference_ms, "speedup": 1.0, "speedup_ci": timing.band})
+                        rows.append(self._row(0, place, provider, reference, beside_itself, [*notes, *weak], "reference"))
+                    if index:
+                        self.measurements.append(measurement)
+                        rows.append(self._row(index, place, provider, session, timing, [*candidate_notes, *weak], timing.verdict))
+        return rows
+
+    def _row(self, index: int, place: Place, provider: str, session: Session, timing: Timing, notes: Sequence[str], verdict: Any) -> BenchmarkRow:
+        described = session.describe()
+        load_seconds, peak, more = self._footprint(index, place, provider)
+        return BenchmarkRow(
+            path=self.sources[index].file.path,
+            provider=provider,
+            threads=timing.threads,
+            median_ms=timing.median_ms,
+            speedup=timing.speedup,
+            speedup_ci=timing.speedup_ci,
+            band=timing.band,
+            rounds=timing.rounds,
+            verdict=verdict,
+            clock=timing.clock,
+            rejected=timing.rejected,
+            bytes=self._sizes[index],
+            smaller=reports.ratio(self._sizes[0], self._sizes[index]),
+            load_seconds=load_seconds,
+            peak_memory_bytes=peak,
+            nodes=described.get("nodes"),
+            share=described.get("share"),
+            runtime=f"{described['runtime']} {described['version']}",
+            notes=[*notes, *more],
+        )
+
+    def _footprint(self, index: int, place: Place, provider: str) -> tuple[float | None, int | None, list[str]]:
+        """Load time and peak memory of a fresh process, once per model and provider; a process that fails is a note, since the model did run here."""
+        path = self.sources[index].model.path
+        if self.sources[index].file.path is None or path is None:
+            return None, None, []
+        if (index, provider) not in self._footprints:
+            try:
+                footprint = place.footprint(path, self.feeds[0])
+                self._footprints[index, provider] = footprint.load_seconds, footprint.peak_bytes, []
+            except GraphCompressError as error:
+                self._footprints[index, provider] = None, None, [f"Load time and memory are unknown: {error}"]
+        return self._footprints[index, provider]

@@ -1,0 +1,81 @@
+"""quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from graphcompress.api import reports
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, choose_target, open_model, place_notes
+from graphcompress.errors import ModelError
+from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.ir.analysis.statistics import run_shapes
+from graphcompress.ir.check.models import require_known_domains
+from graphcompress.recipe import run, single_step
+from graphcompress.runtime.place import Place
+from graphcompress.step import Context, Progress, silent
+
+
+def quantize(
+    model: AnyModel,
+    data: AnyData | None,
+    *,
+    calibration: str | None = None,
+    exclude: Iterable[str] = (),
+    target: str | None = None,
+    provider: str | None = None,
+    place: Place | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    measure: bool = True,
+    progress: Progress = silent,
+    **options: Any,
+) -> reports.Result:
+    """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
+    in the record. `exclude` are regular expressions on node names; further keywords are options of the step. `provider` and `place` say where the result runs (default: on
+    the target's provider).
+
+    Raises UsageError for an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
+    """
+    if calibration is not None:
+        options["calibration"] = calibration
+    if patterns := tuple(exclude):
+        options["exclude"] = patterns
+    plan = single_step("quantize", options)
+    table = choose_target(target, place)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    where = context.judging_place().describe()
+    source = open_model(model)
+    require_known_domains(source.model, "quantized")
+    feeds = Feeds.open(data, source.model, plan)
+    assert feeds.all is not None and feeds.judging is not None
+    (executed,) = run(plan, source.model, replace(context, data=feeds.calibration))
+    assert executed.result is not None
+    result = executed.result.model
+    shapes = run_shapes(source.model, feeds.shapes())
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes))) as judge:
+        try:
+            comparison = judge.compare(result)
+            measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
+        except CandidateFails as problem:
+            raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
+        info = judge.info(result)
+    record = reports.run_record(
+        "quantize",
+        source,
+        result,
+        feeds,
+        plan,
+        context,
+        [executed],
+        reports.sizes(source.model, result, feeds.shapes(), shapes),
+        provider=where["provider"],
+        comparison=comparison,
+        measurements=measurements,
+        nodes=info.nodes,
+        notes=[*place_notes(table, where["provider"]), *info.notes],
+    )
+    return reports.Result(result, record)

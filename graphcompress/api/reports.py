@@ -1,0 +1,272 @@
+"""From results to the documents of `graphcompress.record`."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from graphcompress import record
+from graphcompress.errors import BarMissed
+from graphcompress.findings import Finding
+from graphcompress.gate import Bars, Judgement, Outcome, reaches
+from graphcompress.gate.explain import explanation
+from graphcompress.version import __version__
+
+if TYPE_CHECKING:
+    from graphcompress.api.inputs import Feeds, Source
+    from graphcompress.ir import Model
+    from graphcompress.ir.shapes.infer import Shapes
+    from graphcompress.recipe import Recipe
+    from graphcompress.runtime.compare import Comparison
+    from graphcompress.runtime.measure import Measurement
+    from graphcompress.step import Certificate, Context, ExecutedStep
+    from graphcompress.targets import Target
+
+RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `compress`, `simplify` and `quantize` return."""
+
+    model: Model
+    record: record.Record
+
+
+def run_record(
+    command: str,
+    source: Source,
+    result: Model,
+    feeds: Feeds,
+    recipe: Recipe,
+    context: Context,
+    executed: Sequence[ExecutedStep],
+    sizes: tuple[record.Size, record.Size],
+    *,
+    provider: str | None = None,
+    comparison: Comparison | None = None,
+    measurements: Sequence[tuple[int, Measurement]] = (),
+    nodes: dict[str, int] | None = None,
+    gate: record.Gate | None = None,
+    bars: Sequence[record.Bar] = (),
+    notes: Iterable[str] = (),
+) -> record.Record:
+    """The record of a run. `sizes` are those of the original and of `result`; `provider` is the one that the result was judged on."""
+    before, after = sizes
+    timings = [timing(threads, m) for threads, m in measurements]
+    speedup = min((t.speedup for t in timings), default=None)
+    return record.Record(
+        graphcompress=__version__,
+        libraries=libraries(),
+        command=command,
+        model=source.file,
+        data=feeds.source(),
+        recipe=record.RecipeSource(name=recipe.name, sha256=recipe.sha256),
+        target=context.target.name if context.target else None,
+        provider=provider,
+        threads=context.threads,
+        seed=context.seed,
+        before=before,
+        after=after,
+        smaller=ratio(before.bytes, after.bytes),
+        steps=[step_run(step, context.target) for step in executed],
+        nodes=nodes,
+        comparison=None if comparison is None else distance_report(comparison),
+        measurements=timings,
+        speedup=1.0 if gate is not None and not gate.kept else speedup,
+        gate=gate,
+        bars=list(bars),
+        notes=[*notes, *(finding.text for finding in (() if comparison is None else comparison.findings))],
+    )
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of what decides results; the runtime by the package that is installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnx-graphsurgeon", *RUNTIME_PACKAGES, "scipy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def sizes(
+    original: Model, result: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
+) -> tuple[record.Size, record.Size]:
+    """Statistics of both models. `shapes` are those of the original (`statistics.run_shapes`) where they were inferred already."""
+    from graphcompress.ir.analysis.statistics import statistics
+
+    def size(model: Model, known: Shapes | None) -> record.Size:
+        figures = statistics(model, feed_shapes, shapes=known)
+        operators = dict(sorted(figures.operators.items()))
+        return record.Size(bytes=figures.bytes, parameters=figures.parameters, nodes=figures.nodes, macs=figures.macs, operators=operators)
+
+    before = size(original, shapes)
+    return before, before if result is original else size(result, None)
+
+
+def ratio(reference: float, candidate: float) -> float:
+    """How many times better the candidate is, where less is better."""
+    return reference / candidate if candidate else 1.0
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON: null for what is undefined or not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def distance_report(comparison: Comparison) -> record.Distance:
+    """A comparison as a document."""
+    outputs = {
+        name: record.OutputDistance(
+            kind=o.kind,
+            equal=o.equal,
+            agreement=number(o.agreement),
+            sqnr_db=number(o.sqnr_db),
+            cosine=number(o.cosine),
+            max_abs=number(o.max_abs),
+            decisions=o.decisions,
+            disagreements=o.disagreements,
+            inputs=o.inputs,
+            broken=o.broken,
+            unstable=o.unstable,
+        )
+        for name, o in comparison.outputs.items()
+    }
+    return record.Distance(
+        agreement=number(comparison.agreement),
+        worst=comparison.worst,
+        feeds=comparison.feeds,
+        statement=comparison.statement(),
+        findings=finding_reports(comparison.findings),
+        outputs=outputs,
+    )
+
+
+def finding_reports(findings: Iterable[Finding]) -> list[record.Finding]:
+    """Findings as documents."""
+    return [record.Finding(id=finding.id, text=finding.text) for finding in findings]
+
+
+def interval(pair: Any) -> tuple[float, float] | None:
+    """Two finite ends, or null."""
+    if pair is None or not all(math.isfinite(end) for end in pair):
+        return None
+    return float(pair[0]), float(pair[1])
+
+
+def timing(threads: int, measurement: Measurement) -> record.Timing:
+    """A measurement as a document."""
+    return record.Timing(
+        threads=threads,
+        reference_ms=measurement.reference_ms,
+        median_ms=measurement.median_ms,
+        speedup=measurement.speedup,
+        speedup_ci=interval(measurement.speedup_ci),
+        band=interval(measurement.band),
+        rounds=measurement.rounds,
+        verdict=measurement.verdict,
+        clock=measurement.clock,
+        rejected=measurement.rejected,
+        findings=finding_reports(measurement.findings()),
+    )
+
+
+def certificate_report(certificate: Certificate, target: Target) -> record.Certificate:
+    """A certificate as a document; `target` is the table that it was made by."""
+    operators = [record.CertifiedOperator(node=o.node, op=o.op, precision=o.precision, id=o.id, reason=o.reason) for o in certificate.operators]
+    return record.Certificate(
+        target=certificate.target, provider=target.provider, source=target.certificate, heavy=len(operators), int8=certificate.integer, operators=operators
+    )
+
+
+def step_run(executed: ExecutedStep, target: Target | None) -> record.StepRun:
+    """A step that was executed as a document; one that could not be built has neither rules nor refusals of its own."""
+    result = executed.result
+    certificate = None if result is None else result.certificate
+    refusals = () if result is None else result.refusals
+    return record.StepRun(
+        use=executed.step.kind.name,
+        options=executed.step.options.model_dump(mode="json"),
+        rung=executed.rung,
+        in_result=executed.in_result,
+        changed=result is not None and result.changed,
+        applied={} if result is None else dict(result.applied),
+        refusals=[record.RefusalCount(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
+        decisions={} if result is None else dict(result.decisions),
+        certificate=None if certificate is None or target is None else certificate_report(certificate, target),
+        seconds=executed.seconds,
+        peak_memory_bytes=executed.peak_memory_bytes,
+    )
+
+
+def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
+    """The gate's work as a document."""
+    kept = list(outcome.chosen.candidate.steps)
+    tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
+    in_result = {part.position for part in outcome.chosen.candidate.path}
+    return record.Gate(
+        agreement=bars.agreement,
+        speedup=bars.speedup,
+        kept=kept,
+        rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],
+        candidates=[
+            record.Candidate(
+                steps=list(j.candidate.steps),
+                rungs=list(j.candidate.rungs),
+                chosen=j is outcome.chosen,
+                reason=j.reason,
+                because=j.because,
+                agreement=None if j.comparison is None else number(j.comparison.agreement),
+                measurements=[timing(threads, m) for threads, m in j.measurements],
+            )
+            for j in outcome.judged
+        ],
+        explanation=explanation(outcome, bars),
+    )
+
+
+def bar(option: str, required: float, reached: float | None) -> record.Bar:
+    """A stated bar and what was reached."""
+    return record.Bar(option=option, required=required, reached=reached, held=reached is not None and reached >= required)
+
+
+def speed_bar(required: float, measurements: Sequence[Measurement]) -> record.Bar:
+    """The stated bar of speed, which every measurement must reach (see `gate.bars`)."""
+    answer = reaches(measurements, required) if measurements else False
+    return record.Bar(
+        option="--min-speedup", required=required, reached=min((m.speedup for m in measurements), default=None), held=answer is True, undecided=answer is None
+    )
+
+
+def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
+    """The bars that the user stated, and what the chosen candidate reached (None: nothing was judged)."""
+    stated = []
+    if bars.min_agreement is not None:
+        comparison = None if chosen is None else chosen.comparison
+        stated.append(bar("--min-agreement", bars.min_agreement, None if comparison is None else number(comparison.agreement)))
+    if bars.min_speedup is not None:
+        original = chosen is not None and chosen.candidate.rung is None
+        measurements = () if chosen is None else tuple(m for _, m in chosen.measurements)
+        stated.append(bar("--min-speedup", bars.min_speedup, 1.0) if original else speed_bar(bars.min_speedup, measurements))
+    return stated
+
+
+def raise_missed(bars: Iterable[record.Bar], result: Any) -> None:
+    """Raise BarMissed, with `result`, where a bar does not hold."""
+    missed = [b for b in bars if not b.held]
+    if missed:
+        raise BarMissed("; ".join(f"{b.option} {b.required:g} was not met: {_reached(b)}" for b in missed) + ".", result)
+
+
+def _reached(missed: record.Bar) -> str:
+    if missed.reached is None:
+        return "it could not be judged"
+    if missed.undecided:
+        return f"it could not be decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
+    return f"it is {missed.reached:.4f}"

@@ -1,0 +1,69 @@
+"""validate."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from graphcompress.api import reports
+from graphcompress.api.inputs import AnyData, AnyModel, check_comparable, choose_place, data_source, feed_shapes, open_feeds, open_model, with_progress
+from graphcompress.gate import Bars
+from graphcompress.record import ValidateReport
+from graphcompress.runtime.place import Place
+from graphcompress.step import Progress, silent
+from graphcompress.version import __version__
+
+
+def validate(
+    reference: AnyModel,
+    candidate: AnyModel,
+    data: AnyData,
+    *,
+    provider: str | None = None,
+    place: Place | None = None,
+    threads: int | None = None,
+    min_agreement: float | None = None,
+    progress: Progress = silent,
+) -> ValidateReport:
+    """How far `candidate` (on `provider`, or at `place`; default: the CPU provider in this process) is from `reference` (on the CPU provider), over all feeds.
+
+    Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
+    """
+    from graphcompress.ir.analysis.output_kinds import output_kinds
+    from graphcompress.ir.analysis.statistics import run_shapes
+    from graphcompress.ir.files.serialize import size_on_disk
+    from graphcompress.runtime.compare import compare
+    from graphcompress.runtime.place import open_for
+
+    Bars(min_agreement)
+    where = choose_place(None, provider, place)
+    described = where.describe()
+    first, second = open_model(reference), open_model(candidate)
+    check_comparable(first, second)
+    feeds = open_feeds(data, first.model)
+    kinds = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)))
+    session, notes = open_for(where, second.model, feeds, threads=threads)
+    with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
+        comparison = compare(reference_session, session, with_progress(feeds, "compare", progress), kinds, feeds.findings())
+        ran = session.describe()
+    distance = reports.distance_report(comparison)
+    bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]
+    report = ValidateReport(
+        graphcompress=__version__,
+        reference=first.file,
+        candidate=second.file,
+        data=data_source(feeds, 0, len(feeds)),
+        provider=described["provider"],
+        agreement=distance.agreement,
+        worst=distance.worst,
+        feeds=distance.feeds,
+        statement=distance.statement,
+        findings=distance.findings,
+        outputs=distance.outputs,
+        nodes=ran.get("nodes"),
+        share=ran.get("share"),
+        smaller=reports.ratio(size_on_disk(first.model), size_on_disk(second.model)),
+        bars=bars,
+        notes=[*notes, *(finding.text for finding in distance.findings)],
+    )
+    reports.raise_missed(bars, report)
+    return report

@@ -1,0 +1,21 @@
+"""The gate of `compress`: which of the alternatives that the steps offer is returned."""
+
+from graphcompress.gate.bars import FLOOR, Bars, reaches
+from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text
+from graphcompress.gate.search import Candidate, Judgement, Outcome, search
+
+__all__ = [
+    "FLOOR",
+    "TIMED_FEEDS",
+    "Bars",
+    "Candidate",
+    "CandidateFails",
+    "Judge",
+    "Judgement",
+    "Outcome",
+    "SessionJudge",
+    "reaches",
+    "search",
+    "thread_settings",
+    "threads_text",
+]

@@ -1,0 +1,56 @@
+"""The two bars that a result is held against. The built-in ones and those that the user states mean the same and are compared in the same way.
+
+- agreement: a result reaches the bar where its agreement is at least that number, compared as numbers.
+- speed-up: a result reaches the bar where that is not measured to be missed, with every thread setting (`Measurement.reaches`): equal within the interval is enough, and
+  what is not proved slower counts as 1. Where a machine is too busy to tell, nothing is rolled back, and a stated bar counts as missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from graphcompress.runtime.measure import Measurement
+
+FLOOR = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What the user states (None: not stated). Where a bar is not stated the built-in one holds: agreement 0.99, never slower."""
+
+    min_agreement: float | None = None
+    min_speedup: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a bar that nothing could reach or miss."""
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            raise UsageError(f"--min-agreement is a share between 0 and 1, and {self.min_agreement} is not.")
+        if self.min_speedup is not None and not 0 < self.min_speedup < math.inf:
+            raise UsageError(f"--min-speedup says how many times faster, as a positive number, and {self.min_speedup} is not one.")
+
+    @property
+    def agreement(self) -> float:
+        """The agreement that a result must reach."""
+        return FLOOR if self.min_agreement is None else self.min_agreement
+
+    @property
+    def speedup(self) -> float:
+        """The speed-up that a result must reach."""
+        return 1.0 if self.min_speedup is None else self.min_speedup
+
+    @property
+    def agreement_name(self) -> str:
+        """The bar of agreement in a sentence."""
+        return f"the floor of {FLOOR}" if self.min_agreement is None else f"the bar of {self.min_agreement:g} (--min-agreement)"
+
+
+def reaches(measurements: Iterable[Measurement], bar: float) -> bool | None:
+    """Whether every measurement reaches `bar`; None where none misses it and one is too noisy to tell."""
+    answers = [m.reaches(bar) for m in measurements]
+    return False if False in answers else None if None in answers else True

@@ -1,0 +1,190 @@
+"""Comparing and timing candidates against the original on sessions, opened where the context says and shared between both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from graphcompress.errors import DataError, GraphCompressError, ModelError
+from graphcompress.step import Context
+
+if TYPE_CHECKING:
+    from graphcompress.data import Dataset
+    from graphcompress.ir import Model
+    from graphcompress.runtime.compare import Comparison
+    from graphcompress.runtime.measure import Measurement
+    from graphcompress.runtime.place import Place
+    from graphcompress.runtime.session import Feed, Session
+
+TIMED_FEEDS = 8
+"""How many feeds one pass of a measurement runs over: enough to meet ragged shapes, few enough to keep a pass short."""
+
+LARGE = 16 * 2**20
+"""From this many bytes of constants on, sessions are not kept for another thread setting, and the reference is timed beside itself in one session."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Where a model ran: how many nodes each provider took (None: not known), and what there is to say about the provider."""
+
+    nodes: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class CandidateFails(GraphCompressError):
+    """A candidate does not load or run where the original does."""
+
+
+class Judge(Protocol):
+    """Compares and measures a model against the original. The one in use is `SessionJudge`; tests hand in others."""
+
+    def compare(self, model: Model) -> Comparison:
+        """Raises CandidateFails for `model`, another GraphCompressError for the original."""
+        ...
+
+    def measure(self, model: Model, threads: int) -> Measurement:
+        """Raises as `compare` does."""
+        ...
+
+    def check_original(self) -> None:
+        """Raise what the original raises where it does not load, or does not run on one of the feeds."""
+        ...
+
+
+class SessionJudge:
+    """Compares on all of `judging` (the original at the place's reference, the model at the place) and measures on the first few (both at the place).
+
+    Sessions of the original stay open from one candidate to the next, those of a candidate until the next one comes. Use it in a `with` block, or `close` it."""
+
+    def __init__(self, original: Model, feeds: Dataset, judging: Dataset, context: Context, kinds: Mapping[str, str]) -> None:
+        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared."""
+        self._original = original
+        self._feeds = feeds
+        self._judging = judging
+        self._context = context
+        self._place = context.judging_place()
+        self._kinds = kinds
+        self._threads = thread_settings(context.threads)[-1]
+        self._large = constant_bytes(original) >= LARGE
+        self._originals: dict[tuple[str, int], Session] = {}
+        self._candidates: dict[int, tuple[Session, tuple[str, ...]]] = {}
+        self._candidate: Model | None = None
+        self._runs: list[tuple[Model, RunInfo]] = []
+        self._original_runs = False
+
+    def compare(self, model: Model) -> Comparison:
+        """See `Judge.compare`."""
+        from graphcompress.runtime.compare import compare
+
+        reference = self._original_session("reference", self._threads)
+        try:
+            shared = model is self._original and self._place.reference is self._place
+            candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
+            self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
+            return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings())
+        except (ModelError, DataError) as problem:
+            self.check_original()
+            raise CandidateFails(str(problem)) from problem
+
+    def measure(self, model: Model, threads: int) -> Measurement:
+        """See `Judge.measure`. Original, original again and model, interleaved."""
+        from graphcompress.runtime.measure import measure
+
+        self._context.progress(f"measure, {threads_text(threads)}", 0, None)
+        feeds = list(self._judging.take(TIMED_FEEDS))
+        first = self._original_session("reference" if self._place.reference is self._place else "timed", threads)
+        again = first if self._large else self._original_session("timed again", threads)
+        try:
+            return measure(first, again, self._candidate_session(model, threads)[0], feeds, threads=threads)
+        except (ModelError, DataError) as problem:
+            self.check_original()
+            raise CandidateFails(str(problem)) from problem
+
+    def check_original(self) -> None:
+        """See `Judge.check_original`."""
+        if self._original_runs:
+            return
+        session = self._original_session("reference", self._threads)
+        for feed in self._feeds:
+            session.run(feed)
+        self._original_runs = True
+
+    def info(self, model: Model) -> RunInfo:
+        """Where a model that was compared ran."""
+        return next((info for compared, info in self._runs if compared is model), RunInfo())
+
+    def close(self) -> None:
+        """Close all sessions."""
+        with ExitStack() as stack:
+            for session in (*self._originals.values(), *(session for session, _ in self._candidates.values())):
+                stack.callback(session.close)
+        self._originals = {}
+        self._candidates = {}
+        self._candidate = None
+
+    def _original_session(self, use: str, threads: int) -> Session:
+        """The session of the original for one use: "reference", "timed" or "timed again"."""
+        from graphcompress.runtime.place import open_for
+
+        self._make_room(threads)
+        key = use, threads
+        if key not in self._originals:
+            place: Place = self._place.reference if use == "reference" else self._place
+            self._originals[key] = (
+                place.open(self._original, threads=threads) if use == "reference" else open_for(place, self._original, self._judging, threads=threads)[0]
+            )
+        return self._originals[key]
+
+    def _candidate_session(self, model: Model, threads: int) -> tuple[Session, tuple[str, ...]]:
+        from graphcompress.runtime.place import open_for
+
+        self._make_room(threads)
+        if self._candidate is not model:
+            for session, _ in self._candidates.values():
+                session.close()
+            self._candidate, self._candidates = model, {}
+        if threads not in self._candidates:
+            self._candidates[threads] = open_for(self._place, model, self._judging, threads=threads, label="the compressed model")
+        return self._candidates[threads]
+
+    def _make_room(self, threads: int) -> None:
+        """Close what was opened for another thread setting, where a model is too large to be held that often."""
+        if not self._large:
+            return
+        for key in [k for k in self._originals if k[1] != threads]:
+            self._originals.pop(key).close()
+        for other in [t for t in self._candidates if t != threads]:
+            self._candidates.pop(other)[0].close()
+
+    def _with_progress(self, what: str) -> Iterator[Feed]:
+        total = len(self._judging)
+        for done, feed in enumerate(self._judging):
+            self._context.progress(what, done, total)
+            yield feed
+        self._context.progress(what, total, total)
+
+
+def constant_bytes(model: Model) -> int:
+    """Bytes of all initializers."""
+    from graphcompress.ir import graphs
+
+    return sum(constant.nbytes for graph in graphs(model) for constant in graph.initializers.values())
+
+
+def thread_settings(threads: int | None) -> tuple[int, ...]:
+    """The thread counts that are measured: the one asked for, else one thread and all cores."""
+    from graphcompress.runtime.machine import cores
+
+    return (threads,) if threads is not None else tuple(sorted({1, cores()}))
+
+
+def threads_text(threads: int) -> str:
+    """A thread setting in words."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def speed_text(threads: int, measurement: Measurement) -> str:
+    """A speed-up in words."""
+    return f"{measurement.speedup:.2f}x with {threads_text(threads)}" + (", too noisy to tell" if measurement.verdict == "noisy" else "")

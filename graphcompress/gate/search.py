@@ -1,0 +1,329 @@
+"""The search: which alternative of which step is returned.
+
+Each step of the recipe offers a ladder of alternatives for the model before it, the boldest first; the alternative below the last rung is its input, so that the
+original is the last of all. A candidate holds where it
+
+- is built, has the inputs and outputs of the original, loads, and runs on every feed that judges,
+- reaches the bar of agreement (`bars.Bars`), and
+- reaches the bar of speed with every thread setting that is measured.
+
+All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
+ladder is searched: by bisection for the boldest faithful rung where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
+holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
+cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from graphcompress.errors import DataError, ModelError
+from graphcompress.gate.bars import Bars, reaches
+from graphcompress.gate.judge import CandidateFails, Judge, speed_text
+from graphcompress.step import Context, ExecutedStep, Ladder, PlannedStep, Rung, StepResult
+
+if TYPE_CHECKING:
+    from graphcompress.ir import Model
+    from graphcompress.runtime.compare import Comparison
+    from graphcompress.runtime.measure import Measurement
+
+LINEAR_TRIES = 8
+"""How many rungs of a ladder that is not monotone are judged."""
+SPEED_TRIES = 3
+"""How many less bold rungs are timed where the boldest faithful one is too slow."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Candidate:
+    """The original (no `rung`), or rung `index` (0: the boldest) of the step at `position` of the recipe on top of another candidate."""
+
+    original: Model
+    base: Candidate | None = None
+    position: int = -1
+    step: PlannedStep | None = None
+    rung: Rung | None = None
+    index: int = 0
+
+    @property
+    def model(self) -> Model:
+        """The model; builds it. Raises what building raises."""
+        return self.original if self.rung is None else self.rung.result.model
+
+    @property
+    def path(self) -> tuple[Candidate, ...]:
+        """The candidates that it stands on, from the first step to itself, without the original."""
+        return () if self.base is None else (*self.base.path, self)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps that are in it."""
+        return tuple(part.step.kind.name for part in self.path if part.step is not None)
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The labels of the rungs that are in it."""
+        return tuple(part.rung.label for part in self.path if part.rung is not None)
+
+    @property
+    def exact(self) -> bool:
+        """Every step in it computes the same function by construction."""
+        return all(part.step.kind.exact for part in self.path if part.step is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found about a candidate: `reason` is "" where it holds (as far as it was judged), `because` a clause that says why not. `measurements` are by thread setting."""
+
+    candidate: Candidate
+    reason: str = ""
+    because: str = ""
+    comparison: Comparison | None = None
+    measurements: tuple[tuple[int, Measurement], ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        return not self.reason
+
+    @property
+    def speedup(self) -> float | None:
+        """The lowest over the thread settings; 1 for the original, None where nothing was measured."""
+        return 1.0 if self.candidate.rung is None else min((m.speedup for _, m in self.measurements), default=None)
+
+    @property
+    def slower(self) -> bool:
+        """Whether it was measured slower than the original."""
+        return any(m.verdict == "slower" for _, m in self.measurements)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was chosen, every candidate that was judged in the order in which it was, and the steps of the recipe as they were executed."""
+
+    chosen: Judgement
+    judged: tuple[Judgement, ...]
+    executed: tuple[ExecutedStep, ...]
+
+
+def search(original: Model, steps: Sequence[PlannedStep], context: Context, judge: Judge, bars: Bars, settings: Sequence[int]) -> Outcome:
+    """Take `original` through `steps` and choose (see above). `settings` are the thread settings to measure with; none: nothing is measured.
+
+    Where a stated bar of speed is reached by nothing, the fastest candidate that is faithful and not slower than the original is chosen. Raises what the original
+    raises where it does not load or run, UsageError for options that do not fit the model, RuntimeUnavailable without a runtime.
+    """
+    return _Search(original, steps, context, judge, bars, settings).outcome()
+
+
+@dataclass(slots=True)
+class _Execution:
+    """What a step of the recipe did so far: its results, the first being the boldest, seconds and peak memory."""
+
+    results: list[tuple[Candidate, StepResult]] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+
+
+class _Search:
+    def __init__(self, original: Model, steps: Sequence[PlannedStep], context: Context, judge: Judge, bars: Bars, settings: Sequence[int]) -> None:
+        self.original = Candidate(original)
+        self.steps = steps
+        self.context = context
+        self.judge = judge
+        self.bars = bars
+        self.settings = settings
+        self.judged: dict[Candidate, Judgement] = {}
+        self.timed: set[Candidate] = set()
+        self.executions = [_Execution() for _ in steps]
+
+    def outcome(self) -> Outcome:
+        chosen = self.best(self.original, 0) or self.fastest()
+        if chosen.candidate is self.original:
+            chosen = replace(chosen, comparison=self.judge.compare(self.original.model))
+        self.judged[chosen.candidate] = chosen
+        return Outcome(chosen, tuple(self.judged.values()), tuple(self.executed(chosen.candidate)))
+
+    def best(self, base: Candidate, position: int) -> Judgement | None:
+        """The first candidate that holds among `base` and what the steps from `position` on make of it; None where not even `base` does."""
+        if position == len(self.steps):
+            return self.holding(base)
+        ladder = self.ladder(base, position)
+        if ladder is None:
+            return self.best(base, position + 1)
+        step = self.steps[position]
+        rungs = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(ladder.rungs)]
+        boldest = self.built(rungs[0])
+        if boldest is not None and not boldest.changed:
+            return self.best(base, position + 1)
+        judgement = self.best(rungs[0], position + 1) if boldest is not None else None
+        if judgement is not None:
+            return judgement
+        if not self.faithful(base):
+            return None
+        for candidate in self.less_bold(rungs, ladder.monotone):
+            judgement = self.best(candidate, position + 1)
+            if judgement is not None:
+                return judgement
+        rejected = self.judged[rungs[0]]
+        # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either.
+        harmless = rejected.reason == "gate/speedup" and not rejected.slower
+        return self.holding(base) if harmless else self.best(base, position + 1)
+
+    def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
+        """Faithful rungs below the first, the boldest of them first, then the few that may be faster."""
+        index = 0
+        if not self.faithful(rungs[0]):
+            index = self.bisect(rungs) if monotone else next((i for i in range(1, min(len(rungs), LINEAR_TRIES + 1)) if self.faithful(rungs[i])), len(rungs))
+            if index == len(rungs):
+                return
+            yield rungs[index]
+        for candidate in maybe_faster(rungs[index + 1 :]):
+            if self.faithful(candidate):
+                yield candidate
+
+    def bisect(self, rungs: Sequence[Candidate]) -> int:
+        """The index of the boldest faithful rung of a monotone ladder whose first rung is not faithful; their number where none is."""
+        unfaithful, faithful = 0, len(rungs)
+        while faithful - unfaithful > 1:
+            middle = (unfaithful + faithful) // 2
+            if self.faithful(rungs[middle]):
+                faithful = middle
+            else:
+                unfaithful = middle
+        return faithful
+
+    def faithful(self, candidate: Candidate) -> bool:
+        """Whether a candidate is built, runs and reaches the bar of agreement; judged once."""
+        if candidate is self.original:
+            return True
+        if candidate not in self.judged:
+            self.judged[candidate] = self.compared(candidate)
+        return self.judged[candidate].reason in ("", "gate/speedup")
+
+    def holding(self, candidate: Candidate) -> Judgement | None:
+        """The judgement of a candidate that holds in everything; None where it does not. Timed once, and only where it is faithful."""
+        if not self.faithful(candidate):
+            return None
+        if candidate is self.original:
+            return Judgement(candidate) if self.bars.speedup <= 1 else None
+        if candidate not in self.timed:
+            self.timed.add(candidate)
+            self.judged[candidate] = self.measured(self.judged[candidate])
+        judgement = self.judged[candidate]
+        return judgement if judgement.holds else None
+
+    def compared(self, candidate: Candidate) -> Judgement:
+        if self.built(candidate) is None:
+            return self.judged[candidate]
+        model, original = candidate.model, self.original.model
+        if (model.inputs, model.outputs) != (original.inputs, original.outputs):
+            return Judgement(candidate, "gate/signature", "its inputs or outputs are not those of the original")
+        try:
+            comparison = self.judge.compare(model)
+        except CandidateFails as problem:
+            return Judgement(candidate, "gate/does-not-run", f"the result does not run: {clause(problem)}")
+        if comparison.agreement is None:
+            judgement = Judgement(candidate, comparison=comparison)
+            if candidate.exact:
+                return judgement
+            unstable = any(output.unstable for output in comparison.outputs.values())
+            because = "the original differs from itself when it runs twice on the same input" if unstable else "no output of this model can be compared"
+            return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
+        if comparison.agreement >= self.bars.agreement:
+            return Judgement(candidate, comparison=comparison)
+        figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
+        return Judgement(candidate, "gate/agreement", f"{figures} is below {self.bars.agreement_name}", comparison)
+
+    def measured(self, judgement: Judgement) -> Judgement:
+        """The judgement with measurements; the first thread setting that shows a loss ends them."""
+        measurements: list[tuple[int, Measurement]] = []
+        for threads in self.settings:
+            try:
+                measurement = self.judge.measure(judgement.candidate.model, threads)
+            except CandidateFails as problem:
+                return replace(judgement, reason="gate/does-not-run", because=f"the result does not run: {clause(problem)}")
+            measurements.append((threads, measurement))
+            if measurement.verdict == "slower" and self.bars.speedup >= 1:
+                break
+        judgement = replace(judgement, measurements=tuple(measurements))
+        if reaches((m for _, m in measurements), self.bars.speedup) is not False:
+            return judgement
+        lowest = min(measurements, key=lambda pair: pair[1].speedup)
+        because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
+        return replace(judgement, reason="gate/speedup", because=f"{because} ({speed_text(*lowest)})")
+
+    def fastest(self) -> Judgement:
+        """Where nothing reaches a stated bar of speed: the fastest candidate that is faithful and not slower than the original, at worst the original."""
+        slow = [j for j in self.judged.values() if j.reason == "gate/speedup" and not j.slower]
+        return max(slow, key=lambda j: j.speedup or 0.0, default=Judgement(self.original))
+
+    # --- steps ------------------------------------------------------------------------------------------------------------------
+
+    def ladder(self, base: Candidate, position: int) -> Ladder | None:
+        """What a step offers for `base`; None where that is nothing, with a refusal where the step failed."""
+        step = self.steps[position]
+        ladder = self.attempt(position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, self.context))
+        return ladder if ladder is not None and ladder.rungs else None
+
+    def built(self, candidate: Candidate) -> StepResult | None:
+        """A rung's result; None, with a refusal, where it cannot be built."""
+        rung = candidate.rung
+        assert rung is not None
+        if candidate in self.judged and self.judged[candidate].reason == "gate/does-not-build":
+            return None
+        result = self.attempt(candidate.position, candidate, lambda: rung.result)
+        results = self.executions[candidate.position].results
+        if result is not None and all(built is not candidate for built, _ in results):
+            results.append((candidate, result))
+        return result
+
+    def attempt(self, position: int, candidate: Candidate, work: Callable[[], T]) -> T | None:
+        """Do a part of a step, with its time; None, with a refusal of `candidate`, where it fails on a model and feeds that are sound."""
+        from graphcompress.runtime.machine import peak_memory
+
+        execution = self.executions[position]
+        begin = time.perf_counter()
+        try:
+            return work()
+        except (ModelError, DataError) as problem:
+            self.judge.check_original()
+            self.judged[candidate] = Judgement(candidate, "gate/does-not-build", f"it could not be done: {clause(problem)}")
+            return None
+        finally:
+            execution.seconds += time.perf_counter() - begin
+            execution.peak_memory_bytes = peak_memory()
+
+    def executed(self, chosen: Candidate) -> Iterator[ExecutedStep]:
+        """Each step of the recipe with the result that stands."""
+        parts = {part.position: part for part in chosen.path}
+        for position, (step, execution) in enumerate(zip(self.steps, self.executions, strict=True)):
+            part = parts.get(position)
+            candidate, result = next(((c, r) for c, r in execution.results if c is part or (part is None and c is execution.results[0][0])), (None, None))
+            label = "" if candidate is None or candidate.rung is None else candidate.rung.label
+            yield ExecutedStep(step, result, label, part is not None, execution.seconds, execution.peak_memory_bytes)
+
+
+def maybe_faster(rungs: Sequence[Candidate]) -> list[Candidate]:
+    """The few of `rungs` to time where a bolder one is too slow: those that are expected to gain most, where that is known, else in halving steps towards the last."""
+    gains = {candidate: candidate.rung.gain_ns for candidate in rungs if candidate.rung is not None and candidate.rung.gain_ns is not None}
+    if len(gains) == len(rungs):
+        return sorted((c for c in rungs if gains[c] > 0), key=lambda c: -gains[c])[:SPEED_TRIES]
+    picked: list[Candidate] = []
+    begin = 0
+    while begin < len(rungs) and len(picked) < SPEED_TRIES:
+        middle = (begin + len(rungs)) // 2
+        picked.append(rungs[middle])
+        begin = middle + 1
+    return picked
+
+
+def clause(problem: Exception) -> str:
+    """An error's message as the end of a sentence."""
+    return " ".join(str(problem).split()).rstrip(".")
+
+
+def _nothing() -> StepResult:
+    raise AssertionError("a step that failed has no rungs")

@@ -1,0 +1,243 @@
+"""Calls of model-local functions, and branches that are always taken, written out in the graph that holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import inliner
+
+from graphcompress.ir.check.functions import Key, function_key, unfolded_sizes
+from graphcompress.ir.files.build import to_proto
+from graphcompress.ir.files.read import model_from_proto
+from graphcompress.ir.model.edit import Edits, detached, takes_initializers
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Graph, Node, Tensor
+from graphcompress.ir.model.walk import graphs, nodes
+
+# A runtime may have a kernel for an operator of these domains, whatever a function of the same name says.
+RUNTIME_DOMAINS = frozenset((*DEFAULT_DOMAINS, "ai.onnx.ml", "com.microsoft"))
+INLINE = "inline"
+MOST_NODES = 200_000  # of all calls together; functions that call one another twice grow without bounds
+_SOURCE = "graphcompress.function"
+
+
+def function_bodies(model: Model) -> dict[Key, list[onnx.NodeProto]]:
+    """The functions of `model`, each with the nodes of its body, those of subgraphs too."""
+    return {_key(f): list(_all_nodes(f.node)) for f in model.header.functions}
+
+
+def called_function(node: Node | onnx.NodeProto) -> Key:
+    """What `node` calls, if there is a function of this key; a function of the name of an operator takes its place."""
+    if isinstance(node, Node):
+        return function_key(node.domain or "", node.op, node.proto.overload if node.proto is not None else "")
+    return function_key(node.domain, node.op_type, node.overload)
+
+
+def functions_holding(model: Model, ops: Collection[str]) -> set[Key]:
+    """The functions of `model` whose bodies, or those of the functions that they call, hold an operator of ai.onnx out of `ops`."""
+    bodies = function_bodies(model)
+    holding = {key for key, body in bodies.items() if any(n.domain in DEFAULT_DOMAINS and n.op_type in ops for n in body)}
+    return callers(model, holding)
+
+
+def callers(model: Model, functions: Collection[Key]) -> set[Key]:
+    """`functions`, and the functions that call them, directly or through others."""
+    bodies = function_bodies(model)
+    result = set(functions)
+    while True:
+        more = {key for key, body in bodies.items() if key not in result and any(called_function(n) in result for n in body)}
+        if not more:
+            return result
+        result |= more
+
+
+def inline_functions(model: Model, functions: Collection[Key] | None = None) -> Model:
+    """A copy of `model` in which calls of `functions` (default: of all) are written out, nested ones too; `model` itself where there is nothing to do.
+
+    Names that come out of a function are made unique; the new nodes have the origin ("inline", domain, name, overload). A function stays where somebody else
+    calls it, and where nobody called it before. A function is not written out where it means something else in the model's opsets than in its own, or has the
+    domain of operators that a runtime knows. The bytes of initializers are shared.
+    """
+    chosen = {key for key in _inlinable(model) if functions is None or key in functions}
+    called = {called_function(n) for body in function_bodies(model).values() for n in body} | {called_function(n) for n in nodes(model)}
+    if not chosen & called or _unfolded_nodes(model) > MOST_NODES:
+        return model
+    light = model.copy()
+    for constant in light.graph.initializers.values():  # the inliner copies the whole model several times, and does not look at values
+        constant.values = np.zeros(0, np.float32)
+    proto = to_proto(light)
+    originals = list(proto.functions)
+    _prepare(proto, chosen, model.opsets)
+    try:
+        inlined = inliner.inline_local_functions(proto)
+    except (RuntimeError, ValueError, EncodeError, DecodeError):  # what it cannot inline stays a function
+        return model
+    del inlined.functions[:]
+    inlined.functions.extend(_still_needed(originals, inlined.graph.node, _reachable(originals, map(called_function, nodes(model)))))
+    result = model_from_proto(inlined, source=model, check=False)
+    for name, constant in model.graph.initializers.items():
+        result.graph.initializers[name].values = constant.data or constant.values
+    _tell_origins(result)
+    return result
+
+
+def inlined_from(node: Node) -> Key | None:
+    """The function that `node` was written out of."""
+    return node.origin[1:] if node.origin[:1] == (INLINE,) else None  # type: ignore[return-value]
+
+
+def inline_branch(model: Model, edits: Edits, graph: Graph, node: Node, attribute: str, names: Counter[str]) -> None:
+    """Replace `node`, an If in `graph`, by the nodes of the branch in its `attribute`; `names` counts the scopes that define each name (`defined_names`).
+
+    Where one of its outputs is a tensor that the branch does not calculate, an Identity makes it. The branch must have neither inputs nor sparse initializers.
+    """
+    branch: Graph = node.attrs.pop(attribute)
+    for tensor in (*branch.initializers.values(), *(t for n in branch.nodes for t in n.outputs if t.name)):
+        if names[tensor.name] > 1:
+            tensor.name = model.fresh(tensor.name)
+    home = graph if takes_initializers(model, graph) else model.graph
+    home.initializers.update((c.name, c) for c in branch.initializers.values())
+    for inner in branch.nodes:
+        if inner.name and names[f"node {inner.name}"] > 1:
+            inner.name = model.fresh(inner.name)
+        inner.rank = node.rank
+        edits.add(inner, graph)
+    edits.remove([node])
+    results: set[Tensor] = set()
+    makers = {t: n for n in branch.nodes for t in n.outputs}
+    for old, new in zip(node.outputs, branch.outputs, strict=False):
+        if not old.name:
+            continue
+        maker = makers.get(new)
+        if maker is None or new in results:
+            identity = detached("Identity", "", {}, (new,), (old,))
+            identity.rank = node.rank
+            edits.add(identity, graph)
+        else:
+            edits.set_output(maker, next(i for i, t in enumerate(maker.outputs) if t is new), old)
+            edits.replace(new, old)
+        results.add(new)
+
+
+def needs_identity(node: Node, branch: Graph) -> list[Tensor]:
+    """The outputs of an If that its `branch` does not calculate itself."""
+    made = {t for n in branch.nodes for t in n.outputs}
+    return [old for old, new in zip(node.outputs, branch.outputs, strict=False) if new not in made or sum(t is new for t in branch.outputs) > 1]
+
+
+def defined_names(model: Model) -> Counter[str]:
+    """How often each name is defined in the scopes of the model: tensors by their names, nodes by "node NAME"."""
+    names: Counter[str] = Counter()
+    for graph in graphs(model):
+        names.update({t.name for t in (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs))})
+        names.update(s.values.name for s in graph.shell.sparse_initializer)
+        names.update(f"node {n.name}" for n in graph.nodes)
+    return names
+
+
+# --- functions ----------------------------------------------------------------------------------------------------------------------
+
+
+def _prepare(proto: onnx.ModelProto, chosen: Collection[Key], opsets: dict[str, int]) -> None:
+    """Leave only the functions that are written out, in the opsets of the model, with defaults at their calls and their name at every node."""
+    for function in [f for f in proto.functions if _key(f) not in chosen]:
+        proto.functions.remove(function)
+    defaults = {_key(f): list(f.attribute_proto) for f in proto.functions}
+    for node in _all_nodes([*proto.graph.node, *(n for f in proto.functions for n in f.node)]):
+        present = {a.name for a in node.attribute}
+        node.attribute.extend(a for a in defaults.get(called_function(node), ()) if a.name not in present)  # onnx 1.23's inliner forgets them
+    imported = {o.domain for o in proto.opset_import}
+    for function in proto.functions:
+        used = {"" if n.domain in DEFAULT_DOMAINS else n.domain for n in _all_nodes(function.node)}
+        for entry in list(function.opset_import):
+            domain = "" if entry.domain in DEFAULT_DOMAINS else entry.domain
+            if domain not in used:
+                function.opset_import.remove(entry)
+            elif domain in opsets:
+                entry.version = opsets[domain]
+            elif domain not in imported:
+                imported.add(domain)
+                proto.opset_import.add(domain=domain, version=entry.version)
+        for node in _all_nodes(function.node):
+            node.metadata_props.add(key=_SOURCE, value="\n".join(_key(function)))
+
+
+def _tell_origins(model: Model) -> None:
+    """Turn the function names that `_prepare` left into origins."""
+    for node in nodes(model):
+        assert node.proto is not None
+        entry = next((e for e in node.proto.metadata_props if e.key == _SOURCE), None)
+        if entry is not None:
+            node.origin = (INLINE, *entry.value.split("\n"))
+            node.proto.metadata_props.remove(entry)
+
+
+def _inlinable(model: Model) -> set[Key]:
+    return {_key(f) for f in model.header.functions if f.domain not in RUNTIME_DOMAINS and _means_the_same(f, model.opsets)}
+
+
+def _means_the_same(function: onnx.FunctionProto, opsets: dict[str, int]) -> bool:
+    """Whether every operator of the body is, at the function's versions, what it is at the model's."""
+    versions = {"" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in function.opset_import}
+    for node in _all_nodes(function.node):
+        domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
+        own, other = versions.get(domain), opsets.get(domain)
+        if own is None or (domain == "" and other is None):
+            return False
+        if other is not None and own != other and _since(node.op_type, domain, own) != _since(node.op_type, domain, other):
+            return False
+    return True
+
+
+def _since(op: str, domain: str, version: int) -> int:
+    """The version that brought the definition of an operator that holds at `version`; `version` itself where onnx does not know it."""
+    try:
+        return int(onnx.defs.get_schema(op, version, domain).since_version)
+    except onnx.defs.SchemaError:
+        return version
+
+
+def _still_needed(functions: Collection[onnx.FunctionProto], roots: Iterable[onnx.NodeProto], reached_before: set[Key]) -> list[onnx.FunctionProto]:
+    """The functions that are called now, and those that nobody called before with what they call."""
+    unused = [f for f in functions if _key(f) not in reached_before]
+    needed = _reachable(functions, (called_function(n) for n in _all_nodes([*roots, *(n for f in unused for n in f.node)]))) | {_key(f) for f in unused}
+    return [f for f in functions if _key(f) in needed]
+
+
+def _reachable(functions: Iterable[onnx.FunctionProto], roots: Iterable[Key]) -> set[Key]:
+    bodies = {_key(f): [called_function(n) for n in _all_nodes(f.node)] for f in functions}
+    pending = list(roots)
+    reached: set[Key] = set()
+    while pending:
+        key = pending.pop()
+        if key in bodies and key not in reached:
+            reached.add(key)
+            pending.extend(bodies[key])
+    return reached
+
+
+def _unfolded_nodes(model: Model) -> float:
+    """Nodes of all calls, each written out."""
+    bodies = function_bodies(model)
+    calls = {key: [c for n in body if (c := called_function(n)) in bodies] for key, body in bodies.items()}
+    sizes, recursive = unfolded_sizes({_key(f): f for f in model.header.functions}, calls)
+    if recursive:
+        return float("inf")
+    return sum(sizes.get(called_function(n), 0) for n in nodes(model))
+
+
+def _key(function: onnx.FunctionProto) -> Key:
+    return function_key(function.domain, function.name, function.overload)
+
+
+def _all_nodes(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        yield node
+        for attribute in node.attribute:
+            stack.extend(n for g in (attribute.g, *attribute.graphs) for n in g.node)
