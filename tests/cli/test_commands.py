@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import graphcompress
 from graphcompress.errors import ModelError
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
-from graphcompress.step import local_target
 from graphcompress.targets import load_target
 
 QUICK = ("--no-measure", "-q")
@@ -102,8 +102,8 @@ def test_a_step_that_refuses_the_model_is_rolled_back_and_told(place: Path, run:
 
 
 def test_a_provider_that_is_not_the_targets_is_said(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = load_target(local_target())
-    monkeypatch.setattr("graphcompress.api.inputs.load_target", lambda name: table.model_copy(update={"name": "device", "provider": "qnn"}))
+    table = load_target("cpu")
+    monkeypatch.setattr(sys.modules["graphcompress.api.compress"], "load_target", lambda name: table.model_copy(update={"name": "device", "provider": "qnn"}))
     done = run("compress", "model.onnx", "-o", "out.onnx", "--recipe", "simple.toml", "--data", "feeds.npz", "--no-measure", "--provider", "cpu")
     assert done.status == 0 and "judged on the provider 'cpu'" in done.err and "'device', which is for the provider 'qnn'" in done.err
 
