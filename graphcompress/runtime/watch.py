@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.build import to_proto
-from graphcompress.ir.files.weights import detached_weights
+from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Tensor
 from graphcompress.ir.model.scopes import CannotHandOut, hand_out, owners, tensor_homes
@@ -26,6 +25,8 @@ BUDGET = 256 * 2**20
 # Tensors whose size the first feed does not tell (sequences among them) are taken this many at a time.
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
+# A few runs do not earn back what a second, rearranged copy of each weight costs.
+ONE_COPY = {"session.disable_prepacking": "1"}
 
 
 class Watch:
@@ -91,7 +92,8 @@ class Watch:
             entry = graph.output.add(name=name)
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
-        return LocalSession(self._proto.SerializeToString(), optimize=optimize, threads=threads, label=self._label, initializers=self._weights)
+        message = self._proto.SerializeToString()
+        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY)
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 
@@ -120,8 +122,7 @@ class Watch:
                 self.inner.add(tensor)
         free = copy.fresh("shape_of")
         self._label = str(self.model.path or "the model")
-        with detached_weights(copy) as self._weights:
-            self._proto = to_proto(copy)
+        self._proto, self._weights = message_and_weights(copy)
         self._free = free
         self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
         # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
