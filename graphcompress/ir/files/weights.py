@@ -62,7 +62,7 @@ def _detached_weights(model: Model) -> Iterator[dict[str, Array]]:
 
 def structure(model: Model) -> onnx.ModelProto:
     """The model with inputs of their type and shape in the place of its large initializers: it loads as the model does, and holds no weights."""
-    with detached_weights(model) as arrays:
+    with _detached_weights(model) as arrays:
         proto = to_proto(model)
     graph = proto.graph
     listed = {i.name for i in graph.input}
