@@ -1,4 +1,4 @@
-"""The graph as the runtime rewrote it."""
+"""What the runtime made of a graph: as it rewrote it, and which nodes a provider took."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = 
             if feed is not None:
                 session.run(feed)
         return read.model_from_proto(parse.parse(place), check=False)
+
+
+def nodes_taken(model: Model, provider: str, *, feed: Feed, config: Mapping[str, str] | None = None) -> list[str] | None:
+    """Names of the nodes that `provider` took, None where this onnxruntime does not say. The model is run once on `feed`. Raises as `optimized_model` does."""
+    with LocalSession(model, provider=provider, threads=1, config=config) as session:
+        session.run(feed)
+        return session.assigned_nodes()

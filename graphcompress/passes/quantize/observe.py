@@ -78,7 +78,8 @@ def _take(entry: Observed, array: Array, name: str) -> None:
         return
     flat = array.reshape(-1)
     # In float32 the sum of squares of finite values can overflow; NaN and infinity survive it.
-    squares = float(np.dot(flat, flat))
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(np.dot(flat, flat))
     if not np.isfinite(squares):
         if np.isnan(flat).any():
             entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {entry.feeds}, so no range is known for it"

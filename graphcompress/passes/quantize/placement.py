@@ -72,31 +72,26 @@ def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float
 class Network:
     """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their capacity in ns."""
 
-    def __init__(
-        self,
-        model: Model,
-        groups: Sequence[Group],
-        every: Sequence[Group],
-        seen: Mapping[Tensor, Observed],
-        boundary: Boundary,
-        forced: Set[Group],
-        byte: float = 0.0,
-    ) -> None:
+    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], seen: Mapping[Tensor, Observed], boundary: Boundary) -> None:
         """`groups` are to be labelled; `every` are these and those that are float already."""
         self.groups = groups
+        self.costs = {g: cost(g, seen, boundary) for g in groups}
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
         self.size = len(groups) + 2
-        for group in groups:
-            price = cost(group, seen, boundary)
-            # Only the difference counts, and capacities are not negative.
-            gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
-            if gain > 0:
-                self._edge(SOURCE, self.vertex[id(group.node)], gain)
-            else:
-                self._edge(self.vertex[id(group.node)], SINK, -gain)
         self._boundaries(model, seen, boundary)
         self._pulls(every, seen, boundary)
+
+    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> dict[tuple[int, int], float]:
+        """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file loses; `forced` gain endlessly."""
+        edges = dict(self.edges)
+        for group, price in self.costs.items():
+            # Only the difference counts, and capacities are not negative.
+            gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
+            edge = (SOURCE, self.vertex[id(group.node)]) if gain > 0 else (self.vertex[id(group.node)], SINK)
+            if gain != 0:
+                edges[edge] = edges.get(edge, 0.0) + abs(gain)
+        return edges
 
     def _edge(self, a: int, b: int, weight: float) -> None:
         if a != b and weight > 0:
@@ -112,7 +107,7 @@ class Network:
             maker = made.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
             readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
-            fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
+            fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
                 # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.
@@ -134,16 +129,17 @@ class Network:
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
                     self._edge(reader, made.get(id(group.inputs[0]), SINK), extra)
 
-    def cheapest(self) -> set[Group]:
+    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
-        reached = source_side(self.edges, self.size)
+        reached = source_side(self.capacities(forced, byte), self.size)
         return {g for g in self.groups if self.vertex[id(g.node)] in reached}
 
-    def value(self, chosen: Set[Group]) -> float:
+    def value(self, chosen: Set[Group], forced: Set[Group] = frozenset()) -> float:
         """The cut's capacity with `chosen` on the integer side: ns above what no labelling goes below."""
+        edges = self.capacities(forced)
         side = {SOURCE} | {self.vertex[id(g.node)] for g in self.groups if g in chosen}
-        side |= {b for (a, b), w in self.edges.items() if w == math.inf and a in side}
-        return sum(w for (a, b), w in self.edges.items() if a in side and b not in side)
+        side |= {b for (a, b), w in edges.items() if w == math.inf and a in side}
+        return sum(w for (a, b), w in edges.items() if a in side and b not in side)
 
 
 def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
@@ -153,35 +149,57 @@ def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed
     """
     if not groups:
         return set()
-    plain = Network(model, groups, groups, seen, target.boundary, forced)
-    best = settled(model, groups, seen, target, forced, 0.0)
-    least = plain.value(best)
-    room = target.boundary.size_share * max(0.0, plain.value(forced) - least)
-    for byte in BYTE_PRICES:
-        bolder = settled(model, groups, seen, target, forced, byte)
-        if plain.value(bolder) > least + room:
-            break
-        best = bolder
+    placement = Placement(model, groups, seen, target.boundary, forced)
+    best = placement.settle(0.0)
+    plain = placement.network(frozenset())
+    least = plain.value(best, forced)
+    limit = least + target.boundary.size_share * max(0.0, plain.value(forced, forced) - least)
+    affordable, dear = 0, len(BYTE_PRICES)
+    while affordable < dear:  # the higher the price of a byte, the more time is spent on it
+        middle = (affordable + dear) // 2
+        bolder = placement.settle(BYTE_PRICES[middle])
+        if plain.value(bolder, forced) > limit:
+            dear = middle
+        else:
+            affordable, best = middle + 1, bolder
     return best
 
 
 def gain(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target) -> float:
     """What the table expects a run to gain, in ns, when just these groups go to integers."""
-    network = Network(model, groups, groups, seen, target.boundary, frozenset())
+    network = Network(model, groups, groups, seen, target.boundary)
     return network.value(frozenset()) - network.value(frozenset(groups))
 
 
-def settled(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group], byte: float) -> set[Group]:
-    """The least cut under two rules that it does not know: a group whose row says `follows` stays float unless all that it reads is made, and all that it makes is read, by groups in integers;
-    and no island is without a heavy operator. Found by cutting again without those that break a rule."""
-    stay: set[Group] = set()
-    while True:
-        rest = [g for g in groups if g not in stay]
-        chosen = Network(model, rest, groups, seen, target.boundary, forced, byte).cheapest() if rest else set()
-        wrong = at_borders(rest, chosen) | light_islands(rest, chosen)
-        if not wrong - forced:
-            return chosen
-        stay |= wrong - forced
+class Placement:
+    """One decision: the cut under two rules that it does not know."""
+
+    def __init__(self, model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
+        self.model = model
+        self.groups = groups
+        self.seen = seen
+        self.boundary = boundary
+        self.forced = forced
+        self._networks: dict[frozenset[Group], Network] = {}
+
+    def network(self, stay: frozenset[Group]) -> Network:
+        """The cut problem of all groups but those that stay float."""
+        if stay not in self._networks:
+            rest = [g for g in self.groups if g not in stay]
+            self._networks[stay] = Network(self.model, rest, self.groups, self.seen, self.boundary)
+        return self._networks[stay]
+
+    def settle(self, byte: float) -> set[Group]:
+        """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by groups in integers, and no island is
+        without a heavy operator. Found by cutting again without those that break a rule."""
+        stay: frozenset[Group] = frozenset()
+        while True:
+            network = self.network(stay)
+            chosen = network.cheapest(self.forced, byte)
+            wrong = (at_borders(network.groups, chosen) | light_islands(network.groups, chosen)) - self.forced
+            if not wrong:
+                return chosen
+            stay |= wrong
 
 
 def light_islands(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
@@ -230,9 +248,9 @@ def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:
     return set(breadth_first_order(rest, SOURCE, return_predecessors=False).tolist())
 
 
-def touches_conv(tensor: Tensor) -> bool:
-    """A Conv on either side works in another layout in integers than in float."""
+def touches(tensor: Tensor, operators: tuple[str, ...]) -> bool:
+    """Whether one of `operators` makes the tensor (an activation behind it belongs to it) or reads it."""
     before = producer(tensor)
     if before is not None and before.is_op("Relu", "Clip"):
         before = producer(before.inputs[0])
-    return (before is not None and before.is_op("Conv")) or any(n.is_op("Conv") for n in consumers(tensor))
+    return (before is not None and before.is_op(*operators)) or any(n.is_op(*operators) for n in consumers(tensor))
