@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphcompress.errors import UsageError
+from graphcompress.errors import UsageError, shown
 from graphcompress.transaction import Transaction, check_place
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ class Outputs:
 
     def write(self, model: Model, record: Record) -> Record:
         """Write everything or nothing; the record as written. Raises WriteError."""
-        from graphcompress.api.inputs import shown
         from graphcompress.ir.files.write import plan
 
         files = plan(model, self.model, external_data=self.external_data)

@@ -16,6 +16,7 @@ from graphcompress.engine.rulefile import Rule
 from graphcompress.engine.values import Undetermined, Value
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.files.text import BodyNode
+from graphcompress.ir.inline import called_function
 from graphcompress.ir.schemas.operators import operator_definition
 
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor"))
@@ -105,7 +106,7 @@ class RuleIndex:
         self._by_root: dict[tuple[str, str], list[tuple[Rule, frozenset[str]]]] = {}
         self.depth = max((_depth(r) for r in rules), default=0)
         for rule in sorted(rules, key=lambda r: (-r.size, r.id)):
-            if rule.opsets[0] <= overlay.opset <= rule.opsets[1] and rule.root_op not in overlay.functions:
+            if rule.opsets[0] <= overlay.opset <= rule.opsets[1]:
                 self._by_root.setdefault(rule.root_op, []).append((rule, _needed_above(rule)))
 
     def candidates(self, node: Node, overlay: GraphOverlay) -> Iterator[Rule]:
@@ -192,7 +193,7 @@ class _Matcher:
     def fits(self, pattern: BodyNode, node: Node) -> bool:
         """Operator, domain, written attributes (defaults counted)."""
         domain = "" if node.standard else node.domain or ""
-        if node.op != pattern.op or domain != pattern.domain or (domain, node.op) in self.overlay.functions or len(pattern.outputs) > len(node.outputs):
+        if node.op != pattern.op or domain != pattern.domain or called_function(node) in self.overlay.functions or len(pattern.outputs) > len(node.outputs):
             return False
         for name, value in pattern.attrs.items():
             actual = node.attrs.get(name)

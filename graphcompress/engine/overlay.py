@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from graphcompress.ir import Constant, Graph, Model, Node, Shape, Tensor, Variable, graphs, toposort
+from graphcompress.ir.inline import function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.element_types import array_dtype_name
 from graphcompress.ir.shapes.infer import Shapes
@@ -21,7 +22,7 @@ class GraphOverlay:
     def __init__(self, model: Model, shapes: Callable[[], Shapes]) -> None:
         self.model = model
         self.opset = model.opset
-        self.functions = {(f.domain, f.name) for f in model.header.functions}
+        self.functions = set(function_bodies(model))
         self.order: list[Node] = []
         self._edits = Edits(model)
         self._shapes = shapes

@@ -25,19 +25,31 @@ MOST_NODES = 200_000  # of all calls together; functions that call one another t
 _SOURCE = "graphcompress.function"
 
 
+def function_bodies(model: Model) -> dict[Key, list[onnx.NodeProto]]:
+    """The functions of `model`, each with the nodes of its body, those of subgraphs too."""
+    return {_key(f): list(_all_nodes(f.node)) for f in model.header.functions}
+
+
+def called_function(node: Node | onnx.NodeProto) -> Key:
+    """What `node` calls, if there is a function of this key; a function of the name of an operator takes its place."""
+    if isinstance(node, Node):
+        return function_key(node.domain or "", node.op, node.proto.overload if node.proto is not None else "")
+    return function_key(node.domain, node.op_type, node.overload)
+
+
 def functions_holding(model: Model, ops: Collection[str]) -> set[Key]:
     """The functions of `model` whose bodies, or those of the functions that they call, hold an operator of ai.onnx out of `ops`."""
-    bodies = _bodies(model)
+    bodies = function_bodies(model)
     holding = {key for key, body in bodies.items() if any(n.domain in DEFAULT_DOMAINS and n.op_type in ops for n in body)}
     return callers(model, holding)
 
 
 def callers(model: Model, functions: Collection[Key]) -> set[Key]:
     """`functions`, and the functions that call them, directly or through others."""
-    bodies = _bodies(model)
+    bodies = function_bodies(model)
     result = set(functions)
     while True:
-        more = {key for key, body in bodies.items() if key not in result and any(_called(n) in result for n in body)}
+        more = {key for key, body in bodies.items() if key not in result and any(called_function(n) in result for n in body)}
         if not more:
             return result
         result |= more
@@ -51,7 +63,7 @@ def inline_functions(model: Model, functions: Collection[Key] | None = None) -> 
     domain of operators that a runtime knows. The bytes of initializers are shared.
     """
     chosen = {key for key in _inlinable(model) if functions is None or key in functions}
-    called = {_called(n) for body in (*_bodies(model).values(), _main_nodes(model)) for n in body}
+    called = {called_function(n) for body in function_bodies(model).values() for n in body} | {called_function(n) for n in nodes(model)}
     if not chosen & called or _unfolded_nodes(model) > MOST_NODES:
         return model
     light = model.copy()
@@ -65,7 +77,7 @@ def inline_functions(model: Model, functions: Collection[Key] | None = None) -> 
     except (RuntimeError, ValueError, EncodeError, DecodeError):  # what it cannot inline stays a function
         return model
     del inlined.functions[:]
-    inlined.functions.extend(_still_needed(originals, inlined.graph.node, _reachable(originals, _main_nodes(model))))
+    inlined.functions.extend(_still_needed(originals, inlined.graph.node, _reachable(originals, map(called_function, nodes(model)))))
     result = model_from_proto(inlined, source=model, check=False)
     for name, constant in model.graph.initializers.items():
         result.graph.initializers[name].values = constant.data or constant.values
@@ -137,7 +149,7 @@ def _prepare(proto: onnx.ModelProto, chosen: Collection[Key], opsets: dict[str, 
     defaults = {_key(f): list(f.attribute_proto) for f in proto.functions}
     for node in _all_nodes([*proto.graph.node, *(n for f in proto.functions for n in f.node)]):
         present = {a.name for a in node.attribute}
-        node.attribute.extend(a for a in defaults.get(_called(node), ()) if a.name not in present)  # onnx 1.23's inliner forgets them
+        node.attribute.extend(a for a in defaults.get(called_function(node), ()) if a.name not in present)  # onnx 1.23's inliner forgets them
     imported = {o.domain for o in proto.opset_import}
     for function in proto.functions:
         used = {"" if n.domain in DEFAULT_DOMAINS else n.domain for n in _all_nodes(function.node)}
@@ -155,22 +167,13 @@ def _prepare(proto: onnx.ModelProto, chosen: Collection[Key], opsets: dict[str, 
 
 
 def _tell_origins(model: Model) -> None:
-    """Turn the function names that `_prepare` left into origins, and names of nodes that are there already into new ones."""
-    seen: set[str] = set()
-    inlined: list[Node] = []
+    """Turn the function names that `_prepare` left into origins."""
     for node in nodes(model):
         assert node.proto is not None
         entry = next((e for e in node.proto.metadata_props if e.key == _SOURCE), None)
-        if entry is None:
-            seen.add(node.name)
-        else:
+        if entry is not None:
             node.origin = (INLINE, *entry.value.split("\n"))
             node.proto.metadata_props.remove(entry)
-            inlined.append(node)
-    for node in inlined:
-        if node.name and node.name in seen:
-            node.name = model.fresh(node.name)
-        seen.add(node.name)
 
 
 def _inlinable(model: Model) -> set[Key]:
@@ -201,13 +204,13 @@ def _since(op: str, domain: str, version: int) -> int:
 def _still_needed(functions: Collection[onnx.FunctionProto], roots: Iterable[onnx.NodeProto], reached_before: set[Key]) -> list[onnx.FunctionProto]:
     """The functions that are called now, and those that nobody called before with what they call."""
     unused = [f for f in functions if _key(f) not in reached_before]
-    needed = _reachable(functions, [*roots, *(n for f in unused for n in f.node)]) | {_key(f) for f in unused}
+    needed = _reachable(functions, (called_function(n) for n in _all_nodes([*roots, *(n for f in unused for n in f.node)]))) | {_key(f) for f in unused}
     return [f for f in functions if _key(f) in needed]
 
 
-def _reachable(functions: Iterable[onnx.FunctionProto], roots: Iterable[onnx.NodeProto]) -> set[Key]:
-    bodies = {_key(f): [_called(n) for n in _all_nodes(f.node)] for f in functions}
-    pending = [_called(n) for n in _all_nodes(roots)]
+def _reachable(functions: Iterable[onnx.FunctionProto], roots: Iterable[Key]) -> set[Key]:
+    bodies = {_key(f): [called_function(n) for n in _all_nodes(f.node)] for f in functions}
+    pending = list(roots)
     reached: set[Key] = set()
     while pending:
         key = pending.pop()
@@ -217,31 +220,18 @@ def _reachable(functions: Iterable[onnx.FunctionProto], roots: Iterable[onnx.Nod
     return reached
 
 
-def _bodies(model: Model) -> dict[Key, list[onnx.NodeProto]]:
-    return {_key(f): list(_all_nodes(f.node)) for f in model.header.functions}
-
-
-def _main_nodes(model: Model) -> list[onnx.NodeProto]:
-    """What the graphs of the model call, as messages of their own: nodes may have been edited since they were read."""
-    return [onnx.NodeProto(domain=n.domain or "", op_type=n.op, overload=n.proto.overload if n.proto is not None else "") for n in nodes(model)]
-
-
 def _unfolded_nodes(model: Model) -> float:
     """Nodes of all calls, each written out."""
-    bodies = _bodies(model)
-    calls = {key: [c for n in body if (c := _called(n)) in bodies] for key, body in bodies.items()}
+    bodies = function_bodies(model)
+    calls = {key: [c for n in body if (c := called_function(n)) in bodies] for key, body in bodies.items()}
     sizes, recursive = unfolded_sizes({_key(f): f for f in model.header.functions}, calls)
     if recursive:
         return float("inf")
-    return sum(sizes.get(_called(n), 0) for n in _main_nodes(model))
+    return sum(sizes.get(called_function(n), 0) for n in nodes(model))
 
 
 def _key(function: onnx.FunctionProto) -> Key:
     return function_key(function.domain, function.name, function.overload)
-
-
-def _called(node: onnx.NodeProto) -> Key:
-    return function_key(node.domain, node.op_type, node.overload)
 
 
 def _all_nodes(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

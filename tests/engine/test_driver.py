@@ -277,15 +277,18 @@ def test_shapes_are_the_same_only_where_nothing_else_is_possible(first: Any, sec
     assert same_shape(Queries(), Binding("a", a, None), Binding("b", b, None)) is same
 
 
-def test_a_function_of_ai_onnx_is_not_the_operator_of_its_name() -> None:
-    """At the last node of a pattern and above it."""
-    text = """<ir_version: 10, opset_import: ["" : 17]>
-        g (float[N,2] x) => (float[2,N] y) { a = Transpose (x)  b = Neg (a)  c = Transpose (b)  y = Transpose (c) }
-        <domain: "", opset_import: ["" : 17]> %s (q) => (r) { r = Exp (q) }"""
-    proto = to_proto(parse_model(text.replace("%s", "Unused")))
-    proto.functions[0].name = "Transpose"
-    model = model_from_proto(proto, check=False)
-    assert not rewrite(model, [rule("fuse/transpose_transpose"), rule("eliminate/transpose")]).applied
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+@pytest.mark.parametrize("shadowed", ["Squeeze", "Unsqueeze"])
+def test_a_function_of_ai_onnx_is_not_the_operator_of_its_name(shadowed: str, domain: str) -> None:
+    """At the last node of a pattern, and above it."""
+    text = "(float[N,1,4] x) => (float[N,1,4] z) <int64[1] a = {1}> { s = Squeeze (x, a) y = Unsqueeze (s, a) z = Relu (y) }"
+    rule_ = rule("eliminate/squeeze_unsqueeze")
+    proto = to_proto(parse_model(text))
+    assert rewrite(parse_model(text), [rule_]).applied
+    function = proto.functions.add(name=shadowed, domain=domain, input=["q", "a"], output=["r"])
+    function.node.add(op_type="Identity", input=["q"], output=["r"])
+    function.opset_import.add(domain="", version=17)
+    assert not rewrite(model_from_proto(proto, check=False), [rule_]).applied
 
 
 def test_a_name_that_two_scopes_define_is_left_alone() -> None:

@@ -121,6 +121,10 @@ def test_a_call_of_a_function_is_judged_by_its_body() -> None:
 
     assert ops(simplified(text("Neg")).model) == {"Relu": 1}
     assert ops(simplified(text("my.Log")).model) == {"Relu": 1, "F": 1}
+    in_a_branch = text("Neg").replace(
+        "r = Neg (q)", "c = Constant <value = bool {1}> () r = If (c) <then_branch = t () => (a) { a = my.Log (q) }, else_branch = e () => (b) { b = Neg (q) }>"
+    )
+    assert ops(simplified(in_a_branch, off=("simplify/function",)).model) == {"Relu": 1, "F": 1}
 
 
 def test_constants_that_a_quantization_annotation_names_stay() -> None:

@@ -234,16 +234,23 @@ def test_without_a_runtime_the_rest_is_done(monkeypatch: pytest.MonkeyPatch) -> 
 # --- names that subgraphs use as well -------------------------------------------------------------------------------------------
 
 
-def test_a_constant_output_whose_name_a_subgraph_uses_keeps_its_node() -> None:
-    """onnxruntime knows constants before it looks at subgraphs, and then refuses the inner tensor of that name."""
-    text = """<ir_version: 8, opset_import: ["" : 18]>
-        g (float[0] x0) => (int64[] t7, int64[] t8) <int64 w1 = {1}> {
-            t1 = Loop (w1, "", x0) <body: graph = body (int64 i3, bool w1, float[] s5) => (bool[] t6, float[] t7) { t6 = Identity (w1)  t7 = Identity (s5) }>
-            t2 = Shape (t1)
-            t7 = Shape <end: int = -1, start: int = -1> (t2)
-            t8 = Neg (t7)
-        }"""
+@pytest.mark.parametrize(
+    ("outputs", "body"),
+    [
+        ("int64[] t7, int64[] t8", "t7 = Shape <end: int = -1, start: int = -1> (t1s)  t8 = Neg (t7)"),
+        ("int64[] t7, int64[] t8", "t3 = Neg (t2)  t7 = Abs (t3)  t8 = Neg (t7)"),
+        ("int64[] t8, int64[] t9", "t7 = Neg (t2)  t8 = Add (t7, x1)  t9 = Mul (t7, x1)"),
+    ],
+)
+def test_a_constant_whose_name_a_subgraph_uses(outputs: str, body: str) -> None:
+    """onnxruntime knows constants before it looks at subgraphs, and then refuses the inner tensor of that name. An output cannot have another name; it keeps its node."""
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[0] x0, int64[1] x1) => ({outputs}) <int64 w1 = {{1}}> {{
+            t1 = Loop (w1, "", x0) <body: graph = body (int64 i3, bool w1, float[] s5) => (bool[] t6, float[] t7) {{ t6 = Identity (w1)  t7 = Identity (s5) }}>
+            t1s = Shape (t1)  t2 = Shape <end: int = -1, start: int = -1> (t1s)
+            {body}
+        }}"""
     model = parse_model(text)
     result = simplified(model)
-    same(model, result.model, {"x0": np.zeros(0, np.float32)})
+    same(model, result.model, {"x0": np.zeros(0, np.float32), "x1": np.array([3], np.int64)})
     assert not [r for r in result.refusals if r.id.endswith("/load")]

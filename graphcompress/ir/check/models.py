@@ -127,7 +127,7 @@ class _Walk:
                 if self.unreadable(name, "an initializer", scope):
                     continue
                 if name in initializers:
-                    what = f"two initializers are called {quoted(name)}{scope.where}: one name must have one value (onnxruntime takes the later)."
+                    what = f"two initializers are called {quoted(name)}{scope.where}: one name must have one value. Remove all but the last, which is the one that onnxruntime takes."
                     self.faults.append(Fault("initializer-twice", what, tensor=name))
                 initializers.add(name)
                 scope.stored[name] = "initializer"

@@ -48,10 +48,13 @@ def numbered(model: Model) -> Iterator[list[Node]]:
 
 
 def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
-    """Load `model`, run it on `feed`, and compare the optimized graph with `groups`, which are those of this model that are written in integers.
+    """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by its optimized
+    graph, or by the nodes that it took, as the target's table says.
 
     Raises ModelError or DataError where the provider cannot load or run it.
     """
+    if target.certificate != "optimized-graph":
+        return _by_assignment(model, groups, target, feed)
     with numbered(model) as everything:
         optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options)
     stands_for: dict[Node, list[Node]] = {}
@@ -71,6 +74,16 @@ def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Fe
         if node.standard and any(k.op in integer_ops for k in stands_for.get(node, ())):
             result.fused_by_provider.append(node)
     return result
+
+
+def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
+    """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the model runs."""
+    with numbered(model) as everything:
+        names = profile.nodes_taken(model, target.provider, feed=feed, config=target.session_options)
+    if target.certificate == "none" or names is None:
+        return Fusion()
+    taken_nodes = {everything[int(tag)] for name in names for tag in TAG.findall(name)}
+    return Fusion(not_fused=[g for g in groups if not taken_nodes.intersection(g.chain)])
 
 
 def fused(row: Operator, kernels: Sequence[Node]) -> bool:

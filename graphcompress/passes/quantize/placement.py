@@ -107,7 +107,7 @@ class Network:
             maker = made.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
             readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
-            fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
+            fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
                 # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.
@@ -248,9 +248,9 @@ def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:
     return set(breadth_first_order(rest, SOURCE, return_predecessors=False).tolist())
 
 
-def touches_conv(tensor: Tensor) -> bool:
-    """A Conv on either side works in another layout in integers than in float."""
+def touches(tensor: Tensor, operators: tuple[str, ...]) -> bool:
+    """Whether one of `operators` makes the tensor (an activation behind it belongs to it) or reads it."""
     before = producer(tensor)
     if before is not None and before.is_op("Relu", "Clip"):
         before = producer(before.inputs[0])
-    return (before is not None and before.is_op("Conv")) or any(n.is_op("Conv") for n in consumers(tensor))
+    return (before is not None and before.is_op(*operators)) or any(n.is_op(*operators) for n in consumers(tensor))

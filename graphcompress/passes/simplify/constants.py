@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, graphs, output_ids
-from graphcompress.ir.inline import defined_names
 from graphcompress.ir.model.edit import Edits, takes_initializers
 from graphcompress.ir.model.garbage import paused
 
@@ -36,26 +36,21 @@ def initializers_from_nodes(model: Model) -> int:
 
 
 @paused()
-def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, nodes: Iterable[Node], places: Mapping[int, Graph]) -> int:
-    """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them. How many nodes.
-
-    A runtime takes constants for known before it looks at subgraphs. Where one of those has a tensor of the same name, which was free while a node made the
-    outer one later, a constant gets another name, and the maker of an output stays.
-    """
+def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, nodes: Iterable[Node], places: Mapping[int, Graph]) -> None:
+    """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them."""
     outputs = output_ids(model)
-    names = defined_names(model)
     makers = {t: n for n in nodes for t in n.outputs}
-    staying = [n for n in makers.values() if any(id(t) in outputs and names[t.name] > 1 for t in n.outputs)]
-    for node in staying:  # grows: what a node reads that stays is made further on, unless its value is known
-        staying += [makers[t] for t in node.inputs if t in makers and id(t) not in known and makers[t] not in staying]
-    removed = [n for n in dict.fromkeys(makers.values()) if n not in staying]
-    makers = {t: n for n in removed for t in n.outputs}
     with Edits(model) as edits:
         for key, (tensor, value) in known.items():
-            maker = makers.get(tensor)
-            if maker is not None:
-                if names[tensor.name] > 1:
-                    tensor.name = model.fresh(tensor.name)
-                edits.make_constant(tensor, value, places[key], (stage, maker.name or maker.op), output=key in outputs)
-        edits.remove(removed)
-    return len(removed)
+            maker = makers[tensor]
+            edits.make_constant(tensor, value, places[key], (stage, maker.name or maker.op), output=key in outputs)
+        edits.remove(nodes)
+
+
+def keeps_its_maker(node: Node, outputs: set[int], names: Counter[str]) -> bool:
+    """Whether `node` makes an output of a graph whose name another scope defines as well (`names` counts them).
+
+    onnxruntime knows the results of Constant nodes before it looks at subgraphs, and then refuses an inner tensor whose name was free while a node made the
+    outer one later. Initializers do no harm.
+    """
+    return any(id(t) in outputs and names[t.name] > 1 for t in node.outputs)

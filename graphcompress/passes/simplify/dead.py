@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from graphcompress.ir import Constant, Model, Node, Tensor, graphs, producer, subgraphs
+from graphcompress.ir.check.functions import Key
+from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 
@@ -36,7 +38,7 @@ def _stays(constant: Constant, name: str, used: set[int], named: set[str]) -> bo
     return id(constant) in used or name in named
 
 
-def _live(model: Model, pure: set[tuple[str, str]]) -> set[int]:
+def _live(model: Model, pure: set[Key]) -> set[int]:
     """id() of the nodes that some output needs, or that must run whatever reads them."""
     live: set[int] = set()
     tensors: list[Tensor] = list(model.graph.outputs)
@@ -53,18 +55,18 @@ def _live(model: Model, pure: set[tuple[str, str]]) -> set[int]:
     return live
 
 
-def _removable(node: Node, pure: set[tuple[str, str]]) -> bool:
-    if node.domain not in PURE_DOMAINS and node.domain is not None and (node.domain, node.op) not in pure:
+def _removable(node: Node, pure: set[Key]) -> bool:
+    if node.domain not in PURE_DOMAINS and node.domain is not None and called_function(node) not in pure:
         return False
     return all(_removable(n, pure) for g in subgraphs(node) for n in g.nodes)
 
 
-def _pure_functions(model: Model) -> set[tuple[str, str]]:
+def _pure_functions(model: Model) -> set[Key]:
     """The functions of the model whose bodies, and those of the functions that they call, hold nothing but pure operators."""
-    bodies = {(f.domain, f.name): [(n.domain, n.op_type) for n in f.node] for f in model.header.functions}
+    bodies = function_bodies(model)
     pure = set(bodies)
     while True:
-        kept = {f for f in pure if all(domain in PURE_DOMAINS or (domain, op) in pure for domain, op in bodies[f])}
-        if kept == pure:
+        left = {f for f in pure if all(n.domain in PURE_DOMAINS or called_function(n) in pure for n in bodies[f])}
+        if left == pure:
             return pure
-        pure = kept
+        pure = left

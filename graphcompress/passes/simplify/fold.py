@@ -17,11 +17,11 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
-from graphcompress.ir.inline import defined_names
+from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.simplify.constants import make_known
+from graphcompress.passes.simplify.constants import keeps_its_maker, make_known
 from graphcompress.runtime.evaluate import run_once
 
 STAGE = "simplify/fold"
@@ -72,7 +72,7 @@ class Folding:
         self.growth = growth
         self.outputs = output_ids(model)
         self.names = defined_names(model)
-        self.functions = {(f.domain, f.name) for f in model.header.functions}
+        self.functions = set(function_bodies(model))
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
         self._size: dict[int, int] = {}
@@ -112,7 +112,7 @@ class Folding:
         return True
 
     def _reason(self, node: Node) -> str:
-        if not node.standard or (node.domain or "", node.op) in self.functions or node.op == "Identity":
+        if not node.standard or called_function(node) in self.functions or node.op == "Identity":
             return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
             return "random"
@@ -120,7 +120,7 @@ class Folding:
             return "quantized"
         if subgraphs(node) or node.op in NO_TENSORS:
             return "kind"
-        if any(id(t) in self.outputs and self.names[t.name] > 1 for t in node.outputs):
+        if keeps_its_maker(node, self.outputs, self.names):
             return "name"
         sizes: dict[int, int] = {}
         for tensor in node.outputs:
@@ -188,7 +188,8 @@ class Folding:
                 continue
             known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
             self.shapes().forget(t for n in part for t in n.outputs)
-            self.folded += make_known(self.model, known, STAGE, part, places)
+            make_known(self.model, known, STAGE, part, places)
+            self.folded += len(part)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
         """`part` without the nodes that read what could not be computed."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, graphs, output_ids, subgraphs
+from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.simplify.constants import make_known
+from graphcompress.passes.simplify.constants import keeps_its_maker, make_known
 
 STAGE = "simplify/shape"
 #: Larger ones stay computed, so that the file does not grow.
@@ -22,13 +23,13 @@ Array = np.ndarray[Any, Any]
 
 def replace_known_shapes(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace nodes by constants where the values of all their results are known; how many nodes. Of a chain, only what other nodes read is written."""
-    functions = {(f.domain, f.name) for f in model.header.functions}
+    functions, names, outputs = set(function_bodies(model)), defined_names(model), output_ids(model)
     values: dict[int, Array] = {}
     replaced: list[Node] = []
     places: dict[int, Graph] = {}
     for graph in graphs(model):
         for node in graph.nodes:
-            if node.op in NOT_COMPUTED or not node.standard or (node.domain or "", node.op) in functions or subgraphs(node):
+            if node.op in NOT_COMPUTED or not node.standard or called_function(node) in functions or subgraphs(node) or keeps_its_maker(node, outputs, names):
                 continue
             results = _results(node, shapes)
             if results:
@@ -37,10 +38,9 @@ def replace_known_shapes(model: Model, shapes: Callable[[], Shapes]) -> int:
                 replaced.append(node)
     if replaced:
         inside = {id(n) for n in replaced}
-        outputs = output_ids(model)
         known = {id(t): (t, values[id(t)]) for n in replaced for t in n.outputs if t.name and (id(t) in outputs or any(id(r) not in inside for r in t.outputs))}
-        return make_known(model, known, STAGE, replaced, places)
-    return 0
+        make_known(model, known, STAGE, replaced, places)
+    return len(replaced)
 
 
 def _results(node: Node, shapes: Callable[[], Shapes]) -> dict[int, Array]:
