@@ -154,9 +154,9 @@ def run(recipe: Recipe, model: Model, context: Context) -> Iterator[ExecutedStep
     signature = (model.inputs, model.outputs)
     for step in recipe.steps:
         begin = time.perf_counter()
-        rung = step.run(model, context).rungs[0]
-        result = rung.result
+        ladder = step.run(model, context)
+        result = ladder.boldest
         if (result.model.inputs, result.model.outputs) != signature:
             raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
-        yield ExecutedStep(step, result, rung.label, result.changed, time.perf_counter() - begin, peak_memory())
+        yield ExecutedStep(step, result, ladder.rungs[0].label, result.changed, time.perf_counter() - begin, peak_memory())
         model = result.model

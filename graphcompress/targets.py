@@ -41,7 +41,7 @@ class Weight(Table):
     """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
 
     `pair_limit` bounds the sum of two codes of one sign that meet in one instruction (neighbours 2j and 2j + 1 along the reduction, a Conv's channels last), for processors that
-    add two products in 16 bits with saturation; None: no bound.
+    add two products in 16 bits with saturation.
     """
 
     type: IntegerType
@@ -50,7 +50,7 @@ class Weight(Table):
     low: int
     high: int
     smallest_scale: float = Field(gt=0)
-    pair_limit: int | None = Field(default=None, ge=2)
+    pair_limit: int = Field(ge=2)
 
 
 class Bias(Table):

@@ -17,8 +17,8 @@ from graphcompress.ir.files.parse import parse
 from graphcompress.recipe import Recipe
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.runtime.providers import short
-from graphcompress.step import Progress, local_target, target_at
-from graphcompress.targets import Target, load_target
+from graphcompress.step import Progress
+from graphcompress.targets import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,13 +62,6 @@ def _model_in_memory(model: Any) -> Model:
     proto = type(model)()
     proto.CopyFrom(model)
     return model_from_proto(proto)
-
-
-def choose_target(name: str | None, place: Place | None) -> Target:
-    """The table called `name`, by default the one for the processor of `place` (None: of this machine). Raises TargetError for a name without a table."""
-    if name is None:
-        name = local_target() if place is None else target_at(place)
-    return load_target(name)
 
 
 def choose_place(target: Target | None, provider: str | None, place: Place | None) -> Place:

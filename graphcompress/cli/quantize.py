@@ -32,11 +32,9 @@ def quantize(
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
     target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
-        ),
-    ] = None,
+        str,
+        typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
+    ] = "cpu",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,

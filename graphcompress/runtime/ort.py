@@ -59,11 +59,11 @@ def describe() -> dict[str, str]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: its own exceptions share no base class."""
+    """What onnxruntime raises: its exceptions exceptions share no base class."""
     load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
-    return (*own, RuntimeError, ValueError, TypeError)
+    exceptions = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*exceptions, RuntimeError, ValueError, TypeError)
 
 
 def misfit(problem: Exception) -> bool:

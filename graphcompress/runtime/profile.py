@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphcompress.ir.files import build, parse, read
-from graphcompress.ir.files.weights import detached_weights
+from graphcompress.ir.files import parse, read
+from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.runtime.session import Feed, LocalSession
 
@@ -23,15 +23,14 @@ def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = 
     """
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         place = Path(folder, "optimized.onnx")
-        with detached_weights(model) as weights:
-            message = build.to_proto(model).SerializeToString()
+        message, weights = message_and_weights(model)
         settings = {
             **(config or {}),
             "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
             "session.optimized_model_external_initializers_min_size_in_bytes": SMALLEST_OUTSIDE,
         }
         with LocalSession(
-            message,
+            message.SerializeToString(),
             provider=provider,
             threads=1,
             config=settings,

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.build import to_proto
-from graphcompress.ir.files.weights import detached_weights
+from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Tensor
 from graphcompress.ir.model.scopes import CannotHandOut, hand_out, owners, tensor_homes
@@ -123,8 +122,7 @@ class Watch:
                 self.inner.add(tensor)
         free = copy.fresh("shape_of")
         self._label = str(self.model.path or "the model")
-        with detached_weights(copy) as self._weights:
-            self._proto = to_proto(copy)
+        self._proto, self._weights = message_and_weights(copy)
         self._free = free
         self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
         # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.

@@ -1,4 +1,4 @@
-"""Part of a model as a model of its own: some of its nodes, or all of it without weights."""
+"""Part of a model as a model of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import onnx
 
-from graphcompress.ir.model.edit import Edits, detached, link
-from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
+from graphcompress.ir.model.edit import detached, link
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
-from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.model.walk import constant_data
 
 
@@ -45,26 +43,3 @@ def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> t
     graph.output_protos = tuple(infos)
     header = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.header.opset_import)
     return Model(header, graph, (), infos, model.path, model.data), [info.name for info in infos]
-
-
-def structure(model: Model, largest: int) -> Model:
-    """A copy in which initializers of the main graph above `largest` bytes are inputs of their type and shape: it loads as `model` does, and holds no weights."""
-    light = model.copy()
-    stand_ins: dict[Tensor, Variable] = {}
-    infos: list[onnx.ValueInfoProto] = []
-    for name, constant in list(light.graph.initializers.items()):
-        if constant.nbytes > largest:
-            data = constant.data or constant.values
-            dtype = data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data)
-            stand_ins[constant] = Variable(name)
-            infos.append(onnx.helper.make_tensor_value_info(name, dtype_code(dtype), list(constant.shape)))
-            del light.graph.initializers[name]
-    with Edits(light) as edits:
-        for constant, stand_in in stand_ins.items():
-            edits.replace(constant, stand_in)
-    graph = light.graph
-    graph.inputs = [*graph.inputs, *stand_ins.values()]
-    graph.outputs = [stand_ins.get(t, t) for t in graph.outputs]
-    listed = {v.name for v in infos}
-    graph.input_protos = (*(v for v in graph.input_protos if v.name not in listed), *infos)
-    return Model(light.header, graph, graph.input_protos, light.output_protos, light.path, light.data)

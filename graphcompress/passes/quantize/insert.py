@@ -65,11 +65,9 @@ class Weights:
             )
         return self._cache[key]
 
-    def noise(self, group: Group) -> float:
-        """Mean square error of a group's weight in integers relative to its mean square; of the first codes that were made."""
-        made = next((q for (weight, axis, *_), q in self._cache.items() if weight == id(group.weight) and axis == group.weight_axis), None)
-        if made is None:
-            return 0.0
+    def noise(self, group: Group, x_scale: float) -> float:
+        """Mean square error of the weight of a group of the base model in integers, relative to its mean square."""
+        made = self.of(group, x_scale)
         other = tuple(i for i in range(made.codes.ndim) if i != made.axis)
         per_channel = np.square(made.codes, dtype=np.float64).mean(axis=other)
         squares = np.square(made.scales, dtype=np.float64)

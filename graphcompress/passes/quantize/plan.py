@@ -9,8 +9,9 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, Node, Shape, Tensor
 from graphcompress.ir.model.twins import Twins
 from graphcompress.passes.quantize import placement
+from graphcompress.passes.quantize.attention import blurred_scores
 from graphcompress.passes.quantize.certify import Fusion, certificate, check_constants, check_fusion, neighbours
-from graphcompress.passes.quantize.groups import Candidates, Group
+from graphcompress.passes.quantize.groups import Candidates, Group, node_name
 from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
 from graphcompress.passes.quantize.scales import Ranges, scales_of
 from graphcompress.runtime.session import Feed
@@ -57,6 +58,11 @@ class Plan:
                 self.groups.append(group)
             else:
                 self._refuse(group, *problem)
+        blurred = blurred_scores(base, self.groups, ranges, self.weights)
+        for group, (softmax, error) in blurred.items():
+            reason = f"in INT8 the scores of Softmax '{node_name(softmax)}' would be off by {error:.2f} (standard deviation), and each probability by that part of itself"
+            self._refuse(group, "sharp-scores", reason)
+        self.groups = [g for g in self.groups if g not in blurred]
 
     def settle(self, excluded: Collection[Group] = ()) -> Attempt | None:
         """The attempt in which every group fuses and nothing else does, without the groups `excluded`; None where no group is left."""

@@ -22,7 +22,7 @@ from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax
 from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
 from graphcompress.runtime.session import Feed
-from graphcompress.step import Context, Ladder, Refusal, local_target
+from graphcompress.step import Context, Ladder, Refusal
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
@@ -36,7 +36,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     that nothing here can run and where the model does not run on the feeds.
     """
     options = options or Options()
-    target = context.target or load_target(local_target())
+    target = context.target or load_target("cpu")
     require_known_domains(model, "quantized")
     excluded = exclusion(model, options.exclude)
     if context.data is None or len(context.data) == 0:

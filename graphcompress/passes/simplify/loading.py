@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from graphcompress.errors import ModelError
-from graphcompress.ir import Model, to_bytes
-from graphcompress.ir.model.extract import structure
+from graphcompress.errors import RuntimeUnavailable
+from graphcompress.ir import Model
+from graphcompress.ir.files.weights import structure
 from graphcompress.runtime import ort
 from graphcompress.runtime.ort import Optimize
 
-INLINE_BYTES = 1024  # an initializer up to this size may be a shape, axes or a scale, which some kernels want constant
-LEVELS: tuple[Optimize, ...] = ("none", "all")  # a kernel may be missing in the one, the optimizer may fail in the other
 CPU: tuple[tuple[str, dict[str, str]], ...] = (("CPUExecutionProvider", {}),)
+LARGEST = 64 << 20  # bytes of a structure; more can only be tables in attributes and weights in subgraphs, which no rule touches
+MANY_NODES = 1000  # the optimizer takes longer than everything else on a large graph
 
 
 def load_problem(model: Model) -> str | None:
-    """What onnxruntime says against the model, None where it loads. Raises RuntimeUnavailable where there is no onnxruntime to ask."""
+    """What onnxruntime says against the model, None where it loads. Raises RuntimeUnavailable where there is no onnxruntime to ask.
+
+    Without optimization, where a kernel may be missing; optimized too, where the optimizer may fail, unless the graph is large.
+    """
     failures = ort.failures()
-    try:
-        content = to_bytes(structure(model, INLINE_BYTES))
-    except ModelError:  # tables in attributes, or in subgraphs, that no message can hold: nothing to say
+    proto = structure(model)
+    if proto.ByteSize() > LARGEST:
         return None
-    for level in LEVELS:
+    content = proto.SerializeToString()
+    levels: tuple[Optimize, ...] = ("none",) if len(proto.graph.node) > MANY_NODES else ("none", "all")
+    for level in levels:
         try:
             ort.create(content, ort.options(threads=1, optimize=level), CPU)
+        except RuntimeUnavailable:
+            raise
         except failures as problem:
             return ort.one_line(problem)
     return None
