@@ -10,6 +10,7 @@ Limits, because a file must not grow and memory must stay bounded:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -131,7 +132,7 @@ class Folding:
                 return "size-unknown"
             if dtype not in PLAIN:
                 return "type"
-            sizes[id(tensor)] = byte_size(dtype, int(np.prod(shape, dtype=np.int64)))
+            sizes[id(tensor)] = byte_size(dtype, math.prod(shape))
         inputs = {id(t): t for t in node.inputs if t.name}
         if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in inputs.values()):
             return "type"
