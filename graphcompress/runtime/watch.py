@@ -1,7 +1,8 @@
 """Looking at the tensors of a model while it runs, those inside the branches and bodies of If, Loop and Scan included.
 
-A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not taken; what stands in the body
-of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output. So such a tensor comes without its shape.
+A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not
+taken; what stands in the body of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output.
+So such a tensor comes without its shape.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class Watch:
     ) -> Iterator[dict[Tensor, Any]]:
         """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept.
 
-        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are taken in groups: all feeds for the
-        first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that every tensor has the value that the graph as written gives it.
-        Raises ModelError where the model does not load or run.
+        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
+        taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
+        every tensor has the value that the graph as written gives it. Raises ModelError where the model does not load or run.
         """
         first = next(iter(feeds), None)
         if first is None:
@@ -156,7 +157,8 @@ class Watch:
         return groups
 
     def _probe(self, tensors: Sequence[Tensor], first: Feed) -> dict[Tensor, int] | None:
-        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a shape."""
+        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a
+        shape."""
         proto = self._proto
         if not any(o.domain in DEFAULT_DOMAINS for o in proto.opset_import):
             return None

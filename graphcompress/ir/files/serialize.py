@@ -91,7 +91,8 @@ def with_data_file(model: Model, location: str) -> tuple[Pieces, Pieces]:
 
 def size_on_disk(model: Model) -> int:
     """Bytes of a model's file and its external data; ranges that several tensors share count once."""
-    return with_references(model).length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in inline(model).spans()})
+    spans = inline(model).spans() if model.data is not None and model.data.paths() else []
+    return with_references(model).length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in spans})
 
 
 class _References:

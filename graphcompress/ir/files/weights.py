@@ -42,7 +42,8 @@ def message_and_weights(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]
 
 @contextlib.contextmanager
 def _detached_weights(model: Model) -> Iterator[dict[str, TensorData | Array]]:
-    """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is what it was."""
+    """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is
+    what it was."""
     originals: dict[str, TensorData | Array] = {}
     for name, constant in model.graph.initializers.items():
         data = constant.data

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import onnx
 
 from graphcompress.ir.model import walk
@@ -82,7 +83,10 @@ def _common_shape(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tup
 
 
 def _loop(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
-    """Inputs M, condition, carried; the body has (iteration, condition, carried) and returns (condition, carried, scanned)."""
+    """Inputs M, condition, carried; the body has (iteration, condition, carried) and returns (condition, carried, scanned).
+
+    Where there may be no iteration, onnxruntime hands out 0 for what it does not know of a scanned tensor, so its symbols do not hold.
+    """
     body = node.attrs.get("body")
     if not isinstance(body, Graph):
         return []
@@ -91,7 +95,18 @@ def _loop(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
     scalars = [_scalar(body, 0, "int64"), _scalar(body, 1, "bool")]
     carried = _carried(shapes, node, body, scalars, initial, body.outputs[1 : 1 + len(initial)])
     scanned = [_of(shapes, t) for t in body.outputs[1 + len(initial) :]]
-    return [*carried, *(Fact(f.dtype, None if f.shape is None else (None, *_outside(f.shape, first))) for f in scanned)]  # type: ignore[arg-type]
+    certain = _runs(call)
+    outputs: list[Fact] = []
+    for fact in scanned:
+        dims = None if fact.shape is None else [d if certain or isinstance(d, int) else None for d in _outside(fact.shape, first)]
+        outputs.append(Fact(fact.dtype, None if dims is None else (None, *dims)))  # type: ignore[arg-type]  # None becomes an Unknown when it is recorded
+    return [*carried, *outputs]
+
+
+def _runs(call: Call) -> bool:
+    """Whether a Loop has at least one iteration for certain."""
+    limits = [call.value(i) if call.has(i) else np.ones(1) for i in (0, 1)]
+    return all(v is not None and v.size == 1 and v.reshape(-1)[0] >= 1 for v in limits)
 
 
 _NOTHING = Fact(None, None)

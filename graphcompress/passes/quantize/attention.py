@@ -1,8 +1,8 @@
 """Scores that a Softmax exponentiates: there an absolute error becomes a relative one.
 
-exp(s + e) is about exp(s) * (1 + e), so scores with an error of standard deviation 0.1 give probabilities that are off by a tenth of themselves, however small that error is beside the largest
-score. Scaled dot products of unit variance keep far below that in 8 bits; sharp ones, in the tens, do not. This looks at products of two computed matrices in front of a Softmax, and
-at the layers that make these matrices.
+exp(s + e) is about exp(s) * (1 + e), so scores with an error of standard deviation 0.1 give probabilities that are off by a tenth of themselves, however
+small that error is beside the largest score. Scaled dot products of unit variance keep far below that in 8 bits; sharp ones, in the tens, do not. This looks
+at products of two computed matrices in front of a Softmax, and at the layers that make these matrices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ MOVERS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Ex
 
 
 def blurred_scores(model: Model, groups: Sequence[Group], ranges: Ranges, weights: Weights) -> dict[Group, tuple[Node, float]]:
-    """The groups that have to stay float for the scores of some Softmax to keep LARGEST_ERROR, with that Softmax and the error that its scores would have; the noisiest ones go first."""
+    """The groups that have to stay float for the scores of some Softmax to keep LARGEST_ERROR, with that Softmax and the error that its scores would have;
+    the noisiest ones go first."""
     makers = {t: g for g in groups for t in g.outputs}
     products = [(softmax, group, factor) for softmax in nodes(model) if softmax.is_op("Softmax") for group, factor in scores_of(softmax, makers)]
     result: dict[Group, tuple[Node, float]] = {}
@@ -48,7 +49,8 @@ def blurred_scores(model: Model, groups: Sequence[Group], ranges: Ranges, weight
 
 
 def scores_of(softmax: Node, makers: dict[Tensor, Group]) -> Iterator[tuple[Group, float]]:
-    """The products of two computed matrices whose result reaches the Softmax through additions, masks, moves and multiplication with a constant; with the square of that constant."""
+    """The products of two computed matrices whose result reaches the Softmax through additions, masks, moves and multiplication with a constant; with the
+    square of that constant."""
     pending, visited = [(softmax.inputs[0], 1.0)], set[Tensor]()
     while pending:
         tensor, factor = pending.pop()

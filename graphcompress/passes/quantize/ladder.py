@@ -35,8 +35,8 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
 def by_noise(plan: Plan, attempt: Attempt) -> Sequence[Group]:
     """The groups that lose accuracy, the noisiest first: an estimate good enough for an order, since what is built is judged.
 
-    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators that read its output.
-    Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
+    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators
+    that read its output. Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
     """
     scales = attempt.insertion.scales
     noise: dict[Group, float] = {}

@@ -110,9 +110,9 @@ class Plan:
             if group.node not in integer:
                 reasons.setdefault(group.node, self._placed_in_float(group, excluded))
         refusals = tuple(r for n, r in reasons.items() if n not in integer)
-        paper = certificate(self.base, integer, reasons, self.target)
+        certified = certificate(self.base, integer, reasons, self.target)
         if attempt is None:
-            return StepResult(original, False, refusals=refusals, certificate=paper)
+            return StepResult(original, False, refusals=refusals, certificate=certified)
         counts = dict(applied)
         for group in attempt.groups:
             name = f"quantize/{group.row.op.lower()}"
@@ -125,7 +125,7 @@ class Plan:
             "int8": [g.name for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
-        return StepResult(attempt.model, True, counts, refusals, decisions, paper)
+        return StepResult(attempt.model, True, counts, refusals, decisions, certified)
 
     # --- what the provider says -----------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,8 @@ class Plan:
         return wrong
 
     def _fused_by_provider(self, attempt: Attempt, fusion: Fusion, rest: Sequence[Group], forced: set[Group], wrong: set[Group]) -> set[Group]:
-        """What the provider quantizes by itself is better quantized by us: the groups of such operators. Where that is not possible, its neighbours go to `wrong`."""
+        """What the provider quantizes by itself is better quantized by us: the groups of such operators. Where that is not possible, its neighbours go to
+        `wrong`."""
         heads = {attempt.nodes.node(g.node): g for g in rest}
         settled = {attempt.nodes.node(n) for n, r in self.reasons.items() if r.id == "quantize/already-quantized"}
         base = dict(zip(attempt.twins, attempt.groups, strict=True))
