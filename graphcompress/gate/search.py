@@ -204,11 +204,12 @@ class _Search:
         return self.judged[candidate].reason in ("", "gate/speedup")
 
     def holding(self, candidate: Candidate) -> Judgement | None:
-        """The judgement of a candidate that holds in everything; None where it does not. Timed once, and only where it is faithful."""
-        if not self.faithful(candidate):
+        """The judgement of a candidate that holds in everything. Timed once, and only where it is faithful.
+
+        None where it does not hold, and for the original, which stands where nothing else does.
+        """
+        if candidate is self.original or not self.faithful(candidate):
             return None
-        if candidate is self.original:
-            return Judgement(candidate) if self.bars.speedup <= 1 else None
         if candidate not in self.timed:
             self.timed.add(candidate)
             self.judged[candidate] = self.measured(self.judged[candidate])

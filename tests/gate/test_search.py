@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.gate import Bars, CandidateFails, Outcome, search, thread_settings
+from graphcompress.gate.bars import reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
 from graphcompress.runtime.measure import Measurement
@@ -315,7 +317,13 @@ def test_the_executed_steps_are_those_of_the_result() -> None:
     assert [(e.step.kind.name, e.rung, e.in_result) for e in outcome.executed] == [("simplify", "", True), ("quantize", "2 of 3 layers", True)]
     rolled_back = gate(FakeJudge(agreement={f"q{i}": 0.5 for i in range(3)}), simplify(), Quantize(3).step)
     assert [(e.rung, e.in_result) for e in rolled_back.executed] == [("", True), ("3 of 3 layers", False)]
-    assert all(e.seconds >= 0 and e.peak_memory_bytes for e in rolled_back.executed)
+    assert all(e.peak_memory_bytes for e in rolled_back.executed)
+
+
+def test_the_seconds_of_the_steps_lie_within_those_of_the_search() -> None:
+    begin = time.perf_counter()
+    outcome = gate(FakeJudge())
+    assert 0 < sum(e.seconds for e in outcome.executed) < time.perf_counter() - begin
 
 
 @pytest.mark.parametrize(
@@ -324,6 +332,19 @@ def test_the_executed_steps_are_those_of_the_result() -> None:
 def test_a_bar_that_nothing_can_reach_is_refused(bars: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Bars(**bars)
+
+
+@pytest.mark.parametrize("bars", [{"min_agreement": 0}, {"min_agreement": 1}, {"min_speedup": 0.01}])
+def test_the_ends_of_what_a_bar_can_be(bars: dict[str, float]) -> None:
+    Bars(**bars)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"), [([], True), (["faster", "faster"], True), (["faster", "noisy"], None), (["noisy", "slower"], False), (["faster", "slower"], False)]
+)
+def test_a_bar_is_reached_with_every_setting_missed_with_any_and_else_not_known(verdicts: list[str], expected: bool | None) -> None:
+    judge = FakeJudge(verdicts=dict(enumerate(verdicts)))
+    assert reaches([judge.measure(SimpleNamespace(name=i), 1) for i in range(len(verdicts))], 1.05) is expected
 
 
 def test_thread_settings() -> None:
