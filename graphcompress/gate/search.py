@@ -302,7 +302,7 @@ class _Search:
         parts = {part.position: part for part in chosen.path}
         for position, (step, execution) in enumerate(zip(self.steps, self.executions, strict=True)):
             part = parts.get(position)
-            candidate, result = next(((c, r) for c, r in execution.results if c is part or (part is None and c is execution.results[0][0])), (None, None))
+            candidate, result = next(((c, r) for c, r in execution.results if part is None or c is part), (None, None))
             label = "" if candidate is None or candidate.rung is None else candidate.rung.label
             yield ExecutedStep(step, result, label, part is not None, execution.seconds, execution.peak_memory_bytes)
 

@@ -191,6 +191,12 @@ def test_faithful_but_slower_less_bold_rungs_are_tried_by_what_they_are_expected
     assert [name for name, _ in judge.measured] == ["q0", "q7", "q3", "q3"]
 
 
+def test_only_a_rung_that_is_expected_to_gain_is_timed() -> None:
+    judge = FakeJudge(verdicts={"q0": "slower"})
+    assert chosen(gate(judge, simplify(), Quantize(4, gains=[9, 0, 0.5, -1]).step)) == "q2"
+    assert [name for name, _ in judge.measured] == ["q0", "q2", "q2"]
+
+
 def test_faithful_but_slower_without_expectations_is_halved_and_bounded() -> None:
     judge = FakeJudge(verdicts={f"q{i}": "slower" for i in range(100)})
     outcome = gate(judge, simplify(), Quantize(100).step)
@@ -260,6 +266,7 @@ def test_a_rung_that_cannot_be_built_is_a_refusal(problem: Exception) -> None:
     assert chosen(outcome) == "q1" and outcome.judged[0].reason == "gate/does-not-build"
     only = gate(FakeJudge(), simplify(), Quantize(1, breaks={0: problem}).step)
     assert chosen(only) == "simple" and f"Quantization was rolled back because it could not be done: {str(problem)[:-1]}." in told(only)
+    assert ".." not in told(only)
     assert [e.result is None for e in only.executed] == [False, True]
 
 
@@ -315,6 +322,7 @@ def test_without_settings_nothing_is_measured_and_that_is_said() -> None:
 def test_the_executed_steps_are_those_of_the_result() -> None:
     outcome = gate(FakeJudge(agreement={"q0": 0.5}), simplify(), Quantize(3).step)
     assert [(e.step.kind.name, e.rung, e.in_result) for e in outcome.executed] == [("simplify", "", True), ("quantize", "2 of 3 layers", True)]
+    assert outcome.chosen.candidate.rungs == ("", "2 of 3 layers")
     rolled_back = gate(FakeJudge(agreement={f"q{i}": 0.5 for i in range(3)}), simplify(), Quantize(3).step)
     assert [(e.rung, e.in_result) for e in rolled_back.executed] == [("", True), ("3 of 3 layers", False)]
     assert all(e.peak_memory_bytes for e in rolled_back.executed)
@@ -340,7 +348,8 @@ def test_the_ends_of_what_a_bar_can_be(bars: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "expected"), [([], True), (["faster", "faster"], True), (["faster", "noisy"], None), (["noisy", "slower"], False), (["faster", "slower"], False)]
+    ("verdicts", "expected"),
+    [([], True), (["faster", "faster"], True), (["faster", "noisy"], None), (["noisy", "slower"], False), (["faster", "slower"], False)],
 )
 def test_a_bar_is_reached_with_every_setting_missed_with_any_and_else_not_known(verdicts: list[str], expected: bool | None) -> None:
     judge = FakeJudge(verdicts=dict(enumerate(verdicts)))
