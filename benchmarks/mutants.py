@@ -65,6 +65,7 @@ def main() -> int:
             print(package, described(mutant))
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that the copy and the child go
     results = Results(options.out / "results.json")
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve()
@@ -173,6 +174,7 @@ def forked(work: Callable[[], int], seconds: float) -> int:
         status = 1
         with contextlib.suppress(BaseException):
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             quiet = os.open(os.devnull, os.O_RDWR)

@@ -204,11 +204,12 @@ class _Search:
         return self.judged[candidate].reason in ("", "gate/speedup")
 
     def holding(self, candidate: Candidate) -> Judgement | None:
-        """The judgement of a candidate that holds in everything; None where it does not. Timed once, and only where it is faithful."""
-        if not self.faithful(candidate):
+        """The judgement of a candidate that holds in everything. Timed once, and only where it is faithful.
+
+        None where it does not hold, and for the original, which stands where nothing else does.
+        """
+        if candidate is self.original or not self.faithful(candidate):
             return None
-        if candidate is self.original:
-            return Judgement(candidate) if self.bars.speedup <= 1 else None
         if candidate not in self.timed:
             self.timed.add(candidate)
             self.judged[candidate] = self.measured(self.judged[candidate])
@@ -301,7 +302,7 @@ class _Search:
         parts = {part.position: part for part in chosen.path}
         for position, (step, execution) in enumerate(zip(self.steps, self.executions, strict=True)):
             part = parts.get(position)
-            candidate, result = next(((c, r) for c, r in execution.results if c is part or (part is None and c is execution.results[0][0])), (None, None))
+            candidate, result = next(((c, r) for c, r in execution.results if part is None or c is part), (None, None))
             label = "" if candidate is None or candidate.rung is None else candidate.rung.label
             yield ExecutedStep(step, result, label, part is not None, execution.seconds, execution.peak_memory_bytes)
 

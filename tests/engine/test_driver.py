@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from graphcompress.engine import Rule, Stop, load_rule, load_rules, rewrite
+from graphcompress.engine.expression import parse
 from graphcompress.engine.functions import Binding
 from graphcompress.engine.match import COMMUTATIVE
 from graphcompress.engine.structural_functions import same_shape
@@ -351,3 +353,25 @@ def test_larger_patterns_go_first(tmp_path: Path) -> None:
     )
     outcome = rewrite(parse_model("(float[N] x) => (float[N] y) { a = Neg (x) y = Relu (a) }"), [small, large])
     assert outcome.applied == {"b_large": 1}
+
+
+@pytest.mark.parametrize(
+    ("clause", "constant", "holds"),
+    [
+        ("k == 1", "float k = {1}", True),
+        ("k == 1", "float k = {2}", False),
+        ("k == 1", "float[2] k = {1, 1}", False),
+        ("k", "float k = {1}", False),
+        ("k", "bool k = {1}", True),
+        ("k", "bool k = {0}", False),
+        ("1", "float k = {1}", False),
+        ("[k]", "float k = {1}", False),
+        ("1 == 1", "float k = {1}", True),
+    ],
+)
+def test_a_clause_holds_where_it_is_true_and_nowhere_else(tmp_path: Path, clause: str, constant: str, holds: bool) -> None:
+    times = written(
+        tmp_path, "times", "(x, k) => (y) { y = Mul (x, k) }", "(x) => (x) { }", "(float[2] x, float k) => (float[2] z) { y = Mul (x, k) z = Relu (y) }"
+    )
+    model = parse_model(f"(float[2] x) => (float[2] z) <{constant}> {{ y = Mul (x, k) z = Relu (y) }}")
+    assert bool(rewrite(model, [replace(times, clauses=(parse(clause),))]).applied) is holds

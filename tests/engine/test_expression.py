@@ -96,6 +96,10 @@ def test_arithmetic_is_double_and_rounds_once() -> None:
     assert to_array(found).dtype == np.float32
 
 
+# The smallest normal number of each type.
+NORMAL = {"float": 2.0**-126, "double": 2.0**-1022, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+
+
 @pytest.mark.parametrize(
     ("numbers", "dtype", "expected"),
     [
@@ -110,6 +114,8 @@ def test_arithmetic_is_double_and_rounds_once() -> None:
         ((float("nan"),), "float", False),
         ((float("inf"), 1.0), "double", False),
         ((1e-60,), "double", True),
+        *(((number,), dtype, True) for dtype, number in NORMAL.items()),
+        *(((number / 2,), dtype, False) for dtype, number in NORMAL.items()),
     ],
 )
 def test_safe_means_finite_and_not_lost(numbers: tuple[float, ...], dtype: str, expected: bool) -> None:

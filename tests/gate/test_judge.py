@@ -160,5 +160,22 @@ def test_what_there_is_to_say_belongs_to_the_model_that_was_compared() -> None:
     assert judging.info(other).nodes != {"CPUExecutionProvider": 1} and judging.info(original).nodes is None
 
 
+def test_the_original_is_compared_at_the_reference_and_timed_at_the_place() -> None:
+    reference = WatchedPlace()
+
+    class Elsewhere(WatchedPlace):
+        @property
+        def reference(self) -> WatchedPlace:
+            return reference
+
+    original, place = model(ADD), Elsewhere()
+    candidate = original.copy()
+    judging = session_judge(original, place)
+    judging.compare(candidate)
+    assert reference.of(original) == [1] and place.of(original) == [] and place.of(candidate) == [1]
+    judging.measure(candidate, 1)
+    assert reference.of(original) == [1] and place.of(original) == [1, 1] and reference.of(candidate) == []
+
+
 def test_bytes_of_constants() -> None:
     assert judge.constant_bytes(model("g (float[3] x) => (float[3] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }")) == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.gate import Bars, CandidateFails, Outcome, search, thread_settings
+from graphcompress.gate.bars import reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
 from graphcompress.runtime.measure import Measurement
@@ -189,6 +191,12 @@ def test_faithful_but_slower_less_bold_rungs_are_tried_by_what_they_are_expected
     assert [name for name, _ in judge.measured] == ["q0", "q7", "q3", "q3"]
 
 
+def test_only_a_rung_that_is_expected_to_gain_is_timed() -> None:
+    judge = FakeJudge(verdicts={"q0": "slower"})
+    assert chosen(gate(judge, simplify(), Quantize(4, gains=[9, 0, 0.5, -1]).step)) == "q2"
+    assert [name for name, _ in judge.measured] == ["q0", "q2", "q2"]
+
+
 def test_faithful_but_slower_without_expectations_is_halved_and_bounded() -> None:
     judge = FakeJudge(verdicts={f"q{i}": "slower" for i in range(100)})
     outcome = gate(judge, simplify(), Quantize(100).step)
@@ -258,6 +266,7 @@ def test_a_rung_that_cannot_be_built_is_a_refusal(problem: Exception) -> None:
     assert chosen(outcome) == "q1" and outcome.judged[0].reason == "gate/does-not-build"
     only = gate(FakeJudge(), simplify(), Quantize(1, breaks={0: problem}).step)
     assert chosen(only) == "simple" and f"Quantization was rolled back because it could not be done: {str(problem)[:-1]}." in told(only)
+    assert ".." not in told(only)
     assert [e.result is None for e in only.executed] == [False, True]
 
 
@@ -313,9 +322,16 @@ def test_without_settings_nothing_is_measured_and_that_is_said() -> None:
 def test_the_executed_steps_are_those_of_the_result() -> None:
     outcome = gate(FakeJudge(agreement={"q0": 0.5}), simplify(), Quantize(3).step)
     assert [(e.step.kind.name, e.rung, e.in_result) for e in outcome.executed] == [("simplify", "", True), ("quantize", "2 of 3 layers", True)]
+    assert outcome.chosen.candidate.rungs == ("", "2 of 3 layers")
     rolled_back = gate(FakeJudge(agreement={f"q{i}": 0.5 for i in range(3)}), simplify(), Quantize(3).step)
     assert [(e.rung, e.in_result) for e in rolled_back.executed] == [("", True), ("3 of 3 layers", False)]
-    assert all(e.seconds >= 0 and e.peak_memory_bytes for e in rolled_back.executed)
+    assert all(e.peak_memory_bytes for e in rolled_back.executed)
+
+
+def test_the_seconds_of_the_steps_lie_within_those_of_the_search() -> None:
+    begin = time.perf_counter()
+    outcome = gate(FakeJudge())
+    assert 0 < sum(e.seconds for e in outcome.executed) < time.perf_counter() - begin
 
 
 @pytest.mark.parametrize(
@@ -324,6 +340,20 @@ def test_the_executed_steps_are_those_of_the_result() -> None:
 def test_a_bar_that_nothing_can_reach_is_refused(bars: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Bars(**bars)
+
+
+@pytest.mark.parametrize("bars", [{"min_agreement": 0}, {"min_agreement": 1}, {"min_speedup": 0.01}])
+def test_the_ends_of_what_a_bar_can_be(bars: dict[str, float]) -> None:
+    Bars(**bars)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [([], True), (["faster", "faster"], True), (["faster", "noisy"], None), (["noisy", "slower"], False), (["faster", "slower"], False)],
+)
+def test_a_bar_is_reached_with_every_setting_missed_with_any_and_else_not_known(verdicts: list[str], expected: bool | None) -> None:
+    judge = FakeJudge(verdicts=dict(enumerate(verdicts)))
+    assert reaches([judge.measure(SimpleNamespace(name=i), 1) for i in range(len(verdicts))], 1.05) is expected
 
 
 def test_thread_settings() -> None:
