@@ -4,12 +4,13 @@ python benchmarks/transformer.py [FOLDER]      FOLDER keeps the environment with
 
 - of a profiled `compress --no-measure`: how often the model's protobuf is built, and the share of time in `graphcompress.ir.shapes` (with what it calls);
 - of `simplify`: CPU seconds of the whole process;
-- of `quantize --no-measure`: CPU seconds of the whole process less those inside `InferenceSession.run`, and its peak memory beside that of a float session in
+- of `quantize --no-measure`: CPU seconds of the process less those inside `InferenceSession.run`, and its peak memory beside that of a float session in
   onnxruntime that runs the same feeds, in a process that has imported the same package.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pstats
@@ -53,10 +54,10 @@ sys.exit(status)
 
 # Runs a command line of the tool under the profiler.
 PROFILE = """
-import cProfile, sys
+import cProfile, sys, time
 from graphcompress.cli import main
 
-profile = cProfile.Profile()
+profile = cProfile.Profile(time.process_time)  # the wall clock would count other processes
 status = profile.runcall(main, sys.argv[2:])
 profile.dump_stats(sys.argv[1])
 sys.exit(status)
@@ -80,8 +81,11 @@ json.dump({"peak": peak}, open(sys.argv[1], "w"))
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", help="keeps the environment with PyTorch and the export between runs")
+    folder = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRAPHCOMPRESS_EXPORTS") or temporary).resolve()
+        folder = Path(folder or os.environ.get("GRAPHCOMPRESS_EXPORTS") or temporary).resolve()
         model, feeds = folder / f"{NAME}.onnx", folder / f"{NAME}.feeds"
         if not model.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +103,7 @@ def measure(model: Path, feeds: Path, place: Path) -> int:
     child(["-c", PROFILE, str(profile), "compress", str(model), "-o", str(place / "c.onnx"), "--no-measure", "-q", *data])
     builds, share, seconds = shape_share(profile)
     failed = report("compress, profiled: times that the protobuf is built", builds, "", 4)
-    failed += report(f"compress, profiled: share of {seconds:.1f} s in shape inference", 100 * share, "%", 25)
+    failed += report(f"compress, profiled: share of {seconds:.1f} s CPU in shape inference", 100 * share, "%", 25)
 
     figures = tool(["simplify", str(model), "-o", str(place / "s.onnx"), "-q"], place)
     failed += report("simplify", figures["cpu"], "s CPU", 4)
@@ -120,9 +124,9 @@ def report(what: str, figure: float, unit: str, bar: float) -> int:
 def child(arguments: Sequence[str]) -> None:
     """Run this interpreter with the repository's package."""
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
-    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments[-6:])} ended with status {done.returncode}")
+    process = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=False)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments[-6:])} ended with status {process.returncode}")
 
 
 def tool(words: Sequence[str], place: Path) -> dict[str, float]:
@@ -133,15 +137,17 @@ def tool(words: Sequence[str], place: Path) -> dict[str, float]:
 
 
 def shape_share(profile: Path) -> tuple[int, float, float]:
-    """(calls of to_proto, share of the time that was spent in `graphcompress/ir/shapes` and what it called, seconds profiled)."""
+    """(how often messages were built of all nodes, share of the time that was spent in `graphcompress/ir/shapes` and what it called, seconds profiled)."""
     stats = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
     inside = os.path.join("graphcompress", "ir", "shapes") + os.sep
     builds, entered = 0, 0.0
     for (file, _, name), (_, calls, _, _, callers) in stats.items():
-        if name == "to_proto" and "graphcompress" in file:
+        if name == "node_protos" and "graphcompress" in file:  # to_proto and the writers of files all pass here, once a build
             builds += calls
         if inside in file:
             entered += sum(cumulative for (caller, _, _), (_, _, _, cumulative) in callers.items() if inside not in caller)
+    if not builds or not entered:
+        raise SystemExit("nothing in the profile is called node_protos, or lies in graphcompress/ir/shapes: this script must follow the code")
     total = sum(own for _, _, own, _, _ in stats.values())
     return builds, entered / total, total
 

@@ -16,6 +16,7 @@ A message is one paragraph: what is wrong, where (file, node, tensor), and what 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -77,6 +78,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path, or an argument of the command line, as text for records and messages; bytes that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def quoted(name: object) -> str:

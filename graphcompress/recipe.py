@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from graphcompress.errors import ModelError, RecipeError, suggestion
+from graphcompress.errors import ModelError, RecipeError, shown, suggestion
 from graphcompress.step import ExecutedStep, PlannedStep, StepKind
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def load_recipe(name: str | Path) -> Recipe:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}.") from error
-    return Recipe(str(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
+    return Recipe(shown(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
 
 
 def single_step(use: str, options: Mapping[str, Any]) -> Recipe:
@@ -154,9 +154,9 @@ def run(recipe: Recipe, model: Model, context: Context) -> Iterator[ExecutedStep
     signature = (model.inputs, model.outputs)
     for step in recipe.steps:
         begin = time.perf_counter()
-        rung = step.run(model, context).rungs[0]
-        result = rung.result
+        ladder = step.run(model, context)
+        result = ladder.boldest
         if (result.model.inputs, result.model.outputs) != signature:
             raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
-        yield ExecutedStep(step, result, rung.label, result.changed, time.perf_counter() - begin, peak_memory())
+        yield ExecutedStep(step, result, ladder.rungs[0].label, result.changed, time.perf_counter() - begin, peak_memory())
         model = result.model

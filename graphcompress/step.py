@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -189,18 +188,3 @@ class ExecutedStep:
     in_result: bool
     seconds: float
     peak_memory_bytes: int | None
-
-
-def target_at(place: Place) -> str:
-    """The name of the table for onnxruntime's CPU provider at a place: `cpu`, or `cpu-avx2` where integer kernels saturate. Runs one small model there."""
-    from graphcompress.runtime.saturation import saturates
-
-    return "cpu-avx2" if saturates(lambda model: place.reference.open(model, threads=1)) else "cpu"
-
-
-@cache
-def local_target() -> str:
-    """The table for this process, asked once."""
-    from graphcompress.runtime.place import LocalPlace
-
-    return target_at(LocalPlace())

@@ -41,7 +41,7 @@ class Weight(Table):
     """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
 
     `pair_limit` bounds the sum of two codes of one sign that meet in one instruction (neighbours 2j and 2j + 1 along the reduction, a Conv's channels last), for processors that
-    add two products in 16 bits with saturation; None: no bound.
+    add two products in 16 bits with saturation.
     """
 
     type: IntegerType
@@ -50,7 +50,7 @@ class Weight(Table):
     low: int
     high: int
     smallest_scale: float = Field(gt=0)
-    pair_limit: int | None = Field(default=None, ge=2)
+    pair_limit: int = Field(ge=2)
 
 
 class Bias(Table):
@@ -68,7 +68,8 @@ class Opsets(Table):
 
 
 class Boundary(Table):
-    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node.
+    """What it costs to cross between float and integers, in ns per element of the tensor, and `floor` ns per crossing node. `layout` is added where the tensor is made or read
+    by one of the operators `layout_of`, which work in another layout in integers than in float.
 
     A group is worth its integers where they gain more than `margin` says; of the time gained, `size_share` may be spent on weights that only get smaller, not faster.
     """
@@ -76,6 +77,7 @@ class Boundary(Table):
     quantize: float = Field(ge=0)
     dequantize: float = Field(ge=0)
     layout: float = Field(ge=0)
+    layout_of: tuple[str, ...] = ()
     floor: float = Field(ge=0)
     margin: float = Field(ge=1)
     size_share: float = Field(ge=0, lt=1)

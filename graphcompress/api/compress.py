@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphcompress.api import reports
-from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, choose_target, open_model, place_notes
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.errors import UsageError
 from graphcompress.gate import Bars, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
@@ -16,6 +16,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import Recipe, load_recipe, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
+from graphcompress.targets import load_target
 
 
 def compress(
@@ -23,7 +24,7 @@ def compress(
     data: AnyData | None = None,
     *,
     recipe: str | Path | Recipe = "default",
-    target: str | None = None,
+    target: str = "cpu",
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
@@ -47,7 +48,7 @@ def compress(
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    table = choose_target(target, place)
+    table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     source = open_model(model)

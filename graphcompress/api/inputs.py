@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphcompress import record
 from graphcompress.data import Dataset, memory_data, open_data, split
-from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.errors import DataError, ModelError, UsageError, shown
 from graphcompress.ir import Model, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.ir.files.parse import parse
 from graphcompress.recipe import Recipe
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.runtime.providers import short
-from graphcompress.step import Progress, local_target, target_at
-from graphcompress.targets import Target, load_target
+from graphcompress.step import Progress
+from graphcompress.targets import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,18 +62,6 @@ def _model_in_memory(model: Any) -> Model:
     proto = type(model)()
     proto.CopyFrom(model)
     return model_from_proto(proto)
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text for records and messages; bytes that are no UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def choose_target(name: str | None, place: Place | None) -> Target:
-    """The table called `name`, by default the one for the processor of `place` (None: of this machine). Raises TargetError for a name without a table."""
-    if name is None:
-        name = local_target() if place is None else target_at(place)
-    return load_target(name)
 
 
 def choose_place(target: Target | None, provider: str | None, place: Place | None) -> Place:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphcompress.api import reports
-from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, choose_target, open_model, place_notes
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model, place_notes
 from graphcompress.errors import ModelError
 from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
@@ -17,6 +17,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.recipe import run, single_step
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
+from graphcompress.targets import load_target
 
 
 def quantize(
@@ -25,7 +26,7 @@ def quantize(
     *,
     calibration: str | None = None,
     exclude: Iterable[str] = (),
-    target: str | None = None,
+    target: str = "cpu",
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
@@ -45,7 +46,7 @@ def quantize(
     if patterns := tuple(exclude):
         options["exclude"] = patterns
     plan = single_step("quantize", options)
-    table = choose_target(target, place)
+    table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     source = open_model(model)

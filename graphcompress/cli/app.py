@@ -47,6 +47,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; the exit status."""
     debug = "--debug" in arguments
     status: object
+    print_everything()
     try:
         status = app(args=arguments, prog_name="graphcompress", standalone_mode=False)
     except GraphCompressError as error:
@@ -74,11 +75,19 @@ def run(arguments: list[str]) -> int:
     return flushed(status if isinstance(status, int) else 0)
 
 
+def print_everything() -> None:
+    """Let stdout and stderr take every text: what their encoding cannot say is written as an escape, and is no error. (Names come from files.)"""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def report(message: str) -> None:
     """An error on stderr. Control characters (names come from files) are shown as '?'."""
-    clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in message)
+    text = message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
     try:
-        print(f"graphcompress: {clean}".encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8"), file=sys.stderr)
+        print(f"graphcompress: {clean}", file=sys.stderr)
     except (BrokenPipeError, AttributeError):  # nobody listens, or there is no stderr
         return
 

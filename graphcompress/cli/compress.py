@@ -17,11 +17,9 @@ def compress(
     random_data: options.RandomData = False,
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="What to do: a name of rules/recipes/, or a TOML file.")] = "default",
     target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
-        ),
-    ] = None,
+        str,
+        typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
+    ] = "cpu",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,

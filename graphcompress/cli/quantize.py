@@ -9,6 +9,7 @@ import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+from graphcompress.errors import shown
 
 
 class Calibration(StrEnum):
@@ -31,11 +32,9 @@ def quantize(
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
     target: Annotated[
-        str | None,
-        typer.Option(
-            "--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing; default: the one for this processor."
-        ),
-    ] = None,
+        str,
+        typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
+    ] = "cpu",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
@@ -50,7 +49,8 @@ def quantize(
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
-    check_patterns(exclude or ())
+    patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
+    check_patterns(patterns)
     check_target(target)
     outputs = Outputs(output, record, (model, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
@@ -67,7 +67,7 @@ def quantize(
                 source,
                 feeds,
                 calibration=calibration.value if calibration else None,
-                exclude=exclude or (),
+                exclude=patterns,
                 target=target,
                 provider=provider,
                 threads=threads,

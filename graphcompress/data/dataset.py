@@ -157,7 +157,7 @@ class Survey:
             text = "Every feed holds one constant value per input (all zero, for instance): these are no real inputs."
             return (Finding("data/constant", text, voids_bound=True),)
         return tuple(
-            Finding("data/constant-input", f"Input '{name}' is {value} in all {self._feeds} feeds: what depends on it was not judged.")
+            Finding("data/constant-input", f"Input '{name}' is {value if value else 'zero'} in all {self._feeds} feeds: what depends on it was not judged.")
             for name, value in self._constant.items()
             if value is not None and self._feeds > 1
         )

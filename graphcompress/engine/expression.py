@@ -162,14 +162,12 @@ def _comparison(functions: Sequence[Callable[[Any, Any], Any]], sides: Sequence[
 
     def run(names: Mapping[str, Any], graph: GraphQueries) -> Any:
         left = sides[0](names, graph)
-        held: Any = True
-        for position, (function, side) in enumerate(zip(functions, sides[1:], strict=True)):
+        for function, side in zip(functions[:-1], sides[1:-1], strict=True):
             right = side(names, graph)
-            held = _apply(function, left, right, "bool")
-            if position == len(functions) - 1 or not _truth(held):
+            if not _truth(held := _apply(function, left, right, "bool")):
                 return held
             left = right
-        return held
+        return _apply(functions[-1], left, sides[-1](names, graph), "bool")
 
     return run
 

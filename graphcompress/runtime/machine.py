@@ -56,7 +56,7 @@ def peak_memory() -> int:
     """Highest resident memory of this process so far, in bytes. On Linux not from getrusage: there a child begins with its parent's maximum."""
     status = Path("/proc/self/status")
     if status.exists():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:

@@ -1,4 +1,4 @@
-"""The door to onnxruntime: the one place that imports it, makes its sessions and reads its errors."""
+"""onnxruntime: the one place that imports it, creates its sessions and reads its errors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Optimize: TypeAlias = Literal["all", "basic", "none"]
 LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 NO_LOG = 4  # "fatal": errors are raised, so their log lines would only say the same twice
 
+OLDEST = "1.24"  # the lower bound that pyproject.toml gives
+
 MISSING = (
     "onnxruntime is not installed, and nothing can be run without it. Install graphcompress with the extra for your hardware: graphcompress[cpu] (onnxruntime), "
     "graphcompress[gpu] (onnxruntime-gpu), graphcompress[openvino] (onnxruntime-openvino) or graphcompress[qnn] (onnxruntime with onnxruntime-qnn beside it); "
@@ -25,7 +27,7 @@ MISSING = (
 
 
 def load() -> Any:
-    """The module onnxruntime. Raises RuntimeUnavailable where it is not installed, or is broken by a second package of the same import name."""
+    """The module onnxruntime. Raises RuntimeUnavailable where it is not installed, is too old, or is broken by a second package of the same import name."""
     try:
         module = importlib.import_module("onnxruntime")
     except ImportError as problem:
@@ -37,7 +39,17 @@ def load() -> Any:
             "The installation of onnxruntime is incomplete, most likely because a second onnxruntime package was removed from this environment. "
             "Uninstall all packages whose name begins with onnxruntime and install one of them again."
         )
+    if _numbers(module.__version__) < _numbers(OLDEST):
+        package = getattr(module, "package_name", "onnxruntime")
+        raise RuntimeUnavailable(
+            f"{package} {module.__version__} is installed, and graphcompress needs {OLDEST} or newer. Upgrade it: pip install --upgrade '{package}>={OLDEST}'."
+        )
     return module
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def describe() -> dict[str, str]:
@@ -47,11 +59,11 @@ def describe() -> dict[str, str]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: its own exceptions share no base class."""
+    """What onnxruntime raises: its exceptions exceptions share no base class."""
     load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
-    return (*own, RuntimeError, ValueError, TypeError)
+    exceptions = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*exceptions, RuntimeError, ValueError, TypeError)
 
 
 def misfit(problem: Exception) -> bool:
@@ -65,10 +77,21 @@ TEMPLATE = re.compile(r"/\S+\.(?:cc|h):\d+ [^\n]*\[with [^\n]*\] (?=\[)")
 SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ (?:[\w:~<>*&, ]+\([^)]*\)(?: const)? )?")
 THROWN = re.compile(r"Exception from \S+\.cpp:\d+:|(?<=failed) at \S+\.cpp:\d+:")
 
+# What it says of models that are newer than itself.
+NEWER_IR = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+NEWER_OPSET = re.compile(r"Opset (\d+) is under development .* support for domain (\S+) is till opset (\d+)", re.DOTALL)
+
 
 def one_line(problem: BaseException) -> str:
     """The reason that an exception gives, without onnxruntime's code, source paths and line breaks; at most 400 characters."""
     text = str(problem)
+    for pattern, what in (
+        (NEWER_IR, "IR version {0}, and onnxruntime {version} knows {1}"),
+        (NEWER_OPSET, "opset {0} of {1}, and onnxruntime {version} knows {2}"),
+    ):
+        newer = pattern.search(text)
+        if newer is not None:
+            return f"the model has {what.format(*newer.groups(), version=load().__version__)} at most: upgrade onnxruntime, or export the model for an older version."
     for noise in (CODE, TEMPLATE, SOURCE, THROWN):
         text = noise.sub("", text)
     text = " ".join(text.split()) or type(problem).__name__
@@ -78,14 +101,14 @@ def one_line(problem: BaseException) -> str:
 def options(*, threads: int | None = None, optimize: Optimize = "all", dims: Mapping[str, int] | None = None) -> Any:
     """SessionOptions: `threads` inside an operator (None: the runtime's default), optimization level, sizes for named free dimensions."""
     ort = load()
-    made = ort.SessionOptions()
-    made.log_severity_level = NO_LOG
+    settings = ort.SessionOptions()
+    settings.log_severity_level = NO_LOG
     if threads is not None:
-        made.intra_op_num_threads = threads
-    made.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimize])
+        settings.intra_op_num_threads = threads
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimize])
     for name, size in (dims or {}).items():
-        made.add_free_dimension_override_by_name(name, size)
-    return made
+        settings.add_free_dimension_override_by_name(name, size)
+    return settings
 
 
 def create(model: str | bytes, settings: Any, providers: Sequence[tuple[str, dict[str, str]]]) -> Any:

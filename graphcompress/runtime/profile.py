@@ -1,4 +1,4 @@
-"""The graph as the runtime rewrote it."""
+"""What the runtime made of a graph: as it rewrote it, and which nodes a provider took."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphcompress.ir.files import build, parse, read
-from graphcompress.ir.files.weights import detached_weights
+from graphcompress.ir.files import parse, read
+from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.runtime.session import Feed, LocalSession
 
@@ -18,20 +18,19 @@ SMALLEST_OUTSIDE = "1024"  # bytes
 def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = None, config: Mapping[str, str] | None = None) -> Model:
     """The graph that the runtime executes. With `feed` it is run once, so that kernels that fail at each run are found.
 
-    Raises ModelError where it does not load or run, or where the provider compiles nodes into a form that cannot be saved; DataError where the feed does not fit. Large weights
-    are not part of it: they are references to a file that is gone, and nothing remains on disk.
+    Raises ModelError where it does not load or run, or where the provider compiles nodes into a form that cannot be saved; DataError where the feed does not
+    fit. Large weights are not part of it: they are references to a file that is gone, and nothing remains on disk.
     """
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         place = Path(folder, "optimized.onnx")
-        with detached_weights(model) as weights:
-            message = build.to_proto(model).SerializeToString()
+        message, weights = message_and_weights(model)
         settings = {
             **(config or {}),
             "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
             "session.optimized_model_external_initializers_min_size_in_bytes": SMALLEST_OUTSIDE,
         }
         with LocalSession(
-            message,
+            message.SerializeToString(),
             provider=provider,
             threads=1,
             config=settings,
@@ -42,3 +41,10 @@ def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = 
             if feed is not None:
                 session.run(feed)
         return read.model_from_proto(parse.parse(place), check=False)
+
+
+def nodes_taken(model: Model, provider: str, *, feed: Feed, config: Mapping[str, str] | None = None) -> list[str] | None:
+    """Names of the nodes that `provider` took, None where this onnxruntime does not say. The model is run once on `feed`. Raises as `optimized_model` does."""
+    with LocalSession(model, provider=provider, threads=1, config=config) as session:
+        session.run(feed)
+        return session.assigned_nodes()

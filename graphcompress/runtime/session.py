@@ -189,6 +189,12 @@ class LocalSession:
             **machine.describe(),
         }
 
+    def assigned_nodes(self) -> list[str] | None:
+        """Names of the nodes that the provider asked for took, None where this onnxruntime does not say."""
+        if not self._can_count:
+            return None
+        return [n.name for part in self._session.get_provider_graph_assignment_info() if part.ep_name == self._provider.name for n in part.get_nodes()]
+
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None

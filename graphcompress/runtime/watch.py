@@ -1,7 +1,8 @@
 """Looking at the tensors of a model while it runs, those inside the branches and bodies of If, Loop and Scan included.
 
-A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not taken; what stands in the body
-of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output. So such a tensor comes without its shape.
+A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not
+taken; what stands in the body of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output.
+So such a tensor comes without its shape.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.build import to_proto
-from graphcompress.ir.files.weights import detached_weights
+from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Tensor
 from graphcompress.ir.model.scopes import CannotHandOut, hand_out, owners, tensor_homes
@@ -26,6 +26,8 @@ BUDGET = 256 * 2**20
 # Tensors whose size the first feed does not tell (sequences among them) are taken this many at a time.
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
+# A few runs do not earn back what a second, rearranged copy of each weight costs.
+ONE_COPY = {"session.disable_prepacking": "1"}
 
 
 class Watch:
@@ -49,9 +51,9 @@ class Watch:
     ) -> Iterator[dict[Tensor, Any]]:
         """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept.
 
-        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are taken in groups: all feeds for the
-        first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that every tensor has the value that the graph as written gives it.
-        Raises ModelError where the model does not load or run.
+        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
+        taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
+        every tensor has the value that the graph as written gives it. Raises ModelError where the model does not load or run.
         """
         first = next(iter(feeds), None)
         if first is None:
@@ -91,7 +93,8 @@ class Watch:
             entry = graph.output.add(name=name)
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
-        return LocalSession(self._proto.SerializeToString(), optimize=optimize, threads=threads, label=self._label, initializers=self._weights)
+        message = self._proto.SerializeToString()
+        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY)
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 
@@ -120,8 +123,7 @@ class Watch:
                 self.inner.add(tensor)
         free = copy.fresh("shape_of")
         self._label = str(self.model.path or "the model")
-        with detached_weights(copy) as self._weights:
-            self._proto = to_proto(copy)
+        self._proto, self._weights = message_and_weights(copy)
         self._free = free
         self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
         # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
@@ -155,7 +157,8 @@ class Watch:
         return groups
 
     def _probe(self, tensors: Sequence[Tensor], first: Feed) -> dict[Tensor, int] | None:
-        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a shape."""
+        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a
+        shape."""
         proto = self._proto
         if not any(o.domain in DEFAULT_DOMAINS for o in proto.opset_import):
             return None

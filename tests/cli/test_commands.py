@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import onnx
 import pytest
 
 import graphcompress
+from graphcompress.errors import ModelError
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
-from graphcompress.step import local_target
 from graphcompress.targets import load_target
 
 QUICK = ("--no-measure", "-q")
@@ -86,11 +87,14 @@ def test_a_stated_bar_of_agreement_steers_what_is_rolled_back(place: Path, run: 
     assert exact.json["gate"]["agreement"] == 1.0
 
 
-def test_a_step_that_refuses_the_model_is_rolled_back_and_told(place: Path, run: Any) -> None:
-    """INT8 alone refuses a BatchNormalization that could be folded."""
+def test_a_step_that_refuses_the_model_is_rolled_back_and_told(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(model: Any, context: Any, options: Any) -> Any:
+        raise ModelError("INT8 needs an opset that the model does not reach.")
+
+    monkeypatch.setattr("graphcompress.passes.quantize.quantize", refusing, raising=False)
     Path("int8.toml").write_text('[[step]]\nuse = "quantize"\n')
     done = compressed(run, "--recipe", "int8.toml")
-    assert done.status == 0 and "Quantization was rolled back because it could not be done" in done.out
+    assert done.status == 0 and "Quantization was rolled back because it could not be done: INT8 needs an opset that the model does not reach." in done.out
     assert "quantize/conv" not in done.out and "stayed float" not in done.out
     assert (place / "out.onnx").read_bytes() == (place / "model.onnx").read_bytes()
     record = compressed(run, "--recipe", "int8.toml", "--format", "json").json
@@ -98,8 +102,8 @@ def test_a_step_that_refuses_the_model_is_rolled_back_and_told(place: Path, run:
 
 
 def test_a_provider_that_is_not_the_targets_is_said(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = load_target(local_target())
-    monkeypatch.setattr("graphcompress.api.inputs.load_target", lambda name: table.model_copy(update={"name": "device", "provider": "qnn"}))
+    table = load_target("cpu")
+    monkeypatch.setattr(sys.modules["graphcompress.api.compress"], "load_target", lambda name: table.model_copy(update={"name": "device", "provider": "qnn"}))
     done = run("compress", "model.onnx", "-o", "out.onnx", "--recipe", "simple.toml", "--data", "feeds.npz", "--no-measure", "--provider", "cpu")
     assert done.status == 0 and "judged on the provider 'cpu'" in done.err and "'device', which is for the provider 'qnn'" in done.err
 

@@ -15,6 +15,7 @@ from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.ir.files.read import load, model_from_proto
 from graphcompress.ir.files.write import to_bytes
 from graphcompress.ir.lift import lift
+from graphcompress.ir.model.dimensions import evaluated
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import TensorSpec
 from graphcompress.ir.shapes.infer import infer
@@ -45,10 +46,8 @@ def contradicts(spec: TensorSpec, value: Any, sizes: dict[str, set[int]]) -> boo
         return False
     if len(spec.shape) != value.ndim:
         return True
-    return any(
-        (isinstance(said, int) and said != real) or (isinstance(said, str) and len(sizes.get(said, ())) == 1 and real not in sizes[said])
-        for said, real in zip(spec.shape, value.shape, strict=True)
-    )
+    symbols = {name: next(iter(values)) for name, values in sizes.items() if len(values) == 1}
+    return any(evaluated(said, symbols) not in (None, real) for said, real in zip(spec.shape, value.shape, strict=True))
 
 
 def sizes_of(model: Model, feed: dict[str, Any]) -> dict[str, set[int]]:

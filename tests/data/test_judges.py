@@ -48,6 +48,8 @@ def test_an_input_that_never_varies_is_named() -> None:
     feeds = [{"x": floats(1, 3) + i, "h": np.full((1, 2), 0.5, np.float32), "sr": np.array([16000])} for i in range(4)]
     data = memory_data(feeds, [X, state, rate])
     assert [f.text for f in data.findings()] == ["Input 'h' is 0.5 in all 4 feeds: what depends on it was not judged."]
+    zero = memory_data([{**feed, "h": np.zeros((1, 2), np.float32)} for feed in feeds], [X, state, rate])
+    assert zero.findings()[0].text.startswith("Input 'h' is zero in all 4 feeds")
     feeds[2]["h"] = np.full((1, 2), 0.25, np.float32)
     assert ids(memory_data(feeds, [X, state, rate])) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from differential.program import generate
 from differential.running import Discarded, nodes, original
+from differential.simplifying import effects, simplified
 
+from graphcompress.errors import ModelError
 from graphcompress.targets import rules_root
 
 SAMPLE = range(200)
@@ -74,6 +77,16 @@ def test_what_the_issue_names_is_drawn() -> None:
     wanted |= {"symbol", "unnamed", "unsorted", "function", "overridable", "listed below IR 4", "value_info", "an input is absent", "output in the middle"}
     wanted |= {"NaN", "infinity"}
     assert not wanted - seen
+
+
+@pytest.mark.slow
+def test_the_graphs_of_a_run_reach_nearly_every_rule() -> None:
+    applied: set[str] = set()
+    for seed in range(500):
+        with contextlib.suppress(ModelError):
+            applied |= set(simplified(generate("simplify", seed)).applied)
+    rules = set(effects())
+    assert len(rules - applied) <= len(rules) // 10, sorted(rules - applied)
 
 
 # Faults that gave wrong results and that no other test saw: (what to look for in the sources of the engine, what to put there).

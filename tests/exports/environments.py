@@ -98,9 +98,9 @@ def interpreter(folder: Path, name: str) -> Path:
     venv.create(place, clear=True, with_pip=True)
     # Byte code is made for what is imported, not for all that is installed.
     command = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", *framework.packages]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoEnvironment(f"{', '.join(framework.packages)} cannot be installed: {done.stderr.strip()[-1000:]}")
+    process = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise NoEnvironment(f"{', '.join(framework.packages)} cannot be installed: {process.stderr.strip()[-1000:]}")
     stamp.write_text(framework.digest())
     return python
 
@@ -120,9 +120,9 @@ def exports(folder: Path, name: str) -> Path:
 def write(folder: Path, name: str, place: Path, names: Sequence[str]) -> None:
     """Let the script of framework `name` write the exports `names` into `place`. Raises NoEnvironment, or RuntimeError where the script fails."""
     script = SCRIPTS / f"make_{name}.py"
-    done = subprocess.run([str(interpreter(folder, name)), str(script), str(place), *names], env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{script.name} ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-3000:]}")
+    process = subprocess.run([str(interpreter(folder, name)), str(script), str(place), *names], env=_environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"{script.name} ended with status {process.returncode}: {process.stdout[-500:]}{process.stderr[-3000:]}")
 
 
 def all_exports(folder: Path) -> dict[str, Path | Exception]:

@@ -1,6 +1,6 @@
 """Exports of Keras by tf2onnx: random weights, channels last, dynamic axes.
 
-make_keras.py FOLDER [NAME...]      run by an interpreter that has tensorflow, tf2onnx and onnx
+make_keras.py FOLDER NAME...      run by an interpreter that has tensorflow, tf2onnx and onnx
 """
 
 from __future__ import annotations

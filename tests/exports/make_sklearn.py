@@ -1,6 +1,6 @@
 """Exports of scikit-learn by skl2onnx: pipelines of numbers, of text and of columns, trained on random data.
 
-make_sklearn.py FOLDER [NAME...]      run by an interpreter that has scikit-learn, skl2onnx and onnx
+make_sklearn.py FOLDER NAME...      run by an interpreter that has scikit-learn, skl2onnx and onnx
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Exports of PyTorch, by both of its exporters, and of transformers: random weights, small configurations, dynamic axes.
 
-make_torch.py FOLDER [NAME...]      run by an interpreter that has torch, transformers, onnx and onnxscript
+make_torch.py FOLDER NAME...      run by an interpreter that has torch, transformers, onnx and onnxscript
 """
 
 from __future__ import annotations
@@ -491,4 +491,4 @@ if __name__ == "__main__":
 
         return call
 
-    saving.main({name: seeded(write) for name, write in EXPORTS.items()}, on_demand=("big_transformer",))
+    saving.main({name: seeded(write) for name, write in EXPORTS.items()})

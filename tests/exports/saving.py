@@ -1,4 +1,4 @@
-"""What the scripts share that make exports: feeds as .npz files, and models without texts that name places on the machine."""
+"""What the scripts that write exports have in common: feeds as .npz files, and models without texts that name places on the machine."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def _strip(message: Any) -> None:
         message.metadata_props.add(key=key, value=value)
 
 
-def main(exports: dict[str, Callable[[Path, str], None]], on_demand: tuple[str, ...] = ()) -> None:
-    """`SCRIPT FOLDER [NAME...]`: write the exports of these names, or all that are not made on demand only."""
+def main(exports: dict[str, Callable[[Path, str], None]]) -> None:
+    """`SCRIPT FOLDER NAME...`: write the exports of these names."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:] or [n for n in exports if n not in on_demand]:
+    for name in sys.argv[2:]:
         exports[name](folder, name)

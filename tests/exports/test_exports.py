@@ -45,8 +45,8 @@ def test_simplify(export: Path, tmp_path: Path) -> None:
 def test_int8(export: Path, command: str, data: str, tmp_path: Path) -> None:
     """The result runs at both shapes, with outputs of the original's types and shapes that are finite where the original's are."""
     result = tmp_path / "int8.onnx"
-    chosen = ["--random-data"] if data == "random" else ["--data", export.with_suffix(".feeds")]
-    assert run(command, export, "-o", result, "--no-measure", *chosen) == 0
+    data_options = ["--random-data"] if data == "random" else ["--data", export.with_suffix(".feeds")]
+    assert run(command, export, "-o", result, "--no-measure", *data_options) == 0
     for shape in SHAPES:
         for original, quantized in zip(outputs(export, export, shape), outputs(result, export, shape, optimized=True), strict=True):
             assert (original.dtype, original.shape) == (quantized.dtype, quantized.shape)
@@ -75,8 +75,8 @@ def outputs(model: Path, export: Path, shape: str, *, optimized: bool = False) -
 
 
 def feed_of(file: Path) -> dict[str, Array]:
-    with np.load(file) as held:
-        return {name: held[name].astype(object) if held[name].dtype.kind == "U" else held[name] for name in held.files}
+    with np.load(file) as archive:
+        return {name: archive[name].astype(object) if archive[name].dtype.kind == "U" else archive[name] for name in archive.files}
 
 
 def arrays(value: Any) -> Iterator[Array]:

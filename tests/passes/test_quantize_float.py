@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 from quantized import EAGER, INTEGER, context, done, precision, reason, residual, sqnr
 
-from graphcompress.ir import Constant, constant_value, producer
+from graphcompress.ir import Constant, Model, constant_value, producer
 from graphcompress.passes.quantize import Options, quantize
+from graphcompress.runtime import profile
 
 # --- layers that stay float ------------------------------------------------------------------------------------------------------------
 
@@ -69,6 +70,30 @@ def test_a_group_that_misses_its_fusion_goes_back_to_float(tools: Any) -> None:
     assert precision(result) == {"a": "int8", "b": "int8"}
     assert "quantize/elu" not in result.applied
     assert [r.id for r in result.refusals] == ["quantize/missed-fusion"]
+
+
+@pytest.mark.parametrize(("certificate", "taken", "refused"), [("nodes-taken", True, False), ("nodes-taken", False, True), ("none", False, False)])
+def test_the_target_says_how_it_is_known_what_runs_in_integers(
+    tools: Any, monkeypatch: pytest.MonkeyPatch, certificate: str, taken: bool, refused: bool
+) -> None:
+    """Elu fuses nowhere. By the nodes that a provider took that is not seen where it took the Elu; where nothing is asked it is never seen."""
+    row = next(r for r in EAGER.operator if r.op == "GlobalAveragePool")
+    promising = EAGER.model_copy(
+        update={"operator": (*EAGER.operator, row.model_copy(update={"op": "Elu", "becomes": ("QLinearElu",)})), "certificate": certificate}
+    )
+    small = tools.Small()
+    x = small.node("Elu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    nodes_taken = profile.nodes_taken
+
+    def without_elu(model: Model, *arguments: Any, **more: Any) -> list[str]:
+        elu = [n.name for n in model.graph.nodes if n.op == "Elu"]
+        return [name for name in nodes_taken(model, *arguments, **more) or () if taken or name not in elu]
+
+    monkeypatch.setattr(profile, "nodes_taken", without_elu)
+    result = done(model, tools, target=promising)
+    assert ("quantize/elu" in result.applied) is not refused
+    assert ("quantize/missed-fusion" in [r.id for r in result.refusals]) is refused
 
 
 def test_no_constant_is_dequantized_in_front_of_a_float_operator(tools: Any) -> None:

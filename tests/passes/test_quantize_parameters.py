@@ -10,16 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcompress.passes.quantize.parameters import Array, QuantizedWeight, Scale, activation_scale, bias_scale, quantize_bias, quantize_weight, to_codes
+from graphcompress.passes.quantize.parameters import (
+    Array,
+    QuantizationParameters,
+    QuantizedWeight,
+    activation_scale,
+    bias_scale,
+    quantize_bias,
+    quantize_weight,
+    to_codes,
+)
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import load_target
 
 CPU = load_target("cpu")
+EXACT = load_target("cpu-vnni").weight  # codes without a bound on pairs
 INF = math.inf
 ends = st.floats(-1e6, 1e6, width=32)
 
 
-def dequantized(scale: Scale) -> tuple[np.float32, np.float32]:
+def dequantized(scale: QuantizationParameters) -> tuple[np.float32, np.float32]:
     """The least and the greatest value that a code stands for, in float32 as the provider computes them."""
     first, last = CPU.activation.codes
     return np.float32(scale.scale) * np.float32(first - scale.zero), np.float32(scale.scale) * np.float32(last - scale.zero)
@@ -68,12 +78,12 @@ def test_a_tensor_that_never_moved_has_a_harmless_scale(constant: float) -> None
 
 def test_symmetric_activations_have_the_middle_code_for_zero() -> None:
     rules = CPU.activation.model_copy(update={"type": "int8", "symmetric": True})
-    assert activation_scale(Range(-1.0, 3.0), rules) == Scale(float(np.float32(3 / 127)), 0)
+    assert activation_scale(Range(-1.0, 3.0), rules) == QuantizationParameters(float(np.float32(3 / 127)), 0)
 
 
 def test_weights_have_their_own_scale_per_channel_and_never_the_code_minus_128() -> None:
     weight = np.random.default_rng(0).normal(size=(5, 7, 3, 3)).astype(np.float32) * np.array([1e-3, 1, 10, 100, 1e-6], np.float32).reshape(-1, 1, 1, 1)
-    made = quantize_weight(weight, 0, CPU.weight)
+    made = quantize_weight(weight, 0, EXACT)
     assert made.codes.dtype == np.int8 and made.codes.shape == weight.shape
     assert made.scales.dtype == np.float32
     assert np.array_equal(made.scales, (np.abs(weight.astype(np.float64)).max((1, 2, 3)) / 127).astype(np.float32))
@@ -84,15 +94,15 @@ def test_weights_have_their_own_scale_per_channel_and_never_the_code_minus_128()
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_axis_is_the_one_asked_for(axis: int) -> None:
     weight = np.outer([1.0, 2.0, 4.0], [1.0, 10.0, 100.0]).astype(np.float32)
-    assert np.allclose(quantize_weight(weight, axis, CPU.weight).scales * 127, [100.0, 200.0, 400.0] if axis == 0 else [4.0, 40.0, 400.0])
+    assert np.allclose(quantize_weight(weight, axis, EXACT).scales * 127, [100.0, 200.0, 400.0] if axis == 0 else [4.0, 40.0, 400.0])
 
 
 def test_a_dead_channel_has_a_living_one_s_scale() -> None:
     weight = np.array([[0.0, 0.0], [1.27, 0.5], [2.54, 1.0]], np.float32)
-    made = quantize_weight(weight, 0, CPU.weight)
+    made = quantize_weight(weight, 0, EXACT)
     assert np.allclose(made.scales, [0.015, 0.01, 0.02])
     assert not made.codes[0].any()
-    assert np.isfinite(quantize_weight(np.zeros((2, 3), np.float32), 0, CPU.weight).scales).all()
+    assert np.isfinite(quantize_weight(np.zeros((2, 3), np.float32), 0, EXACT).scales).all()
 
 
 @given(st.floats(1e-12, 1e3), st.floats(1e-20, 1e2), st.floats(-1e6, 1e6))
@@ -100,7 +110,7 @@ def test_no_bias_code_comes_near_the_end_of_int32(x_scale: float, magnitude: flo
     weight = np.full((2, 4), magnitude, np.float32)
     bias = np.array([value, 0.0], np.float32)
     x_scale = float(np.float32(x_scale))
-    made = quantize_weight(weight, 0, CPU.weight, bias=bias, x_scale=x_scale, limit=CPU.bias.limit)
+    made = quantize_weight(weight, 0, EXACT, bias=bias, x_scale=x_scale, limit=CPU.bias.limit)
     scale = bias_scale(x_scale, made.scales)
     codes = quantize_bias(bias, scale)
     assert np.abs(codes.astype(np.int64)).max() < 2**30
@@ -111,9 +121,6 @@ def test_the_scale_of_a_bias_is_the_float32_product() -> None:
     scales = np.random.default_rng(1).uniform(1e-4, 1e-2, 50).astype(np.float32)
     x_scale = float(np.float32(0.0371))
     assert np.array_equal(bias_scale(x_scale, scales), np.float32(x_scale) * scales)
-
-
-PAIRED = CPU.weight.model_copy(update={"pair_limit": 128})
 
 
 def worst_pair(codes: Array) -> int:
@@ -141,7 +148,7 @@ def restored(weight: QuantizedWeight, axis: int) -> Array:
 def test_pairs_that_meet_in_one_instruction_keep_the_limit(shape: tuple[int, ...], axis: int, rows: Callable[[Array], Array], seed: int) -> None:
     random = np.random.default_rng(seed)
     weight = (random.normal(0, 1, shape) + random.choice([0.0, 2.0])).astype(np.float32)
-    bounded, free = quantize_weight(weight, axis, PAIRED), quantize_weight(weight, axis, CPU.weight)
+    bounded, free = quantize_weight(weight, axis, CPU.weight), quantize_weight(weight, axis, EXACT)
     assert worst_pair(rows(free.codes)) > 128  # else nothing is tested
     assert worst_pair(rows(bounded.codes)) <= 128
     # Never worse than the cure that only raises scales, and never further than one of its coarse steps from what was there.
@@ -153,14 +160,14 @@ def test_pairs_that_meet_in_one_instruction_keep_the_limit(shape: tuple[int, ...
 
 def test_a_channel_that_keeps_the_pair_limit_is_not_touched() -> None:
     weight = np.array([[1.0, 1.0, 1.0], [1.0, 0.001, -1.0], [1.0, -1.0, 0.5]], np.float32)
-    bounded, free = quantize_weight(weight, 0, PAIRED), quantize_weight(weight, 0, CPU.weight)
+    bounded, free = quantize_weight(weight, 0, CPU.weight), quantize_weight(weight, 0, EXACT)
     assert np.array_equal(bounded.codes[1:], free.codes[1:]) and np.array_equal(bounded.scales[1:], free.scales[1:])
     assert bounded.scales[0] > free.scales[0]
     assert bounded.codes[0].tolist() == [64, 64, 64]
 
 
 def test_a_pair_limit_with_one_scale_for_all_channels() -> None:
-    rules = PAIRED.model_copy(update={"granularity": "tensor"})
+    rules = CPU.weight.model_copy(update={"granularity": "tensor"})
     weight = np.random.default_rng(0).normal(0, 1, (8, 16)).astype(np.float32)
     bounded = quantize_weight(weight, 0, rules)
     assert len(set(bounded.scales.tolist())) == 1
@@ -169,10 +176,10 @@ def test_a_pair_limit_with_one_scale_for_all_channels() -> None:
 
 def test_depthwise_weights_need_no_pair_limit() -> None:
     weight = np.full((8, 1, 3, 3), 0.5, np.float32)
-    assert (quantize_weight(weight, 0, PAIRED, groups=8).codes == 127).all()
-    assert (quantize_weight(weight, 0, PAIRED, groups=4).codes != 127).any()  # two output channels a group: the general kernel
+    assert (quantize_weight(weight, 0, CPU.weight, groups=8).codes == 127).all()
+    assert (quantize_weight(weight, 0, CPU.weight, groups=4).codes != 127).any()  # two output channels a group: the general kernel
 
 
 def test_constants_get_the_activation_s_type() -> None:
-    scale = Scale(0.5, 10)
+    scale = QuantizationParameters(0.5, 10)
     assert to_codes(np.array([-100.0, -5.0, 0.0, 1.0, 1000.0], np.float32), scale, CPU.activation).tolist() == [0, 0, 10, 12, 255]

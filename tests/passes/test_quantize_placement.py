@@ -62,7 +62,7 @@ def test_the_labelling_is_the_best_of_all(floor: float, tools: Any) -> None:
     z = small.node("Relu", small.node("Add", small.conv(y, 32, 32), x))
     model = small.model(small.node("Tanh", small.conv(z, 32, 16, kernel=1)))
     groups, seen = parts(model, tools)
-    network = Network(model, groups, groups, seen, without_size(floor=floor).boundary, frozenset())
+    network = Network(model, groups, groups, seen, without_size(floor=floor).boundary)
     values = {s: network.value(set(s)) for n in range(len(groups) + 1) for s in itertools.combinations(groups, n)}
     assert network.value(network.cheapest()) == pytest.approx(min(values.values()))
 
@@ -74,9 +74,9 @@ def test_the_value_of_a_labelling_counts_one_q_per_tensor_and_one_dq_per_float_r
     model = small.model(small.node("Sin", a), small.node("Cos", a), small.node("Tanh", b))
     groups, seen = parts(model, tools)
     free = without_size(floor=1.0, quantize=0.0, dequantize=0.0, layout=0.0).boundary
-    network = Network(model, groups, groups, seen, free, frozenset())
+    network = Network(model, groups, groups, seen, free)
     first, second = groups
-    gain = [network.edges[SOURCE, network.vertex[id(g.node)]] for g in groups]
+    gain = [network.capacities()[SOURCE, network.vertex[id(g.node)]] for g in groups]
     assert network.value(set()) == pytest.approx(sum(gain))
     assert network.value({first}) == pytest.approx(gain[1] + 1 + 2)
     assert network.value({first, second}) == pytest.approx(1 + 2 + 1)
@@ -115,7 +115,7 @@ def test_pooling_is_not_drawn_into_integers_alone(tools: Any) -> None:
     model = small.model(small.node("Tanh", small.node("Relu", small.conv(x, 32, 64))))
     groups, seen = parts(model, tools)
     rows = [CPU.rows("MaxPool")[0].model_copy(update={"pulled": p}) for p in (None, 8.0)]
-    networks = [Network(model, groups, [replace(g, row=row) if g.row.op == "MaxPool" else g for g in groups], seen, CPU.boundary, frozenset()) for row in rows]
+    networks = [Network(model, groups, [replace(g, row=row) if g.row.op == "MaxPool" else g for g in groups], seen, CPU.boundary) for row in rows]
     first, pool, second = groups
     extra = [networks[1].value(chosen) - networks[0].value(chosen) for chosen in (set(), {first}, {second}, {pool, second}, {first, pool, second})]
     assert extra == pytest.approx([0, 0, 7 * cost(groups[1], seen, CPU.boundary).floating, 7 * cost(groups[1], seen, CPU.boundary).floating, 0])

@@ -161,18 +161,39 @@ def test_a_body_of_another_operator_stays_float_with_that_reason() -> None:
     assert reason(done(model, feeds()), "m").startswith("quantize/in-subgraph: it stands in a subgraph of SequenceMap")
 
 
-def test_operators_in_functions_are_counted_and_stay_float() -> None:
+def with_functions(opset: int) -> Model:
+    """A product in a function that a function calls, and one outside; `opset` is that of the inner function. A third function nobody calls."""
     proto = parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17, "loc": 1]>
-        g (float[4,32] x) => (float[4,32] y) { a = loc.outer (x, w1) y = MatMul (a, w1) }
-        <domain: "loc", opset_import: ["": 17, "loc": 1]> outer (x, w) => (y) { y = loc.inner (x, w) }
-        <domain: "loc", opset_import: ["": 17]> inner (x, w) => (y) { m = MatMul (x, w) y = Relu (m) }
-        <domain: "loc", opset_import: ["": 17]> unused (x, w) => (y) { y = MatMul (x, w) }"""
+        f"""<ir_version: 8, opset_import: ["": 17, "loc": 1]>
+        g (float[4,32] x) => (float[4,32] y) {{ a = loc.outer (x, w1) b = loc.outer (a, w1) y = MatMul (b, w1) }}
+        <domain: "loc", opset_import: ["": 17, "loc": 1]> outer (x, w) => (y) {{ y = loc.inner (x, w) }}
+        <domain: "loc", opset_import: ["": {opset}]> inner (x, w) => (y) {{ m = MatMul (x, w) y = Relu (m) }}
+        <domain: "loc", opset_import: ["": 17]> unused (x, w) => (y) {{ y = MatMul (x, w) }}"""
     )
-    proto.graph.initializer.append(numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32), "w1"))
-    result = done(model_from_proto(proto), feeds())
+    proto.graph.initializer.append(numpy_helper.from_array(weight(np.random.default_rng(0)), "w1"))
+    return model_from_proto(proto)
+
+
+def test_functions_with_layers_are_written_out(tools: Any) -> None:
+    model = with_functions(17)
+    result = done(model, feeds())
+    assert list(precision(result).values()) == ["int8"] * 3
+    assert result.applied["quantize/inline-functions"] == 1
+    assert {f.name for f in result.model.header.functions} == {"unused"}
+    near(model, result, feeds(), tools)
+
+
+def test_operators_in_functions_that_cannot_be_written_out_are_counted() -> None:
+    """Relu is another operator at opset 12."""
+    result = done(with_functions(12), feeds())
     assert precision(result) == {"y": "int8", "inner/m": "float"}
     assert reason(result, "inner/m").startswith("quantize/in-function")
+
+
+def test_where_nothing_goes_to_integers_functions_stay() -> None:
+    model = with_functions(17)
+    result = done(model, feeds(), exclude=(".",))
+    assert result.model is model and not result.changed
 
 
 def test_a_constant_of_a_branch_goes_with_its_layer(tools: Any) -> None:

@@ -17,10 +17,10 @@ from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.plan import Attempt, Plan
 from graphcompress.passes.quantize.ranges import MinMax
 from graphcompress.passes.quantize.scales import Ranges
-from graphcompress.step import local_target, silent
+from graphcompress.step import silent
 from graphcompress.targets import load_target
 
-CPU = load_target(local_target())
+CPU = load_target("cpu")
 Body = Callable[[Any, str], str]
 
 

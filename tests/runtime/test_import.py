@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from graphcompress.errors import RuntimeUnavailable
+from graphcompress.runtime import ort
 
 ORDER = """
 import builtins, os, sys
@@ -24,6 +31,13 @@ print(seen)
 
 ABSENT = """
 import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from graphcompress.errors import RuntimeUnavailable
+from graphcompress.runtime import ort
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "onnxruntime":
@@ -67,3 +81,19 @@ def test_absent_onnxruntime_names_the_extras() -> None:
 
 def test_half_removed_onnxruntime_is_named() -> None:
     assert "incomplete" in fresh(BROKEN)
+
+
+def test_an_onnxruntime_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("1.23.2", "0.9", "1.9.0.dev20250101"):
+        monkeypatch.setattr("onnxruntime.__version__", version)
+        with pytest.raises(RuntimeUnavailable, match=rf"onnxruntime.* {version} is installed, and graphcompress needs {ort.OLDEST} or newer"):
+            ort.load()
+    for version in ("1.24.0", "1.100.0", "2.0", f"{ort.OLDEST}.0.dev20260101001"):
+        monkeypatch.setattr("onnxruntime.__version__", version)
+        ort.load()
+
+
+def test_the_oldest_onnxruntime_is_that_of_the_package(repository: Path) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    bounds = {extra: next(r.split(">=")[1] for r in extras[extra] if r.startswith("onnxruntime")) for extra in ("cpu", "gpu", "openvino", "qnn")}
+    assert {extra: ".".join(bound.split(".")[:2]) for extra, bound in bounds.items()} == dict.fromkeys(bounds, ort.OLDEST)

@@ -260,3 +260,20 @@ def test_native_prints_stay_off_standard_output(capfd: pytest.CaptureFixture[str
     print("after", flush=True)
     out, err = capfd.readouterr()
     assert out == "before\nafter\n" and "noise" in err
+
+
+@pytest.mark.parametrize(
+    ("ir", "domain", "version", "says"),
+    [
+        (99, "", 17, r"IR version 99, and onnxruntime [\d.]+ knows \d+ at most: upgrade onnxruntime"),
+        (8, "", 99, r"opset 99 of ai\.onnx, and onnxruntime [\d.]+ knows \d+ at most"),
+        (8, "ai.onnx.ml", 99, r"opset 99 of ai\.onnx\.ml, and onnxruntime [\d.]+ knows \d+ at most"),
+    ],
+)
+def test_a_model_newer_than_onnxruntime(tmp_path: Path, ir: int, domain: str, version: int, says: str) -> None:
+    info = [helper.make_tensor_value_info(n, 1, [1]) for n in "xy"]
+    opsets = {"": 17} | {domain: version}
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid(*o) for o in opsets.items()], ir_version=ir), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=says):
+        open_session(tmp_path / "m.onnx")

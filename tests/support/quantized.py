@@ -8,10 +8,10 @@ import numpy as np
 
 from graphcompress.ir import Model
 from graphcompress.passes.quantize import Options, quantize
-from graphcompress.step import Context, StepResult, local_target
+from graphcompress.step import Context, StepResult
 from graphcompress.targets import Target, load_target
 
-CPU = load_target(local_target())
+CPU = load_target("cpu")
 # All that fuses pays: placement is not what these tests are about.
 EAGER: Target = CPU.model_copy(
     update={

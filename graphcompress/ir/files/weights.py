@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -12,30 +12,49 @@ from onnx import TensorProto, helper
 
 from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
+from graphcompress.ir.model.external import span_of
+from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.tensors import TensorData
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 SMALLEST = 4096  # bytes; what is smaller may decide what a runtime fuses, and costs nothing to copy
 # Element types that onnxruntime takes as numpy arrays.
 PLAIN = frozenset(["float", "double", "float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
 
 
+def message_and_weights(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A message that needs no files, and by name the arrays of the large initializers of the main graph, which are references to nowhere in it."""
+    with _detached_weights(model) as originals:
+        message = to_proto(model)
+    weights = {name: values.load() if isinstance(values, TensorData) else values for name, values in originals.items()}
+    detached = [t for t in message.graph.initializer if t.name in weights]
+    identities = set(map(id, detached))
+    for tensor in tensor_protos(message):
+        if tensor.data_location == TensorProto.EXTERNAL and id(tensor) not in identities:
+            content = bytes(span_of(tensor, model.data).view())
+            tensor.ClearField("external_data")
+            tensor.data_location = TensorProto.DEFAULT
+            tensor.raw_data = content
+    return message, weights
+
+
 @contextlib.contextmanager
-def detached_weights(model: Model) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    """Inside, the large initializers of the main graph are references to nowhere; their arrays are handed out by name. Afterwards the model is what it was."""
-    originals = {}
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+def _detached_weights(model: Model) -> Iterator[dict[str, TensorData | Array]]:
+    """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is
+    what it was."""
+    originals: dict[str, TensorData | Array] = {}
     for name, constant in model.graph.initializers.items():
         data = constant.data
         kind = data.dtype_name if data is not None else array_dtype_name(constant.values)
         if constant.nbytes >= SMALLEST and kind in PLAIN:
-            arrays[name] = constant.values
-            originals[name] = data if data is not None else arrays[name]
-            proto = TensorProto(name=name, data_type=dtype_code(kind), dims=arrays[name].shape, data_location=TensorProto.EXTERNAL)
+            originals[name] = data if data is not None else constant.values
+            proto = TensorProto(name=name, data_type=dtype_code(kind), dims=constant.shape, data_location=TensorProto.EXTERNAL)
             proto.external_data.add(key="location", value="memory")
             constant.values = TensorData(proto)
     try:
-        yield arrays
+        yield originals
     finally:
         for name, values in originals.items():
             model.graph.initializers[name].values = values
@@ -43,14 +62,14 @@ def detached_weights(model: Model) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
 
 def structure(model: Model) -> onnx.ModelProto:
     """The model with inputs of their type and shape in the place of its large initializers: it loads as the model does, and holds no weights."""
-    with detached_weights(model) as arrays:
+    with _detached_weights(model) as originals:
         proto = to_proto(model)
     graph = proto.graph
     listed = {i.name for i in graph.input}
-    for tensor in [t for t in graph.initializer if t.name in arrays]:
+    for tensor in [t for t in graph.initializer if t.name in originals]:
         if tensor.name not in listed:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    small = [t for t in graph.initializer if t.name not in arrays]
+    small = [t for t in graph.initializer if t.name not in originals]
     del graph.initializer[:]
     graph.initializer.extend(small)
     return proto

@@ -53,7 +53,7 @@ def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
         if message.length <= serialize.LARGEST_MESSAGE:
             return Plan(target, message)
     place = data_path(target)
-    message, data = serialize.with_data_file(model, place.name)
+    message, data = serialize.with_data_file(model, _location(place))
     if not data.length:
         return Plan(target, message)
     check_data_place(target)
@@ -62,14 +62,14 @@ def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
 
 def data_path(path: Path) -> Path:
     """Where the external data of a model written to `path` goes: beside the file itself where `path` is a link."""
-    real = Path(os.path.realpath(path))
-    return real.with_name(real.name + ".data")
+    file = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return file.with_name(file.name + ".data")
 
 
 def check_data_place(path: Path) -> None:
     """Raise WriteError where a file stands at `path`.data that the model at `path` does not use: it belongs to something else."""
     place = data_path(path)
-    if os.path.lexists(place) and place.name not in _locations(path):
+    if os.path.lexists(place) and _location(place) not in _locations(path):
         raise WriteError(
             f"{place} exists and does not belong to {path}; it would be overwritten by the external data of the result. Remove it, or give another path."
         )
@@ -100,6 +100,14 @@ def _stage(files: Transaction, target: Path, content: Pieces) -> None:
     with files.open(target) as stream:
         for block in content.blocks():
             stream.write(block)
+
+
+def _location(place: Path) -> str:
+    """The name of a data file as a model says it: in UTF-8, whatever the locale. Raises WriteError where it has none."""
+    try:
+        return os.fsencode(place.name).decode()
+    except UnicodeDecodeError:
+        raise WriteError(f"{place}: the name is not UTF-8, and a model can name its data file in UTF-8 only. Give another path.") from None
 
 
 def _locations(path: Path) -> set[str]:

@@ -147,7 +147,7 @@ class DataFolder:
 
     def paths(self) -> list[Path]:
         """The data files that were looked at, as they are named in the model, in the order of their names."""
-        return [self.folder / location for location in sorted(self._files)]
+        return [self.folder / os.fsdecode(location.encode()) for location in sorted(self._files)]
 
     def in_place(self) -> bool:
         """Whether all these files are still at their paths, and unchanged."""
@@ -246,7 +246,8 @@ def _contained(folder: Path, location: str, unusable: _Reason) -> Path:
     if ".." in parts:
         raise unusable(f"external data at {quoted(location)} is outside the model's folder, which is refused")
     try:
-        file = Path(os.path.realpath(folder / location, strict=True))
+        # Names in a model are UTF-8; a locale of another encoding has its own text for the same bytes.
+        file = Path(os.path.realpath(folder / os.fsdecode(location.encode()), strict=True))
         info = file.stat()
     except FileNotFoundError:
         raise unusable(f"its external data {quoted(location)} is missing in {folder}: copy that file beside the model") from None

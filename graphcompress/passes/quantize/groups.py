@@ -21,7 +21,8 @@ WITH_BODIES = ("If", "Loop", "Scan")
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """One operator with what belongs to it: `chain` is the operator, then perhaps an Add of a bias, then perhaps an activation that the Q behind makes redundant.
+    """One operator with what belongs to it: `chain` is the operator, then perhaps an Add of a bias, then perhaps an activation that the Q behind makes
+    redundant.
 
     `data` and `constants` are input indices of the operator; `bounds` are those of the activation: the range of the Q must lie inside. Compared by identity.
     """

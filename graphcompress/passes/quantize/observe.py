@@ -17,7 +17,8 @@ from graphcompress.step import Progress, silent
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or Scan: flat over the iterations).
+    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or
+    Scan: flat over the iterations).
 
     `unusable` says why no range can be taken from it (an id and a sentence), None where one can: NaN or infinite values, or a runtime that cannot hand it out.
     """
@@ -52,7 +53,8 @@ def observe(
     progress: Progress = silent,
     total: int | None = None,
 ) -> dict[Tensor, Observed]:
-    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen (type, shape) but not counted.
+    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen
+    (type, shape) but not counted.
 
     `sizes` are the bytes of the tensors as far as they are known. Raises DataError where there is no feed at all.
     """
@@ -78,7 +80,8 @@ def _take(entry: Observed, array: Array, name: str) -> None:
         return
     flat = array.reshape(-1)
     # In float32 the sum of squares of finite values can overflow; NaN and infinity survive it.
-    squares = float(np.dot(flat, flat))
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(np.dot(flat, flat))
     if not np.isfinite(squares):
         if np.isnan(flat).any():
             entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {entry.feeds}, so no range is known for it"

@@ -17,14 +17,14 @@ F32 = np.float32
 PAIR_STEPS = 9
 
 
-class Scale(NamedTuple):
+class QuantizationParameters(NamedTuple):
     """How a tensor's values become codes: q = round(x / scale) + zero."""
 
     scale: float
     zero: int
 
 
-def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Scale:
+def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float] = (-math.inf, math.inf)) -> QuantizationParameters:
     """Scale (exactly a float32) and zero point for values in `seen`; 0 is always a code.
 
     With `bounds`, no code stands for a value outside: otherwise an activation with these bounds would not be redundant (the provider compares scale * (code - zero) in float32).
@@ -49,10 +49,10 @@ def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float]
         scale = F32(limit)
     while (zero > first and F32(scale * F32(first - zero)) < F32(bounds[0])) or (last > zero and F32(scale * F32(last - zero)) > F32(bounds[1])):
         scale = np.nextafter(scale, F32(0))
-    return Scale(float(scale), zero)
+    return QuantizationParameters(float(scale), zero)
 
 
-def to_codes(values: Array, scale: Scale, rules: Activation) -> Array:
+def to_codes(values: Array, scale: QuantizationParameters, rules: Activation) -> Array:
     """Codes of a constant in the activation's type."""
     first, last = rules.codes
     codes: Array = np.clip(np.rint(values / F32(scale.scale)) + scale.zero, first, last).astype(rules.type)
@@ -74,7 +74,7 @@ def quantize_weight(
     """Symmetric codes, a scale per slice along `axis` (the same for all where the rules say "tensor"): max|w| / high.
 
     A channel of zeros gets the median scale. With `bias`, a channel's scale is raised until |bias| / (x_scale * scale) is below `limit`, because the bias becomes an int32 with that scale.
-    Where the rules bound pairs, the codes of a channel keep that bound (see `paired`); depthwise weights (`groups` = input channels = output channels) have a kernel that adds in 32 bits.
+    The codes of a channel keep that bound (see `paired`); depthwise weights (`groups` = input channels = output channels) have a kernel that adds in 32 bits.
     """
     channels = weight.shape[axis]
     outermost = np.moveaxis(weight, axis, 0)
@@ -95,7 +95,7 @@ def quantize_weight(
     single = scales.astype(F32)
     codes = _codes(flat, single, rules)
     depthwise = groups > 1 and groups == channels and weight.shape[1] == 1
-    if rules.pair_limit is not None and not depthwise:
+    if not depthwise:
         codes, single = paired(flat, codes, single, rules)
     codes = codes.astype(rules.type).reshape(outermost.shape)
     if weight.ndim > 2:
@@ -113,7 +113,6 @@ def paired(flat: Array, codes: Array, scales: Array, rules: Weight) -> tuple[Arr
         worst = np.full(len(flat), _pair_sums(codes).max(initial=0.0))
     else:
         worst = _pair_sums(codes).max(axis=1, initial=0.0)
-    assert rules.pair_limit is not None
     over = np.flatnonzero(worst > rules.pair_limit)
     if not over.size:
         return codes, scales

@@ -1,7 +1,8 @@
 """Where integers pay: a latency model from the target's table, minimized exactly by one minimum cut.
 
-Every group is in float or in integers. Its cost is the table's; a tensor that crosses from float to integers costs a Q once, from integers to float a DQ per float consumer. Two labels and
-no negative boundary: the cheapest labelling is a minimum cut (Kolmogorov and Zabih 2004). What the model cannot see (layout, caches, kernels chosen by shape) is left to measuring.
+Every group is in float or in integers. Its cost is the table's; a tensor that crosses from float to integers costs a Q once, from integers to float a DQ per
+float consumer. Two labels and no negative boundary: the cheapest labelling is a minimum cut (Kolmogorov and Zabih 2004). What the model cannot see (layout,
+caches, kernels chosen by shape) is left to measuring.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Cost:
     integer: float
 
 
-def cost(group: Group, seen: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
+def cost(group: Group, observed: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
     """What the table says of a group at the sizes seen in calibration."""
-    figures = figures_of(group, seen)
+    figures = figures_of(group, observed)
     units = figures["macs"] if group.row.unit == "mac" else figures["elements"]
     price = next(p for p in group.row.price if all(figures.get(k, 0.0) < v for k, v in p.below.items()))
     floating = units * price.float_ns
@@ -45,11 +46,11 @@ def saved_bytes(group: Group) -> float:
     return 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
 
 
-def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float]:
+def figures_of(group: Group, observed: Mapping[Tensor, Observed]) -> dict[str, float]:
     """The figures that prices ask for; sizes are means over the feeds."""
     tensors = [*group.inputs, *group.outputs]
-    figures = {"elements": max(seen[t].size for t in tensors)}
-    out = seen[group.outputs[0]].size
+    figures = {"elements": max(observed[t].size for t in tensors)}
+    out = observed[group.outputs[0]].size
     if group.weight is not None:
         shape, axis = shape_of(group.weight), group.weight_axis
         reduction = math.prod(shape) / shape[axis]
@@ -64,55 +65,52 @@ def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float
             "width": shape[axis] / groups,
         }
     elif group.row.unit == "mac":
-        inner = seen[group.inputs[0]].shape[-1:] or (1,)
+        inner = observed[group.inputs[0]].shape[-1:] or (1,)
         figures |= {"macs": out * inner[0], "reduction": inner[0]}
     return figures
 
 
 class Network:
-    """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their capacity in ns."""
+    """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their
+    capacity in ns."""
 
-    def __init__(
-        self,
-        model: Model,
-        groups: Sequence[Group],
-        every: Sequence[Group],
-        seen: Mapping[Tensor, Observed],
-        boundary: Boundary,
-        forced: Set[Group],
-        byte: float = 0.0,
-    ) -> None:
+    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary) -> None:
         """`groups` are to be labelled; `every` are these and those that are float already."""
         self.groups = groups
+        self.costs = {g: cost(g, observed, boundary) for g in groups}
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
         self.size = len(groups) + 2
-        for group in groups:
-            price = cost(group, seen, boundary)
+        self._boundaries(model, observed, boundary)
+        self._pulls(every, observed, boundary)
+
+    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> dict[tuple[int, int], float]:
+        """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file
+        loses; `forced` gain endlessly."""
+        edges = dict(self.edges)
+        for group, price in self.costs.items():
             # Only the difference counts, and capacities are not negative.
             gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
-            if gain > 0:
-                self._edge(SOURCE, self.vertex[id(group.node)], gain)
-            else:
-                self._edge(self.vertex[id(group.node)], SINK, -gain)
-        self._boundaries(model, seen, boundary)
-        self._pulls(every, seen, boundary)
+            edge = (SOURCE, self.vertex[id(group.node)]) if gain > 0 else (self.vertex[id(group.node)], SINK)
+            if gain != 0:
+                edges[edge] = edges.get(edge, 0.0) + abs(gain)
+        return edges
 
     def _edge(self, a: int, b: int, weight: float) -> None:
         if a != b and weight > 0:
             self.edges[a, b] = self.edges.get((a, b), 0.0) + weight
 
-    def _boundaries(self, model: Model, seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
+    def _boundaries(self, model: Model, observed: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What Q and DQ cost."""
-        made = {id(t): g for g in self.groups for t in g.outputs}
+        makers = {id(t): g for g in self.groups for t in g.outputs}
         signature = {id(t) for t in model.graph.outputs}
         handed_out = output_ids(model) - signature
         for key, tensor in {id(t): t for g in self.groups for t in (*g.inputs, *g.outputs)}.items():
-            elements = seen[tensor].size
-            maker = made.get(key)
+            elements = observed[tensor].size
+            maker = makers.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
             readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
-            fixed = prices.floor + elements * (prices.layout if touches_conv(tensor) else 0.0)
+            fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
                 # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.
@@ -125,63 +123,86 @@ class Network:
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
-    def _pulls(self, every: Sequence[Group], seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
+    def _pulls(self, every: Sequence[Group], observed: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What a group costs that the provider draws into integers from behind while its maker is float."""
-        made = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
+        makers = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
         for group in every:
             if group.row.pulled is not None:
-                extra = cost(group, seen, prices).floating * (group.row.pulled - 1)
+                extra = cost(group, observed, prices).floating * (group.row.pulled - 1)
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
-                    self._edge(reader, made.get(id(group.inputs[0]), SINK), extra)
+                    self._edge(reader, makers.get(id(group.inputs[0]), SINK), extra)
 
-    def cheapest(self) -> set[Group]:
+    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
-        reached = source_side(self.edges, self.size)
+        reached = source_side(self.capacities(forced, byte), self.size)
         return {g for g in self.groups if self.vertex[id(g.node)] in reached}
 
-    def value(self, chosen: Set[Group]) -> float:
+    def value(self, chosen: Set[Group], forced: Set[Group] = frozenset()) -> float:
         """The cut's capacity with `chosen` on the integer side: ns above what no labelling goes below."""
+        edges = self.capacities(forced)
         side = {SOURCE} | {self.vertex[id(g.node)] for g in self.groups if g in chosen}
-        side |= {b for (a, b), w in self.edges.items() if w == math.inf and a in side}
-        return sum(w for (a, b), w in self.edges.items() if a in side and b not in side)
+        side |= {b for (a, b), w in edges.items() if w == math.inf and a in side}
+        return sum(w for (a, b), w in edges.items() if a in side and b not in side)
 
 
-def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
+def decide(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
 
     First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
     """
     if not groups:
         return set()
-    plain = Network(model, groups, groups, seen, target.boundary, forced)
-    best = settled(model, groups, seen, target, forced, 0.0)
-    least = plain.value(best)
-    room = target.boundary.size_share * max(0.0, plain.value(forced) - least)
-    for byte in BYTE_PRICES:
-        bolder = settled(model, groups, seen, target, forced, byte)
-        if plain.value(bolder) > least + room:
-            break
-        best = bolder
+    placement = Placement(model, groups, observed, target.boundary, forced)
+    best = placement.settle(0.0)
+    plain = placement.network(frozenset())
+    least = plain.value(best, forced)
+    limit = least + target.boundary.size_share * max(0.0, plain.value(forced, forced) - least)
+    affordable, dear = 0, len(BYTE_PRICES)
+    while affordable < dear:  # the higher the price of a byte, the more time is spent on it
+        middle = (affordable + dear) // 2
+        bolder = placement.settle(BYTE_PRICES[middle])
+        if plain.value(bolder, forced) > limit:
+            dear = middle
+        else:
+            affordable, best = middle + 1, bolder
     return best
 
 
-def gain(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target) -> float:
+def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target) -> float:
     """What the table expects a run to gain, in ns, when just these groups go to integers."""
-    network = Network(model, groups, groups, seen, target.boundary, frozenset())
+    network = Network(model, groups, groups, observed, target.boundary)
     return network.value(frozenset()) - network.value(frozenset(groups))
 
 
-def settled(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group], byte: float) -> set[Group]:
-    """The least cut under two rules that it does not know: a group whose row says `follows` stays float unless all that it reads is made, and all that it makes is read, by groups in integers;
-    and no island is without a heavy operator. Found by cutting again without those that break a rule."""
-    stay: set[Group] = set()
-    while True:
-        rest = [g for g in groups if g not in stay]
-        chosen = Network(model, rest, groups, seen, target.boundary, forced, byte).cheapest() if rest else set()
-        wrong = at_borders(rest, chosen) | light_islands(rest, chosen)
-        if not wrong - forced:
-            return chosen
-        stay |= wrong - forced
+class Placement:
+    """One decision: the cut under two rules that it does not know."""
+
+    def __init__(self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
+        self.model = model
+        self.groups = groups
+        self.observed = observed
+        self.boundary = boundary
+        self.forced = forced
+        self._networks: dict[frozenset[Group], Network] = {}
+
+    def network(self, stay: frozenset[Group]) -> Network:
+        """The cut problem of all groups but those that stay float."""
+        if stay not in self._networks:
+            rest = [g for g in self.groups if g not in stay]
+            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary)
+        return self._networks[stay]
+
+    def settle(self, byte: float) -> set[Group]:
+        """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by
+        groups in integers, and no island is without a heavy operator. Found by cutting again without those that break a rule."""
+        stay: frozenset[Group] = frozenset()
+        while True:
+            network = self.network(stay)
+            chosen = network.cheapest(self.forced, byte)
+            wrong = (at_borders(network.groups, chosen) | light_islands(network.groups, chosen)) - self.forced
+            if not wrong:
+                return chosen
+            stay |= wrong
 
 
 def light_islands(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
@@ -205,11 +226,11 @@ def light_islands(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
 
 def at_borders(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
     """The groups in integers whose row says `follows` and that have a neighbour in float."""
-    made = {id(t) for g in groups if g in chosen for t in g.outputs}
+    integer = {id(t) for g in groups if g in chosen for t in g.outputs}
     heads = {id(g.node) for g in groups if g in chosen}
 
     def inside(group: Group) -> bool:
-        return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
+        return all(id(t) in integer for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
 
     return {g for g in groups if g in chosen and g.row.follows and not inside(g)}
 
@@ -230,9 +251,9 @@ def source_side(edges: Mapping[tuple[int, int], float], size: int) -> set[int]:
     return set(breadth_first_order(rest, SOURCE, return_predecessors=False).tolist())
 
 
-def touches_conv(tensor: Tensor) -> bool:
-    """A Conv on either side works in another layout in integers than in float."""
+def touches(tensor: Tensor, operators: tuple[str, ...]) -> bool:
+    """Whether one of `operators` makes the tensor (an activation behind it belongs to it) or reads it."""
     before = producer(tensor)
     if before is not None and before.is_op("Relu", "Clip"):
         before = producer(before.inputs[0])
-    return (before is not None and before.is_op("Conv")) or any(n.is_op("Conv") for n in consumers(tensor))
+    return (before is not None and before.is_op(*operators)) or any(n.is_op(*operators) for n in consumers(tensor))

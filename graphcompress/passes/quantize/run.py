@@ -12,6 +12,7 @@ from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import Model, Node, Tensor, nodes
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
 from graphcompress.passes.quantize.ladder import ladder
@@ -22,33 +23,35 @@ from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax
 from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
 from graphcompress.runtime.session import Feed
-from graphcompress.step import Context, Ladder, Refusal, local_target
+from graphcompress.step import Context, Ladder, Refusal
 from graphcompress.targets import Target, load_target
 
 EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the opset is lifted and the provider picks other kernels
 
 
 def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
-    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves more in float of what is expected to lose most
-    accuracy.
+    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves
+    more in float of what is expected to lose most accuracy.
 
-    What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches nothing, ModelError for nodes
-    that nothing here can run and where the model does not run on the feeds.
+    What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches
+    nothing, ModelError for nodes that nothing here can run and where the model does not run on the feeds.
     """
     options = options or Options()
-    target = context.target or load_target(local_target())
+    target = context.target or load_target("cpu")
     require_known_domains(model, "quantized")
-    excluded = exclusion(model, options.exclude)
+    applied: dict[str, int] = {}
+    base = inline_functions(model, functions_holding(model, {row.op for row in target.operator if row.heavy}))
+    if base is not model:
+        applied["quantize/inline-functions"] = 1
+    excluded = exclusion(base, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
     feed = next(iter(context.data))
-    shapes = infer(model)
-    candidates = find(model, target, shapes, excluded)
-    applied: dict[str, int] = {}
-    base = model
-    if needed := opset_needed(candidates.groups, target, model.opset):
+    shapes = infer(base)
+    candidates = find(base, target, shapes, excluded)
+    if needed := opset_needed(candidates.groups, target, base.opset):
         try:
-            base = lifted(model, needed, feed)
+            base = lifted(base, needed, feed)
         except ModelError as problem:
             candidates = all_float(candidates, f"INT8 needs opset {needed}: {problem}")
         else:
@@ -80,7 +83,8 @@ def sizes(tensors: Iterable[Tensor], shapes: Shapes) -> dict[Tensor, int]:
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
-    """Which nodes stay float because a pattern matches their name anywhere. Raises UsageError for a pattern that is no regular expression or matches no node."""
+    """Which nodes stay float because a pattern matches their name anywhere. Raises UsageError for a pattern that is no regular expression or matches no
+    node."""
     compiled = []
     for pattern in patterns:
         try:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from unittest import mock
 
 import onnx
 
 from differential.noise import judge_quantize
 from differential.program import Case
 from differential.running import Array, Discarded, Fault, failure, loaded, nodes, original, signature
+from differential.simplifying import effects, simplified
 from differential.values import Bound, coarsest, compare
-from graphcompress.engine import Rule, load_rules
 from graphcompress.errors import ModelError
 from graphcompress.ir import to_proto
 from graphcompress.ir.lift import lift
-from graphcompress.passes.simplify import run as simplify_run
-from graphcompress.passes.simplify import simplify
-from graphcompress.step import Context
-from graphcompress.targets import load_target, rules_root
 
 __all__ = ["Discarded", "Fault", "judge"]
 
@@ -31,29 +24,16 @@ PACKED = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM"))
 
 def judge(case: Case) -> Fault | None:
     """The first thing wrong with what the case's kind makes of it. Raises Discarded."""
-    with mock.patch.object(simplify_run, "load_rules", rules):  # reading the rule files takes ten times as long as a small graph
-        return JUDGES[case.kind](case)
-
-
-@cache
-def rules(folder: Path, target: str | None) -> list[Rule]:
-    return load_rules(folder, target)
+    return JUDGES[case.kind](case)
 
 
 # --- simplify -----------------------------------------------------------------------------------------------------------------------
 
 
-@cache
-def effects() -> dict[str, str]:
-    """Rule -> effect, targets' rules included."""
-    return {r.id: r.effect for t in (None, "cpu") for r in rules(rules_root() / "rewrite", t)}
-
-
 def judge_simplify(case: Case) -> Fault | None:
     expected = original(case)
-    context = Context(target=load_target(case.target) if case.target else None)
     try:
-        step = simplify(loaded(case.model), context).boldest
+        step = simplified(case)
     except Exception as problem:  # noqa: BLE001
         return failure("simplify raises", problem)
     result = to_proto(step.model)
@@ -69,7 +49,7 @@ def judge_simplify(case: Case) -> Fault | None:
     if fault is not None:
         return Fault(fault.kind, fault.place, applied + fault.text, fault.result)
     if case.seed % 4 == 0:
-        again = simplify(loaded(result), context).boldest
+        again = simplified(case, result)
         if again.changed:
             return Fault("not idempotent", ",".join(sorted(again.applied)), f"{applied}a second run applies {again.applied}", result)
     return None

@@ -8,10 +8,10 @@ from quantized import EAGER
 
 from differential.program import Case
 from differential.running import RUNTIME_ERRORS, Array, Fault, essence, failure, loaded, nodes, original, run, session, shown, signature
+from differential.simplifying import simplified
 from graphcompress.data import Dataset
 from graphcompress.ir import to_proto
 from graphcompress.passes.quantize import quantize
-from graphcompress.passes.simplify import simplify
 from graphcompress.step import Context, StepResult
 
 #: Signal to noise that eight bits leave at least, in dB, relative to the output or to a quarter of the largest quantized tensor.
@@ -25,11 +25,9 @@ def judge_quantize(case: Case) -> Fault | None:
     feeds = [dict(f) for f in case.feeds]
     data = Dataset("random graphs", "0" * 64, range(len(feeds)), lambda indices: iter([dict(feeds[i]) for i in indices]))
     context = Context(target=INT8, data=data, threads=1)
-    simplified = bool(case.seed % 2) or any(n.op_type == "BatchNormalization" for n in nodes(case.model))  # `quantize` refuses what `simplify` would fold
+    folded = bool(case.seed % 2) or any(n.op_type == "BatchNormalization" for n in nodes(case.model))  # `quantize` refuses what `simplify` would fold
     try:
-        source = loaded(case.model)
-        if simplified:
-            source = simplify(source, context).boldest.model
+        source = simplified(case).model if folded else loaded(case.model)
         step = quantize(source, context).boldest
     except Exception as problem:  # noqa: BLE001
         return failure("quantize raises", problem)
@@ -46,7 +44,7 @@ def judge_quantize(case: Case) -> Fault | None:
         except RUNTIME_ERRORS as problem:
             return Fault("does not load or run, " + ("optimized" if optimized else "unoptimized"), essence(problem), str(problem), result)
         for position, info in enumerate(case.model.graph.output):
-            exact = info.name in untouched and case.model.opset_import[0].version == result.opset_import[0].version and not optimized and not simplified
+            exact = info.name in untouched and case.model.opset_import[0].version == result.opset_import[0].version and not optimized and not folded
             wrong = _noise([o[position] for o in expected], [o[position] for o in got], exact, reach)
             if wrong:
                 how = "optimized" if optimized else "unoptimized"

@@ -20,24 +20,30 @@ TRIALS = 400
 def shrink(case: Case, fault: Fault) -> tuple[Case, Fault]:
     """The smallest case that was reached whose fault has the same key."""
     left = TRIALS
+    strip = _same(tidy(case, strip=True), fault) is not None  # else the fault is in what nobody reads
     progress = True
     while progress and left > 0:
         progress = False
-        for candidate in candidates(case):
+        for candidate in candidates(case, strip):
             left -= 1
             if left <= 0:
                 break
-            try:
-                other = judge(candidate)
-            except Discarded:
-                continue
-            if other is not None and other.key == fault.key:
+            if (other := _same(candidate, fault)) is not None:
                 case, fault, progress = candidate, other, True
                 break
     return case, fault
 
 
-def candidates(case: Case) -> Iterator[Case]:
+def _same(case: Case, fault: Fault) -> Fault | None:
+    """The fault of `case`, where it is the one that is looked for."""
+    try:
+        other = judge(case)
+    except Discarded:
+        return None
+    return other if other is not None and other.key == fault.key else None
+
+
+def candidates(case: Case, strip: bool) -> Iterator[Case]:
     """Cases that are one step smaller, the largest steps first."""
     if len(case.feeds) > 1:
         for feed in case.feeds:
@@ -49,20 +55,20 @@ def candidates(case: Case) -> Iterator[Case]:
             keep = [o for o in model.graph.output if o.name == output.name][:1]
             del model.graph.output[:]
             model.graph.output.extend(keep)
-            yield tidy(replace(case, model=model))
+            yield tidy(replace(case, model=model), strip=strip)
         for index in range(len(graph.output)):
             model = copy(case.model)
             del model.graph.output[index]
-            yield tidy(replace(case, model=model))
+            yield tidy(replace(case, model=model), strip=strip)
     if len(graph.value_info):
         model = copy(case.model)
         del model.graph.value_info[:]
         yield replace(case, model=model)
-    tidied = tidy(case)
+    tidied = tidy(case, strip=strip)
     if size(tidied) < size(case):
         yield tidied
-    yield from cuts(case)
-    yield from bypasses(case)
+    yield from cuts(case, strip)
+    yield from bypasses(case, strip)
     yield from plain(case)
 
 
@@ -74,8 +80,8 @@ def size(case: Case) -> int:
     return len(case.model.SerializeToString())
 
 
-def tidy(case: Case) -> Case:
-    """Without nodes, initializers, inputs and functions that no output needs."""
+def tidy(case: Case, *, strip: bool) -> Case:
+    """Without nodes and functions that no output needs, and (`strip`) without such inputs and initializers."""
     model = copy(case.model)
     needed = {o.name for o in model.graph.output}
     nodes = list(model.graph.node)
@@ -89,8 +95,9 @@ def tidy(case: Case) -> Case:
                 needed |= reads(node)
                 changed = True
     _replace(model.graph.node, [n for i, n in enumerate(nodes) if i in alive])
-    _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in needed])
-    _replace(model.graph.input, [i for i in model.graph.input if i.name in needed])
+    if strip:
+        _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in needed])
+        _replace(model.graph.input, [i for i in model.graph.input if i.name in needed])
     _replace(model.graph.value_info, [v for v in model.graph.value_info if v.name in needed])
     called = {n.op_type for f in model.functions for n in f.node} | {n.op_type for n in _everything(model.graph)}
     _replace(model.functions, [f for f in model.functions if f.name in called])
@@ -116,7 +123,7 @@ def _everything(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from _everything(attribute.g)
 
 
-def cuts(case: Case) -> Iterator[Case]:
+def cuts(case: Case, strip: bool) -> Iterator[Case]:
     """Each node of the main graph replaced by inputs that are fed with what it computes, and each made the only output."""
     model = shown(case.model)
     names = [o.name for o in model.graph.output]
@@ -137,7 +144,7 @@ def cuts(case: Case) -> Iterator[Case]:
             dims = [sizes[0] if len(set(sizes)) == 1 else f"{name}_{axis}" for axis, sizes in enumerate(zip(*(a.shape for a in arrays), strict=True))]
             smaller.graph.input.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(arrays[0].dtype), dims))
         feeds = [{**f, **{n: v[n] for n in made}} for f, v in zip(case.feeds, values, strict=True)]
-        yield tidy(replace(case, model=smaller, feeds=feeds))
+        yield tidy(replace(case, model=smaller, feeds=feeds), strip=strip)
     for node in case.model.graph.node:
         for name in node.output:
             if name and name not in outputs and node.op_type != "Constant":
@@ -145,10 +152,10 @@ def cuts(case: Case) -> Iterator[Case]:
                 del smaller.graph.output[:]
                 dtype = helper.np_dtype_to_tensor_dtype(values[0][name].dtype)
                 smaller.graph.output.append(helper.make_tensor_value_info(name, dtype, None))
-                yield tidy(replace(case, model=smaller))
+                yield tidy(replace(case, model=smaller), strip=strip)
 
 
-def bypasses(case: Case) -> Iterator[Case]:
+def bypasses(case: Case, strip: bool) -> Iterator[Case]:
     """Each node, inside subgraphs and functions too, left out in favour of one of its inputs."""
     total = sum(1 for _ in _bodies(case.model))
     for number in range(total):
@@ -163,7 +170,7 @@ def bypasses(case: Case) -> Iterator[Case]:
                     continue
                 del body.node[index]
                 _rename(body.node, target, source)
-                yield tidy(replace(case, model=model))
+                yield tidy(replace(case, model=model), strip=strip)
 
 
 def _bodies(model: onnx.ModelProto) -> Iterator[Any]:

@@ -1,0 +1,303 @@
+"""Whether the tests notice when the code is wrong: a seeded sample of mutants, each run against the tests of its package.
+
+python benchmarks/mutants.py [--seed 17] [--count 200] [--only PACKAGE] [--list] [--again] [--out build/mutants]
+
+- An equal share of mutants per package, taken in turn, so that an interrupted run is a smaller sample. Run again, it goes on: the results are in OUT/results.json.
+- The tests run in a copy of the tree, each mutant in a process forked from one that has already imported onnx and onnxruntime.
+- A test runs for a mutant only if it enters the mutant's function: a first run of every test file notes which ones it enters (OUT/reach.json; a file that changes
+  is noted again). The file with the module's name first, cheap tests first, up to the first failure. Code that runs on import has every test of the package.
+- A mutant is killed by a test that fails, by its limit of CPU seconds or memory, or by not importing.
+- `mutants-equivalent.toml` lists mutants that change nothing: not counted. `--again` runs those that survived once more, after new tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mutations import Mutant, mutants
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COPIED = ("graphcompress", "rules", "tests", "models", "pyproject.toml", "README.md")
+PACKAGES = {
+    "engine": ["tests/engine", "tests/passes/test_simplify.py"],
+    "ir": ["tests/ir", "tests/bad_inputs/test_files_that_are_no_models.py", "tests/bad_inputs/test_models_that_are_none.py"],
+    "passes": ["tests/passes"],
+    "runtime": ["tests/runtime"],
+    "gate": ["tests/gate"],
+}
+# CPU seconds beside those that the tests need unchanged (4 times), for start-up; bytes of address space.
+START_UP = 20
+MEMORY = 12 << 30
+PYTEST = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--only", choices=PACKAGES)
+    parser.add_argument("--list", action="store_true", help="print the sample and end")
+    parser.add_argument("--again", action="store_true", help="run the survivors of an earlier run again")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "mutants")
+    options = parser.parse_args()
+    picked = sample(options.seed, -(-options.count // len(PACKAGES)), [options.only] if options.only else list(PACKAGES))
+    if options.list:
+        for package, mutant in picked:
+            print(package, described(mutant))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = Results(options.out / "results.json")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder).resolve()
+        copy_tree(tree)
+        warm_up(tree)
+        reach = Reach(tree, options.out / "reach.json")
+        for package, mutant in picked:
+            if (before := results.of(mutant)) and not (options.again and before["outcome"] == "survived"):
+                continue
+            start = time.monotonic()
+            outcome = judge(tree, mutant, reach.tests_for(package, mutant))
+            results.add(package, mutant, outcome, time.monotonic() - start)
+    report(picked, results)
+    return 0
+
+
+# --- the sample ---
+
+
+def sample(seed: int, share: int, packages: list[str]) -> list[tuple[str, Mutant]]:
+    """`share` mutants per package, package after package in turn: pieces of text drawn evenly, one mutation of each.
+
+    Drawn by a hash of the text, so that the sample stays nearly the same while the code changes.
+    """
+    listed = tomllib.loads((REPOSITORY / "benchmarks" / "mutants-equivalent.toml").read_text())["equivalent"]
+    equivalent = {(e["file"], e["line"], e["mutant"]) for e in listed}
+    drawn = []
+    for package in packages:
+        pieces: dict[tuple[str, int, int], list[Mutant]] = {}
+        for path in sorted((REPOSITORY / "graphcompress" / package).rglob("*.py")):
+            for mutant in mutants(str(path.relative_to(REPOSITORY)), path.read_bytes()):
+                pieces.setdefault((mutant.file, mutant.start, mutant.end), []).append(mutant)
+        ranked = ((m, hashlib.sha256(f"{seed} {identity(m)}".encode()).digest()) for m in (p[0] for p in pieces.values()))
+        order = sorted(ranked, key=lambda pair: pair[1])
+        choices = (random.Random(rank).choice(pieces[m.file, m.start, m.end]) for m, rank in order)
+        fit = (m for m in choices if m.parses(source(m)) and (m.file, *m.sides(source(m))) not in equivalent)
+        drawn.append([(package, mutant) for mutant in itertools.islice(fit, share)])
+    return [pair for turn in itertools.zip_longest(*drawn) for pair in turn if pair]
+
+
+def identity(mutant: Mutant) -> str:
+    """What a mutant is, without its line number."""
+    removed, added = mutant.sides(source(mutant))
+    return f"{mutant.file} {mutant.function}: {removed} -> {added}"
+
+
+def source(mutant: Mutant) -> bytes:
+    return (REPOSITORY / mutant.file).read_bytes()
+
+
+def described(mutant: Mutant) -> str:
+    removed, added = mutant.sides(source(mutant))
+    return f"{mutant.file}:{mutant.line} ({mutant.kind})\n    - {removed}\n    + {added}"
+
+
+# --- one mutant ---
+
+
+def copy_tree(tree: Path) -> None:
+    for name in COPIED:
+        origin = REPOSITORY / name
+        if origin.is_dir():
+            shutil.copytree(origin, tree / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
+        else:
+            shutil.copy2(origin, tree / name)
+
+
+def warm_up(tree: Path) -> None:
+    """Import what every test imports, so that a forked child need not; nothing of the package itself."""
+    import hypothesis  # noqa: F401
+    import onnx_graphsurgeon  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import pydantic  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.environ["PYTHONPATH"] = str(tree)
+    sys.path.insert(0, str(tree))
+    os.chdir(tree)
+
+
+def judge(tree: Path, mutant: Mutant, tests: dict[str, float]) -> str:
+    """`killed`, or `survived`."""
+    place = tree / mutant.file
+    unchanged = place.read_bytes()
+    place.write_bytes(mutant.apply(unchanged))
+    try:
+        status = forked(lambda: run_tests(list(tests)), START_UP + 4 * sum(tests.values())) if tests else 0
+    finally:
+        place.write_bytes(unchanged)
+    return "survived" if status == 0 else "killed"
+
+
+def run_tests(names: list[str], *plugins: object) -> int:
+    import pytest
+
+    return int(pytest.main([*PYTEST, *names], plugins=plugins))
+
+
+def forked(work: Callable[[], int], seconds: float) -> int:
+    """The exit status of `work` in a child without output; not 0 too when it needs more CPU than `seconds`, or ten times that on the clock (a deadlock)."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            quiet = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(quiet, stream)
+            status = work()
+        os._exit(status)
+    timer = threading.Timer(10 * seconds, os.killpg, (child, signal.SIGKILL))
+    timer.start()
+    try:
+        return os.waitpid(child, 0)[1]
+    except BaseException:
+        os.killpg(child, signal.SIGKILL)
+        raise
+    finally:
+        timer.cancel()
+
+
+# --- which test enters which function ---
+
+
+class Reach:
+    """Per test: its CPU seconds and the functions of graphcompress that it enters, as `file:qualified name`."""
+
+    def __init__(self, tree: Path, file: Path) -> None:
+        self._tree = tree
+        self._file = file
+        self._known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+
+    def tests_for(self, package: str, mutant: Mutant) -> dict[str, float]:
+        """The tests to run, with their CPU seconds, in their order."""
+        module = Path(mutant.file).stem
+        chosen = []
+        for file in self._files(package):
+            for name, (seconds, entered) in self._of(file).items():
+                if not mutant.function or f"{mutant.file}:{mutant.function}" in entered:
+                    chosen.append((module not in Path(file).stem, seconds, name))
+        return {name: seconds for _, seconds, name in sorted(chosen)}
+
+    def _files(self, package: str) -> list[str]:
+        paths = [p for name in PACKAGES[package] for p in ([self._tree / name] if name.endswith(".py") else sorted((self._tree / name).glob("test_*.py")))]
+        return [str(p.relative_to(self._tree)) for p in paths]
+
+    def _of(self, file: str) -> dict[str, tuple[float, list[str]]]:
+        stamp = zlib.crc32((self._tree / file).read_bytes())
+        if self._known.get(file, {}).get("stamp") != stamp:
+            place = self._tree / "reach.tmp"
+            place.write_text("{}")
+            print(f"noting what {file} enters", flush=True)
+            if status := forked(lambda: self._note(file, place), 3600):
+                raise SystemExit(f"{file} fails on the unchanged tree (status {status})")
+            self._known[file] = {"stamp": stamp, "tests": json.loads(place.read_text())}
+            self._file.write_text(json.dumps(self._known))
+        return self._known[file]["tests"]  # type: ignore[no-any-return]
+
+    def _note(self, file: str, place: Path) -> int:
+        plugin = Recorder(str(self._tree))
+        status = run_tests([file], plugin)
+        place.write_text(json.dumps({name: (seconds, sorted(entered)) for name, (seconds, entered) in plugin.tests.items()}))
+        return 0 if status == 5 else status  # 5: every test of the file is slow
+
+
+class Recorder:
+    """A plugin of pytest that notes which functions each test enters, fixtures included."""
+
+    def __init__(self, tree: str) -> None:
+        self._package = f"{tree}/graphcompress/"
+        self._root = len(tree) + 1
+        self.tests: dict[str, tuple[float, set[str]]] = {}
+
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("graphcompress"):  # what is cached would not be entered again
+                for value in list(vars(module).values()):
+                    if callable(getattr(value, "cache_clear", None)):
+                        value.cache_clear()
+        entered: set[str] = set()
+        self.tests[item.nodeid] = (0.0, entered)
+        package, root = self._package, self._root
+
+        def note(frame: Any, event: str, argument: object) -> None:
+            if event == "call" and (code := frame.f_code).co_filename.startswith(package):
+                entered.add(f"{code.co_filename[root:]}:{code.co_qualname}")
+
+        self._start = time.process_time()
+        threading.setprofile(note)
+        sys.setprofile(note)
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        self.tests[nodeid] = (time.process_time() - self._start, self.tests[nodeid][1])
+
+
+# --- results ---
+
+
+class Results:
+    """The outcomes so far, in a file that is complete after every mutant."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+
+    def of(self, mutant: Mutant) -> dict[str, Any] | None:
+        return self._known.get(identity(mutant))
+
+    def add(self, package: str, mutant: Mutant, outcome: str, seconds: float) -> None:
+        self._known[identity(mutant)] = {"package": package, "outcome": outcome, "seconds": round(seconds, 1)}
+        self._file.write_text(json.dumps(self._known, indent=1))
+        print(f"{outcome} {seconds:6.1f} s  {described(mutant) if outcome == 'survived' else f'{mutant.file}:{mutant.line}'}", flush=True)
+
+
+def report(picked: list[tuple[str, Mutant]], results: Results) -> None:
+    """The survivors, then the share killed per package."""
+    judged = [(package, mutant, outcome) for package, mutant in picked if (outcome := results.of(mutant))]
+    for _, mutant, outcome in judged:
+        if outcome["outcome"] == "survived":
+            print(described(mutant))
+    for package in (*PACKAGES, "all"):
+        counts = Counter(o["outcome"] for p, _, o in judged if package in (p, "all"))
+        if total := counts.total():
+            print(f"{package:8} {counts['killed']:4} killed {counts['survived']:4} survived  {100 * counts['killed'] / total:5.1f}%")
+    print(f"{sum(o['seconds'] for _, _, o in judged) / max(len(judged), 1):.0f} s per mutant")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
