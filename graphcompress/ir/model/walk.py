@@ -33,7 +33,8 @@ def graphs(model: Rooted) -> Iterator[Graph]:
         graph = stack.pop()
         yield graph
         for node in graph.nodes:
-            stack.extend(subgraphs(node))
+            if node.attrs:
+                stack.extend(subgraphs(node))
 
 
 def nodes(model: Rooted) -> Iterator[Node]:
