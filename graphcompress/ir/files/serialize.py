@@ -158,8 +158,12 @@ class _Spans(_References):
 class _Inline(_References):
     """External data goes inside."""
 
+    def __init__(self, source: Model) -> None:
+        super().__init__(source)
+        self._outside = source.data is None or bool(source.data.paths())
+
     def message(self, message: Message) -> list[Piece]:
-        if not _refers_outside(message):
+        if not self._outside or not _refers_outside(message):
             return [_serialized(message)]
         if isinstance(message, TensorProto):
             return self.external(message)
