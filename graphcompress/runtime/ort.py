@@ -137,6 +137,12 @@ def native_output_to_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+def return_memory() -> None:
+    """Give memory that was freed back to the system: glibc keeps most of what a session held in its heap, where the next session does not find all of it again."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _flush() -> None:
     """Empty Python's and C's buffers, so that what was printed before goes where it was meant to go."""
     with contextlib.suppress(AttributeError, OSError, ValueError):

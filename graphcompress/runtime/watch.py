@@ -26,8 +26,9 @@ BUDGET = 256 * 2**20
 # Tensors whose size the first feed does not tell (sequences among them) are taken this many at a time.
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
-# A few runs do not earn back what a second, rearranged copy of each weight costs.
+# A few runs do not earn back what a second, rearranged copy of each weight costs, nor a pool of the memory of each shape of feed.
 ONE_COPY = {"session.disable_prepacking": "1"}
+NO_POOL = {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 
 
 class Watch:
@@ -49,7 +50,8 @@ class Watch:
         optimize: Optimize = "none",
         budget: int = BUDGET,
     ) -> Iterator[dict[Tensor, Any]]:
-        """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept.
+        """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept: a caller that holds no value
+        either (it empties the dict) has the values of one feed in memory at a time.
 
         Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
         taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
@@ -94,7 +96,7 @@ class Watch:
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
         message = self._proto.SerializeToString()
-        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY)
+        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY, attributes=NO_POOL)
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 

@@ -67,10 +67,6 @@ class Pieces:
             else:
                 yield piece.make() if isinstance(piece, Deferred) else piece
 
-    def spans(self) -> list[Span]:
-        """The pieces that are in data files."""
-        return [p for p in self._pieces if isinstance(p, Span)]
-
 
 def inline(model: Model) -> Pieces:
     """The message with all external data inside; of any length, 2 GiB and more too. Raises ModelError where a step changed the signature."""
@@ -91,8 +87,9 @@ def with_data_file(model: Model, location: str) -> tuple[Pieces, Pieces]:
 
 def size_on_disk(model: Model) -> int:
     """Bytes of a model's file and its external data; ranges that several tensors share count once."""
-    spans = inline(model).spans() if model.data is not None and model.data.paths() else []
-    return with_references(model).length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in spans})
+    writer = _Spans(model)
+    message = Pieces(writer.model())
+    return message.length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in writer.spans})
 
 
 class _References:
@@ -144,11 +141,29 @@ class _References:
         return [first.SerializeToString(), *_field(TensorProto.RAW_DATA_FIELD_NUMBER, [content]), head.SerializeToString(deterministic=True)]
 
 
+class _Spans(_References):
+    """Notes what is referred to."""
+
+    def __init__(self, source: Model) -> None:
+        super().__init__(source)
+        self.spans: list[Span] = []
+        self._outside = source.data is not None and bool(source.data.paths())
+
+    def message(self, message: Message) -> list[Piece]:
+        if self._outside:
+            self.spans += [span_of(t, self.source.data) for t in tensor_protos(message) if t.data_location == TensorProto.EXTERNAL]
+        return super().message(message)
+
+
 class _Inline(_References):
     """External data goes inside."""
 
+    def __init__(self, source: Model) -> None:
+        super().__init__(source)
+        self._outside = source.data is None or bool(source.data.paths())
+
     def message(self, message: Message) -> list[Piece]:
-        if not _refers_outside(message):
+        if not self._outside or not _refers_outside(message):
             return [_serialized(message)]
         if isinstance(message, TensorProto):
             return self.external(message)

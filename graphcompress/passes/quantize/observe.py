@@ -61,8 +61,8 @@ def observe(
     watch = Watch(model, tensors)
     observed = {t: Observed(statistic(t)) for t in tensors}
     for values in watch.run(feeds, sizes=sizes, threads=threads):
-        for tensor, value in values.items():
-            _take(observed[tensor], np.asarray(value), tensor.name)
+        for tensor in list(values):
+            _take(observed[tensor], np.asarray(values.pop(tensor)), tensor.name)
         progress("observing", max((o.feeds for o in observed.values()), default=0), total)
     if tensors and not any(o.feeds for o in observed.values()) and not watch.problems:
         raise DataError("There is not one calibration feed: ranges cannot be found. Give feeds with --data.")

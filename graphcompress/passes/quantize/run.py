@@ -13,7 +13,7 @@ from graphcompress.ir import Model, Node, Tensor, nodes
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
 from graphcompress.passes.quantize.ladder import ladder
 from graphcompress.passes.quantize.observe import observe
@@ -61,7 +61,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     tensors = list(dict.fromkeys(t for g in candidates.groups for t in (*g.inputs, *g.outputs)))
     statistic, choose = estimator(options, target)
     observed = observe(
-        base, tensors, context.data, statistic, sizes=sizes(tensors, shapes), threads=context.threads, progress=context.progress, total=len(context.data)
+        base, tensors, context.data, statistic, sizes=sizes(base, tensors, feed), threads=context.threads, progress=context.progress, total=len(context.data)
     )
     for tensor, seen in observed.items():
         seen.shape = shapes.static(tensor) or seen.shape
@@ -76,9 +76,11 @@ def all_float(candidates: Candidates, reason: str) -> Candidates:
     return Candidates([], candidates.refusals | {g.node: Refusal("quantize/lift-opset", reason, g.name) for g in candidates.groups})
 
 
-def sizes(tensors: Iterable[Tensor], shapes: Shapes) -> dict[Tensor, int]:
-    """Bytes of the float32 tensors whose shape is certain."""
-    known = {t: shapes.static(t) for t in tensors}
+def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed) -> dict[Tensor, int]:
+    """Bytes of float32 tensors of the main graph under `feed`, as far as inference knows their shapes; elsewhere it knows them of one iteration only."""
+    shapes = infer(model, {name: array.shape for name, array in feed.items()})
+    outside = {t for n in model.graph.nodes for t in n.outputs} | set(model.graph.inputs)
+    known = {t: shapes.static(t) for t in tensors if t in outside}
     return {t: 4 * math.prod(shape) for t, shape in known.items() if shape is not None}
 
 
