@@ -44,8 +44,9 @@ PACKAGES = {
     "runtime": ["tests/runtime"],
     "gate": ["tests/gate"],
 }
-# CPU seconds beside those that the tests need unchanged (4 times), for start-up; bytes of address space.
-START_UP = 20
+# A test may need this many times the CPU seconds that it needs unchanged, and so many more for start-up; bytes of address space.
+SLOWER = 4
+START_UP = 15
 MEMORY = 12 << 30
 PYTEST = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header"]
 
@@ -155,10 +156,20 @@ def judge(tree: Path, mutant: Mutant, tests: dict[str, float]) -> str:
     unchanged = place.read_bytes()
     place.write_bytes(mutant.apply(unchanged))
     try:
-        status = forked(lambda: run_tests(list(tests)), START_UP + 4 * sum(tests.values())) if tests else 0
+        status = forked(lambda: run_tests(list(tests), Limit(tests)), START_UP + SLOWER * sum(tests.values())) if tests else 0
     finally:
         place.write_bytes(unchanged)
     return "survived" if status == 0 else "killed"
+
+
+class Limit:
+    """A plugin of pytest that ends the process where a test needs far more CPU than it does unchanged."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
+        signal.setitimer(signal.ITIMER_PROF, START_UP + SLOWER * self._seconds.get(item.nodeid, 0.0))
 
 
 def run_tests(names: list[str], *plugins: object) -> int:

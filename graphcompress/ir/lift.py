@@ -253,7 +253,7 @@ def _dropout_10(lift: _Lift, graph: Graph, node: Node) -> None:
 
 @_adapter(12, "Dropout")
 def _dropout_12(lift: _Lift, graph: Graph, node: Node) -> None:
-    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is left away."""
+    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is dropped."""
     node.attrs.pop("ratio", None)
 
 

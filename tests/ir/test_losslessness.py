@@ -10,11 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from lossless import CASES, plain
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper, parser
 
 import graphcompress
 from graphcompress import ir
+from graphcompress.ir import model_from_proto
 from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.walk import consumers, subgraphs
 
 
 def written(proto: ModelProto) -> bytes:
@@ -110,3 +112,20 @@ def test_the_pieces_of_a_message_are_what_protobuf_writes(original: ModelProto, 
     """The order of the fields too: files stay the same byte by byte when nothing was edited."""
     graphcompress.save(graphcompress.load(file), tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == written(original)
+
+
+def test_what_subgraphs_read_is_the_tensor_outside_whatever_the_order_of_nodes() -> None:
+    proto = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (bool c, float[2] x) => (float[2] y) {
+            y = If (c) <then_branch = a () => (float[2] o) { o = Add (t, s) }, else_branch = b () => (float[2] p) { p = Mul (t, s) }>
+            t = Neg (x)
+        }"""
+    )
+    sparse = proto.graph.sparse_initializer.add(dims=[2])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "s"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), ""))
+    model = model_from_proto(proto)
+    negative = next(n for n in model.graph.nodes if n.op == "Neg")
+    branches = [g.nodes[0] for n in model.graph.nodes for g in subgraphs(n)]
+    assert consumers(negative.outputs[0]) == branches and len({id(n.inputs[1]) for n in branches}) == 1

@@ -45,6 +45,16 @@ def test_a_float_layer_between_integer_ones_really_stays_float(kind: str, tools:
     assert result.applied["quantize/protect-float"] == 1
 
 
+def test_a_layer_whose_weight_is_in_codes_already_is_not_kept_in_float(tools: Any) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.node("Gemm", small.input("x", 4, 32), small.weight(32, 32), small.weight(32), name="before"))
+    codes = small.constant(small.random.integers(-127, 128, (32, 32)).astype(np.int8))
+    weight = small.node("DequantizeLinear", codes, small.constant(np.float32(0.01)), small.constant(np.int8(0)))
+    x = small.node("Add", small.node("MatMul", x, weight, name="middle"), small.weight(32))
+    result = done(small.model(small.node("Gemm", x, small.weight(32, 8), name="behind")), tools)
+    assert "quantize/protect-float" not in result.applied
+
+
 def test_the_unprotected_layer_would_have_been_quantized(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test above guards against does happen, and reading back sees it and sends the neighbour to float."""
     from graphcompress.passes.quantize import insert
@@ -163,3 +173,11 @@ def test_what_is_quantized_already_stays_as_it_is(tools: Any) -> None:
         if node.op == "QuantizeLinear":
             before = producer(node.inputs[0])
             assert before is None or before.op not in ("DequantizeLinear", "QuantizeLinear")
+
+
+def test_what_onnxruntime_fused_before_is_named_in_the_certificate(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 1, 8, 6, 6)
+    fused = small.node("FusedConv", x, small.weight(8, 8, 3, 3), small.weight(8), domain="com.microsoft", activation="Relu", pads=[1] * 4, name="fused")
+    result = done(small.model(small.conv(fused, 8, 8, name="plain")), tools)
+    assert reason(result, "fused").startswith("quantize/runtime-operator: FusedConv of com.microsoft")

@@ -173,6 +173,30 @@ def test_each_rung_has_less_in_integers_and_a_certificate_of_its_own(tools: Any)
     assert ladder.rungs[0].gain_ns is not None and ladder.rungs[0].gain_ns > 0
 
 
+def test_a_weight_that_codes_spoil_stays_float_first_however_small_it_is(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 4, 32)
+    for index in range(6):
+        weight = small.random.normal(0, 1, (32, 32))
+        if index == 3:
+            weight = np.where(np.eye(32) > 0, 0.05, weight * 1e-4)  # the step is that of one number per row
+        x = small.node("Tanh", small.node("Gemm", x, small.constant(weight.astype(np.float32)), transB=1, name=f"g{index}"))
+    second = rungs(small.model(x), tools)[1]
+    assert {name for name, kind in precision(second).items() if kind == "float"} == {"g3"}
+
+
+def test_what_reads_a_tensor_that_codes_spoil_stays_float_first_however_small_it_is(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 4, 32)
+    for index in range(6):
+        weight = small.random.normal(0, 1, (32, 32))
+        if index == 2:
+            weight *= np.where(np.arange(32) == 5, 1e-3, 1e-6)[:, None]  # the step of its result is that of one column
+        x = small.node("Tanh", small.node("Gemm", x, small.constant(weight.astype(np.float32)), transB=1, name=f"g{index}"))
+    second = rungs(small.model(x), tools)[1]
+    assert {name for name, kind in precision(second).items() if kind == "float"} == {"g3"}
+
+
 def test_rungs_below_the_first_are_built_when_they_are_asked_for(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = refuse_together(monkeypatch)
     model = chain(tools, 8)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from quantized import EAGER, INTEGER, precision, reason
 
 from graphcompress.data import Dataset
 from graphcompress.ir import Model, lint, model_from_proto, nodes, to_proto
 from graphcompress.passes.quantize import Options, quantize
+from graphcompress.passes.quantize.feedback import fed_back
 from graphcompress.runtime.profile import optimized_model
 from graphcompress.step import Context, StepResult
 
@@ -116,9 +118,9 @@ def test_branches_in_branches(tools: Any) -> None:
 def test_a_loop_body_is_observed_over_all_iterations(tools: Any) -> None:
     """The state grows with each iteration: a range of the first one alone would cut it off."""
     model = built(
-        """g (float[4,32] x, int64 n, bool go) => (float[4,32] y) {
-            y = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2) {
-                c2 = Identity (c) d = Mul (s, two) m = MatMul (d, w1) r = Relu (m) s2 = Add (d, r)
+        """g (float[4,32] x, int64 n, bool go) => (float[4,32] y, float[k,4,32] z) {
+            y, z = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2, float[4,32] o) {
+                c2 = Identity (c) s2 = Mul (s, two) m = MatMul (s2, w1) o = Relu (m)
             }>
         }""",
         "w1",
@@ -136,7 +138,7 @@ def test_a_scan_body(tools: Any) -> None:
         """g (float[4,32] x) => (float[1,32] y, float[4,1,32] z) {
             u = Unsqueeze (x, one) s0 = Slice (x, zero, one, zero)
             y, z = Scan (s0, u) <num_scan_inputs = 1, body = b (float[1,32] s, float[1,32] e) => (float[1,32] s2, float[1,32] o) {
-                a = Add (s, e) m = MatMul (a, w1) r = Relu (m) t = MatMul (r, w2) s2 = Tanh (t) o = Identity (s2)
+                s2 = Add (s, e) m = MatMul (s2, w1) r = Relu (m) t = MatMul (r, w2) o = Tanh (t)
             }>
         }""",
         "w1",
@@ -147,6 +149,31 @@ def test_a_scan_body(tools: Any) -> None:
     result = done(model, feeds())
     assert list(precision(result).values()) == ["int8", "int8"]
     near(model, result, feeds(), tools)
+
+
+LOOP = "y, z = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2, float[4,32] o) {"
+SCAN = "y, z = Scan (x, u) <num_scan_inputs = 1, body = b (float[4,32] s, float[32] e) => (float[4,32] s2, float[4,32] o) {"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "float_layers"),
+    [
+        (LOOP, "c2 = Identity (c) back = MatMul (s, w1) s2 = Tanh (back) out = MatMul (s2, w2) o = Relu (out)", {"back"}),
+        (LOOP, "c2 = Identity (c) back = MatMul (s, w1) s2 = If (c) <then_branch = t () => (float[4,32] p) { deep = MatMul (back, w2) p = Tanh (deep) }, "
+         "else_branch = f () => (float[4,32] q) { q = Identity (s) }> o = Relu (s)", {"back", "deep"}),
+        (LOOP, "c2 = Identity (c) out = MatMul (x, w1) s2 = Relu (out) o = Relu (s)", set()),  # returned, and does not depend on what was returned before
+        (SCAN, "back = MatMul (s, w1) s2 = Add (back, e) out = MatMul (s2, w2) o = Relu (out)", {"back"}),
+        (SCAN, "s2 = Add (s, e) out = MatMul (s2, w1) o = Relu (out)", set()),
+    ],
+)  # fmt: skip
+def test_what_is_fed_back_stays_float(head: str, body: str, float_layers: set[str]) -> None:
+    model = built(f"g (float[4,32] x, float[3,32] u, int64 n, bool go) => (float[4,32] y, float[k,4,32] z) {{ {head} {body} }}> }}", "w1", "w2")
+    assert {n.outputs[0].name for n in fed_back(model) if n.op == "MatMul"} == float_layers
+
+
+def test_the_certificate_says_what_is_fed_back() -> None:
+    model = built(f"g (float[4,32] x, int64 n, bool go) => (float[4,32] y) {{ {LOOP.replace('y, z', 'y').replace(', float[4,32] o', '')} c2 = Identity (c) m = MatMul (s, w1) s2 = Tanh (m) }}> }}", "w1")  # fmt: skip
+    assert reason(done(model, feeds(n=[3] * 4, go=[True] * 4)), "m").startswith("quantize/fed-back: ")
 
 
 def test_a_body_of_another_operator_stays_float_with_that_reason() -> None:

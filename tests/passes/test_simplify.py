@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, TensorData, lint, model_from_proto, nodes, to_bytes, to_proto
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.simplify import Options, fold, simplify
+from graphcompress.passes.simplify import Options, fold, run, simplify
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.step import Context, StepResult
 from graphcompress.targets import load_target
@@ -387,3 +387,9 @@ def test_the_result_computes_the_same_and_cannot_be_simplified_further(text: str
     found = run_once(model_from_proto(to_proto(result.model)), feed)
     assert {k: v.tobytes() for k, v in found.items()} == {k: v.tobytes() for k, v in expected.items()}
     assert not simplify(result.model, Context()).boldest.changed
+
+
+def test_constant_nodes_become_initializers_without_any_other_stage() -> None:
+    model = "(float[2] x) => (float[2] y) { k = Constant <value_floats = [1.0, 2.0]> ()  y = Mul (x, k) }"
+    result = simplified(model, off=tuple(stage for stage in run.STAGES if stage != "simplify/constant")).model
+    assert ops(result) == {"Mul": 1} and list(result.graph.initializers) == ["k"]

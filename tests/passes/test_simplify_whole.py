@@ -44,6 +44,14 @@ def same(original: Model, result: Model, *feeds: dict[str, np.ndarray[Any, Any]]
 # --- functions ------------------------------------------------------------------------------------------------------------------
 
 
+def test_a_function_is_not_written_out_for_its_constant_nodes() -> None:
+    model = parse_model(
+        f"""{HEAD} g (float[2,3] x) => (float[2,3] y) {{ y = loc.twice (x) }}
+        <domain: "loc", opset_import: ["": 18]> twice (x) => (y) {{ k = Constant <value_float = 2.0> ()  y = Mul (x, k) }}"""
+    )
+    assert not simplified(model).changed
+
+
 def test_functions_in_which_nothing_changes_stay() -> None:
     model = parse_model(
         f"""{HEAD} g (float[2,3] x) => (float[2,3] y) {{ a = loc.swish (x)  b = loc.clean (a)  c = loc.clean (b)  y = loc.outer (c) }}

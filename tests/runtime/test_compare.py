@@ -270,6 +270,15 @@ def test_rows_are_inputs_where_the_feed_has_as_many(rows: int, inputs: int) -> N
     assert (statistic.finish().inputs, statistic.finish().decisions) == (inputs, 3)
 
 
+@pytest.mark.parametrize(("a", "b", "inputs"), [((5, 3), (), 5), ((5, 3), (5,), 5), ((5, 3), (2,), 1)])
+def test_rows_are_those_that_all_tensors_of_a_feed_have(a: tuple[int, ...], b: tuple[int, ...], inputs: int, model_of: Callable[..., ir.Model]) -> None:
+    shapes = [",".join(map(str, shape)) for shape in (a, b)]
+    model = model_of(f"g (float[{shapes[0]}] a, float[{shapes[1]}] b) => (float[5, 3] y) {{ c = ReduceMax <keepdims = 0> (b) y = Add (a, c) }}")
+    with open_session(model) as session:
+        seen = compare(session, session, [{"a": np.ones(a, np.float32), "b": np.ones(b, np.float32)}], {"y": "class"})
+    assert seen.outputs["y"].inputs == inputs
+
+
 def test_a_finding_about_the_feeds_voids_the_bound() -> None:
     statistic = ComparisonStatistic(["y"], {"y": "value"})
     for value in (1.0, 2.0):

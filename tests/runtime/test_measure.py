@@ -246,6 +246,17 @@ def test_verdicts(interval: tuple[float, float], noise: tuple[float, float], exp
     assert verdict(interval, noise) == expected
 
 
+@pytest.mark.parametrize(("width", "expected"), [(1.0, "same"), (1.09, "same"), (1.11, "noisy"), (1.14, "noisy")])
+def test_an_interval_that_does_not_tell_five_percent_is_noise(width: float, expected: str) -> None:
+    assert verdict((width**-0.5, width**0.5), (0.99, 1.01)) == expected
+
+
+@pytest.mark.parametrize(("steady", "moved", "busy"), [(5, 0, False), (3, 2, False), (3, 3, False), (2, 3, True), (0, 5, True)])
+def test_a_machine_is_busy_where_most_rounds_are_not_steady(steady: int, moved: int, busy: bool) -> None:
+    rounds = [(1.0, 1.01, 1.0)] * steady + [(1.0, 1.5, 1.0)] * moved
+    assert module.Rounds("cpu", tuple(rounds)).busy is busy
+
+
 def test_footprint_of_a_fresh_process(models: Path, model_of: Callable[..., ir.Model], tmp_path: Path) -> None:
     """100 MiB held here do not count there."""
     ballast = np.ones(100 * 2**17)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,3 +286,9 @@ def test_a_model_newer_than_onnxruntime(tmp_path: Path, ir: int, domain: str, ve
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid(*o) for o in opsets.items()], ir_version=ir), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=says):
         open_session(tmp_path / "m.onnx")
+
+
+def test_a_device_of_a_plugin_is_taken_and_that_of_the_cpu_is_the_built_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "_devices", lambda wanted: [SimpleNamespace(ep_name=f"{wanted}PluginExecutionProvider")])
+    assert providers.find("special").name == "specialPluginExecutionProvider" and providers.find("special").plugin
+    assert providers.find("cpu") == providers.Provider("CPUExecutionProvider")

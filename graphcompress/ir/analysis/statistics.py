@@ -43,7 +43,7 @@ class Statistics:
 
     parameters: elements of all initializers, and of Constant nodes of a floating-point type; bytes: the serialized message and the external data that it refers to;
     initializer_bytes: elements of initializers and Constant nodes as ONNX stores them; nodes: in all graphs; operators: name -> count, with the domain before it
-    where it is not ai.onnx; macs: of one run, the dearer branch of an If taken, None where some heavy operator's shapes are not known.
+    where it is not ai.onnx; macs: of one run, the more expensive branch of an If counted, None where some heavy operator's shapes are not known.
     """
 
     parameters: int

@@ -66,7 +66,8 @@ class Polynomial:
         parts: list[str] = []
         for monomial, coefficient in self.terms:
             factors = [str(abs(coefficient))] if abs(coefficient) != 1 or not monomial else []
-            factors += [f"({a})" if isinstance(a, Function) and a.name == "//" and len(monomial) > 1 else str(a) for a in monomial]
+            alone = len(monomial) == 1 and (coefficient == 1 or (coefficient == -1 and bool(parts)))  # 2*N//2 and -N//2 would read as (2*N)//2 and (-N)//2
+            factors += [f"({a})" if isinstance(a, Function) and a.name == "//" and not alone else str(a) for a in monomial]
             sign = "-" if coefficient < 0 else "+"
             parts.append(f"{sign} {'*'.join(factors)}" if parts else f"{'-' if coefficient < 0 else ''}{'*'.join(factors)}")
         return " ".join(parts)

@@ -26,6 +26,8 @@ from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
 
 TAG = re.compile(r"gc(\d+)x")
+# Where onnxruntime keeps what it fuses or lays out in another way.
+RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 UNKNOWN = Refusal("quantize/unknown", "no reason was recorded")
 
 
@@ -144,6 +146,10 @@ def certificate(model: Model, integer: Mapping[Node, object], refusals: Mapping[
         else:
             refusal = refusals.get(node, UNKNOWN)
             operators.append(CertifiedOperator(node_name(node), str(node.op), "float", refusal.id, refusal.reason))
+    for node in nodes(model):
+        if node.domain in RUNTIME_DOMAINS and node.op.removeprefix("Fused") in target.heavy:
+            reason = f"{node.op} of {node.domain} is what onnxruntime makes when it optimizes a model; it has no INT8 form. Give the model as it was exported"
+            operators.append(CertifiedOperator(node_name(node), str(node.op), "float", "quantize/runtime-operator", reason))
     for function, name, op in function_operators(model):
         if op in target.heavy:
             reason = f"it stands in the model-local function '{function}', and functions that cannot be written out stay float"
