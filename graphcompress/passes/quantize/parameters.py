@@ -122,8 +122,12 @@ def paired(flat: Array, codes: Array, scales: Array, rules: Weight) -> tuple[Arr
     least = np.full(len(over), np.inf)
     for step in np.linspace(0.0, 1.0, PAIR_STEPS):
         trial = (first * (last / first) ** step).astype(F32)
-        candidate = _shortened(_codes(rows, trial, rules), rows / trial.astype(np.float64)[:, None], rules.pair_limit)
-        error = np.square(candidate * trial.astype(np.float64)[:, None] - rows).sum(axis=1)
+        wide = trial.astype(np.float64)[:, None]
+        exact = rows / wide
+        candidate = _shortened(_rounded(exact, rules), exact, rules.pair_limit)
+        exact = np.multiply(candidate, wide, out=exact)
+        exact -= rows
+        error = np.square(exact, out=exact).sum(axis=1)
         if rules.granularity == "tensor":
             error = np.full(len(over), error.sum())
         better = error < least
@@ -137,9 +141,12 @@ def paired(flat: Array, codes: Array, scales: Array, rules: Weight) -> tuple[Arr
 
 def _pair_sums(codes: Array) -> Array:
     """The larger of the sum of the positive codes and of the negative ones, of each pair of neighbours in a row."""
-    even, odd = codes[:, : codes.shape[1] // 2 * 2 : 2], codes[:, 1::2]
-    sums: Array = np.maximum(np.maximum(even, 0) + np.maximum(odd, 0), -(np.minimum(even, 0) + np.minimum(odd, 0)))
-    return sums
+    small = codes.astype(np.int32)  # half the bytes to go through
+    even, odd = small[:, : small.shape[1] // 2 * 2 : 2], small[:, 1::2]
+    # Of one sign both add up; of two signs the sum is smaller than the larger one.
+    sums: Array = np.abs(even + odd)
+    np.maximum(sums, np.abs(even), out=sums)
+    return np.maximum(sums, np.abs(odd), out=sums)
 
 
 def _shortened(codes: Array, exact: Array, limit: int) -> Array:
@@ -157,7 +164,14 @@ def _shortened(codes: Array, exact: Array, limit: int) -> Array:
 
 
 def _codes(flat: Array, scales: Array, rules: Weight) -> Array:
-    return np.clip(np.rint(flat / scales.astype(np.float64)[:, None]), rules.low, rules.high)
+    return _rounded(flat / scales.astype(np.float64)[:, None], rules)
+
+
+def _rounded(exact: Array, rules: Weight) -> Array:
+    """Weights in units of their scale as codes (of float64)."""
+    codes: Array = np.rint(exact)
+    np.maximum(codes, rules.low, out=codes)
+    return np.minimum(codes, rules.high, out=codes)
 
 
 def bias_scale(x_scale: float, scales: Array) -> Array:
