@@ -13,20 +13,21 @@ from graphcompress.ir.model.walk import subgraphs, toposort
 def lint(model: Model) -> None:
     """Raise ModelError where the graph is not what a file may hold: a tensor made twice or by nobody, names that clash, a changed signature."""
     check_signature(model)
-    stack: list[tuple[Graph, frozenset[int]]] = [(model.graph, frozenset())]
+    stack: list[tuple[Graph, frozenset[int], frozenset[str]]] = [(model.graph, frozenset(), frozenset())]
     while stack:
-        graph, outer = stack.pop()
+        graph, outer, outer_sparse = stack.pop()
         made: dict[str, Tensor] = {}
         for tensor in _defined(graph):
             if tensor.name in made:
                 raise ModelError(f"Tensor '{tensor.name}' is defined twice in graph '{graph.name}'.")
             made[tensor.name] = tensor
         visible = outer | {id(t) for t in made.values()}
+        sparse = outer_sparse | {s.values.name for s in graph.shell.sparse_initializer}  # these have no object
         for node in graph.nodes:
             for tensor in node.inputs:
-                if tensor.name and id(tensor) not in visible and not _opaque(graph, tensor):
+                if tensor.name and id(tensor) not in visible and not (isinstance(tensor, Variable) and tensor.name in sparse):
                     raise ModelError(f"Node '{node.name or node.op}' reads tensor '{tensor.name}', which nothing makes.")
-            stack.extend((g, visible) for g in subgraphs(node))
+            stack.extend((g, visible, sparse) for g in subgraphs(node))
         toposort(graph)
 
 
@@ -47,8 +48,3 @@ def _defined(graph: Graph) -> Iterable[Tensor]:
     yield from graph.initializers.values()
     for node in graph.nodes:
         yield from (t for t in node.outputs if t.name)
-
-
-def _opaque(graph: Graph, tensor: Tensor) -> bool:
-    """A tensor that the file defines in a way that has no object: a sparse initializer."""
-    return isinstance(tensor, Variable) and any(s.values.name == tensor.name for s in graph.shell.sparse_initializer)
