@@ -5,7 +5,7 @@ python benchmarks/mutants.py [--seed 17] [--count 200] [--only PACKAGE] [--list]
 - An equal share of mutants per package, taken in turn, so that an interrupted run is a smaller sample. Run again, it goes on: the results are in OUT/results.json.
 - The tests run in a copy of the tree, each mutant in a process forked from one that has already imported onnx and onnxruntime.
 - A test runs for a mutant only if it enters the mutant's function: a first run of every test file notes which ones it enters (OUT/reach.json; a file that changes
-  is noted again). The file with the module's name first, cheap tests first, up to the first failure. Code that runs on import has every test of the package.
+  is noted again). The file with the module's name first, cheap tests first, up to the first failure. Code that runs on import, or that no test enters in its own process, has every test of the package.
 - A mutant is killed by a test that fails, by its limit of CPU seconds or memory, or by not importing.
 - `mutants-equivalent.toml` lists mutants that change nothing: not counted. `--again` runs those that survived once more, after new tests.
 """
@@ -218,12 +218,13 @@ class Reach:
     def tests_for(self, package: str, mutant: Mutant) -> dict[str, float]:
         """The tests to run, with their CPU seconds, in their order."""
         module = Path(mutant.file).stem
-        chosen = []
+        ranked = []
         for file in self._files(package):
             for name, (seconds, entered) in self._of(file).items():
-                if not mutant.function or f"{mutant.file}:{mutant.function}" in entered:
-                    chosen.append((module not in Path(file).stem, seconds, name))
-        return {name: seconds for _, seconds, name in sorted(chosen)}
+                ranked.append((f"{mutant.file}:{mutant.function}" not in entered, module not in Path(file).stem, seconds, name))
+        # Where no test enters the function, a process that a test starts may.
+        everything = not mutant.function or all(other for other, *_ in ranked)
+        return {name: seconds for other, _, seconds, name in sorted(ranked) if everything or not other}
 
     def _files(self, package: str) -> list[str]:
         paths = [p for name in PACKAGES[package] for p in ([self._tree / name] if name.endswith(".py") else sorted((self._tree / name).glob("test_*.py")))]

@@ -296,3 +296,8 @@ def test_options_of_built_in_providers() -> None:
 def test_the_instruction_sets_that_tell_speeds_apart_are_those_of_the_system() -> None:
     words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     assert machine.cpu()[1] == tuple(f for f in machine.TELLING if f in words)
+
+
+def test_timing_runs_every_feed(model_of: Callable[..., ir.Model]) -> None:
+    with open_session(model_of("g (float[n, 3] x) => (float[n, 3] y) { y = Neg(x) }")) as opened, pytest.raises(DataError, match="cannot run"):
+        opened.time([{"x": np.ones((1, width), np.float32)} for width in (3, 4)], 1)
