@@ -10,6 +10,7 @@ python benchmarks/transformer.py [FOLDER]      FOLDER keeps the environment with
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pstats
@@ -80,8 +81,11 @@ json.dump({"peak": peak}, open(sys.argv[1], "w"))
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", help="keeps the environment with PyTorch and the export between runs")
+    folder = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRAPHCOMPRESS_EXPORTS") or temporary).resolve()
+        folder = Path(folder or os.environ.get("GRAPHCOMPRESS_EXPORTS") or temporary).resolve()
         model, feeds = folder / f"{NAME}.onnx", folder / f"{NAME}.feeds"
         if not model.exists():
             folder.mkdir(parents=True, exist_ok=True)

@@ -164,7 +164,7 @@ class Timing(Document):
 
 
 class Candidate(Document):
-    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/agreement, gate/speedup,
+    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower,
     gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]

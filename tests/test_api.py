@@ -14,7 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphcompress
+from graphcompress.api.inputs import open_model
 from graphcompress.errors import BarMissed, DataError, GraphCompressError, ModelError, RecipeError, UsageError
+from graphcompress.ir.files import serialize
 
 
 @pytest.fixture
@@ -70,6 +72,27 @@ def test_the_given_model_is_not_touched(path: Path) -> None:
     model = graphcompress.load(path)
     graphcompress.compress(model, feeds(), measure=False)
     assert [node.op for node in model.graph.nodes] == ["Gemm", "Relu", "Identity", "Gemm"]
+
+
+def test_an_original_from_a_file_runs_there_and_is_measured_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_model(path)
+    written: list[Any] = []
+    build = serialize._References.model
+    monkeypatch.setattr(serialize._References, "model", lambda self: (written.append(self.source), build(self))[1])
+    done = graphcompress.compress(source, feeds(), measure=False)
+    assert written and all(model is not source.model for model in written)
+    assert done.record.before.bytes == path.stat().st_size
+
+
+def test_a_file_that_was_replaced_or_needs_another_does_not_stand_for_the_model(path: Path, tmp_path: Path) -> None:
+    assert open_model(graphcompress.load(path)).same_file() is None
+    source = open_model(path)
+    assert source.same_file() == path
+    onnx.save(onnx.load(path), tmp_path / "split.onnx", save_as_external_data=True, size_threshold=0)
+    assert open_model(tmp_path / "split.onnx").same_file() is None
+    (tmp_path / "new.onnx").write_bytes(path.read_bytes())
+    (tmp_path / "new.onnx").replace(path)
+    assert source.same_file() is None
 
 
 def test_every_4th_feed_judges_and_few_feeds_judge_themselves(path: Path) -> None:

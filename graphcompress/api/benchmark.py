@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model
-from graphcompress.data import random_data
+from graphcompress.api.random_feeds import random_feeds
 from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.gate import TIMED_FEEDS, Bars, thread_settings, threads_text
 from graphcompress.ir.check.models import require_known_domains
@@ -41,7 +41,7 @@ def benchmark(
     """Time models side by side, interleaved, on each of `providers` in this process and at each of `places` (default: the CPU provider), with one thread and with all
     (or with `threads`).
 
-    Without data the feeds are random numbers in the shapes of the signature (free dimensions are 1), and the report says so. Raises BarMissed, with the report
+    Without data the feeds are random numbers in the shapes of the signature (free dimensions as small as it runs with), and the report says so. Raises BarMissed, with the report
     in its `result`, where a candidate misses `min_speedup` anywhere (see `gate.bars`).
     """
     Bars(min_speedup=min_speedup)
@@ -52,7 +52,7 @@ def benchmark(
         require_known_domains(source.model, "benchmarked")
         check_comparable(sources[0], source)
     first = sources[0].model
-    feeds = open_feeds(data, first) if data is not None else random_data(first.inputs, 1, seed)
+    feeds = open_feeds(data, first) if data is not None else random_feeds(first, 1, seed)
     bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress)
     where: list[Place] = [*map(LocalPlace, dict.fromkeys(providers)), *places] or [LocalPlace()]
     rows = [row for place in where for setting in thread_settings(threads) for row in bench.rows(place, setting)]
@@ -64,7 +64,9 @@ def benchmark(
         data=data_source(feeds, 0, 0),
         machine={key: described[key] for key in MACHINE_KEYS if key in described},
         bars=bars,
-        notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature, free dimensions as 1; --data times real inputs."],
+        notes=[]
+        if data is not None
+        else ["Timed on random numbers in the shapes of the signature, free dimensions as small as the model runs with; --data times real inputs."],
     )
     reports.raise_missed(bars, report)
     return report

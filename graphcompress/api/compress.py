@@ -57,7 +57,7 @@ def compress(
     if feeds.all is None or feeds.judging is None:
         return _unjudged(source, plan, context, feeds, bars)
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes))) as judge:
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
         outcome = search(source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else ())
         result = outcome.chosen.candidate.model
         info = judge.info(result)
@@ -70,7 +70,7 @@ def compress(
         plan,
         context,
         outcome.executed,
-        reports.sizes(source.model, result, feeds.shapes(), shapes),
+        reports.sizes(source, result, feeds.shapes(), shapes),
         provider=where["provider"],
         comparison=chosen.comparison,
         measurements=chosen.measurements,
@@ -97,7 +97,7 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
         plan,
         context,
         executed,
-        reports.sizes(source.model, result),
+        reports.sizes(source, result),
         bars=reports.stated_bars(bars, None),
         notes=["No data was given, so the result was neither compared with the original nor measured."],
     )

@@ -14,6 +14,7 @@ from graphcompress.errors import DataError, ModelError, UsageError, shown
 from graphcompress.ir import Model, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.ir.files.parse import parse
+from graphcompress.ir.model.external import Stamp
 from graphcompress.recipe import Recipe
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.runtime.providers import short
@@ -26,15 +27,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model and how records name it."""
+    """A model and how records name it. `stamp` is that of the file that it was read from, None for a model in memory."""
 
     model: Model
     file: record.ModelFile
+    stamp: Stamp | None = None
 
     @property
     def name(self) -> str:
         """The model in messages."""
         return self.file.path or "the model in memory"
+
+    def same_file(self) -> Path | None:
+        """The one file that holds just this model, which nobody edits; None where there is none, where it needs others or was replaced since."""
+        path = self.model.path
+        if self.stamp is None or path is None or data_files(self.model):
+            return None
+        return path if Stamp.at(path) == self.stamp else None
 
 
 AnyModel: TypeAlias = "str | os.PathLike[str] | bytes | Model | Source | Any"  # Any: an onnx.ModelProto, which only `ir` can name
@@ -49,8 +58,9 @@ def open_model(model: AnyModel) -> Source:
         return Source(model, record.ModelFile(path=None, sha256=sha256_of_model(model)))
     if not isinstance(model, str | os.PathLike):
         return open_model(_model_in_memory(model))
+    stamp = Stamp.at(model)
     loaded = load(Path(model))
-    return Source(loaded, record.ModelFile(path=shown(model), sha256=sha256_of_file(model, data_files(loaded))))
+    return Source(loaded, record.ModelFile(path=shown(model), sha256=sha256_of_file(model, data_files(loaded))), stamp)
 
 
 def _model_in_memory(model: Any) -> Model:

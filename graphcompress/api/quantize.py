@@ -57,7 +57,7 @@ def quantize(
     assert executed.result is not None
     result = executed.result.model
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes))) as judge:
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
         try:
             comparison = judge.compare(result)
             measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
@@ -72,7 +72,7 @@ def quantize(
         plan,
         context,
         [executed],
-        reports.sizes(source.model, result, feeds.shapes(), shapes),
+        reports.sizes(source, result, feeds.shapes(), shapes),
         provider=where["provider"],
         comparison=comparison,
         measurements=measurements,

@@ -17,6 +17,8 @@ from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graphcompress.api.inputs import Feeds, Source
     from graphcompress.ir import Model
     from graphcompress.ir.shapes.infer import Shapes
@@ -96,18 +98,18 @@ def libraries() -> dict[str, str]:
 
 
 def sizes(
-    original: Model, result: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
+    original: Source, result: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
 ) -> tuple[record.Size, record.Size]:
     """Statistics of both models. `shapes` are those of the original (`statistics.run_shapes`) where they were inferred already."""
     from graphcompress.ir.analysis.statistics import statistics
 
-    def size(model: Model, known: Shapes | None) -> record.Size:
-        figures = statistics(model, feed_shapes, shapes=known)
+    def size(model: Model, known: Shapes | None, file: Path | None = None) -> record.Size:
+        figures = statistics(model, feed_shapes, shapes=known, file=file)
         operators = dict(sorted(figures.operators.items()))
         return record.Size(bytes=figures.bytes, parameters=figures.parameters, nodes=figures.nodes, macs=figures.macs, operators=operators)
 
-    before = size(original, shapes)
-    return before, before if result is original else size(result, None)
+    before = size(original.model, shapes, original.same_file())
+    return before, before if result is original.model else size(result, None)
 
 
 def ratio(reference: float, candidate: float) -> float:

@@ -17,4 +17,4 @@ def simplify(model: AnyModel, *, target: str | None = None, progress: Progress =
     (executed,) = run(plan, source.model, context)
     assert executed.result is not None
     result = executed.result.model
-    return reports.Result(result, reports.run_record("simplify", source, result, Feeds(), plan, context, [executed], reports.sizes(source.model, result)))
+    return reports.Result(result, reports.run_record("simplify", source, result, Feeds(), plan, context, [executed], reports.sizes(source, result)))

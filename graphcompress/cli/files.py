@@ -45,8 +45,10 @@ class Outputs:
         from graphcompress.ir.files.hashes import data_files
         from graphcompress.ir.files.write import check_data_place, data_path
 
-        beside = data_path(self.model) if self.external_data or serialize.size_on_disk(loaded) > serialize.LARGEST_MESSAGE else None
-        for source in data_files(loaded):
+        sources = data_files(loaded)
+        large = sum(path.stat().st_size for path in (loaded.path, *sources) if path is not None) > serialize.LARGEST_MESSAGE
+        beside = data_path(self.model) if self.external_data or large else None
+        for source in sources:
             for option, path in (("-o", self.model), ("-o", beside), ("--record", self.record)):
                 if path is not None and same_file(path, source):
                     raise UsageError(f"{option}: {path} holds the external data of {loaded.path}, which would be overwritten. Give another path.")

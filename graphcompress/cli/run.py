@@ -44,9 +44,9 @@ def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) ->
         return data
     if data is not None:
         raise UsageError("--data and --random-data exclude each other: give one.")
-    from graphcompress.data import random_data
+    from graphcompress.api.random_feeds import random_feeds
 
-    return random_data(model.inputs, RANDOM_FEEDS, seed)
+    return random_feeds(model, RANDOM_FEEDS, seed)
 
 
 def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Result]) -> int:

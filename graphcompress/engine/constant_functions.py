@@ -44,24 +44,24 @@ def pad_value(graph: GraphQueries, tensor: Any) -> float:
     node = node_of(tensor)
     if graph.opset < 11:
         return float(node.attrs.get("value", 0.0))
-    given = graph.input(node, 2)
-    if given is None:
+    tensor_ = graph.input(node, 2)
+    if tensor_ is None:
         return 0.0
-    found = constant_of(given).array
-    if found.size != 1:
+    number = constant_of(tensor_).array
+    if number.size != 1:
         raise Undetermined("the value of the Pad is not one number")
-    return float(found.reshape(()))
+    return float(number.reshape(()))
 
 
 @function(2)
 def axes(graph: GraphQueries, tensor: Any, rank_: int) -> list[int]:
     """The axes of a matched Squeeze, Unsqueeze or reduction, in ascending order: an attribute, or the second input in later opsets. They must be given."""
     node = node_of(tensor)
-    given = node.attrs.get("axes", None)
-    found = given if isinstance(given, list) else ints_of(graph, node, 1)
-    if not found:
+    attribute = node.attrs.get("axes", None)
+    axes_ = attribute if isinstance(attribute, list) else ints_of(graph, node, 1)
+    if not axes_:
         raise Undetermined("there are no axes")
-    return sorted(int(a) % rank_ for a in found)
+    return sorted(int(a) % rank_ for a in axes_)
 
 
 @function(1, ANY)
@@ -97,8 +97,8 @@ def minus_zero(graph: GraphQueries, tensor: Any) -> bool:
 @function(1)
 def sqrt(graph: GraphQueries, value: Any) -> Any:
     """Square root; NaN below zero."""
-    found = read(value)
-    return Value(np.sqrt(found.array), found.dtype) if isinstance(found, Value) else float(np.sqrt(found))
+    operand = read(value)
+    return Value(np.sqrt(operand.array), operand.dtype) if isinstance(operand, Value) else float(np.sqrt(operand))
 
 
 @function(1)
@@ -116,45 +116,45 @@ def smallest(graph: GraphQueries, values: Any) -> Any:
 @function(2, 3)
 def per_channel(graph: GraphQueries, value: Any, rank_: int, *axis: int) -> Any:
     """A vector laid along `axis` (default 0) of a tensor with `rank_` axes. A single number stays one."""
-    found = read(value)
-    if not isinstance(found, Value) or found.array.size == 1:
-        return found if not isinstance(found, Value) else Value(found.array.reshape(()), found.dtype)
+    operand = read(value)
+    if not isinstance(operand, Value) or operand.array.size == 1:
+        return operand if not isinstance(operand, Value) else Value(operand.array.reshape(()), operand.dtype)
     place = axis[0] if axis else 0
     form = [1] * short(rank_)
-    form[place] = found.array.size
-    return Value(found.array.reshape(form), found.dtype)
+    form[place] = operand.array.size
+    return Value(operand.array.reshape(form), operand.dtype)
 
 
 @function(2)
 def vector(graph: GraphQueries, value: Any, length: int) -> Any:
     """A channelwise or columnwise operand as a vector of `length`."""
-    found = read(value)
-    if not isinstance(found, Value):
-        return found
-    return Value(np.broadcast_to(found.array.reshape(-1), (length,)), found.dtype)
+    operand = read(value)
+    if not isinstance(operand, Value):
+        return operand
+    return Value(np.broadcast_to(operand.array.reshape(-1), (length,)), operand.dtype)
 
 
 @function(3)
 def per_output(graph: GraphQueries, value: Any, rank_: int, groups: int) -> Any:
     """A function of the weights of a ConvTranspose: see `split_groups`; here a vector over output channels becomes [groups, 1, channels per group, 1 ...]."""
-    found = read(value)
-    if not isinstance(found, Value):
-        return found
-    return Value(found.array.reshape((groups, 1, -1) + (1,) * (short(rank_) - 2)), found.dtype)
+    operand = read(value)
+    if not isinstance(operand, Value):
+        return operand
+    return Value(operand.array.reshape((groups, 1, -1) + (1,) * (short(rank_) - 2)), operand.dtype)
 
 
 @function(2)
 def split_groups(graph: GraphQueries, value: Any, groups: int) -> Any:
     """Weights [C, ...] as [groups, C / groups, ...]."""
-    found = value_of(value)
-    return Value(found.array.reshape(groups, found.array.shape[0] // groups, *found.array.shape[1:]), found.dtype)
+    weights = value_of(value)
+    return Value(weights.array.reshape(groups, weights.array.shape[0] // groups, *weights.array.shape[1:]), weights.dtype)
 
 
 @function(2)
 def reshaped(graph: GraphQueries, value: Any, dims: list[int]) -> Any:
     """A tensor in another shape."""
-    found = value_of(value)
-    return Value(found.array.reshape([int(d) for d in dims]), found.dtype)
+    operand = value_of(value)
+    return Value(operand.array.reshape([int(d) for d in dims]), operand.dtype)
 
 
 def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:

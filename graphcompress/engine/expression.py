@@ -100,7 +100,7 @@ def evaluate(expression: Expression, names: Mapping[str, Any], graph: GraphQueri
     """
     try:
         return expression.run(names, graph)
-    except (ArithmeticError, TypeError, ValueError, IndexError) as problem:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
         raise Undetermined(f"'{expression.text}': {problem}") from problem
 
 

@@ -101,16 +101,16 @@ def read(argument: Any) -> Any:
 
 def value_of(argument: Any) -> Value:
     """The argument as a tensor's value."""
-    found = read(argument)
-    if not isinstance(found, Value):
+    value = read(argument)
+    if not isinstance(value, Value):
         raise Undetermined("a tensor is expected")
-    return found
+    return value
 
 
 def list_of(argument: Any) -> Sequence[Any]:
     """The argument as a list of numbers."""
-    found = read(argument)
-    return found.array.ravel().tolist() if isinstance(found, Value) else found
+    value = read(argument)
+    return value.array.ravel().tolist() if isinstance(value, Value) else value
 
 
 def short(length: int) -> int:
@@ -147,7 +147,7 @@ def ints_of(graph: GraphQueries, node: Node, index: int) -> list[int] | None:
     tensor = graph.input(node, index)
     if tensor is None:
         return None
-    found = constant_of(tensor)
-    if found.floating:
+    value = constant_of(tensor)
+    if value.floating:
         raise Undetermined("integers are expected")
-    return [int(v) for v in found.array.ravel()]
+    return [int(v) for v in value.array.ravel()]

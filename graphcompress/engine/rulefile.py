@@ -105,8 +105,8 @@ class _Loader:
         try:
             table = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as problem:
-            found = re.search(r"at line (\d+)", str(problem))
-            self.fail(int(found[1]) if found else len(self.lines), f"no TOML: {problem}")
+            place = re.search(r"at line (\d+)", str(problem))
+            self.fail(int(place[1]) if place else len(self.lines), f"no TOML: {problem}")
         for key in table.keys() - KEYS:
             self.fail(self.line_of(key), f"unknown key '{key}'; a rule has {', '.join(sorted(KEYS))}")
         for key in REQUIRED:
@@ -145,11 +145,11 @@ class _Loader:
     def opsets(self, text: str) -> tuple[int, int]:
         low, high = 1, newest_opset()
         for part in text.split(","):
-            found = BOUND.fullmatch(part)
-            if not found:
+            bound = BOUND.fullmatch(part)
+            if not bound:
                 self.fail(self.line_of("opset"), f"opset is '{text}'; expected bounds such as '>=9' or '>=9, <15'")
-            number = int(found[2])
-            match found[1]:
+            number = int(bound[2])
+            match bound[1]:
                 case ">=":
                     low = max(low, number)
                 case ">":
@@ -175,11 +175,11 @@ class _Loader:
             self.fail(first + problem.line - 1, f"{key}: {problem.message}")
         for node in body.nodes:
             self.check_operator(node, opsets, first + node.line - 1)
-        made = [t for n in body.nodes for t in n.outputs if t]
-        for name in made:
-            if made.count(name) > 1 or name in body.inputs:
+        outputs = [t for n in body.nodes for t in n.outputs if t]
+        for name in outputs:
+            if outputs.count(name) > 1 or name in body.inputs:
                 self.fail(first, f"{key}: '{name}' is defined twice")
-        known = {*body.inputs, *made}
+        known = {*body.inputs, *outputs}
         for node in body.nodes:
             for name in node.inputs:
                 if name and name not in known:
@@ -216,14 +216,14 @@ class _Loader:
         """Clauses that need no values first: nothing is decoded for a match that cannot hold."""
         tensors = frozenset((*before.inputs, *(t for n in before.nodes for t in n.outputs)))
         plain: set[str] = set()
-        for name, found in lets.items():
-            if self.cheap(found, lets, plain, tensors):
+        for name, expression_ in lets.items():
+            if self.cheap(expression_, lets, plain, tensors):
                 plain.add(name)
         return tuple(sorted(where, key=lambda c: not self.cheap(c, lets, plain, tensors)))
 
     @staticmethod
-    def cheap(found: Expression, lets: Mapping[str, Expression], plain: set[str], tensors: frozenset[str]) -> bool:
-        return all(n not in lets or n in plain for n in found.names) and expression.structural(found, tensors)
+    def cheap(expression_: Expression, lets: Mapping[str, Expression], plain: set[str], tensors: frozenset[str]) -> bool:
+        return all(n not in lets or n in plain for n in expression_.names) and expression.structural(expression_, tensors)
 
     def examples(self, table: Mapping[str, Any], opsets: tuple[int, int]) -> Iterator[Example]:
         entries = table["example"]
@@ -260,8 +260,8 @@ class _Loader:
             if name in tensors:
                 self.fail(self.line_of(name), f"let: '{name}' is already a name of `before`")
         seen: set[str] = set()
-        for name, found in rule.lets.items():
-            for used in found.names:
+        for name, expression_ in rule.lets.items():
+            for used in expression_.names:
                 if used not in tensors and used not in seen:
                     self.fail(self.line_of(name), f"let: '{used}' in '{name}' is not bound; it must be a name of `before` or an earlier entry of `let`")
             seen.add(name)
@@ -313,19 +313,19 @@ class _Loader:
         return next((i for i in range(start, len(self.lines) + 1) if text in self.lines[i - 1]), start)
 
     def text_of(self, table: Mapping[str, Any], key: str) -> str:
-        found = table[key]
-        if not isinstance(found, str) or not found.strip():
+        value = table[key]
+        if not isinstance(value, str) or not value.strip():
             self.fail(self.line_of(key), f"'{key}' must be a text that is not empty")
-        return found
+        return value
 
     def list_of(self, table: Mapping[str, Any], key: str) -> list[str]:
-        found = table.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(v, str) for v in found) or len(set(found)) != len(found):
+        values = table.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(v, str) for v in values) or len(set(values)) != len(values):
             self.fail(self.line_of(key), f"'{key}' must be a list of different texts")
-        return found
+        return values
 
     def texts(self, table: Mapping[str, Any], key: str) -> dict[str, str]:
-        found = table.get(key, {})
-        if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        entries = table.get(key, {})
+        if not isinstance(entries, dict) or not all(isinstance(v, str) for v in entries.values()):
             self.fail(self.line_of(key), f"'{key}' must be a table of texts")
-        return found
+        return entries

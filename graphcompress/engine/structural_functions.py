@@ -48,15 +48,15 @@ def same(graph: GraphQueries, a: Any, b: Any) -> bool:
 @function(2, 3)
 def attr(graph: GraphQueries, tensor: Any, name: str, *default: Any) -> Any:
     """An attribute of the matched node that makes `tensor`. Without a default it must be there."""
-    found = node_of(tensor).attrs.get(name)
-    if found is None:
+    value = node_of(tensor).attrs.get(name)
+    if value is None:
         if not default:
             raise Undetermined(f"there is no attribute {name}")
         # A default is what the operator's definition says, and definitions hold single precision.
         return float(np.float32(default[0])) if isinstance(default[0], float) else default[0]
-    if not isinstance(found, int | float | str | list):
+    if not isinstance(value, int | float | str | list):
         raise Undetermined(f"the attribute {name} is no number, text or list")
-    return list(found) if isinstance(found, list) else found
+    return list(value) if isinstance(value, list) else value
 
 
 @function(0)
@@ -70,10 +70,10 @@ def shape(graph: GraphQueries, tensor: Any) -> list[Any]:
     """The dimensions: numbers, symbols of the signature, None."""
     if isinstance(tensor, Value):
         return list(tensor.array.shape)
-    found = graph.shape(tensor_of(tensor))
-    if found is None:
+    dims = graph.shape(tensor_of(tensor))
+    if dims is None:
         raise Undetermined(f"the rank of {binding_of(tensor).name} is not known")
-    return list(found)
+    return list(dims)
 
 
 @function(1)
@@ -85,19 +85,19 @@ def rank(graph: GraphQueries, tensor: Any) -> int:
 @function(2)
 def dim(graph: GraphQueries, tensor: Any, axis: int) -> int:
     """One dimension; it must be a number."""
-    found = shape(graph, tensor)[axis]
-    if not isinstance(found, int):
+    size = shape(graph, tensor)[axis]
+    if not isinstance(size, int):
         raise Undetermined(f"axis {axis} of {binding_of(tensor).name} is dynamic")
-    return found
+    return size
 
 
 @function(1)
 def dtype(graph: GraphQueries, tensor: Any) -> str:
     """Element type by ONNX's name."""
-    found = graph.dtype(tensor_of(tensor))
-    if found is None:
+    name = graph.dtype(tensor_of(tensor))
+    if name is None:
         raise Undetermined(f"the element type of {binding_of(tensor).name} is not known")
-    return found
+    return name
 
 
 @function(1)
@@ -143,27 +143,27 @@ def same_shape(graph: GraphQueries, a: Any, b: Any) -> bool:
 @function(3)
 def channelwise(graph: GraphQueries, operand: Any, rank_: int, channels: int) -> bool:
     """`operand`, broadcast against a tensor of `rank_` axes with `channels` on axis 1, has one value per channel, or one for all."""
-    found = graph.shape(tensor_of(operand))
-    if found is None or len(found) > rank_:
+    dims = graph.shape(tensor_of(operand))
+    if dims is None or len(dims) > rank_:
         return False
-    full = (1,) * (rank_ - len(found)) + tuple(found)
+    full = (1,) * (rank_ - len(dims)) + tuple(dims)
     return all(d == 1 for axis, d in enumerate(full) if axis != 1) and full[1] in (1, channels)
 
 
 @function(2)
 def columnwise(graph: GraphQueries, operand: Any, columns: int) -> bool:
     """`operand`, broadcast against a matrix of `columns` columns, has one value per column, or one for all; it does not raise the rank above 2."""
-    found = graph.shape(tensor_of(operand))
-    return found is not None and len(found) <= 2 and all(d == 1 for d in found[:-1]) and (not found or found[-1] in (1, columns))
+    dims = graph.shape(tensor_of(operand))
+    return dims is not None and len(dims) <= 2 and all(d == 1 for d in dims[:-1]) and (not dims or dims[-1] in (1, columns))
 
 
 @function(1)
 def perm(graph: GraphQueries, tensor: Any) -> list[int]:
     """The permutation of a matched Transpose; without the attribute it turns the axes around."""
     node = node_of(tensor)
-    found = node.attrs.get("perm")
-    if isinstance(found, list):
-        return [int(i) for i in found]
+    axes = node.attrs.get("perm")
+    if isinstance(axes, list):
+        return [int(i) for i in axes]
     source = graph.input(node, 0)
     known = graph.shape(source) if source is not None else None
     if known is None:

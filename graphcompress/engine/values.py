@@ -71,10 +71,10 @@ def safe(value: Value) -> bool:
 
 def common(*values: Any) -> str:
     """The one element type of all Values among `values`. Raises Undetermined where they differ."""
-    found = {v.dtype for v in values if isinstance(v, Value)}
-    if len(found) > 1:
-        raise Undetermined(f"mixed element types: {', '.join(sorted(found))}")
-    return found.pop() if found else "float"
+    types = {v.dtype for v in values if isinstance(v, Value)}
+    if len(types) > 1:
+        raise Undetermined(f"mixed element types: {', '.join(sorted(types))}")
+    return types.pop() if types else "float"
 
 
 def lifted(value: Any) -> Any:

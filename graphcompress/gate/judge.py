@@ -11,6 +11,8 @@ from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.step import Context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
     from graphcompress.runtime.compare import Comparison
@@ -58,9 +60,11 @@ class SessionJudge:
 
     Sessions of the original stay open from one candidate to the next, those of a candidate until the next one comes. Use it in a `with` block, or `close` it."""
 
-    def __init__(self, original: Model, feeds: Dataset, judging: Dataset, context: Context, kinds: Mapping[str, str]) -> None:
-        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared."""
+    def __init__(self, original: Model, feeds: Dataset, judging: Dataset, context: Context, kinds: Mapping[str, str], file: Path | None = None) -> None:
+        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared. `file` holds just the
+        original, where there is such a file: it runs from there, and is not held once more as a message."""
         self._original = original
+        self._source: Model | Path = original if file is None else file
         self._feeds = feeds
         self._judging = judging
         self._context = context
@@ -133,7 +137,7 @@ class SessionJudge:
         if key not in self._originals:
             place: Place = self._place.reference if use == "reference" else self._place
             self._originals[key] = (
-                place.open(self._original, threads=threads) if use == "reference" else open_for(place, self._original, self._judging, threads=threads)[0]
+                place.open(self._source, threads=threads) if use == "reference" else open_for(place, self._source, self._judging, threads=threads)[0]
             )
         return self._originals[key]
 

@@ -169,7 +169,7 @@ class _Search:
                 return judgement
         rejected = self.judged[rungs[0]]
         # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either.
-        harmless = rejected.reason == "gate/speedup" and not rejected.slower
+        harmless = rejected.reason == "gate/slower" and not rejected.slower
         return self.holding(base) if harmless else self.best(base, position + 1)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
@@ -201,7 +201,7 @@ class _Search:
             return True
         if candidate not in self.judged:
             self.judged[candidate] = self.compared(candidate)
-        return self.judged[candidate].reason in ("", "gate/speedup")
+        return self.judged[candidate].reason in ("", "gate/slower")
 
     def holding(self, candidate: Candidate) -> Judgement | None:
         """The judgement of a candidate that holds in everything. Timed once, and only where it is faithful.
@@ -236,7 +236,7 @@ class _Search:
         if comparison.agreement >= self.bars.agreement:
             return Judgement(candidate, comparison=comparison)
         figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
-        return Judgement(candidate, "gate/agreement", f"{figures} is below {self.bars.agreement_name}", comparison)
+        return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name}", comparison)
 
     def measured(self, judgement: Judgement) -> Judgement:
         """The judgement with measurements; the first thread setting that shows a loss ends them."""
@@ -254,11 +254,11 @@ class _Search:
             return judgement
         lowest = min(measurements, key=lambda pair: pair[1].speedup)
         because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
-        return replace(judgement, reason="gate/speedup", because=f"{because} ({speed_text(*lowest)})")
+        return replace(judgement, reason="gate/slower", because=f"{because} ({speed_text(*lowest)})")
 
     def fastest(self) -> Judgement:
         """Where nothing reaches a stated bar of speed: the fastest candidate that is faithful and not slower than the original, at worst the original."""
-        slow = [j for j in self.judged.values() if j.reason == "gate/speedup" and not j.slower]
+        slow = [j for j in self.judged.values() if j.reason == "gate/slower" and not j.slower]
         return max(slow, key=lambda j: j.speedup or 0.0, default=Judgement(self.original))
 
     # --- steps ------------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Models as graphs: the only package that imports onnx, onnx-graphsurgeon and protobuf."""
 
+from graphcompress.ir.check.graphs import lint
 from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.read import load, model_from_proto
 from graphcompress.ir.files.write import save, to_bytes
-from graphcompress.ir.model.lint import lint
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec, Variable
 from graphcompress.ir.model.tensors import TensorData

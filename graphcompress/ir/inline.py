@@ -125,8 +125,8 @@ def inline_branch(model: Model, edits: Edits, graph: Graph, node: Node, attribut
 
 def needs_identity(node: Node, branch: Graph) -> list[Tensor]:
     """The outputs of an If that its `branch` does not calculate itself."""
-    made = {t for n in branch.nodes for t in n.outputs}
-    return [old for old, new in zip(node.outputs, branch.outputs, strict=False) if new not in made or sum(t is new for t in branch.outputs) > 1]
+    calculated = {t for n in branch.nodes for t in n.outputs}
+    return [old for old, new in zip(node.outputs, branch.outputs, strict=False) if new not in calculated or sum(t is new for t in branch.outputs) > 1]
 
 
 def defined_names(model: Model) -> Counter[str]:
@@ -185,10 +185,10 @@ def _means_the_same(function: onnx.FunctionProto, opsets: dict[str, int]) -> boo
     versions = {"" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in function.opset_import}
     for node in _all_nodes(function.node):
         domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
-        own, other = versions.get(domain), opsets.get(domain)
-        if own is None or (domain == "" and other is None):
+        inside, outside = versions.get(domain), opsets.get(domain)
+        if inside is None or (domain == "" and outside is None):
             return False
-        if other is not None and own != other and _since(node.op_type, domain, own) != _since(node.op_type, domain, other):
+        if outside is not None and inside != outside and _since(node.op_type, domain, inside) != _since(node.op_type, domain, outside):
             return False
     return True
 

@@ -107,10 +107,10 @@ class _Lift:
         return ModelError(f"{_name(self.model)} cannot be lifted from opset {self.old} to {self.new}: node '{_label(node)}' ({node.op}) {why}.")
 
     def dtype(self, node: Node, tensor: Tensor) -> str:
-        found = self.shapes.dtype(tensor)
-        if found is None:
+        dtype = self.shapes.dtype(tensor)
+        if dtype is None:
             raise self.error(node, f"needs the element type of '{tensor.name}', which is not known")
-        return found
+        return dtype
 
     def ints(self, hint: str, values: list[int]) -> Constant:
         """A 1-D int64 constant; equal ones of one purpose are shared."""
@@ -253,7 +253,7 @@ def _dropout_10(lift: _Lift, graph: Graph, node: Node) -> None:
 
 @_adapter(12, "Dropout")
 def _dropout_12(lift: _Lift, graph: Graph, node: Node) -> None:
-    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is left away."""
+    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is dropped."""
     node.attrs.pop("ratio", None)
 
 

@@ -59,11 +59,11 @@ def describe() -> dict[str, str]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: its own exceptions share no base class."""
+    """What onnxruntime raises: its exceptions exceptions share no base class."""
     load()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
-    return (*own, RuntimeError, ValueError, TypeError)
+    exceptions = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*exceptions, RuntimeError, ValueError, TypeError)
 
 
 def misfit(problem: Exception) -> bool:
@@ -135,6 +135,12 @@ def native_output_to_stderr() -> Iterator[None]:
         _flush()
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def return_memory() -> None:
+    """Give memory that was freed back to the system: glibc keeps most of what a session held in its heap, where the next session does not find all of it again."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _flush() -> None:

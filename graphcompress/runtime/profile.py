@@ -18,8 +18,8 @@ SMALLEST_OUTSIDE = "1024"  # bytes
 def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = None, config: Mapping[str, str] | None = None) -> Model:
     """The graph that the runtime executes. With `feed` it is run once, so that kernels that fail at each run are found.
 
-    Raises ModelError where it does not load or run, or where the provider compiles nodes into a form that cannot be saved; DataError where the feed does not fit. Large weights
-    are not part of it: they are references to a file that is gone, and nothing remains on disk.
+    Raises ModelError where it does not load or run, or where the provider compiles nodes into a form that cannot be saved; DataError where the feed does not
+    fit. Large weights are not part of it: they are references to a file that is gone, and nothing remains on disk.
     """
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         place = Path(folder, "optimized.onnx")

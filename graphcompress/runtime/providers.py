@@ -59,28 +59,28 @@ def find(name: str) -> Provider:
     Raises UsageError for a name that nothing knows, RuntimeUnavailable naming the package for one that is not installed here.
     """
     runtime = ort.load()
-    wanted = short(name)
+    short_name = short(name)
     available = {short(n): n for n in runtime.get_available_providers()}
-    devices = _devices(wanted)
-    if wanted in available and not devices:
-        return Provider(available[wanted])
-    plugin = _plugin_module(wanted) if not devices else None
+    devices = _devices(short_name)
+    if short_name in available and not devices:
+        return Provider(available[short_name])
+    plugin = _plugin_module(short_name) if not devices else None
     if plugin is not None:
         _register(plugin)
-        devices = _devices(wanted)
+        devices = _devices(short_name)
         if not devices:
             raise RuntimeUnavailable(f"The package {plugin.__name__} is installed, but it finds no device for the provider '{name}' on this machine.")
-    if devices and wanted != short(CPU):
-        return Provider(devices[0].ep_name, tuple(devices[:1]), _plugin_options(wanted))
-    if wanted in available:
-        return Provider(available[wanted])
+    if devices and short_name != short(CPU):
+        return Provider(devices[0].ep_name, tuple(devices[:1]), _plugin_options(short_name))
+    if short_name in available:
+        return Provider(available[short_name])
     known = {short(n) for n in runtime.get_all_providers()} | set(PACKAGES)
     here = ", ".join(usable())
-    if wanted not in known:
+    if short_name not in known:
         raise UsageError(
             f"'{name}' is not an execution provider that onnxruntime knows. Usable here: {here}; known elsewhere: {', '.join(sorted(known - set(usable())))}."
         )
-    package = f"Install {PACKAGES[wanted]}" if wanted in PACKAGES else "Install a build of onnxruntime that has it"
+    package = f"Install {PACKAGES[short_name]}" if short_name in PACKAGES else "Install a build of onnxruntime that has it"
     raise RuntimeUnavailable(
         f"The provider '{name}' was asked for and is not in the onnxruntime of this environment ({runtime.__version__}: {here}). {package}, "
         "in an environment without another onnxruntime unless it is a plugin beside it."
@@ -107,25 +107,25 @@ def chain(provider: Provider, threads: int | None) -> Sequence[tuple[str, dict[s
     return asked if provider.name == CPU else [*asked, (CPU, {})]
 
 
-def _devices(wanted: str) -> list[Any]:
+def _devices(provider: str) -> list[Any]:
     runtime = ort.load()
-    if wanted == short(CPU) or not hasattr(runtime, "get_ep_devices"):
+    if provider == short(CPU) or not hasattr(runtime, "get_ep_devices"):
         return []
-    found = [d for d in runtime.get_ep_devices() if short(d.ep_name) == wanted]
+    devices = [d for d in runtime.get_ep_devices() if short(d.ep_name) == provider]
     # A built-in provider may list devices too; it is still asked for by name.
-    builtin = {short(n) for n in runtime.get_available_providers()} if _plugin_spec(wanted) is None else set()
-    return [] if wanted in builtin else found
+    builtin = {short(n) for n in runtime.get_available_providers()} if _plugin_spec(provider) is None else set()
+    return [] if provider in builtin else devices
 
 
-def _plugin_spec(wanted: str) -> str | None:
-    for name in (f"onnxruntime_{wanted}", f"onnxruntime_ep_{wanted}"):
-        if wanted.isidentifier() and importlib.util.find_spec(name) is not None:
+def _plugin_spec(provider: str) -> str | None:
+    for name in (f"onnxruntime_{provider}", f"onnxruntime_ep_{provider}"):
+        if provider.isidentifier() and importlib.util.find_spec(name) is not None:
             return name
     return None
 
 
-def _plugin_module(wanted: str) -> Any | None:
-    name = _plugin_spec(wanted)
+def _plugin_module(provider: str) -> Any | None:
+    name = _plugin_spec(provider)
     if name is None:
         return None
     module = importlib.import_module(name)
@@ -145,11 +145,11 @@ def _register(plugin: Any) -> None:
         ) from problem
 
 
-def _plugin_options(wanted: str) -> tuple[tuple[str, str], ...]:
+def _plugin_options(provider: str) -> tuple[tuple[str, str], ...]:
     """Qualcomm's plugin wants the path of its backend; the HTP is the one that runs INT8 (an emulator on x86-64)."""
-    module = _plugin_module(wanted)
-    if module is not None and hasattr(module, f"get_{wanted}_htp_path"):
-        return (("backend_path", getattr(module, f"get_{wanted}_htp_path")()),)
+    module = _plugin_module(provider)
+    if module is not None and hasattr(module, f"get_{provider}_htp_path"):
+        return (("backend_path", getattr(module, f"get_{provider}_htp_path")()),)
     return ()
 
 

@@ -199,6 +199,7 @@ class LocalSession:
         """See `Session.close`."""
         self._session = None
         self._weights = {}
+        ort.return_memory()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -1,7 +1,8 @@
 """Looking at the tensors of a model while it runs, those inside the branches and bodies of If, Loop and Scan included.
 
-A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not taken; what stands in the body
-of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output. So such a tensor comes without its shape.
+A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not
+taken; what stands in the body of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output.
+So such a tensor comes without its shape.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ BUDGET = 256 * 2**20
 # Tensors whose size the first feed does not tell (sequences among them) are taken this many at a time.
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
-# A few runs do not earn back what a second, rearranged copy of each weight costs.
+# A few runs do not earn back what a second, rearranged copy of each weight costs, nor a pool of the memory of each shape of feed.
 ONE_COPY = {"session.disable_prepacking": "1"}
+NO_POOL = {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 
 
 class Watch:
@@ -48,11 +50,12 @@ class Watch:
         optimize: Optimize = "none",
         budget: int = BUDGET,
     ) -> Iterator[dict[Tensor, Any]]:
-        """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept.
+        """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept: a caller that holds no value
+        either (it empties the dict) has the values of one feed in memory at a time.
 
-        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are taken in groups: all feeds for the
-        first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that every tensor has the value that the graph as written gives it.
-        Raises ModelError where the model does not load or run.
+        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
+        taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
+        every tensor has the value that the graph as written gives it. Raises ModelError where the model does not load or run.
         """
         first = next(iter(feeds), None)
         if first is None:
@@ -93,7 +96,7 @@ class Watch:
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
         message = self._proto.SerializeToString()
-        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY)
+        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY, attributes=NO_POOL)
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 
@@ -156,7 +159,8 @@ class Watch:
         return groups
 
     def _probe(self, tensors: Sequence[Tensor], first: Feed) -> dict[Tensor, int] | None:
-        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a shape."""
+        """Bytes of each tensor under the first feed (at most: 8 bytes an element), from a run that returns shapes only. None where not every tensor has a
+        shape."""
         proto = self._proto
         if not any(o.domain in DEFAULT_DOMAINS for o in proto.opset_import):
             return None

@@ -105,9 +105,22 @@ def test_random_feeds_are_the_same_every_time() -> None:
     assert again["x"].shape == (1, 3) and again["x"].dtype == np.float32
     assert set(again["i"]) <= {0, 1} and again["b"].max() > 200
     assert random_data(specs, 3, seed=6).sha256 != data.sha256
-    assert random_data([X], 1, 0, {"n": 7}).take(1).part(lambda _: True).__iter__().__next__()["x"].shape == (7, 3)
 
 
 def test_no_random_feed_for_what_is_no_tensor() -> None:
     with pytest.raises(DataError, match="'q'"):
         random_data([TensorSpec("q", None, None, "sequence")], 1, 0)
+
+
+def test_free_dimensions_of_random_feeds() -> None:
+    specs = [
+        TensorSpec("image", "float", ("batch", 3, "height", None)),
+        TensorSpec("mask", "int64", ("batch", "past + time")),
+        TensorSpec("cache", "float", ("batch", 2, "past", 4)),
+        TensorSpec("tokens", "int64", ("batch", "time")),
+        TensorSpec("samples", "float", ("n",)),
+        TensorSpec("odd", "float", (None, "3 * time", "unknown - 1", "past - past")),
+    ]
+    shapes = {name: value.shape for name, value in values(random_data(specs, 1, 0, free=8))[0].items()}
+    assert shapes == {"image": (1, 3, 8, 8), "mask": (1, 16), "cache": (1, 2, 8, 4), "tokens": (1, 8), "samples": (8,), "odd": (1, 24, 8, 8)}
+    assert random_data(specs, 1, 0, free=8).sha256 != random_data(specs, 1, 0).sha256

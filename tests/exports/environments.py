@@ -109,7 +109,7 @@ def exports(folder: Path, name: str) -> Path:
     """The folder with NAME.onnx, NAME.feeds and NAME.second for each export of framework `name`; raises as `interpreter` does."""
     framework = FRAMEWORKS[name]
     place = folder / name
-    stamp, digest = place / "complete", framework.digest(SCRIPTS / f"make_{name}.py", SCRIPTS / "saving.py")
+    stamp, digest = place / "complete", framework.digest(SCRIPTS / "saving.py", *sorted(SCRIPTS.glob(f"*{name}*.py")))
     if stamp.exists() and stamp.read_text() == digest:
         return place
     write(folder, name, place, framework.exports)

@@ -129,7 +129,7 @@ def test_all_steps_at_their_boldest_are_judged_first_and_alone() -> None:
 def test_below_the_floor_the_step_is_rolled_back_and_never_timed() -> None:
     judge = FakeJudge(agreement={"q0": 0.9899})
     outcome = gate(judge)
-    assert chosen(outcome) == "simple" and [j.reason for j in outcome.judged] == ["gate/agreement", ""]
+    assert chosen(outcome) == "simple" and [j.reason for j in outcome.judged] == ["gate/floor", ""]
     assert told(outcome).startswith(
         "Quantization was rolled back because agreement 0.9899 of output 'y' on 6 feeds is below the floor of 0.99. The result reaches"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import model_from_proto
+from graphcompress.ir import load, model_from_proto
 from graphcompress.ir.check.models import model_faults, unknown_domain_nodes
 from graphcompress.ir.check.nodes import NodeChecker
 from graphcompress.ir.files.parse import damage, parse
@@ -64,3 +66,66 @@ def test_domains_that_nothing_can_run() -> None:
         model.opset_import.add(domain=domain, version=1)
     model.functions.append(helper.make_function("local", "Relu", ["a"], ["b"], [helper.make_node("Abs", ["a"], ["b"])], [helper.make_opsetid("", 17)]))
     assert [node.domain for node in unknown_domain_nodes(model_from_proto(model))] == ["foreign"]
+
+
+def broken() -> onnx.ModelProto:
+    """A fault of many kinds at once, each at a node or tensor of its own."""
+    model = chain(12)
+    nodes = {n.name: n for n in model.graph.node}
+    nodes["n0"].op_type = "NoSuchOperator"
+    nodes["n1"].domain = "nowhere"
+    nodes["n2"].input.append("t0")
+    nodes["n3"].attribute.append(helper.make_attribute("alpha", 1.0))
+    nodes["n4"].input[0] = "missing"
+    nodes["n5"].attribute.add(name="", type=1)
+    model.graph.node.append(helper.make_node("Relu", ["t0"], ["t7"], name="again"))
+    for name in ("w", "w"):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [1], [1.0]))
+    model.graph.initializer.add(name="odd", data_type=99, dims=[1])
+    model.graph.initializer.add(name="short", data_type=1, dims=[3], raw_data=b"1234")
+    model.graph.input.append(helper.make_tensor_value_info("t0", TensorProto.FLOAT, [1]))
+    model.graph.input.add(name="typeless")
+    model.graph.output.append(helper.make_tensor_value_info("nothing", TensorProto.FLOAT, [1]))
+    return model
+
+
+def test_all_faults_are_found_at_once() -> None:
+    faults = model_faults(broken())
+    assert [(f.id, f.node or f.tensor) for f in faults] == [
+        ("initializer-twice", "w"),
+        ("tensor", "odd"),
+        ("tensor", "short"),
+        ("input-twice", "t0"),
+        ("tensor-twice", "again"),
+        ("attribute-name", "n5"),
+        ("tensor-missing", "n4"),
+        ("attribute-unknown", "n3"),
+        ("arity", "n2"),
+        ("domain-not-imported", "n1"),
+        ("operator-unknown", "n0"),
+        ("output-missing", "nothing"),
+        ("input-type", "typeless"),
+    ]
+    assert all(f.message.endswith(".") for f in faults)
+
+
+def test_loading_tells_the_first_fault_and_how_many_there_are(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(broken().SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx: two initializers are called 'w'.*There are 12 more faults in it\."):
+        load(tmp_path / "m.onnx")
+    model = chain(3)
+    model.graph.node[0].op_type = model.graph.node[1].op_type = "Nope"
+    with pytest.raises(ModelError, match=r"There is 1 more fault in it\."):
+        model_from_proto(model)
+
+
+def test_faults_of_functions() -> None:
+    model = chain(3)
+    model.graph.node[0].domain = "local"
+    model.graph.node[0].op_type = "F"
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    model.opset_import.append(opsets[1])
+    for name, body in (("F", "G"), ("G", "F"), ("F", "Relu")):
+        node = helper.make_node(body, ["a"], ["b"], domain="" if body == "Relu" else "local")
+        model.functions.append(helper.make_function("local", name, ["a"], ["b"], [node, helper.make_node("Bad", ["a"], ["c"])], opsets))
+    assert [f.id for f in model_faults(model)] == ["function-twice", "function-recursive", "operator-unknown", "operator-unknown"]

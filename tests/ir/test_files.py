@@ -206,6 +206,15 @@ def test_shared_ranges_are_stored_once(source: Path, tmp_path: Path) -> None:
     assert serialize.size_on_disk(model) < 64 * 64 * 4 + 2000
 
 
+def test_the_size_of_a_model_with_external_data_needs_one_message(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ir.load(source)
+    written: list[ir.Model] = []
+    build = serialize._References.model
+    monkeypatch.setattr(serialize._References, "model", lambda self: (written.append(self.source), build(self))[1])
+    assert serialize.size_on_disk(model) > 64 * 64 * 4
+    assert written == [model]
+
+
 def test_large_tensors_begin_at_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serialize, "LARGE_PIECE", 8192)
     model = ir.model_from_proto(tiny())

@@ -91,6 +91,16 @@ def test_what_a_loop_carries_keeps_the_sizes_that_its_body_keeps() -> None:
     assert [shapes.shape(t) for t in model.graph.outputs] == [("N", 4), (None, 2, None)]
 
 
+@pytest.mark.parametrize(("trips", "expected"), [("trip", (None, None, 4)), ("three", (None, "N", 4))])
+def test_a_loop_that_may_not_run_says_no_symbols_of_what_it_scans(trips: str, expected: tuple[object, ...]) -> None:
+    """onnxruntime 1.32 makes [0, 0, 4] of it."""
+    model = text.parse_model(
+        f"g (float[N,4] x, int64 trip) => (v, s) {{ three = Constant <value_int = 3> ()  v, s = Loop ({trips}, , x)"
+        " <body = b (int64 i, bool c, w) => (d, o, q) { d = Identity (c)  o = Relu (w)  q = Abs (w) }> }"
+    )
+    assert infer(model).shape(model.graph.outputs[1]) == expected
+
+
 def test_scanned_tensors_have_the_length_of_what_is_scanned() -> None:
     model = text.parse_model(
         "g (float[N,4] h, float[T,N,4] x) => (v, s) { v, s = Scan <num_scan_inputs = 1, body = b (a, e) => (o, q) { o = Add (a, e)  q = Concat <axis = 1> (a, e) }> (h, x) }"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,15 @@ from quantized import CPU, EAGER, done, precision, reason, residual, sqnr
 
 from graphcompress.data import Dataset
 from graphcompress.errors import DataError, UsageError
-from graphcompress.ir import constant_value, lint, model_from_proto, output_ids, producer, to_proto
+from graphcompress.ir import constant_value, lint, model_from_proto, nodes, output_ids, producer, to_proto
+from graphcompress.ir.files import text
 from graphcompress.ir.shapes.infer import infer
+from graphcompress.passes.quantize import observe as observation
 from graphcompress.passes.quantize import quantize
 from graphcompress.passes.quantize import run as stage
 from graphcompress.passes.quantize.groups import find
+from graphcompress.runtime.session import LocalSession
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Certificate, Context
 
 # --- form -------------------------------------------------------------------------------------------------------------------------
@@ -299,6 +304,45 @@ def test_free_dimensions_and_ragged_feeds(tools: Any) -> None:
     result = quantize(model, Context(target=EAGER, data=Dataset("ragged", "0" * 64, range(3), read))).boldest
     assert precision(result) == {"a": "int8", "b": "int8"}
     assert replace(result, model=model).changed
+
+
+def test_values_of_one_feed_are_held_and_no_run_is_spent_on_sizes(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With free dimensions too: their sizes are those of the first feed."""
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", "n", 8, "h", "w"), 8, 32, name="a"))
+    model = small.model(small.node("Tanh", small.conv(x, 32, 8, name="b")))
+    held: list[weakref.ref[Any]] = []
+    take, run = observation._take, LocalSession.run
+
+    def noting(entry: observation.Observed, array: Any, name: str) -> None:
+        held.append(weakref.ref(array))
+        take(entry, array, name)
+
+    def running(self: LocalSession, *arguments: Any) -> Any:
+        assert all(value() is None for value in held)
+        return run(self, *arguments)
+
+    def probe(*_: Any) -> None:
+        raise AssertionError("sizes were known")
+
+    monkeypatch.setattr(observation, "_take", noting)
+    monkeypatch.setattr(LocalSession, "run", running)
+    monkeypatch.setattr(Watch, "_probe", probe)
+    data = Dataset(
+        "three", "0" * 64, range(3), lambda indices: ({"x": np.random.default_rng(i).normal(0, 1, (1, 8, 5, 9)).astype(np.float32)} for i in indices)
+    )
+    assert quantize(model, Context(target=EAGER, data=data)).boldest.changed
+    assert held
+
+
+def test_sizes_are_known_of_the_main_graph_only(tools: Any) -> None:
+    """What is inferred inside a body is the size in one iteration."""
+    model = text.parse_model(
+        "g (float[4] x, int64 n, bool c) => (float[4] z) { y = Neg(x) z = Loop(n, c, y) <body = b (int64 i, bool p, float[4] s) => (bool q, float[4] t) { q = Identity(p) t = Abs(s) }> }"
+    )
+    tensors = [t for n in nodes(model) for t in n.outputs]
+    feed = {"x": np.ones(4, np.float32), "n": np.int64(3), "c": np.bool_(True)}
+    assert {t.name: size for t, size in stage.sizes(model, tensors, feed).items()} == {"y": 16, "z": 16}
 
 
 def test_dead_and_unused_values_do_not_disturb(tools: Any) -> None:

@@ -173,3 +173,11 @@ def test_what_is_quantized_already_stays_as_it_is(tools: Any) -> None:
         if node.op == "QuantizeLinear":
             before = producer(node.inputs[0])
             assert before is None or before.op not in ("DequantizeLinear", "QuantizeLinear")
+
+
+def test_what_onnxruntime_fused_before_is_named_in_the_certificate(tools: Any) -> None:
+    small = tools.Small()
+    x = small.input("x", 1, 8, 6, 6)
+    fused = small.node("FusedConv", x, small.weight(8, 8, 3, 3), small.weight(8), domain="com.microsoft", activation="Relu", pads=[1] * 4, name="fused")
+    result = done(small.model(small.conv(fused, 8, 8, name="plain")), tools)
+    assert reason(result, "fused").startswith("quantize/runtime-operator: FusedConv of com.microsoft")

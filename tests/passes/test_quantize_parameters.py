@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcompress.passes.quantize.parameters import Array, QuantizedWeight, Scale, activation_scale, bias_scale, quantize_bias, quantize_weight, to_codes
+from graphcompress.passes.quantize.parameters import (
+    Array,
+    QuantizationParameters,
+    QuantizedWeight,
+    activation_scale,
+    bias_scale,
+    quantize_bias,
+    quantize_weight,
+    to_codes,
+)
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import load_target
 
@@ -20,7 +29,7 @@ INF = math.inf
 ends = st.floats(-1e6, 1e6, width=32)
 
 
-def dequantized(scale: Scale) -> tuple[np.float32, np.float32]:
+def dequantized(scale: QuantizationParameters) -> tuple[np.float32, np.float32]:
     """The least and the greatest value that a code stands for, in float32 as the provider computes them."""
     first, last = CPU.activation.codes
     return np.float32(scale.scale) * np.float32(first - scale.zero), np.float32(scale.scale) * np.float32(last - scale.zero)
@@ -69,7 +78,7 @@ def test_a_tensor_that_never_moved_has_a_harmless_scale(constant: float) -> None
 
 def test_symmetric_activations_have_the_middle_code_for_zero() -> None:
     rules = CPU.activation.model_copy(update={"type": "int8", "symmetric": True})
-    assert activation_scale(Range(-1.0, 3.0), rules) == Scale(float(np.float32(3 / 127)), 0)
+    assert activation_scale(Range(-1.0, 3.0), rules) == QuantizationParameters(float(np.float32(3 / 127)), 0)
 
 
 def test_weights_have_their_own_scale_per_channel_and_never_the_code_minus_128() -> None:
@@ -172,5 +181,5 @@ def test_depthwise_weights_need_no_pair_limit() -> None:
 
 
 def test_constants_get_the_activation_s_type() -> None:
-    scale = Scale(0.5, 10)
+    scale = QuantizationParameters(0.5, 10)
     assert to_codes(np.array([-100.0, -5.0, 0.0, 1.0, 1000.0], np.float32), scale, CPU.activation).tolist() == [0, 0, 10, 12, 255]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from quantized import EAGER, INTEGER, precision, reason
 
 from graphcompress.data import Dataset
 from graphcompress.ir import Model, lint, model_from_proto, nodes, to_proto
 from graphcompress.passes.quantize import Options, quantize
+from graphcompress.passes.quantize.feedback import fed_back
 from graphcompress.runtime.profile import optimized_model
 from graphcompress.step import Context, StepResult
 
@@ -116,9 +118,9 @@ def test_branches_in_branches(tools: Any) -> None:
 def test_a_loop_body_is_observed_over_all_iterations(tools: Any) -> None:
     """The state grows with each iteration: a range of the first one alone would cut it off."""
     model = built(
-        """g (float[4,32] x, int64 n, bool go) => (float[4,32] y) {
-            y = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2) {
-                c2 = Identity (c) d = Mul (s, two) m = MatMul (d, w1) r = Relu (m) s2 = Add (d, r)
+        """g (float[4,32] x, int64 n, bool go) => (float[4,32] y, float[k,4,32] z) {
+            y, z = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2, float[4,32] o) {
+                c2 = Identity (c) s2 = Mul (s, two) m = MatMul (s2, w1) o = Relu (m)
             }>
         }""",
         "w1",
@@ -136,7 +138,7 @@ def test_a_scan_body(tools: Any) -> None:
         """g (float[4,32] x) => (float[1,32] y, float[4,1,32] z) {
             u = Unsqueeze (x, one) s0 = Slice (x, zero, one, zero)
             y, z = Scan (s0, u) <num_scan_inputs = 1, body = b (float[1,32] s, float[1,32] e) => (float[1,32] s2, float[1,32] o) {
-                a = Add (s, e) m = MatMul (a, w1) r = Relu (m) t = MatMul (r, w2) s2 = Tanh (t) o = Identity (s2)
+                s2 = Add (s, e) m = MatMul (s2, w1) r = Relu (m) t = MatMul (r, w2) o = Tanh (t)
             }>
         }""",
         "w1",
@@ -147,6 +149,31 @@ def test_a_scan_body(tools: Any) -> None:
     result = done(model, feeds())
     assert list(precision(result).values()) == ["int8", "int8"]
     near(model, result, feeds(), tools)
+
+
+LOOP = "y, z = Loop (n, go, x) <body = b (int64 i, bool c, float[4,32] s) => (bool c2, float[4,32] s2, float[4,32] o) {"
+SCAN = "y, z = Scan (x, u) <num_scan_inputs = 1, body = b (float[4,32] s, float[32] e) => (float[4,32] s2, float[4,32] o) {"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "float_layers"),
+    [
+        (LOOP, "c2 = Identity (c) back = MatMul (s, w1) s2 = Tanh (back) out = MatMul (s2, w2) o = Relu (out)", {"back"}),
+        (LOOP, "c2 = Identity (c) back = MatMul (s, w1) s2 = If (c) <then_branch = t () => (float[4,32] p) { deep = MatMul (back, w2) p = Tanh (deep) }, "
+         "else_branch = f () => (float[4,32] q) { q = Identity (s) }> o = Relu (s)", {"back", "deep"}),
+        (LOOP, "c2 = Identity (c) out = MatMul (x, w1) s2 = Relu (out) o = Relu (s)", set()),  # returned, and does not depend on what was returned before
+        (SCAN, "back = MatMul (s, w1) s2 = Add (back, e) out = MatMul (s2, w2) o = Relu (out)", {"back"}),
+        (SCAN, "s2 = Add (s, e) out = MatMul (s2, w1) o = Relu (out)", set()),
+    ],
+)  # fmt: skip
+def test_what_is_fed_back_stays_float(head: str, body: str, float_layers: set[str]) -> None:
+    model = built(f"g (float[4,32] x, float[3,32] u, int64 n, bool go) => (float[4,32] y, float[k,4,32] z) {{ {head} {body} }}> }}", "w1", "w2")
+    assert {n.outputs[0].name for n in fed_back(model) if n.op == "MatMul"} == float_layers
+
+
+def test_the_certificate_says_what_is_fed_back() -> None:
+    model = built(f"g (float[4,32] x, int64 n, bool go) => (float[4,32] y) {{ {LOOP.replace('y, z', 'y').replace(', float[4,32] o', '')} c2 = Identity (c) m = MatMul (s, w1) s2 = Tanh (m) }}> }}", "w1")  # fmt: skip
+    assert reason(done(model, feeds(n=[3] * 4, go=[True] * 4)), "m").startswith("quantize/fed-back: ")
 
 
 def test_a_body_of_another_operator_stays_float_with_that_reason() -> None:
@@ -161,18 +188,39 @@ def test_a_body_of_another_operator_stays_float_with_that_reason() -> None:
     assert reason(done(model, feeds()), "m").startswith("quantize/in-subgraph: it stands in a subgraph of SequenceMap")
 
 
-def test_operators_in_functions_are_counted_and_stay_float() -> None:
+def with_functions(opset: int) -> Model:
+    """A product in a function that a function calls, and one outside; `opset` is that of the inner function. A third function nobody calls."""
     proto = parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17, "loc": 1]>
-        g (float[4,32] x) => (float[4,32] y) { a = loc.outer (x, w1) y = MatMul (a, w1) }
-        <domain: "loc", opset_import: ["": 17, "loc": 1]> outer (x, w) => (y) { y = loc.inner (x, w) }
-        <domain: "loc", opset_import: ["": 17]> inner (x, w) => (y) { m = MatMul (x, w) y = Relu (m) }
-        <domain: "loc", opset_import: ["": 17]> unused (x, w) => (y) { y = MatMul (x, w) }"""
+        f"""<ir_version: 8, opset_import: ["": 17, "loc": 1]>
+        g (float[4,32] x) => (float[4,32] y) {{ a = loc.outer (x, w1) b = loc.outer (a, w1) y = MatMul (b, w1) }}
+        <domain: "loc", opset_import: ["": 17, "loc": 1]> outer (x, w) => (y) {{ y = loc.inner (x, w) }}
+        <domain: "loc", opset_import: ["": {opset}]> inner (x, w) => (y) {{ m = MatMul (x, w) y = Relu (m) }}
+        <domain: "loc", opset_import: ["": 17]> unused (x, w) => (y) {{ y = MatMul (x, w) }}"""
     )
-    proto.graph.initializer.append(numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32), "w1"))
-    result = done(model_from_proto(proto), feeds())
+    proto.graph.initializer.append(numpy_helper.from_array(weight(np.random.default_rng(0)), "w1"))
+    return model_from_proto(proto)
+
+
+def test_functions_with_layers_are_written_out(tools: Any) -> None:
+    model = with_functions(17)
+    result = done(model, feeds())
+    assert list(precision(result).values()) == ["int8"] * 3
+    assert result.applied["quantize/inline-functions"] == 1
+    assert {f.name for f in result.model.header.functions} == {"unused"}
+    near(model, result, feeds(), tools)
+
+
+def test_operators_in_functions_that_cannot_be_written_out_are_counted() -> None:
+    """Relu is another operator at opset 12."""
+    result = done(with_functions(12), feeds())
     assert precision(result) == {"y": "int8", "inner/m": "float"}
     assert reason(result, "inner/m").startswith("quantize/in-function")
+
+
+def test_where_nothing_goes_to_integers_functions_stay() -> None:
+    model = with_functions(17)
+    result = done(model, feeds(), exclude=(".",))
+    assert result.model is model and not result.changed
 
 
 def test_a_constant_of_a_branch_goes_with_its_layer(tools: Any) -> None:

@@ -155,6 +155,17 @@ def test_other_defaults_stay_what_callers_may_override(text: str) -> None:
     assert not {r.id for r in result.refusals} & {"simplify/listed"}
 
 
+def test_defaults_that_were_meant_stay_so_when_the_other_initializers_are_gone() -> None:
+    model = parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x, float[2] a = {1, 1}, float[2] b = {2, 2}) => (float[2] y) <float[1] k = {1}> { t = Mul (x, a)  u = Mul (t, b)  v = Mul (u, k)  y = Neg (v) }'
+    )
+    result = simplified(model)
+    assert result.applied == {"eliminate/multiply_one": 1, "simplify/dead": 1}
+    assert not simplified(result.model).changed
+    assert not simplified(model_from_proto(to_proto(result.model))).changed
+    assert [s.name for s in result.model.overridable] == ["a", "b"]
+
+
 # --- results that do not load ---------------------------------------------------------------------------------------------------
 
 BROKEN = """summary = "Write what has no kernel"
@@ -262,3 +273,18 @@ def test_a_constant_whose_name_a_subgraph_uses(outputs: str, body: str) -> None:
     result = simplified(model)
     same(model, result.model, {"x0": np.zeros(0, np.float32), "x1": np.array([3], np.int64)})
     assert not [r for r in result.refusals if r.id.endswith("/load")]
+
+
+def test_a_constant_that_is_no_output_gets_another_name() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (bool c, float[1,1] x) => (bool[] t1, float[] y) <int64[1] one = {1}, int64[1] three = {3}> {
+            t1 = If (c) <then_branch = t () => (bool[] t9) { t9 = Identity (c) }, else_branch = e () => (bool[] u) { u = Not (c) }>
+            s = Shape (x)  p = Slice (s, zero, one)
+            t9 = Concat <axis = 0> (p, three)
+            y = Tile (x, t9)
+        }""".replace("one = {1},", "one = {1}, int64[1] zero = {0},")
+    model = parse_model(text)
+    result = simplified(model)
+    assert ops(result.model)["Concat"] == 0
+    assert not [r for r in result.refusals if r.id.endswith("/load")]
+    same(model, result.model, {"c": np.array(True), "x": np.ones((1, 1), np.float32)})

@@ -28,6 +28,14 @@ def test_outputs_come_by_name(model_of: ModelOf) -> None:
     assert {k: v.tolist() for k, v in out.items()} == {"y": [1, -2], "z": [1, 2]}
 
 
+def test_closing_returns_memory_to_the_system(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(ort, "return_memory", lambda: calls.append(None))
+    with open_session(model_of(ADD)):
+        assert not calls
+    assert calls
+
+
 def test_signature(model_of: ModelOf) -> None:
     with open_session(model_of(ADD)) as opened:
         assert opened.inputs == (TensorSpec("x", "float", ("n", 3)),)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import parser
+from onnx import numpy_helper, parser
 
 from graphcompress import ir
 from graphcompress.errors import ModelError
 from graphcompress.ir.model.scopes import tensor_homes
 from graphcompress.runtime import session, watch
 from graphcompress.runtime.evaluate import run_once
+from graphcompress.runtime.profile import optimized_model
 from graphcompress.runtime.watch import Watch
 
 ModelOf = Callable[..., ir.Model]
@@ -214,3 +215,25 @@ def test_values_equal_those_of_the_model_as_it_stands(models: Path) -> None:
     for spec in model.outputs:
         np.testing.assert_array_equal(found[spec.name], plain[spec.name])
     assert watch.BUDGET == 256 * 2**20
+
+
+WEIGHT_USES = {
+    "read": "g (float[2,64] x) => (float[2,64] y) { y = MatMul (x, w) }",
+    "unused": "g (float[2,64] x) => (float[2,64] y) { y = Neg (x) }",
+    "an output": "g (float[2,64] x) => (float[2,64] y, float[64,64] w) { y = Neg (x) }",
+    "read and an output": "g (float[2,64] x) => (float[2,64] y, float[64,64] w) { y = MatMul (x, w) }",
+    "read by what nobody reads": "g (float[2,64] x) => (float[2,64] y) { d = MatMul (x, w) y = Neg (x) }",
+    "read in a branch": """g (float[2,64] x) => (float[2,64] y) { s = ReduceMax <keepdims = 0> (x) p = Cast <to = 9> (s)
+        y = If (p) <then_branch = t () => (float[2,64] a) { a = MatMul (x, w) }, else_branch = e () => (float[2,64] b) { b = Neg (x) }> }""",
+}
+
+
+@pytest.mark.parametrize("use", WEIGHT_USES)
+def test_a_large_weight_is_handed_over_wherever_it_is_read(use: str) -> None:
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{WEIGHT_USES[use]}')
+    proto.graph.initializer.append(numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32), "w"))
+    model = ir.model_from_proto(proto)
+    feed = {"x": np.ones((2, 64), np.float32)}
+    (seen,) = observe(model, ["y"], [feed])
+    np.testing.assert_array_equal(seen["y"], run_once(model, feed)["y"])
+    optimized_model(model, feed=feed)

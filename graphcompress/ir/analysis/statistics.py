@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -42,7 +43,7 @@ class Statistics:
 
     parameters: elements of all initializers, and of Constant nodes of a floating-point type; bytes: the serialized message and the external data that it refers to;
     initializer_bytes: elements of initializers and Constant nodes as ONNX stores them; nodes: in all graphs; operators: name -> count, with the domain before it
-    where it is not ai.onnx; macs: of one run, the dearer branch of an If taken, None where some heavy operator's shapes are not known.
+    where it is not ai.onnx; macs: of one run, the more expensive branch of an If counted, None where some heavy operator's shapes are not known.
     """
 
     parameters: int
@@ -59,15 +60,16 @@ def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = N
     return infer(model, input_shapes(model, feed_shapes or {}))
 
 
-def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None) -> Statistics:
-    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already."""
+def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None, file: Path | None = None) -> Statistics:
+    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already; `file` is the one file that holds just this model, where
+    there is one: else its message is put together to know its size."""
     costs = _Costs(run_shapes(model, feed_shapes) if shapes is None else shapes)
     total = costs.graph(model.graph)
     nodes = list(walk.nodes(model))
     parameters, stored = _constants(model, nodes)
     return Statistics(
         parameters=parameters,
-        bytes=serialize.size_on_disk(model),
+        bytes=serialize.size_on_disk(model) if file is None else file.stat().st_size,
         initializer_bytes=stored,
         nodes=len(nodes),
         operators=dict(Counter(_operator(n) for n in nodes)),

@@ -76,7 +76,7 @@ class _Scope:
         self.outer = outer
         self.owner = owner  # index of the node, in the outer graph, that this graph belongs to
         self.stored: dict[str, str] = {}  # name -> "input" or "initializer"
-        self.made: dict[str, int] = {}  # name -> index of the node
+        self.makers: dict[str, int] = {}  # name -> index of the node
         self.waits: list[list[int]] = [[] for _ in proto.node]  # node -> nodes whose outputs it needs, captures included
 
     @property
@@ -166,18 +166,18 @@ class _Walk:
             what = f"tensor {quoted(name)} is made twice{scope.where}: it is an {scope.stored[name]}, and {describe(node)} makes it."
             self.faults.append(Fault("tensor-twice", what, node=str(node.name), tensor=name))
             return
-        if name in scope.made:
+        if name in scope.makers:
             by = (
-                f"by {describe(scope.proto.node[scope.made[name]])} and by {describe(node)}"
-                if scope.made[name] != index
+                f"by {describe(scope.proto.node[scope.makers[name]])} and by {describe(node)}"
+                if scope.makers[name] != index
                 else f"{describe(node)} has it as two outputs"
             )
             self.faults.append(Fault("tensor-twice", f"tensor {quoted(name)} is made twice{scope.where}: {by}.", node=str(node.name), tensor=name))
             return
-        scope.made[name] = index
+        scope.makers[name] = index
         inner, outer = scope, scope.outer
         while outer is not None:  # at most as deep as protobuf nests
-            if name in outer.stored or outer.made.get(name, len(outer.proto.node)) < inner.owner:
+            if name in outer.stored or outer.makers.get(name, len(outer.proto.node)) < inner.owner:
                 what = f"{describe(node)}{scope.where} makes it, and a graph around it has a tensor of this name already."
                 self.faults.append(Fault("tensor-twice", f"tensor {quoted(name)} is made twice: {what}", node=str(node.name), tensor=name))
                 return
@@ -188,10 +188,10 @@ class _Walk:
         around: _Scope | None = scope
         waiting = index
         while around is not None:
-            if name in around.made:
-                if around.made[name] == waiting and around is not scope:
+            if name in around.makers:
+                if around.makers[name] == waiting and around is not scope:
                     break  # a subgraph that reads what its own node makes: a cycle, and said so below
-                around.waits[waiting].append(around.made[name])
+                around.waits[waiting].append(around.makers[name])
                 return
             if name in around.stored:
                 return
@@ -211,7 +211,7 @@ class _Walk:
         proto = scope.proto
         names = list(proto.output) if isinstance(proto, onnx.FunctionProto) else [v.name for v in proto.output]
         for name in names:
-            if name not in scope.made and name not in scope.stored:
+            if name not in scope.makers and name not in scope.stored:
                 self.faults.append(Fault("output-missing", f"nothing makes the graph output {quoted(name)}{scope.where}.", tensor=str(name)))
 
     def cycle(self, scope: _Scope) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
+from graphcompress.ir.check.graphs import check_signature
 from graphcompress.ir.files.read import FIRST_IR_WITH_OVERRIDABLE
 from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
 from graphcompress.ir.model.garbage import paused
-from graphcompress.ir.model.lint import check_signature
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
@@ -45,15 +45,17 @@ def lists_constants(model: Model) -> bool:
 
 
 def _fill_graph(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, main: bool, listed: bool) -> None:
-    frame(graph, proto, stale, main=main, listed=listed)
-    proto.node.extend(node_protos(graph, stale))
+    rewired = is_rewired(graph)
+    frame(graph, proto, stale, rewired=rewired, main=main, listed=listed)
+    proto.node.extend(node_protos(graph, stale, rewired=rewired))
     proto.initializer.extend(
         t if isinstance(t, TensorProto) else to_tensor_proto(t.values if t.data is None else t.data, t.name) for t in stored_tensors(graph)
     )
 
 
-def frame(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, main: bool, listed: bool) -> None:
-    """Fill `proto` with everything of `graph` but its nodes and initializers. `main` for a model's main graph, `stale` and `listed` as the functions above."""
+def frame(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, rewired: bool, main: bool, listed: bool) -> None:
+    """Fill `proto` with everything of `graph` but its nodes and initializers. `main` for a model's main graph; `stale` as `stale_tensors`, `rewired` as
+    `is_rewired`, `listed` as `lists_constants`."""
     proto.CopyFrom(graph.shell)
     inputs = {t.name for t in graph.inputs}
     proto.input.extend(v for v in graph.input_protos if v.name in inputs or (v.name in graph.initializers and (listed or not main)))
@@ -67,13 +69,13 @@ def frame(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor], *, main: boo
             entry.name = tensor.name
     if stale:
         _correct_shapes(graph, proto, stale, main=main)
-    if stale or _touched(graph):
+    if stale or rewired:
         _drop_stale(graph, proto, stale)
 
 
-def node_protos(graph: Graph, stale: set[Tensor]) -> Iterator[onnx.NodeProto]:
-    """The messages of the nodes, in the order that the file has; an order that runs where nodes were added, removed, moved or rewired."""
-    return (_node_proto(n, stale) for n in (toposort(graph) if _touched(graph) else graph.nodes))
+def node_protos(graph: Graph, stale: set[Tensor], *, rewired: bool) -> Iterator[onnx.NodeProto]:
+    """The messages of the nodes, in the order that the file has; an order that runs where the graph is `rewired`."""
+    return (_node_proto(n, stale) for n in (toposort(graph) if rewired else graph.nodes))
 
 
 def stored_tensors(graph: Graph) -> list[Constant | TensorProto]:
@@ -108,7 +110,7 @@ def _drop_stale(graph: Graph, proto: onnx.GraphProto, stale: set[Tensor]) -> Non
         proto.quantization_annotation.extend(notes)
 
 
-def _touched(graph: Graph) -> bool:
+def is_rewired(graph: Graph) -> bool:
     """Whether nodes were added, removed, moved or rewired since the graph was read."""
     return (
         len(graph.nodes) != len(graph.order)

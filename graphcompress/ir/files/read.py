@@ -27,6 +27,7 @@ LONGEST_LIST = 256
 LONGEST_TEXT = 1 << 16
 
 
+@paused()
 def load(path: str | os.PathLike[str]) -> Model:
     """Read an ONNX file. The bytes of external data are read when their values are asked for; its place and size are checked here.
 
@@ -79,12 +80,12 @@ class _Reader:
         self.overridable = ir_version >= FIRST_IR_WITH_OVERRIDABLE
 
     def graph(self, proto: onnx.GraphProto, outer: Mapping[str, Tensor], *, main: bool = False) -> Graph:
-        made = Graph(proto.name)
+        graph = Graph(proto.name)
         node_protos = list(proto.node)
-        made.input_protos, made.output_protos = tuple(proto.input), tuple(proto.output)
-        made.file_order = [t.name for t in proto.initializer]
+        graph.input_protos, graph.output_protos = tuple(proto.input), tuple(proto.output)
+        graph.file_order = [t.name for t in proto.initializer]
         scope: dict[str, Tensor] = {}
-        input_names = {v.name for v in made.input_protos}
+        input_names = {v.name for v in graph.input_protos}
         for tensor in proto.initializer:
             if tensor.name in input_names and (self.overridable or not main):
                 default = Variable(tensor.name)
@@ -92,39 +93,39 @@ class _Reader:
                 scope[tensor.name] = default
             else:
                 constant = Constant(tensor.name, TensorData(tensor, self.data))
-                scope[tensor.name] = made.initializers[tensor.name] = constant
+                scope[tensor.name] = graph.initializers[tensor.name] = constant
         sparse = {s.values.name: s for s in proto.sparse_initializer}
         for name, value in sparse.items():
             scope[name] = Variable(name)
             if name in input_names:
                 scope[name].default = value
-        for info in made.input_protos:
+        for info in graph.input_protos:
             if info.name not in scope:
                 spec = type_spec(info.name, info.type)
                 scope[info.name] = Variable(info.name, spec.dtype, spec.shape)
             if isinstance(scope[info.name], Variable):
-                made.inputs.append(scope[info.name])
+                graph.inputs.append(scope[info.name])
         for node_proto in node_protos:
             for name in node_proto.output:
                 if name and name not in scope:
                     scope[name] = Variable(name)
         visible = _Scope(scope, outer)
-        made.nodes = [self.node(p, visible, rank) for rank, p in enumerate(node_protos)]
-        made.order = list(made.nodes)
-        made.outputs.extend(visible.find(info.name) for info in made.output_protos)
-        made.read_names = {name for p in node_protos for name in p.output} | set(made.file_order) | input_names
+        graph.nodes = [self.node(p, visible, rank) for rank, p in enumerate(node_protos)]
+        graph.order = list(graph.nodes)
+        graph.outputs.extend(visible.find(info.name) for info in graph.output_protos)
+        graph.read_names = {name for p in node_protos for name in p.output} | set(graph.file_order) | input_names
         for field in ("node", "initializer", "input", "output"):
             proto.ClearField(field)
-        made.shell = proto
-        return made
+        graph.shell = proto
+        return graph
 
     def node(self, proto: onnx.NodeProto, scope: _Scope, rank: int) -> Node:
         attrs = {a.name: self.attribute(a, scope) for a in proto.attribute}
-        made = Node(proto.op_type, proto.name, attrs, [scope.find(n) for n in proto.input], [scope.find(n) for n in proto.output], proto.domain)
-        made.proto = proto
-        made.read_attrs = {k: list(v) if isinstance(v, list) else v for k, v in attrs.items()}
-        made.rank = rank
-        return made
+        node = Node(proto.op_type, proto.name, attrs, [scope.find(n) for n in proto.input], [scope.find(n) for n in proto.output], proto.domain)
+        node.proto = proto
+        node.read_attrs = {k: list(v) if isinstance(v, list) else v for k, v in attrs.items()}
+        node.rank = rank
+        return node
 
     def attribute(self, proto: AttributeProto, scope: _Scope) -> Any:
         """The value as Python data; what has no faithful form stays the proto that it was."""
@@ -168,14 +169,14 @@ class _Scope(Mapping[str, "Tensor"]):
         """The tensor called `name`. An empty name is an absent input or output: a tensor of its own each time."""
         if name == "":
             return Variable("")
-        found = self.get(name)
-        if found is None:  # odd, yet the file said so: it travels as it is
-            found = self.local[name] = Variable(name)
-        return found
+        tensor = self.get(name)
+        if tensor is None:  # odd, yet the file said so: it is kept unchanged
+            tensor = self.local[name] = Variable(name)
+        return tensor
 
     def __getitem__(self, name: str) -> Tensor:
-        found = self.local.get(name)
-        return self.outer[name] if found is None else found
+        tensor = self.local.get(name)
+        return self.outer[name] if tensor is None else tensor
 
     def __iter__(self) -> Any:
         return iter({**self.outer, **self.local})

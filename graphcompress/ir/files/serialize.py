@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,11 +18,11 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
-from graphcompress.ir.files.build import frame, lists_constants, node_protos, stale_tensors, stored_tensors
+from graphcompress.ir.check.graphs import check_signature
+from graphcompress.ir.files.build import frame, is_rewired, lists_constants, node_protos, stale_tensors, stored_tensors
 from graphcompress.ir.model.element_types import PACKED_BITS, array_dtype_name, dtype_code
 from graphcompress.ir.model.external import Span, span_of
 from graphcompress.ir.model.garbage import paused
-from graphcompress.ir.model.lint import check_signature
 from graphcompress.ir.model.messages import tensor_fields, tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant
@@ -50,7 +51,12 @@ class Pieces:
     """Bytes in pieces. `length` is their number."""
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
-        self._pieces = list(pieces)
+        self._pieces: list[Piece] = []
+        for small, run in groupby(pieces, lambda piece: isinstance(piece, bytes)):
+            if small:
+                self._pieces.append(b"".join(run))  # type: ignore[arg-type]
+            else:
+                self._pieces.extend(run)
         self.length = sum(map(_length, self._pieces))
 
     def blocks(self) -> Iterator[bytes | memoryview]:
@@ -60,10 +66,6 @@ class Pieces:
                 yield from piece.blocks()
             else:
                 yield piece.make() if isinstance(piece, Deferred) else piece
-
-    def spans(self) -> list[Span]:
-        """The pieces that are in data files."""
-        return [p for p in self._pieces if isinstance(p, Span)]
 
 
 def inline(model: Model) -> Pieces:
@@ -85,7 +87,9 @@ def with_data_file(model: Model, location: str) -> tuple[Pieces, Pieces]:
 
 def size_on_disk(model: Model) -> int:
     """Bytes of a model's file and its external data; ranges that several tensors share count once."""
-    return with_references(model).length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in inline(model).spans()})
+    writer = _Spans(model)
+    message = Pieces(writer.model())
+    return message.length + sum(length for _, _, length in {(id(s.file), s.offset, s.length) for s in writer.spans})
 
 
 class _References:
@@ -100,10 +104,11 @@ class _References:
         check_signature(source)
         rest = onnx.GraphProto()
         stale = stale_tensors(source)
-        frame(source.graph, rest, stale, main=True, listed=lists_constants(source))
+        rewired = is_rewired(source.graph)
+        frame(source.graph, rest, stale, rewired=rewired, main=True, listed=lists_constants(source))
         name = _first_fields(rest, onnx.GraphProto.INITIALIZER_FIELD_NUMBER)
         graph: list[Piece] = []
-        for node in node_protos(source.graph, stale):
+        for node in node_protos(source.graph, stale, rewired=rewired):
             graph += _field(onnx.GraphProto.NODE_FIELD_NUMBER, self.message(node))
         graph.append(name.SerializeToString())
         for tensor in stored_tensors(source.graph):
@@ -136,11 +141,29 @@ class _References:
         return [first.SerializeToString(), *_field(TensorProto.RAW_DATA_FIELD_NUMBER, [content]), head.SerializeToString(deterministic=True)]
 
 
+class _Spans(_References):
+    """Notes what is referred to."""
+
+    def __init__(self, source: Model) -> None:
+        super().__init__(source)
+        self.spans: list[Span] = []
+        self._outside = source.data is not None and bool(source.data.paths())
+
+    def message(self, message: Message) -> list[Piece]:
+        if self._outside:
+            self.spans += [span_of(t, self.source.data) for t in tensor_protos(message) if t.data_location == TensorProto.EXTERNAL]
+        return super().message(message)
+
+
 class _Inline(_References):
     """External data goes inside."""
 
+    def __init__(self, source: Model) -> None:
+        super().__init__(source)
+        self._outside = source.data is None or bool(source.data.paths())
+
     def message(self, message: Message) -> list[Piece]:
-        if not _refers_outside(message):
+        if not self._outside or not _refers_outside(message):
             return [_serialized(message)]
         if isinstance(message, TensorProto):
             return self.external(message)

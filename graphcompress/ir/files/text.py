@@ -155,10 +155,10 @@ def _parsed(parse: Callable[[str], P], header: str, text: str) -> P:
 
 def _fault(error: onnx.parser.ParseError, header: str, text: str) -> TextError:
     message = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
-    found = _FAULT.search(message)
-    if not found:
+    match = _FAULT.search(message)
+    if not match:
         return TextError(1, message.strip())
-    line, column, fault = int(found[1]), int(found[2]), found[3].strip().rstrip(".")
+    line, column, fault = int(match[1]), int(match[2]), match[3].strip().rstrip(".")
     column -= len(header) if line == 1 else 0
     lines = text.splitlines() or [""]
     line = min(line, len(lines))
@@ -170,15 +170,15 @@ def _opset_list(opsets: Mapping[str, int]) -> str:
 
 
 def _line_of_huge_number(text: str) -> int:
-    found = re.search(r"\d{19,}|\d[eE][-+]?\d{3,}", text)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
+    match = re.search(r"\d{19,}|\d[eE][-+]?\d{3,}", text)
+    return text.count("\n", 0, match.start()) + 1 if match else 1
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
     """(token, line) without blanks and comments; a string is one token."""
     line = 1
-    for found in _TOKEN.finditer(text):
-        token = found[0]
+    for match in _TOKEN.finditer(text):
+        token = match[0]
         if not token.isspace() and not token.startswith("#"):
             yield token, line
         line += token.count("\n")
@@ -273,9 +273,9 @@ def _printed(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto) -> str:
 
 def _elided(name: str, data_type: int, dims: Iterable[int]) -> onnx.TensorProto:
     """A tensor whose data is printed as `...`. The printer writes an empty list for missing data, so a mark goes through it."""
-    made = onnx.TensorProto(name=name, data_type=data_type, dims=dims, data_location=onnx.TensorProto.EXTERNAL)
-    made.external_data.add(key="elided", value="")
-    return made
+    tensor = onnx.TensorProto(name=name, data_type=data_type, dims=dims, data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="elided", value="")
+    return tensor
 
 
 def _elide(tensor: onnx.TensorProto, elements: int) -> None:
@@ -300,14 +300,14 @@ def _neighbourhood(model: Model, around: Node, elements: int) -> str:
 
 
 def _part(nodes: list[Node], name: str, elements: int) -> str:
-    made = {t.name for n in nodes for t in n.outputs if t.name}
+    outputs = {t.name for n in nodes for t in n.outputs if t.name}
     used = {t.name: t for n in nodes for t in n.inputs if t.name}
     graph = onnx.GraphProto(name=name or "part")
     for tensor in used.values():
         if isinstance(tensor, Constant):
-            kept = graph.initializer.add()
-            kept.CopyFrom(_tensor_proto(tensor.name, tensor.data if tensor.data is not None else tensor.values, elements))
-        elif tensor.name not in made:
+            copy = graph.initializer.add()
+            copy.CopyFrom(_tensor_proto(tensor.name, tensor.data if tensor.data is not None else tensor.values, elements))
+        elif tensor.name not in outputs:
             graph.input.add(name=tensor.name)
     graph.output.extend(onnx.ValueInfoProto(name=t.name) for n in nodes for t in n.outputs if t.name and t.name not in used)
     graph.node.extend(_node_proto(n, elements) for n in nodes)
@@ -316,21 +316,21 @@ def _part(nodes: list[Node], name: str, elements: int) -> str:
 
 def _node_proto(node: Node, elements: int) -> onnx.NodeProto:
     """For printing only: tensors of more than `elements` elements and the nodes of subgraphs are left out."""
-    made = onnx.NodeProto(
+    proto = onnx.NodeProto(
         op_type=node.op, domain=node.domain or "", name=node.name or None, input=[t.name for t in node.inputs], output=[t.name for t in node.outputs]
     )
     for name, value in node.attrs.items():
         if isinstance(value, onnx.AttributeProto):
-            made.attribute.append(_shortened(value, elements))
+            proto.attribute.append(_shortened(value, elements))
         elif isinstance(value, Graph):
-            made.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPH, g=_outline(value)))
+            proto.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPH, g=_outline(value)))
         elif isinstance(value, list) and value and isinstance(value[0], Graph):
-            made.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPHS, graphs=[_outline(g) for g in value]))
+            proto.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPHS, graphs=[_outline(g) for g in value]))
         elif isinstance(value, (TensorData, np.ndarray)):
-            made.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.TENSOR, t=_tensor_proto("", value, elements)))
+            proto.attribute.append(onnx.AttributeProto(name=name, type=onnx.AttributeProto.TENSOR, t=_tensor_proto("", value, elements)))
         elif not isinstance(value, list) or value:
-            made.attribute.append(onnx.helper.make_attribute(name, value))
-    return made
+            proto.attribute.append(onnx.helper.make_attribute(name, value))
+    return proto
 
 
 def _shortened(attribute: onnx.AttributeProto, elements: int) -> onnx.AttributeProto:

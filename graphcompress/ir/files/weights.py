@@ -42,12 +42,14 @@ def message_and_weights(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]
 
 @contextlib.contextmanager
 def _detached_weights(model: Model) -> Iterator[dict[str, TensorData | Array]]:
-    """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is what it was."""
+    """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is
+    what it was."""
     originals: dict[str, TensorData | Array] = {}
     for name, constant in model.graph.initializers.items():
         data = constant.data
         kind = data.dtype_name if data is not None else array_dtype_name(constant.values)
-        if constant.nbytes >= SMALLEST and kind in PLAIN:
+        # A runtime drops what no node reads before it looks for the arrays.
+        if constant.outputs and constant.nbytes >= SMALLEST and kind in PLAIN:
             originals[name] = data if data is not None else constant.values
             proto = TensorProto(name=name, data_type=dtype_code(kind), dims=constant.shape, data_location=TensorProto.EXTERNAL)
             proto.external_data.add(key="location", value="memory")

@@ -62,8 +62,8 @@ def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
 
 def data_path(path: Path) -> Path:
     """Where the external data of a model written to `path` goes: beside the file itself where `path` is a link."""
-    real = Path(os.path.realpath(path))
-    return real.with_name(real.name + ".data")
+    file = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return file.with_name(file.name + ".data")
 
 
 def check_data_place(path: Path) -> None:

@@ -43,6 +43,14 @@ class Stamp:
     def of(cls, info: os.stat_result) -> Stamp:
         return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Stamp | None:
+        """That of the file at `path`, None where there is none."""
+        try:
+            return cls.of(os.stat(path))
+        except (OSError, ValueError):
+            return None
+
 
 class DataFile:
     """One data file. `size` in bytes."""

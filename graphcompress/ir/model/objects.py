@@ -61,8 +61,8 @@ class Node(gs.Node):  # type: ignore[misc]
         """The input at `index`, None where it is absent or empty."""
         if index >= len(self.inputs) or self.inputs[index].name == "":
             return None
-        found: Tensor = self.inputs[index]
-        return found
+        tensor: Tensor = self.inputs[index]
+        return tensor
 
 
 class Variable(gs.Variable):  # type: ignore[misc]

@@ -14,7 +14,7 @@ FIRST_SCAN_WITHOUT_BATCH = 9
 
 
 class CannotHandOut(Exception):
-    """Why a tensor of a subgraph cannot be made an output of the node that owns the subgraph."""
+    """Why a tensor of a subgraph cannot be output an output of the node that owns the subgraph."""
 
 
 def node_homes(model: Rooted) -> dict[Node, Graph]:
@@ -35,8 +35,9 @@ def owners(model: Rooted) -> dict[Graph, tuple[Node, Graph]]:
 def hand_out(model: Model, tensor: Tensor, home: Graph, node: Node, outer: Graph, *, collected: bool) -> Variable:
     """A new output of `node`, in `outer`, with the values that the float32 `tensor` has in `home`, a subgraph of `node`. Edits the model.
 
-    If: the value, or an empty tensor where another branch is taken. Loop: the elements of all iterations one behind the other, flat. Scan: the same by scan output, so the number of
-    elements must be the same in each iteration; a tensor that is itself `collected` from a subgraph need not obey that. Raises CannotHandOut there, and for other operators with subgraphs.
+    If: the value, or an empty tensor where another branch is taken. Loop: the elements of all iterations one behind the other, flat. Scan: the same by scan
+    output, so the number of elements must be the same in each iteration; a tensor that is itself `collected` from a subgraph need not obey that. Raises
+    CannotHandOut there, and for other operators with subgraphs.
     """
     result = model.variable(f"{tensor.name}_seen")
     count = len(home.outputs)
@@ -82,10 +83,10 @@ def _info(name: str) -> ValueInfoProto:
 
 
 def _empty(model: Model, graph: Graph) -> Tensor:
-    made: Tensor = model.add("Constant", [], attrs={"value": np.zeros(0, np.float32)}, graph=graph).outputs[0]
-    return made
+    output: Tensor = model.add("Constant", [], attrs={"value": np.zeros(0, np.float32)}, graph=graph).outputs[0]
+    return output
 
 
 def _flat(model: Model, tensor: Tensor, graph: Graph) -> Tensor:
-    made: Tensor = model.add("Reshape", [tensor, model.constant("flat", np.array([-1]))], graph=graph).outputs[0]
-    return made
+    output: Tensor = model.add("Reshape", [tensor, model.constant("flat", np.array([-1]))], graph=graph).outputs[0]
+    return output

@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 def subgraphs(node: Node) -> list[Graph]:
     """The graphs in a node's attributes, not those below them."""
     inner: list[Graph] = []
+    if not node.attrs:  # most nodes
+        return inner
     for value in node.attrs.values():
         if isinstance(value, Graph):
             inner.append(value)
@@ -33,7 +35,8 @@ def graphs(model: Rooted) -> Iterator[Graph]:
         graph = stack.pop()
         yield graph
         for node in graph.nodes:
-            stack.extend(subgraphs(node))
+            if node.attrs:
+                stack.extend(subgraphs(node))
 
 
 def nodes(model: Rooted) -> Iterator[Node]:

@@ -7,8 +7,9 @@ the next keeps a dimension only where the body is shown to keep it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import numpy as np
 import onnx
 
 from graphcompress.ir.model import walk
@@ -16,17 +17,33 @@ from graphcompress.ir.model.dimensions import Dim, Size, newest_unknown
 from graphcompress.ir.model.objects import Graph, Node, Tensor, type_spec
 from graphcompress.ir.shapes.facts import Call, Fact, axis_in
 
-if TYPE_CHECKING:
-    from graphcompress.ir.shapes.infer import Shapes
 
-ControlRule = Callable[["Shapes", Node, Call], Sequence[Fact]]
+class Inference(Protocol):
+    """What goes through the bodies: `infer.Shapes`. `depth` counts the loops around, `calls` names the functions that are being looked into."""
+
+    depth: int
+    calls: set[tuple[str, str]]
+    opsets: dict[str, int]
+
+    def fact(self, tensor: Tensor) -> Fact | None: ...
+
+    def bind(self, tensor: Tensor, fact: Fact, owner: Node) -> None: ...
+
+    def infer_graph(self, graph: Graph, owner: Node | None = None) -> None: ...
+
+    def clear_graph(self, graph: Graph) -> None: ...
+
+    def next_unknown(self) -> int: ...
+
+
+ControlRule = Callable[[Inference, Node, Call], Sequence[Fact]]
 #: Deeper in loops, nothing is assumed of what is carried: each level would go through its body several times.
 DEEPEST_ASSUMPTION = 2
 ATTEMPTS = 3
 FIRST_SCAN_WITHOUT_BATCH = 9
 
 
-def _if(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
+def _if(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
     """The branch that is taken where the condition is known, else what both agree on."""
     for graph in walk.subgraphs(node):
         shapes.infer_graph(graph, node)
@@ -37,7 +54,7 @@ def _if(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
     return [_common([_of(shapes, g.outputs[place]) for g in branches if place < len(g.outputs)]) for place in range(len(node.outputs))]
 
 
-def _of(shapes: Shapes, tensor: Tensor) -> Fact:
+def _of(shapes: Inference, tensor: Tensor) -> Fact:
     return shapes.fact(tensor) or Fact(None, None)
 
 
@@ -65,8 +82,11 @@ def _common_shape(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tup
     return tuple(d if d == e else None for d, e in zip(a, b, strict=True))  # type: ignore[misc]  # None becomes an Unknown when it is recorded
 
 
-def _loop(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
-    """Inputs M, condition, carried; the body has (iteration, condition, carried) and returns (condition, carried, scanned)."""
+def _loop(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
+    """Inputs M, condition, carried; the body has (iteration, condition, carried) and returns (condition, carried, scanned).
+
+    Where there may be no iteration, onnxruntime hands out 0 for what it does not know of a scanned tensor, so its symbols do not hold.
+    """
     body = node.attrs.get("body")
     if not isinstance(body, Graph):
         return []
@@ -75,7 +95,18 @@ def _loop(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
     scalars = [_scalar(body, 0, "int64"), _scalar(body, 1, "bool")]
     carried = _carried(shapes, node, body, scalars, initial, body.outputs[1 : 1 + len(initial)])
     scanned = [_of(shapes, t) for t in body.outputs[1 + len(initial) :]]
-    return [*carried, *(Fact(f.dtype, None if f.shape is None else (None, *_outside(f.shape, first))) for f in scanned)]  # type: ignore[arg-type]
+    certain = _runs(call)
+    outputs: list[Fact] = []
+    for fact in scanned:
+        dims = None if fact.shape is None else [d if certain or isinstance(d, int) else None for d in _outside(fact.shape, first)]
+        outputs.append(Fact(fact.dtype, None if dims is None else (None, *dims)))  # type: ignore[arg-type]  # None becomes an Unknown when it is recorded
+    return [*carried, *outputs]
+
+
+def _runs(call: Call) -> bool:
+    """Whether a Loop has at least one iteration for certain."""
+    limits = [call.value(i) if call.has(i) else np.ones(1) for i in (0, 1)]
+    return all(v is not None and v.size == 1 and v.reshape(-1)[0] >= 1 for v in limits)
 
 
 _NOTHING = Fact(None, None)
@@ -89,7 +120,7 @@ def _scalar(body: Graph, index: int, dtype: str) -> Fact:
     return Fact(dtype, ())
 
 
-def _carried(shapes: Shapes, node: Node, body: Graph, before: Sequence[Fact], initial: Sequence[Fact], returned: Sequence[Tensor]) -> list[Fact]:
+def _carried(shapes: Inference, node: Node, body: Graph, before: Sequence[Fact], initial: Sequence[Fact], returned: Sequence[Tensor]) -> list[Fact]:
     """Infer `body` from `before` (other inputs), then the carried ones; what holds for the carried tensors in every iteration, and after the last one."""
     assumed = [_assumption(f) for f in initial]
     for attempt in range(ATTEMPTS + 1):
@@ -127,7 +158,7 @@ def _outside(shape: Sequence[Dim], first: int) -> list[Dim]:
     return [None if newest_unknown(d) >= first else d for d in shape]
 
 
-def _scan(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
+def _scan(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
     """Inputs: state, then scanned tensors, which the body sees entry by entry."""
     body = node.attrs.get("body")
     count = call.number("num_scan_inputs", 0)
@@ -163,14 +194,14 @@ def _scan(shapes: Shapes, node: Node, call: Call) -> Sequence[Fact]:
     return [*carried, *outputs]
 
 
-def _carried_state(shapes: Shapes, node: Node, body: Graph, states: Sequence[Fact], entries: Sequence[Fact]) -> list[Fact]:
+def _carried_state(shapes: Inference, node: Node, body: Graph, states: Sequence[Fact], entries: Sequence[Fact]) -> list[Fact]:
     """As `_carried`, for a body whose other inputs come last."""
     for tensor, fact in zip(body.inputs[len(states) :], entries, strict=False):
         shapes.bind(tensor, Fact(fact.dtype, fact.shape), node)
     return _carried(shapes, node, body, (), states, body.outputs[: len(states)])
 
 
-def infer_function(shapes: Shapes, node: Node, call: Call, body: tuple[Graph, dict[str, int]]) -> Sequence[Fact]:
+def infer_function(shapes: Inference, node: Node, call: Call, body: tuple[Graph, dict[str, int]]) -> Sequence[Fact]:
     """Infer the body of a function for one call of it. Of a function that calls itself, which no runtime takes, nothing is known."""
     graph, opsets = body
     name = (node.domain or "", node.op)

@@ -1,7 +1,7 @@
 """Types, shapes and values of the tensors of a model, as far as the signature and the constants decide them.
 
-One pass in an order that runs: each node has a rule (`elementwise`, `layout`, `compute`, `contrib`, `control`) or goes to onnx's inference of single nodes
-(`fallback`), and an evaluator (`values`) where its result is small. What is asked for later, because a step made it, is inferred when it is asked for.
+One pass in an order that runs: each node has a rule (`elementwise`, `layout`, `slicing`, `compute`, `contrib`, `control`) or goes to onnx's inference of single nodes
+(`fallback`), and an evaluator (`values`, `moves`) where its result is small. What is asked for later, because a step made it, is inferred when it is asked for.
 
 - Sources are the signature (`Model.input_protos`) and the constants. value_info, the shapes that graph outputs claim and the types of subgraph inputs are not
   believed: exporters leave stale ones behind. Only where nothing else is known, an output has the type and the rank that the model states.
@@ -23,15 +23,15 @@ from graphcompress.ir.model.element_types import dtype_name
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec
 from graphcompress.ir.schemas.operators import operator_definition
-from graphcompress.ir.shapes import compute, contrib, control, elementwise, layout
-from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Fact, Output, Rule, data_fact, packed
+from graphcompress.ir.shapes import compute, contrib, control, elementwise, layout, moves, slicing, values
+from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Evaluator, Fact, Output, Rule, data_fact, packed
 from graphcompress.ir.shapes.fallback import SizeNames, infer_by_onnx
 from graphcompress.ir.shapes.functions import FunctionBodies
-from graphcompress.ir.shapes.values import EVALUATORS, SHAPE_EVALUATORS
 
 # What exporters write where they know no name: two of these are not the same dimension.
 _NO_NAME = frozenset(["", "?"])
-_RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **compute.RULES}
+_RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **slicing.RULES, **compute.RULES}
+_EVALUATORS: dict[str, Evaluator] = {**values.EVALUATORS, **moves.EVALUATORS}
 _NOTHING = Fact(None, None)
 
 
@@ -261,16 +261,16 @@ class Shapes:
         return infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
 
     def _with_values(self, node: Node, call: Call, results: Sequence[Fact]) -> Sequence[Fact]:
-        evaluator = SHAPE_EVALUATORS.get(node.op)
+        evaluator = moves.SHAPE_EVALUATORS.get(node.op)
         if evaluator is None and any(f is not None and f.value is not None for f in call.inputs):
-            evaluator = EVALUATORS.get(node.op)
+            evaluator = _EVALUATORS.get(node.op)
         if evaluator is None:
             return results
         try:
-            values = evaluator(call)
+            evaluated = evaluator(call)
         except REFUSALS:
             return results
-        for fact, value in zip(results, values, strict=False):
+        for fact, value in zip(results, evaluated, strict=False):
             if value is not None and fact.dtype is not None and fact.dtype in VALUE_TYPES and _fits(fact, value):
                 try:
                     fact.value = packed(value, fact.dtype)

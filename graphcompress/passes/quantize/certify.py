@@ -1,6 +1,7 @@
 """What the provider makes of a quantized graph, and the certificate of it.
 
-Optimized graphs keep the names of nodes: while a model is loaded, its nodes are numbered, and each node of the optimized graph says by its name what it stands for.
+Optimized graphs keep the names of nodes: while a model is loaded, its nodes are numbered, and each node of the optimized graph says by its name what it
+stands for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Node, Tensor, constant_data, constant_value, consumers, nodes, producer
+from graphcompress.ir.check.functions import Key
+from graphcompress.ir.inline import called_function, function_bodies
+from graphcompress.ir.model.objects import DEFAULT_DOMAINS
 from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
 from graphcompress.runtime import profile
 from graphcompress.runtime.session import Feed
@@ -22,12 +26,15 @@ from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
 
 TAG = re.compile(r"gc(\d+)x")
+# Where onnxruntime keeps what it fuses or lays out in another way.
+RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 UNKNOWN = Refusal("quantize/unknown", "no reason was recorded")
 
 
 @dataclass(slots=True)
 class Fusion:
-    """What became of an attempt: the groups that stayed float though they are written in integers, and the other operators that the provider made integer by itself."""
+    """What became of an attempt: the groups that stayed float though they are written in integers, and the other operators that the provider made integer by
+    itself."""
 
     not_fused: list[Group] = field(default_factory=list)
     fused_by_provider: list[Node] = field(default_factory=list)
@@ -48,8 +55,8 @@ def numbered(model: Model) -> Iterator[list[Node]]:
 
 
 def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
-    """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by its optimized
-    graph, or by the nodes that it took, as the target's table says.
+    """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by
+    its optimized graph, or by the nodes that it took, as the target's table says.
 
     Raises ModelError or DataError where the provider cannot load or run it.
     """
@@ -77,7 +84,8 @@ def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Fe
 
 
 def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
-    """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the model runs."""
+    """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the
+    model runs."""
     with numbered(model) as everything:
         names = profile.nodes_taken(model, target.provider, feed=feed, config=target.session_options)
     if target.certificate == "none" or names is None:
@@ -87,7 +95,8 @@ def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: 
 
 
 def fused(row: Operator, kernels: Sequence[Node]) -> bool:
-    """True where the nodes of the optimized graph that stand for a group compute in integers and none of them reads a constant that is dequantized at each run."""
+    """True where the nodes of the optimized graph that stand for a group compute in integers and none of them reads a constant that is dequantized at each
+    run."""
     dequantized = [(k, before) for k in kernels for t in k.inputs if (before := producer(t)) is not None and before.is_op("DequantizeLinear")]
     if any(constant_data(before.inputs[0]) is not None for _, before in dequantized):
         return False
@@ -99,8 +108,8 @@ def fused(row: Operator, kernels: Sequence[Node]) -> bool:
 
 
 def check_constants(groups: Iterable[Group]) -> None:
-    """Raise ModelError where a weight's scales lie along another axis than the output channels, or a bias has another scale than that of the accumulator: the provider
-    would take both without a word and compute something else (quantization notes, A.3)."""
+    """Raise ModelError where a weight's scales lie along another axis than the output channels, or a bias has another scale than that of the accumulator: the
+    provider would take both without a word and compute something else (quantization notes, A.3)."""
     for group in groups:
         node = group.node
         if "weight" not in group.row.slots:
@@ -137,9 +146,13 @@ def certificate(model: Model, integer: Mapping[Node, object], refusals: Mapping[
         else:
             refusal = refusals.get(node, UNKNOWN)
             operators.append(CertifiedOperator(node_name(node), str(node.op), "float", refusal.id, refusal.reason))
+    for node in nodes(model):
+        if node.domain in RUNTIME_DOMAINS and node.op.removeprefix("Fused") in target.heavy:
+            reason = f"{node.op} of {node.domain} is what onnxruntime makes when it optimizes a model; it has no INT8 form. Give the model as it was exported"
+            operators.append(CertifiedOperator(node_name(node), str(node.op), "float", "quantize/runtime-operator", reason))
     for function, name, op in function_operators(model):
         if op in target.heavy:
-            reason = f"it stands in the model-local function '{function}', and functions stay float"
+            reason = f"it stands in the model-local function '{function}', and functions that cannot be written out stay float"
             operators.append(CertifiedOperator(f"{function}/{name}", op, "float", "quantize/in-function", reason))
     return Certificate(target.name, tuple(operators))
 
@@ -174,19 +187,15 @@ def _reach(start: Iterable[Tensor], groups_at: Callable[[Tensor], list[Group]], 
 
 def function_operators(model: Model) -> Iterator[tuple[str, str, str]]:
     """Function, node and operator of every node of ai.onnx in the model-local functions that the model calls, however deep; each function once."""
-    functions = {(f.domain, f.name): f for f in model.header.functions}
-    called = [functions[key] for key in dict.fromkeys((n.domain or "", n.op) for n in nodes(model)) if key in functions]
-    visited: set[tuple[str, str]] = set()
-    while called:
-        function = called.pop()
-        if (function.domain, function.name) in visited:
+    bodies = function_bodies(model)
+    pending = list(dict.fromkeys(called_function(n) for n in nodes(model)))
+    visited: set[Key] = set()
+    while pending:
+        function = pending.pop()
+        if function not in bodies or function in visited:
             continue
-        visited.add((function.domain, function.name))
-        pending = list(function.node)
-        while pending:
-            node = pending.pop(0)
-            pending.extend(n for a in node.attribute for g in (a.g, *a.graphs) for n in g.node)
-            if (node.domain, node.op_type) in functions:
-                called.append(functions[node.domain, node.op_type])
-            elif node.domain in ("", "ai.onnx"):
-                yield function.name, node.name or next(iter(node.output), node.op_type), node.op_type
+        visited.add(function)
+        for node in bodies[function]:
+            pending.append(called_function(node))
+            if node.domain in DEFAULT_DOMAINS:
+                yield function[1], node.name or next(iter(node.output), node.op_type), node.op_type

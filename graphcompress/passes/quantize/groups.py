@@ -11,6 +11,7 @@ import numpy as np
 from graphcompress.ir import Graph, Model, Node, Tensor, TensorData, constant_data, constant_value, nodes, output_ids, producer, sole_consumer, subgraphs
 from graphcompress.ir.model.scopes import node_homes, owners
 from graphcompress.ir.shapes.infer import Shapes
+from graphcompress.passes.quantize.feedback import fed_back
 from graphcompress.step import Refusal
 from graphcompress.targets import Operator, Target
 
@@ -21,7 +22,8 @@ WITH_BODIES = ("If", "Loop", "Scan")
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """One operator with what belongs to it: `chain` is the operator, then perhaps an Add of a bias, then perhaps an activation that the Q behind makes redundant.
+    """One operator with what belongs to it: `chain` is the operator, then perhaps an Add of a bias, then perhaps an activation that the Q behind makes
+    redundant.
 
     `data` and `constants` are input indices of the operator; `bounds` are those of the activation: the range of the Q must lie inside. Compared by identity.
     """
@@ -129,6 +131,7 @@ class Finder:
         self.homes = node_homes(model)
         self.members: set[Node] = set()
         self._closed = closed_graphs(model)
+        self._fed_back = fed_back(model)
 
     def run(self) -> Candidates:
         result = Candidates()
@@ -145,6 +148,8 @@ class Finder:
                 owner = self._closed.get(self.homes[node])
                 if owner is not None:
                     raise Unfit("in-subgraph", f"it stands in a subgraph of {owner.op}, where ranges cannot be observed")
+                if node in self._fed_back:
+                    raise Unfit("fed-back", "a Loop or Scan feeds its result back, so that its error would grow with each iteration")
                 group = self._by_rows(node)
                 self.members.update(group.chain)
                 result.groups.append(group)

@@ -14,8 +14,8 @@ from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.parameters import (
     Array,
+    QuantizationParameters,
     QuantizedWeight,
-    Scale,
     activation_scale,
     bias_scale,
     quantize_bias,
@@ -38,7 +38,7 @@ def short(name: str) -> str:
 class Insertion:
     """What was written: the quantized tensors with their scales, and how many float readers got a DQ that the provider does not fuse."""
 
-    scales: dict[Tensor, Scale] = field(default_factory=dict)
+    scales: dict[Tensor, QuantizationParameters] = field(default_factory=dict)
     protected: int = 0
 
 
@@ -65,14 +65,12 @@ class Weights:
             )
         return self._cache[key]
 
-    def noise(self, group: Group) -> float:
-        """Mean square error of a group's weight in integers relative to its mean square; of the first codes that were made."""
-        made = next((q for (weight, axis, *_), q in self._cache.items() if weight == id(group.weight) and axis == group.weight_axis), None)
-        if made is None:
-            return 0.0
-        other = tuple(i for i in range(made.codes.ndim) if i != made.axis)
-        per_channel = np.square(made.codes, dtype=np.float64).mean(axis=other)
-        squares = np.square(made.scales, dtype=np.float64)
+    def noise(self, group: Group, x_scale: float) -> float:
+        """Mean square error of the weight of a group of the base model in integers, relative to its mean square."""
+        quantized = self.of(group, x_scale)
+        other = tuple(i for i in range(quantized.codes.ndim) if i != quantized.axis)
+        per_channel = np.square(quantized.codes, dtype=np.float64).mean(axis=other)
+        squares = np.square(quantized.scales, dtype=np.float64)
         return float(squares.sum() / 12 / max(np.dot(squares, per_channel), 1e-300))
 
 
@@ -83,14 +81,15 @@ def vector(bias: Tensor | None, channels: int) -> Array | None:
 
 
 class Inserter:
-    """Edits `model` in place. `groups` are those of this model that go to integers, each with its twin in the model that weights are cached for; `scales` has one for every tensor
-    that they make or read. A Q stands in the graph of its tensor, a DQ in that of its reader (elsewhere nothing fuses), constants in the main graph, where all see them."""
+    """Edits `model` in place. `groups` are those of this model that go to integers, each with its twin in the model that weights are cached for; `scales` has
+    one for every tensor that they make or read. A Q stands in the graph of its tensor, a DQ in that of its reader (elsewhere nothing fuses), constants in the
+    main graph, where all see them."""
 
     def __init__(
         self,
         model: Model,
         groups: Sequence[tuple[Group, Group]],
-        scales: Mapping[Tensor, Scale],
+        scales: Mapping[Tensor, QuantizationParameters],
         target: Target,
         shapes: Mapping[Tensor, Shape],
         weights: Weights,
@@ -100,7 +99,7 @@ class Inserter:
         self.scales = scales
         self.target = target
         self.shapes = shapes
-        self.done = Insertion()
+        self.insertion = Insertion()
         self._edits = Edits(model)
         self._weights_of = weights
         self._originals = dict(groups)
@@ -132,7 +131,7 @@ class Inserter:
             self._activation(tensor, integer, others, makers.get(tensor))
         self._edits.close()
         self._sweep()
-        return self.done
+        return self.insertion
 
     # --- activations --------------------------------------------------------------------------------------------------------------
 
@@ -144,7 +143,7 @@ class Inserter:
         name = short(tensor.name)
         q = self.model.variable(f"{name}_q")
         self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", graph=home, near=near, origin=(ORIGIN,))
-        self.done.scales[tensor] = scale
+        self.insertion.scales[tensor] = scale
         for node, index in integer:
             self._edits.set_input(node, index, self._dequantize(q, parameters, node, name))
         if maker is not None and home is not self.model.graph and any(t is tensor for t in home.outputs):
@@ -156,7 +155,7 @@ class Inserter:
             if id(node) not in by_node:
                 channels = self._vector(tensor, node, scale)
                 axis, arrays = channels or (None, parameters)
-                self.done.protected += channels is not None
+                self.insertion.protected += channels is not None
                 # What stays float needs no DQ in its own graph, and in a body it would run in each iteration.
                 outside = maker is not None and self._node_homes[node] is not home
                 by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, name, axis)
@@ -169,11 +168,13 @@ class Inserter:
         self.model.add("DequantizeLinear", [q, *parameters], [out], attrs, name=f"{name}_dequantize", graph=home, near=reader, origin=(ORIGIN,))
         return out
 
-    def _vector(self, tensor: Tensor, node: Node, scale: Scale) -> tuple[int, list[Constant]] | None:
-        """The scale once per channel, for a float consumer that the provider would otherwise turn into integers by itself (and a Conv's or Gemm's weights with it, per tensor).
+    def _vector(self, tensor: Tensor, node: Node, scale: QuantizationParameters) -> tuple[int, list[Constant]] | None:
+        """The scale once per channel, for a float consumer that the provider would otherwise turn into integers by itself (and a Conv's or Gemm's weights
+        with it, per tensor).
 
-        The provider fuses and moves only scalar Q/DQ; numbers and cost of a vector are those of the scalar. None where there is no such danger, or no axis of a known size; and for
-        the operators that are fused whatever the scales are and then fail (those with integer weights of their own among them): with integers on all sides these compute in integers.
+        The provider fuses and moves only scalar Q/DQ; numbers and cost of a vector are those of the scalar. None where there is no such danger, or no axis of
+        a known size; and for the operators that are fused whatever the scales are and then fail (those with integer weights of their own among them): with
+        integers on all sides these compute in integers.
         """
         rows = self.target.rows(node.op)
         if not (rows or node.op in self.target.heavy) or any(row.scalar_only for row in rows) or node in self._integer_already:
@@ -198,10 +199,10 @@ class Inserter:
             return 1, weight.shape[1] * int(node.attrs.get("group", 1)) if node.op == "Conv" else weight.shape[0]
         return None
 
-    def _scalar(self, scale: Scale) -> Constant:
+    def _scalar(self, scale: QuantizationParameters) -> Constant:
         return self._constant("scale", np.asarray(scale.scale, np.float32))
 
-    def _zero(self, scale: Scale) -> Constant:
+    def _zero(self, scale: QuantizationParameters) -> Constant:
         return self._constant("zero_point", np.asarray(scale.zero, self.target.activation.type))
 
     def _constant(self, hint: str, values: Array) -> Constant:
@@ -221,19 +222,19 @@ class Inserter:
         x_scale = self.scales[group.inputs[0]].scale
         bias, added = group.bias, group.added
         operand = added[0].inputs[added[1]] if added is not None else None
-        made = self._weights_of.of(self._originals[group], x_scale)
+        quantized = self._weights_of.of(self._originals[group], x_scale)
         name = short(weight.name or node_name(node))
-        values = vector(bias or operand, made.scales.size)
+        values = vector(bias or operand, quantized.scales.size)
         index = group.row.slots.index("weight")
         self._forget(node.inputs[index])
-        self._edits.set_input(node, index, self._constant_dequantize(name, made.codes, made.scales, axis, node))
+        self._edits.set_input(node, index, self._constant_dequantize(name, quantized.codes, quantized.scales, axis, node))
         if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, made, node))
+            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, quantized, node))
         elif added is not None and operand is not None and values is not None:
             self._forget(operand)
-            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, made))
+            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, quantized))
 
     def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
@@ -244,8 +245,8 @@ class Inserter:
     def _added_bias(self, group: Group, name: str, values: Array, x_scale: float, weight: QuantizedWeight) -> Tensor:
         """The operand of an Add behind a MatMul, in the one form that fuses.
 
-        With a Q behind: a float vector, which makes the two a Gemm whose bias the provider quantizes itself. Without: an int32 vector for a Gemm of matrices; in more
-        dimensions one of full rank, so that the provider does not take the two for a Gemm (it would stay float) and adds in float.
+        With a Q behind: a float vector, which makes the two a Gemm whose bias the provider quantizes itself. Without: an int32 vector for a Gemm of matrices;
+        in more dimensions one of full rank, so that the provider does not take the two for a Gemm (it would stay float) and adds in float.
         """
         rank = len(self.shapes.get(group.inputs[0]) or ())
         if group in self._with_q:
@@ -278,7 +279,7 @@ class Inserter:
         self._replaced[id(tensor)] = tensor
 
     def _sweep(self) -> None:
-        """Take away the float constants that nobody reads any more, the Constant nodes that made them too."""
+        """Take away the float constants that nobody reads any more, the Constant nodes that make them too."""
         outputs = output_ids(self.model)
         unread = {id(t): t for t in self._replaced.values() if not t.outputs and id(t) not in outputs}
         for graph in graphs(self.model):

@@ -35,20 +35,20 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
 def by_noise(plan: Plan, attempt: Attempt) -> Sequence[Group]:
     """The groups that lose accuracy, the noisiest first: an estimate good enough for an order, since what is built is judged.
 
-    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators that read its output.
-    Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
+    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators
+    that read its output. Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
     """
-    scales = {original: attempt.insertion.scales.get(attempt.nodes.tensor(original)) for g in attempt.groups for original in (*g.inputs, *g.outputs)}
+    scales = attempt.insertion.scales
     noise: dict[Group, float] = {}
     for group in attempt.groups:
         if group.row.tied:
             continue
         total = 0.0
         for tensor in dict.fromkeys((*group.inputs, *group.outputs)):
-            scale, power = scales[tensor], plan.ranges.observed[tensor].power
+            scale, power = scales.get(attempt.nodes.tensor(tensor)), plan.ranges.observed[tensor].power
             if scale is not None and power > 0:
                 total += scale.scale**2 / 12 / power
         if group.weight is not None:
-            total += plan.weights.noise(group)
+            total += plan.weights.noise(group, scales[attempt.nodes.tensor(group.inputs[0])].scale)
         noise[group] = total * max(1, sum(len(consumers(t)) for t in group.outputs))
     return sorted(noise, key=lambda g: -noise[g])

@@ -17,7 +17,8 @@ from graphcompress.step import Progress, silent
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or Scan: flat over the iterations).
+    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or
+    Scan: flat over the iterations).
 
     `unusable` says why no range can be taken from it (an id and a sentence), None where one can: NaN or infinite values, or a runtime that cannot hand it out.
     """
@@ -52,15 +53,16 @@ def observe(
     progress: Progress = silent,
     total: int | None = None,
 ) -> dict[Tensor, Observed]:
-    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen (type, shape) but not counted.
+    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen
+    (type, shape) but not counted.
 
     `sizes` are the bytes of the tensors as far as they are known. Raises DataError where there is no feed at all.
     """
     watch = Watch(model, tensors)
     observed = {t: Observed(statistic(t)) for t in tensors}
     for values in watch.run(feeds, sizes=sizes, threads=threads):
-        for tensor, value in values.items():
-            _take(observed[tensor], np.asarray(value), tensor.name)
+        for tensor in list(values):
+            _take(observed[tensor], np.asarray(values.pop(tensor)), tensor.name)
         progress("observing", max((o.feeds for o in observed.values()), default=0), total)
     if tensors and not any(o.feeds for o in observed.values()) and not watch.problems:
         raise DataError("There is not one calibration feed: ranges cannot be found. Give feeds with --data.")

@@ -17,14 +17,14 @@ F32 = np.float32
 PAIR_STEPS = 9
 
 
-class Scale(NamedTuple):
+class QuantizationParameters(NamedTuple):
     """How a tensor's values become codes: q = round(x / scale) + zero."""
 
     scale: float
     zero: int
 
 
-def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Scale:
+def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float] = (-math.inf, math.inf)) -> QuantizationParameters:
     """Scale (exactly a float32) and zero point for values in `seen`; 0 is always a code.
 
     With `bounds`, no code stands for a value outside: otherwise an activation with these bounds would not be redundant (the provider compares scale * (code - zero) in float32).
@@ -49,10 +49,10 @@ def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float]
         scale = F32(limit)
     while (zero > first and F32(scale * F32(first - zero)) < F32(bounds[0])) or (last > zero and F32(scale * F32(last - zero)) > F32(bounds[1])):
         scale = np.nextafter(scale, F32(0))
-    return Scale(float(scale), zero)
+    return QuantizationParameters(float(scale), zero)
 
 
-def to_codes(values: Array, scale: Scale, rules: Activation) -> Array:
+def to_codes(values: Array, scale: QuantizationParameters, rules: Activation) -> Array:
     """Codes of a constant in the activation's type."""
     first, last = rules.codes
     codes: Array = np.clip(np.rint(values / F32(scale.scale)) + scale.zero, first, last).astype(rules.type)

@@ -1,7 +1,8 @@
 """Where integers pay: a latency model from the target's table, minimized exactly by one minimum cut.
 
-Every group is in float or in integers. Its cost is the table's; a tensor that crosses from float to integers costs a Q once, from integers to float a DQ per float consumer. Two labels and
-no negative boundary: the cheapest labelling is a minimum cut (Kolmogorov and Zabih 2004). What the model cannot see (layout, caches, kernels chosen by shape) is left to measuring.
+Every group is in float or in integers. Its cost is the table's; a tensor that crosses from float to integers costs a Q once, from integers to float a DQ per
+float consumer. Two labels and no negative boundary: the cheapest labelling is a minimum cut (Kolmogorov and Zabih 2004). What the model cannot see (layout,
+caches, kernels chosen by shape) is left to measuring.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Cost:
     integer: float
 
 
-def cost(group: Group, seen: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
+def cost(group: Group, observed: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
     """What the table says of a group at the sizes seen in calibration."""
-    figures = figures_of(group, seen)
+    figures = figures_of(group, observed)
     units = figures["macs"] if group.row.unit == "mac" else figures["elements"]
     price = next(p for p in group.row.price if all(figures.get(k, 0.0) < v for k, v in p.below.items()))
     floating = units * price.float_ns
@@ -45,11 +46,11 @@ def saved_bytes(group: Group) -> float:
     return 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
 
 
-def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float]:
+def figures_of(group: Group, observed: Mapping[Tensor, Observed]) -> dict[str, float]:
     """The figures that prices ask for; sizes are means over the feeds."""
     tensors = [*group.inputs, *group.outputs]
-    figures = {"elements": max(seen[t].size for t in tensors)}
-    out = seen[group.outputs[0]].size
+    figures = {"elements": max(observed[t].size for t in tensors)}
+    out = observed[group.outputs[0]].size
     if group.weight is not None:
         shape, axis = shape_of(group.weight), group.weight_axis
         reduction = math.prod(shape) / shape[axis]
@@ -64,26 +65,28 @@ def figures_of(group: Group, seen: Mapping[Tensor, Observed]) -> dict[str, float
             "width": shape[axis] / groups,
         }
     elif group.row.unit == "mac":
-        inner = seen[group.inputs[0]].shape[-1:] or (1,)
+        inner = observed[group.inputs[0]].shape[-1:] or (1,)
         figures |= {"macs": out * inner[0], "reduction": inner[0]}
     return figures
 
 
 class Network:
-    """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their capacity in ns."""
+    """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their
+    capacity in ns."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], seen: Mapping[Tensor, Observed], boundary: Boundary) -> None:
+    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary) -> None:
         """`groups` are to be labelled; `every` are these and those that are float already."""
         self.groups = groups
-        self.costs = {g: cost(g, seen, boundary) for g in groups}
+        self.costs = {g: cost(g, observed, boundary) for g in groups}
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
         self.size = len(groups) + 2
-        self._boundaries(model, seen, boundary)
-        self._pulls(every, seen, boundary)
+        self._boundaries(model, observed, boundary)
+        self._pulls(every, observed, boundary)
 
     def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> dict[tuple[int, int], float]:
-        """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file loses; `forced` gain endlessly."""
+        """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file
+        loses; `forced` gain endlessly."""
         edges = dict(self.edges)
         for group, price in self.costs.items():
             # Only the difference counts, and capacities are not negative.
@@ -97,14 +100,14 @@ class Network:
         if a != b and weight > 0:
             self.edges[a, b] = self.edges.get((a, b), 0.0) + weight
 
-    def _boundaries(self, model: Model, seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
+    def _boundaries(self, model: Model, observed: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What Q and DQ cost."""
-        made = {id(t): g for g in self.groups for t in g.outputs}
+        makers = {id(t): g for g in self.groups for t in g.outputs}
         signature = {id(t) for t in model.graph.outputs}
         handed_out = output_ids(model) - signature
         for key, tensor in {id(t): t for g in self.groups for t in (*g.inputs, *g.outputs)}.items():
-            elements = seen[tensor].size
-            maker = made.get(key)
+            elements = observed[tensor].size
+            maker = makers.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
             readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
             fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
@@ -120,14 +123,14 @@ class Network:
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
-    def _pulls(self, every: Sequence[Group], seen: Mapping[Tensor, Observed], prices: Boundary) -> None:
+    def _pulls(self, every: Sequence[Group], observed: Mapping[Tensor, Observed], prices: Boundary) -> None:
         """What a group costs that the provider draws into integers from behind while its maker is float."""
-        made = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
+        makers = {id(t): self.vertex[id(g.node)] for g in self.groups for t in g.outputs}
         for group in every:
             if group.row.pulled is not None:
-                extra = cost(group, seen, prices).floating * (group.row.pulled - 1)
+                extra = cost(group, observed, prices).floating * (group.row.pulled - 1)
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
-                    self._edge(reader, made.get(id(group.inputs[0]), SINK), extra)
+                    self._edge(reader, makers.get(id(group.inputs[0]), SINK), extra)
 
     def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
@@ -142,14 +145,14 @@ class Network:
         return sum(w for (a, b), w in edges.items() if a in side and b not in side)
 
 
-def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
+def decide(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
 
     First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
     """
     if not groups:
         return set()
-    placement = Placement(model, groups, seen, target.boundary, forced)
+    placement = Placement(model, groups, observed, target.boundary, forced)
     best = placement.settle(0.0)
     plain = placement.network(frozenset())
     least = plain.value(best, forced)
@@ -165,19 +168,19 @@ def decide(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed
     return best
 
 
-def gain(model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], target: Target) -> float:
+def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target) -> float:
     """What the table expects a run to gain, in ns, when just these groups go to integers."""
-    network = Network(model, groups, groups, seen, target.boundary)
+    network = Network(model, groups, groups, observed, target.boundary)
     return network.value(frozenset()) - network.value(frozenset(groups))
 
 
 class Placement:
     """One decision: the cut under two rules that it does not know."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], seen: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
+    def __init__(self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
         self.model = model
         self.groups = groups
-        self.seen = seen
+        self.observed = observed
         self.boundary = boundary
         self.forced = forced
         self._networks: dict[frozenset[Group], Network] = {}
@@ -186,12 +189,12 @@ class Placement:
         """The cut problem of all groups but those that stay float."""
         if stay not in self._networks:
             rest = [g for g in self.groups if g not in stay]
-            self._networks[stay] = Network(self.model, rest, self.groups, self.seen, self.boundary)
+            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary)
         return self._networks[stay]
 
     def settle(self, byte: float) -> set[Group]:
-        """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by groups in integers, and no island is
-        without a heavy operator. Found by cutting again without those that break a rule."""
+        """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by
+        groups in integers, and no island is without a heavy operator. Found by cutting again without those that break a rule."""
         stay: frozenset[Group] = frozenset()
         while True:
             network = self.network(stay)
@@ -223,11 +226,11 @@ def light_islands(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
 
 def at_borders(groups: Sequence[Group], chosen: Set[Group]) -> set[Group]:
     """The groups in integers whose row says `follows` and that have a neighbour in float."""
-    made = {id(t) for g in groups if g in chosen for t in g.outputs}
+    integer = {id(t) for g in groups if g in chosen for t in g.outputs}
     heads = {id(g.node) for g in groups if g in chosen}
 
     def inside(group: Group) -> bool:
-        return all(id(t) in made for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
+        return all(id(t) in integer for t in group.inputs) and all(t.outputs and all(id(n) in heads for n in t.outputs) for t in group.outputs)
 
     return {g for g in groups if g in chosen and g.row.follows and not inside(g)}
 

@@ -9,8 +9,9 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, Node, Shape, Tensor
 from graphcompress.ir.model.twins import Twins
 from graphcompress.passes.quantize import placement
+from graphcompress.passes.quantize.attention import blurred_scores
 from graphcompress.passes.quantize.certify import Fusion, certificate, check_constants, check_fusion, neighbours
-from graphcompress.passes.quantize.groups import Candidates, Group
+from graphcompress.passes.quantize.groups import Candidates, Group, node_name
 from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
 from graphcompress.passes.quantize.scales import Ranges, scales_of
 from graphcompress.runtime.session import Feed
@@ -57,6 +58,11 @@ class Plan:
                 self.groups.append(group)
             else:
                 self._refuse(group, *problem)
+        blurred = blurred_scores(base, self.groups, ranges, self.weights)
+        for group, (softmax, error) in blurred.items():
+            reason = f"in INT8 the scores of Softmax '{node_name(softmax)}' would be off by {error:.2f} (standard deviation), and each probability by that part of itself"
+            self._refuse(group, "sharp-scores", reason)
+        self.groups = [g for g in self.groups if g not in blurred]
 
     def settle(self, excluded: Collection[Group] = ()) -> Attempt | None:
         """The attempt in which every group fuses and nothing else does, without the groups `excluded`; None where no group is left."""
@@ -104,9 +110,9 @@ class Plan:
             if group.node not in integer:
                 reasons.setdefault(group.node, self._placed_in_float(group, excluded))
         refusals = tuple(r for n, r in reasons.items() if n not in integer)
-        paper = certificate(self.base, integer, reasons, self.target)
+        certified = certificate(self.base, integer, reasons, self.target)
         if attempt is None:
-            return StepResult(original, False, refusals=refusals, certificate=paper)
+            return StepResult(original, False, refusals=refusals, certificate=certified)
         counts = dict(applied)
         for group in attempt.groups:
             name = f"quantize/{group.row.op.lower()}"
@@ -119,7 +125,7 @@ class Plan:
             "int8": [g.name for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
-        return StepResult(attempt.model, True, counts, refusals, decisions, paper)
+        return StepResult(attempt.model, True, counts, refusals, decisions, certified)
 
     # --- what the provider says -----------------------------------------------------------------------------------------------------
 
@@ -132,7 +138,8 @@ class Plan:
         return wrong
 
     def _fused_by_provider(self, attempt: Attempt, fusion: Fusion, rest: Sequence[Group], forced: set[Group], wrong: set[Group]) -> set[Group]:
-        """What the provider quantizes by itself is better quantized by us: the groups of such operators. Where that is not possible, its neighbours go to `wrong`."""
+        """What the provider quantizes by itself is better quantized by us: the groups of such operators. Where that is not possible, its neighbours go to
+        `wrong`."""
         heads = {attempt.nodes.node(g.node): g for g in rest}
         settled = {attempt.nodes.node(n) for n, r in self.reasons.items() if r.id == "quantize/already-quantized"}
         base = dict(zip(attempt.twins, attempt.groups, strict=True))

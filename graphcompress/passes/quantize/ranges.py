@@ -1,7 +1,7 @@
 """The range of a tensor, learned from data: statistics that merge, and three ways to choose.
 
-A statistic has `update(array)`, `merge(other)` and `finish()`. Merging is associative and commutative and gives what one statistic over all arrays would have given,
-bit for bit: minima, maxima and integer counts on a grid that does not depend on the order of the data.
+A statistic has `update(array)`, `merge(other)` and `finish()`. Merging is associative and commutative and gives what one statistic over all arrays would have
+given, bit for bit: minima, maxima and integer counts on a grid that does not depend on the order of the data.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class MinMax:
 class Histogram:
     """Counts on an absolute grid of bins 2**k wide, at most BINS of them, in one pass.
 
-    When the values outgrow the grid, k grows by one and neighbours are merged. The final k is the least one whose grid spans the least to the greatest value and 0, so it does not
-    depend on order or split. Zeros are counted apart: they are always represented exactly, and after a Relu they would drown the rest.
+    When the values outgrow the grid, k grows by one and neighbours are merged. The final k is the least one whose grid spans the least to the greatest value
+    and 0, so it does not depend on order or split. Zeros are counted apart: they are always represented exactly, and after a Relu they would drown the rest.
     """
 
     def __init__(self) -> None:
@@ -195,7 +195,8 @@ class Percentile:
 
 @dataclass(frozen=True, slots=True)
 class LeastSquares:
-    """The range whose 8-bit quantization has the least squared error on the histogram: both ends shrunk apart, a coarse grid of factors, then a fine one around its best."""
+    """The range whose 8-bit quantization has the least squared error on the histogram: both ends shrunk apart, a coarse grid of factors, then a fine one
+    around its best."""
 
     steps: int = 10
     least: float = 0.3

@@ -12,7 +12,8 @@ from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import Model, Node, Tensor, nodes
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.ir.inline import functions_holding, inline_functions
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
 from graphcompress.passes.quantize.ladder import ladder
 from graphcompress.passes.quantize.observe import observe
@@ -29,26 +30,28 @@ EQUAL = 1e-4  # of the largest magnitude: how far outputs may move when only the
 
 
 def quantize(model: Model, context: Context, options: Options | None = None) -> Ladder:
-    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves more in float of what is expected to lose most
-    accuracy.
+    """Static INT8 by the target's table (default: that of this machine's CPU). The first rung has everything in integers that pays; each further one leaves
+    more in float of what is expected to lose most accuracy.
 
-    What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches nothing, ModelError for nodes
-    that nothing here can run and where the model does not run on the feeds.
+    What INT8 cannot do is a refusal with its reason, at worst the model as it was. Raises DataError without feeds, UsageError for an `exclude` that matches
+    nothing, ModelError for nodes that nothing here can run and where the model does not run on the feeds.
     """
     options = options or Options()
     target = context.target or load_target("cpu")
     require_known_domains(model, "quantized")
-    excluded = exclusion(model, options.exclude)
+    applied: dict[str, int] = {}
+    base = inline_functions(model, functions_holding(model, {row.op for row in target.operator if row.heavy}))
+    if base is not model:
+        applied["quantize/inline-functions"] = 1
+    excluded = exclusion(base, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
     feed = next(iter(context.data))
-    shapes = infer(model)
-    candidates = find(model, target, shapes, excluded)
-    applied: dict[str, int] = {}
-    base = model
-    if needed := opset_needed(candidates.groups, target, model.opset):
+    shapes = infer(base)
+    candidates = find(base, target, shapes, excluded)
+    if needed := opset_needed(candidates.groups, target, base.opset):
         try:
-            base = lifted(model, needed, feed)
+            base = lifted(base, needed, feed)
         except ModelError as problem:
             candidates = all_float(candidates, f"INT8 needs opset {needed}: {problem}")
         else:
@@ -58,7 +61,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     tensors = list(dict.fromkeys(t for g in candidates.groups for t in (*g.inputs, *g.outputs)))
     statistic, choose = estimator(options, target)
     observed = observe(
-        base, tensors, context.data, statistic, sizes=sizes(tensors, shapes), threads=context.threads, progress=context.progress, total=len(context.data)
+        base, tensors, context.data, statistic, sizes=sizes(base, tensors, feed), threads=context.threads, progress=context.progress, total=len(context.data)
     )
     for tensor, seen in observed.items():
         seen.shape = shapes.static(tensor) or seen.shape
@@ -73,14 +76,17 @@ def all_float(candidates: Candidates, reason: str) -> Candidates:
     return Candidates([], candidates.refusals | {g.node: Refusal("quantize/lift-opset", reason, g.name) for g in candidates.groups})
 
 
-def sizes(tensors: Iterable[Tensor], shapes: Shapes) -> dict[Tensor, int]:
-    """Bytes of the float32 tensors whose shape is certain."""
-    known = {t: shapes.static(t) for t in tensors}
+def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed) -> dict[Tensor, int]:
+    """Bytes of float32 tensors of the main graph under `feed`, as far as inference knows their shapes; elsewhere it knows them of one iteration only."""
+    shapes = infer(model, {name: array.shape for name, array in feed.items()})
+    outside = {t for n in model.graph.nodes for t in n.outputs} | set(model.graph.inputs)
+    known = {t: shapes.static(t) for t in tensors if t in outside}
     return {t: 4 * math.prod(shape) for t, shape in known.items() if shape is not None}
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
-    """Which nodes stay float because a pattern matches their name anywhere. Raises UsageError for a pattern that is no regular expression or matches no node."""
+    """Which nodes stay float because a pattern matches their name anywhere. Raises UsageError for a pattern that is no regular expression or matches no
+    node."""
     compiled = []
     for pattern in patterns:
         try:

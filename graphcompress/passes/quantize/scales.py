@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from graphcompress.ir import Tensor, producer
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.observe import Observed
-from graphcompress.passes.quantize.parameters import Scale, activation_scale
+from graphcompress.passes.quantize.parameters import QuantizationParameters, activation_scale
 from graphcompress.passes.quantize.ranges import Histogram, Range, Statistic, squared_error
 from graphcompress.targets import Target
 
@@ -83,7 +83,7 @@ def bounded_range(tensor: Tensor, target: Target) -> Range | None:
     return next((Range(*row.fixed) for row in target.rows(before.op) if row.fixed is not None), None)
 
 
-def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, Scale]:
+def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, QuantizationParameters]:
     """A scale for every tensor that `groups` read or make. Where one moves data, its tensors get one scale, that of the values before they were moved."""
     tensors = list(dict.fromkeys(t for g in groups for t in (*g.inputs, *g.outputs)))
     parent = {t: t for t in tensors}
@@ -106,7 +106,7 @@ def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, Scale]:
     classes: dict[Tensor, list[Tensor]] = {}
     for tensor in tensors:
         classes.setdefault(root(tensor), []).append(tensor)
-    scales: dict[Tensor, Scale] = {}
+    scales: dict[Tensor, QuantizationParameters] = {}
     for members in classes.values():
         sources = [t for t in members if t not in moved]
         low = max((bounds[t][0] for t in sources if t in bounds), default=-math.inf)

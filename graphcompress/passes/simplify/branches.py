@@ -16,12 +16,12 @@ STAGE = "simplify/if"
 @paused()
 def inline_constant_ifs(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace every If with a constant condition, the outer ones first; how many. An If inside a branch that is inlined now has its turn in the next round."""
-    places = [(graph, node, taken) for graph, node in _outermost_ifs(model) if (taken := _taken(node, shapes)) is not None]
+    places = [(graph, node, attribute) for graph, node in _outermost_ifs(model) if (attribute := _taken(node, shapes)) is not None]
     if places:
         names = defined_names(model)
         with Edits(model) as edits:
-            for graph, node, taken in places:
-                inline_branch(model, edits, graph, node, taken, names)
+            for graph, node, attribute in places:
+                inline_branch(model, edits, graph, node, attribute, names)
     return len(places)
 
 

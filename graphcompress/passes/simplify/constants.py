@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, graphs, output_ids
+from graphcompress.ir.inline import defined_names
 from graphcompress.ir.model.edit import Edits, takes_initializers
 from graphcompress.ir.model.garbage import paused
 
@@ -37,12 +38,17 @@ def initializers_from_nodes(model: Model) -> int:
 
 @paused()
 def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, nodes: Iterable[Node], places: Mapping[int, Graph]) -> None:
-    """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them."""
-    outputs = output_ids(model)
+    """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them.
+
+    A constant whose name other scopes define as well gets another one; `keeps_its_maker` must be false for all nodes.
+    """
+    outputs, names = output_ids(model), defined_names(model)
     makers = {t: n for n in nodes for t in n.outputs}
     with Edits(model) as edits:
         for key, (tensor, value) in known.items():
             maker = makers[tensor]
+            if key not in outputs and names[tensor.name] > 1:
+                tensor.name = model.fresh(tensor.name)
             edits.make_constant(tensor, value, places[key], (stage, maker.name or maker.op), output=key in outputs)
         edits.remove(nodes)
 
@@ -50,7 +56,6 @@ def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, A
 def keeps_its_maker(node: Node, outputs: set[int], names: Counter[str]) -> bool:
     """Whether `node` makes an output of a graph whose name another scope defines as well (`names` counts them).
 
-    onnxruntime knows the results of Constant nodes before it looks at subgraphs, and then refuses an inner tensor whose name was free while a node made the
-    outer one later. Initializers do no harm.
+    onnxruntime knows constants before it looks at subgraphs, and then refuses an inner tensor whose name was free while a node made the outer one later.
     """
     return any(id(t) in outputs and names[t.name] > 1 for t in node.outputs)

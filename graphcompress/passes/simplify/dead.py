@@ -28,9 +28,9 @@ def remove_dead(model: Model) -> int:
     dropped = 0
     for graph in graphs(model):
         named = {entry.value for note in graph.shell.quantization_annotation for entry in note.quant_parameter_tensor_names}
-        kept = {name: c for name, c in graph.initializers.items() if _stays(c, name, used, named)}
-        dropped += len(graph.initializers) - len(kept)
-        graph.initializers = kept
+        initializers = {name: c for name, c in graph.initializers.items() if _stays(c, name, used, named)}
+        dropped += len(graph.initializers) - len(initializers)
+        graph.initializers = initializers
     return len(dead) + dropped
 
 

@@ -10,6 +10,7 @@ Limits, because a file must not grow and memory must stay bounded:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -99,8 +100,8 @@ class Folding:
 
     def _constant_inputs(self, node: Node) -> bool:
         """Whether everything that `node` reads is an initializer, or the result of a node that is folded. A node that reads nothing does not count."""
-        given = [t for t in node.inputs if t.name]
-        return bool(given) and all(isinstance(t, Constant) or id(t) in self._size for t in given)
+        operands = [t for t in node.inputs if t.name]
+        return bool(operands) and all(isinstance(t, Constant) or id(t) in self._size for t in operands)
 
     def _accepts(self, node: Node) -> bool:
         """Decide about a node with constant inputs, and enter the sizes of its outputs."""
@@ -131,20 +132,20 @@ class Folding:
                 return "size-unknown"
             if dtype not in PLAIN:
                 return "type"
-            sizes[id(tensor)] = byte_size(dtype, int(np.prod(shape, dtype=np.int64)))
+            sizes[id(tensor)] = byte_size(dtype, math.prod(shape))
         inputs = {id(t): t for t in node.inputs if t.name}
         if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in inputs.values()):
             return "type"
-        made = sum(sizes.values())
+        written = sum(sizes.values())
         read = sum(self._bytes(t) for t in inputs.values())
         dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
-        growth = made - dying if made > SMALL else 0
+        growth = written - dying if written > SMALL else 0
         if growth > self.growth.left:
             return "growth"
-        if made + read > LARGEST or made > self.growth.room:
+        if written + read > LARGEST or written > self.growth.room:
             return "size"
         self.growth.left -= growth
-        self.growth.room -= made
+        self.growth.room -= written
         self._size.update(sizes)
         return ""
 
@@ -176,8 +177,8 @@ class Folding:
             if not part:
                 continue
             inside = {id(n) for n in part}
-            wanted = [t for n in part for t in n.outputs if t.name and (id(t) in self.outputs or any(id(c) not in inside for c in t.outputs))]
-            values = self._values(part, wanted)
+            results = [t for n in part for t in n.outputs if t.name and (id(t) in self.outputs or any(id(c) not in inside for c in t.outputs))]
+            values = self._values(part, results)
             if values is None:
                 if len(part) == 1:
                     failed.update(id(t) for t in part[0].outputs)
@@ -186,29 +187,29 @@ class Folding:
                     half = len(part) // 2
                     pending += [part[half:], part[:half]]
                 continue
-            known = {id(t): (t, v) for t, v in zip(wanted, values, strict=True)}
+            known = {id(t): (t, v) for t, v in zip(results, values, strict=True)}
             self.shapes().forget(t for n in part for t in n.outputs)
             make_known(self.model, known, STAGE, part, places)
             self.folded += len(part)
 
     def _without_orphans(self, part: list[Node], failed: set[int]) -> list[Node]:
         """`part` without the nodes that read what could not be computed."""
-        kept: list[Node] = []
+        left: list[Node] = []
         for node in part:
             if any(id(t) in failed for t in node.inputs):
                 failed.update(id(t) for t in node.outputs)
             else:
-                kept.append(node)
-        return kept
+                left.append(node)
+        return left
 
-    def _values(self, part: list[Node], wanted: list[Tensor]) -> list[Array] | None:
+    def _values(self, part: list[Node], results: list[Tensor]) -> list[Array] | None:
         """The results, None where the runtime cannot make them, or makes something that is no plain array."""
-        model, names = extract(self.model, part, wanted)
+        model, names = extract(self.model, part, results)
         try:
-            found = run_once(model, {}, names)
+            outputs = run_once(model, {}, names)
         except (ModelError, DataError):
             return None
-        values = [found[n] for n in names]
+        values = [outputs[n] for n in names]
         return values if all(isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in values) else None
 
 

@@ -11,7 +11,7 @@ from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import Model, nodes
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
-from graphcompress.ir.model.defaults import freeze_listed_initializers
+from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.simplify import branches, constants, dead, fold, known_shapes
@@ -117,6 +117,8 @@ def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozens
             if work.applied.keys() == {LISTED}:  # nothing came of it
                 work.applied.clear()
                 work.notes.clear()
+            elif work.applied and LISTED not in off:
+                mark_meant_defaults(work.model)
             return work
         functions = changed
 

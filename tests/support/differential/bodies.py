@@ -112,7 +112,9 @@ def loop(b: Builder) -> None:
         for value in inner:
             outputs.append(handed_out(b, frame, value, outputs))
         collected = (
-            [v for v in frame.own if v.static and v.dtype in ("float32", "int64") and v not in outputs and v.rank < 4][:1] if turns.known is not None else []
+            [v for v in frame.own if v.static and v.dtype in ("float32", "int64") and v not in outputs and v.rank < 4][:1]
+            if turns.known is not None and turns.known[0] > 0
+            else []
         )
         body = graph(b, frame, "body", [info(index, shaped=True), info(more, shaped=True), *(info(v) for v in inner)], [*outputs, *collected])
     shapes = [v.shapes for v in carried]

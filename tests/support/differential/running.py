@@ -113,8 +113,9 @@ def signature(before: onnx.ModelProto, after: onnx.ModelProto) -> str:
 
 
 def shown(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all tensors of the main graph as outputs."""
+    """The model with all tensors of the main graph as outputs, without what it says of the inner ones (it may be stale)."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for n in copy.graph.node for name in n.output if name)
+    declared = {o.name for o in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for n in copy.graph.node for name in n.output if name and name not in declared)
+    del copy.graph.value_info[:]
     return copy

@@ -25,7 +25,11 @@ class Bound:
 
     def magnitude(self) -> float:
         if self._magnitude is None:
-            arrays = [a for outputs in run(shown(self.case.model), self.case.feeds) for a in outputs]
+            try:
+                results = run(shown(self.case.model), self.case.feeds)
+            except RUNTIME_ERRORS:  # a tensor that onnxruntime does not hand out
+                results = run(self.case.model, self.case.feeds)
+            arrays = [a for outputs in results for a in outputs]
             self._magnitude = max([1.0, *(finite_reach(a) for a in arrays)])
         return self._magnitude
 
