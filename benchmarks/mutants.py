@@ -4,8 +4,9 @@ python benchmarks/mutants.py [--seed 17] [--count 200] [--only PACKAGE] [--list]
 
 - An equal share of mutants per package, taken in turn, so that an interrupted run is a smaller sample. Run again, it goes on: the results are in OUT/results.json.
 - The tests run in a copy of the tree, each mutant in a process forked from one that has already imported onnx and onnxruntime.
-- A test runs for a mutant only if it enters the mutant's function: a first run of every test file notes which ones it enters (OUT/reach.json; noted again
-  when the file or the code changes). The file with the module's name first, cheap tests first, up to the first failure. Code that runs on import, or that no test enters in its own process, has every test of the package.
+- A test runs for a mutant only if it enters the mutant's function: a first run of every test file notes which ones it enters (OUT/reach.json; noted again when
+  the file or the code changes). The file with the module's name first, cheap tests first, up to the first failure. Code that runs on import, or that no test
+  enters in its own process, has every test of the package.
 - A mutant is killed by a test that fails, by its limit of CPU seconds or memory, or by not importing.
 - `mutants-equivalent.toml` lists mutants that change nothing: not counted. `--again` runs those that survived once more, after new tests.
 """
