@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, numpy_helper, parser
 
 import graphcompress
 from graphcompress import ir
-from graphcompress.ir import model_from_proto
+from graphcompress.ir import lint, model_from_proto, nodes, to_proto
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.walk import consumers, subgraphs
 
@@ -126,6 +126,20 @@ def test_what_subgraphs_read_is_the_tensor_outside_whatever_the_order_of_nodes()
     sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "s"))
     sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), ""))
     model = model_from_proto(proto)
+    lint(model)
     negative = next(n for n in model.graph.nodes if n.op == "Neg")
     branches = [g.nodes[0] for n in model.graph.nodes for g in subgraphs(n)]
     assert consumers(negative.outputs[0]) == branches and len({id(n.inputs[1]) for n in branches}) == 1
+
+
+def test_what_a_branch_hands_out_is_written_by_its_name() -> None:
+    model = model_from_proto(
+        parser.parse_model(
+            """<ir_version: 8, opset_import: ["": 17]>
+            g (bool c, float[2] x) => (float[2] y) { y = If (c) <then_branch = a () => (float[2] o) { m = Neg (x) o = Abs (m) }, else_branch = b () => (float[2] p) { p = Exp (x) }> }"""
+        )
+    )
+    branch = next(g for n in nodes(model) for g in subgraphs(n) if len(g.nodes) == 2)
+    branch.outputs = [branch.nodes[0].outputs[0]]
+    written_branch = next(a.g for a in to_proto(model).graph.node[0].attribute if a.name == "then_branch")
+    assert [o.name for o in written_branch.output] == ["m"]

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, save
 from graphcompress import ir
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import TensorSpec
-from graphcompress.runtime import ort, providers, session
+from graphcompress.runtime import machine, ort, providers, session
 from graphcompress.runtime.session import open_session
 
 ModelOf = Callable[..., ir.Model]
@@ -292,3 +292,20 @@ def test_a_device_of_a_plugin_is_taken_and_that_of_the_cpu_is_the_built_in_one(m
     monkeypatch.setattr(providers, "_devices", lambda wanted: [SimpleNamespace(ep_name=f"{wanted}PluginExecutionProvider")])
     assert providers.find("special").name == "specialPluginExecutionProvider" and providers.find("special").plugin
     assert providers.find("cpu") == providers.Provider("CPUExecutionProvider")
+
+
+def test_options_of_built_in_providers() -> None:
+    assert providers.builtin_options("OpenVINOExecutionProvider", 3) == {"device_type": "CPU", "num_of_threads": "3"}
+    assert providers.builtin_options("openvino", None) == {"device_type": "CPU"}
+    assert providers.builtin_options("cpu", 3) == {}
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="this system does not list its processor's instruction sets in /proc")
+def test_the_instruction_sets_that_tell_speeds_apart_are_those_of_the_system() -> None:
+    words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    assert machine.cpu()[1] == tuple(f for f in machine.TELLING if f in words)
+
+
+def test_timing_runs_every_feed(model_of: Callable[..., ir.Model]) -> None:
+    with open_session(model_of("g (float[n, 3] x) => (float[n, 3] y) { y = Neg(x) }")) as opened, pytest.raises(DataError, match="cannot run"):
+        opened.time([{"x": np.ones((1, width), np.float32)} for width in (3, 4)], 1)

@@ -19,21 +19,22 @@ def lint(model: Model) -> None:
 def graph_faults(model: Model) -> list[Fault]:
     """What keeps a model in memory from being written: a changed signature, a tensor with two makers or none, a cycle."""
     faults = signature_faults(model)
-    stack: list[tuple[Graph, frozenset[Tensor]]] = [(model.graph, frozenset())]
+    stack: list[tuple[Graph, frozenset[Tensor], frozenset[str]]] = [(model.graph, frozenset(), frozenset())]
     while stack:
-        graph, outer = stack.pop()
+        graph, outer, outer_sparse = stack.pop()
         defined: dict[str, Tensor] = {}
         for tensor in _defined(graph):
             if tensor.name in defined:
                 faults.append(Fault("tensor-twice", f"tensor {quoted(tensor.name)} is defined twice in graph {quoted(graph.name)}.", tensor=tensor.name))
             defined[tensor.name] = tensor
         visible = outer.union(defined.values())
+        sparse = outer_sparse | {s.values.name for s in graph.shell.sparse_initializer}  # these have no object
         for node in graph.nodes:
             for tensor in node.inputs:
-                if tensor.name and tensor not in visible and not _opaque(graph, tensor):
+                if tensor.name and tensor not in visible and not (isinstance(tensor, Variable) and tensor.name in sparse):
                     what = f"node {quoted(node.name or node.op)} reads tensor {quoted(tensor.name)}, which nothing makes."
                     faults.append(Fault("tensor-missing", what, node=node.name, tensor=tensor.name))
-            stack.extend((g, visible) for g in subgraphs(node))
+            stack.extend((g, visible, sparse) for g in subgraphs(node))
         try:
             toposort(graph)
         except ModelError as error:
@@ -66,8 +67,3 @@ def _defined(graph: Graph) -> Iterable[Tensor]:
     yield from graph.initializers.values()
     for node in graph.nodes:
         yield from (t for t in node.outputs if t.name)
-
-
-def _opaque(graph: Graph, tensor: Tensor) -> bool:
-    """A tensor that the file defines in a way that has no object: a sparse initializer."""
-    return isinstance(tensor, Variable) and any(s.values.name == tensor.name for s in graph.shell.sparse_initializer)
