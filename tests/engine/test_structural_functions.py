@@ -1,4 +1,4 @@
-"""Functions of `where` and `let` that look at shapes: what is not known proves nothing."""
+"""Functions of `where` and `let` that look at shapes and attributes: what is not known proves nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from graphcompress.ir import Node, Variable
 Dimensions = tuple[int | str | None, ...] | None
 
 
-def value(text: str, attributes: dict[str, Any] | None = None, **shapes: Dimensions) -> Any:
+def value(text: str, attributes: dict[str, Any] | None = None, opset: int = 17, **shapes: Dimensions) -> Any:
     """`text` where each name is bound to a tensor of a shape, made by a node with `attributes` from a tensor of that shape."""
     tensors = {name: Variable(name) for name in shapes}
     source = Variable("source")
     node = SimpleNamespace(attrs=attributes or {}, outputs=list(tensors.values()))
-    graph = SimpleNamespace(shape=lambda t: shapes[t.name] if t is not source else next(iter(shapes.values())), input=lambda node, index: source)
+    graph = SimpleNamespace(opset=opset, shape=lambda t: shapes[t.name] if t is not source else next(iter(shapes.values())), input=lambda node, index: source)
     return evaluate(parse(text), {name: Binding(name, t, node) for name, t in tensors.items()}, graph)  # type: ignore[arg-type]
 
 
@@ -116,6 +116,15 @@ def test_perm_without_the_attribute_turns_the_axes_around() -> None:
     assert value("perm(a)", a=(2, 3, 4)) == [2, 1, 0]
     with pytest.raises(Undetermined):
         value("perm(a)", a=None)
+
+
+def test_what_a_pad_says_in_attributes_counts_up_to_opset_10() -> None:
+    attributes = {"pads": [0, 1, 0, 2], "value": 3.5}
+    assert value("pad_value(a)", attributes, opset=10, a=()) == 3.5 and value("pad_value(a)", {}, opset=10, a=()) == 0
+    assert value("pads(a)", attributes, opset=10, a=()) == [0, 1, 0, 2] == value("pads(a, 2)", attributes, opset=10, a=())
+    for text, opset in (("pads(a)", 11), ("pads(a, 3)", 10)):
+        with pytest.raises(Undetermined):
+            value(text, attributes, opset=opset, a=())
 
 
 def test_attr() -> None:
