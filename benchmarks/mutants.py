@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -137,12 +138,8 @@ def copy_tree(tree: Path) -> None:
 
 def warm_up(tree: Path) -> None:
     """Import what every test imports, so that a forked child need not; nothing of the package itself."""
-    import hypothesis  # noqa: F401
-    import onnx_graphsurgeon  # noqa: F401
-    import onnxruntime  # noqa: F401
-    import pydantic  # noqa: F401
-    import pytest  # noqa: F401
-    import scipy.stats  # noqa: F401
+    for module in ("hypothesis", "onnx_graphsurgeon", "onnxruntime", "pydantic", "pytest", "scipy.stats"):
+        importlib.import_module(module)
 
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -242,7 +239,7 @@ class Reach:
                 raise SystemExit(f"{file} fails on the unchanged tree (status {status})")
             self._known[file] = {"stamp": stamp, "tests": json.loads(place.read_text())}
             self._file.write_text(json.dumps(self._known))
-        return self._known[file]["tests"]  # type: ignore[no-any-return]
+        return self._known[file]["tests"]
 
     def _note(self, file: str, place: Path) -> int:
         plugin = Recorder(str(self._tree))
@@ -279,7 +276,7 @@ class Recorder:
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         self.tests[nodeid] = (time.process_time() - self._start, self.tests[nodeid][1])
 
 

@@ -51,7 +51,7 @@ class Mutant:
         first, last = source.rfind(b"\n", 0, self.start) + 1, source.find(b"\n", self.end)
         before = source[first:last]
         after = source[first : self.start] + self.text.encode() + source[self.end : last]
-        return tuple(" ".join(side.decode().split()) for side in (before, after))  # type: ignore[return-value]
+        return tuple(" ".join(side.decode().split()) for side in (before, after))
 
     def parses(self, source: bytes) -> bool:
         try:
@@ -88,7 +88,7 @@ class _Visitor:
             return
         for target, text, kind in _changes(node):
             start, end = self._span(target)
-            yield Mutant(self.file, target.lineno, start, end, text, kind, function if inside else "")  # type: ignore[attr-defined]
+            yield Mutant(self.file, target.lineno, start, end, text, kind, function if inside else "")
         for child in _children(node):
             if isinstance(child, ast.FunctionDef):
                 name = f"{function}.<locals>.{child.name}" if inside else f"{function}.{child.name}".lstrip(".")
@@ -100,8 +100,8 @@ class _Visitor:
 
     def _span(self, node: ast.AST) -> tuple[int, int]:
         return (
-            self.starts[node.lineno - 1] + node.col_offset,  # type: ignore[attr-defined]
-            self.starts[node.end_lineno - 1] + node.end_col_offset,  # type: ignore[attr-defined]
+            self.starts[node.lineno - 1] + node.col_offset,
+            self.starts[node.end_lineno - 1] + node.end_col_offset,
         )
 
 

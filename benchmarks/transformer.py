@@ -138,7 +138,7 @@ def tool(words: Sequence[str], place: Path) -> dict[str, float]:
 
 def shape_share(profile: Path) -> tuple[int, float, float]:
     """(how often messages were built of all nodes, share of the time that was spent in `graphcompress/ir/shapes` and what it called, seconds profiled)."""
-    stats = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
+    stats = pstats.Stats(str(profile)).stats
     inside = os.path.join("graphcompress", "ir", "shapes") + os.sep
     builds, entered = 0, 0.0
     for (file, _, name), (_, calls, _, _, callers) in stats.items():

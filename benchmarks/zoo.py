@@ -51,7 +51,7 @@ def peer_file(zoo_tools: Any, task: Any, out: Path) -> str:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.feeds = iter(zoo_tools.feeds(task, "calib")[:64])
 

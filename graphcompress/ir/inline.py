@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ from graphcompress.ir.check.functions import Key, function_key, unfolded_sizes
 from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.read import model_from_proto
 from graphcompress.ir.model.edit import Edits, detached, takes_initializers
+from graphcompress.ir.model.messages import node_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Graph, Node, Tensor
 from graphcompress.ir.model.walk import graphs, nodes
@@ -27,7 +28,7 @@ _SOURCE = "graphcompress.function"
 
 def function_bodies(model: Model) -> dict[Key, list[onnx.NodeProto]]:
     """The functions of `model`, each with the nodes of its body, those of subgraphs too."""
-    return {_key(f): list(_all_nodes(f.node)) for f in model.header.functions}
+    return {_key(f): list(node_protos(f.node)) for f in model.header.functions}
 
 
 def called_function(node: Node | onnx.NodeProto) -> Key:
@@ -147,12 +148,12 @@ def _prepare(proto: onnx.ModelProto, chosen: Collection[Key], opsets: dict[str, 
     for function in [f for f in proto.functions if _key(f) not in chosen]:
         proto.functions.remove(function)
     defaults = {_key(f): list(f.attribute_proto) for f in proto.functions}
-    for node in _all_nodes([*proto.graph.node, *(n for f in proto.functions for n in f.node)]):
+    for node in node_protos([*proto.graph.node, *(n for f in proto.functions for n in f.node)]):
         present = {a.name for a in node.attribute}
         node.attribute.extend(a for a in defaults.get(called_function(node), ()) if a.name not in present)  # onnx 1.23's inliner forgets them
     imported = {o.domain for o in proto.opset_import}
     for function in proto.functions:
-        used = {"" if n.domain in DEFAULT_DOMAINS else n.domain for n in _all_nodes(function.node)}
+        used = {"" if n.domain in DEFAULT_DOMAINS else n.domain for n in node_protos(function.node)}
         for entry in list(function.opset_import):
             domain = "" if entry.domain in DEFAULT_DOMAINS else entry.domain
             if domain not in used:
@@ -162,7 +163,7 @@ def _prepare(proto: onnx.ModelProto, chosen: Collection[Key], opsets: dict[str, 
             elif domain not in imported:
                 imported.add(domain)
                 proto.opset_import.add(domain=domain, version=entry.version)
-        for node in _all_nodes(function.node):
+        for node in node_protos(function.node):
             node.metadata_props.add(key=_SOURCE, value="\n".join(_key(function)))
 
 
@@ -183,7 +184,7 @@ def _inlinable(model: Model) -> set[Key]:
 def _means_the_same(function: onnx.FunctionProto, opsets: dict[str, int]) -> bool:
     """Whether every operator of the body is, at the function's versions, what it is at the model's."""
     versions = {"" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in function.opset_import}
-    for node in _all_nodes(function.node):
+    for node in node_protos(function.node):
         domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
         inside, outside = versions.get(domain), opsets.get(domain)
         if inside is None or (domain == "" and outside is None):
@@ -204,12 +205,12 @@ def _since(op: str, domain: str, version: int) -> int:
 def _still_needed(functions: Collection[onnx.FunctionProto], roots: Iterable[onnx.NodeProto], reached_before: set[Key]) -> list[onnx.FunctionProto]:
     """The functions that are called now, and those that nobody called before with what they call."""
     unused = [f for f in functions if _key(f) not in reached_before]
-    needed = _reachable(functions, (called_function(n) for n in _all_nodes([*roots, *(n for f in unused for n in f.node)]))) | {_key(f) for f in unused}
+    needed = _reachable(functions, (called_function(n) for n in node_protos([*roots, *(n for f in unused for n in f.node)]))) | {_key(f) for f in unused}
     return [f for f in functions if _key(f) in needed]
 
 
 def _reachable(functions: Iterable[onnx.FunctionProto], roots: Iterable[Key]) -> set[Key]:
-    bodies = {_key(f): [called_function(n) for n in _all_nodes(f.node)] for f in functions}
+    bodies = {_key(f): [called_function(n) for n in node_protos(f.node)] for f in functions}
     pending = list(roots)
     reached: set[Key] = set()
     while pending:
@@ -232,12 +233,3 @@ def _unfolded_nodes(model: Model) -> float:
 
 def _key(function: onnx.FunctionProto) -> Key:
     return function_key(function.domain, function.name, function.overload)
-
-
-def _all_nodes(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        yield node
-        for attribute in node.attribute:
-            stack.extend(n for g in (attribute.g, *attribute.graphs) for n in g.node)

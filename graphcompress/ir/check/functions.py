@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 
 from graphcompress.errors import quoted
 from graphcompress.ir.check.faults import Fault, is_text
+from graphcompress.ir.model.messages import node_protos
 from graphcompress.ir.schemas.operators import canonical_domain
 
 Key = tuple[str, str, str]
@@ -52,7 +53,7 @@ def called_functions(proto: onnx.ModelProto) -> tuple[list[onnx.FunctionProto], 
 
 
 def _calls(roots: Iterable[onnx.NodeProto], functions: Mapping[Key, onnx.FunctionProto]) -> list[Key]:
-    return [key for node in _all_nodes(roots) if (key := function_key(node.domain, node.op_type, node.overload)) in functions]
+    return [key for node in node_protos(roots) if (key := function_key(node.domain, node.op_type, node.overload)) in functions]
 
 
 def unfolded_sizes(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, list[Key]]) -> tuple[dict[Key, int], list[Fault]]:
@@ -80,18 +81,6 @@ def unfolded_sizes(functions: dict[Key, onnx.FunctionProto], calls: dict[Key, li
             del open_calls[key]
             stack.pop()
     return sizes, list(faults.values())
-
-
-def _all_nodes(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                stack.extend(attribute.g.node)
-            for graph in attribute.graphs:
-                stack.extend(graph.node)
 
 
 def _shown(key: Key) -> str:

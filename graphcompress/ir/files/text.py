@@ -20,7 +20,7 @@ import onnx.printer
 from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.read import LONGEST_LIST, model_from_proto
 from graphcompress.ir.model.element_types import dtype_code, dtype_name
-from graphcompress.ir.model.messages import tensor_protos
+from graphcompress.ir.model.messages import node_protos, tensor_protos
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
@@ -125,7 +125,7 @@ def to_text(model: Model, around: Node | None = None, *, elements: int = PRINTED
         proto = to_proto(model)
         for tensor in tensor_protos(proto):
             _elide(tensor, elements)
-        for node in _all_nodes(proto):
+        for node in node_protos([*proto.graph.node, *(n for f in proto.functions for n in f.node)]):
             for attribute in node.attribute:
                 if (short := _shortened(attribute, elements)) is not attribute:
                     attribute.CopyFrom(short)
@@ -251,16 +251,6 @@ def _decoded(value: bytes) -> str | bytes:
         return value.decode()
     except UnicodeDecodeError:
         return value
-
-
-def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node, in subgraphs and functions too. Without recursion."""
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    while pending:
-        for node in pending.pop().node:
-            yield node
-            for attribute in node.attribute:
-                pending.extend([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs)
 
 
 # --- printing -------------------------------------------------------------------------------------------------------------------

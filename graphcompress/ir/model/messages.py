@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import onnx
@@ -27,6 +27,19 @@ def tensor_protos(message: Message) -> Iterator[onnx.TensorProto]:
             stack.extend(reversed(item.attribute))
         elif not isinstance(item, onnx.AttributeProto) or item.type not in _PLAIN_ATTRIBUTES:
             stack.extend(reversed([child for _, children in tensor_fields(item) for child in children]))
+
+
+def node_protos(roots: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """`roots` and every node in the graphs of their attributes, at any depth."""
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                stack.extend(attribute.g.node)
+            for graph in attribute.graphs:
+                stack.extend(graph.node)
 
 
 def tensor_fields(message: Message) -> Iterator[tuple[int, list[Message]]]:

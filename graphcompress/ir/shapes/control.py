@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 
 from graphcompress.ir.model import walk
-from graphcompress.ir.model.dimensions import Dim, Size, newest_unknown
+from graphcompress.ir.model.dimensions import Dim, newest_unknown
 from graphcompress.ir.model.objects import Graph, Node, Tensor, type_spec
-from graphcompress.ir.shapes.facts import Call, Fact, axis_in
+from graphcompress.ir.shapes.facts import Call, Fact, axis_in, open_fact
 
 
 class Inference(Protocol):
@@ -70,16 +70,16 @@ def _common(facts: Sequence[Fact]) -> Fact:
     if first.kind != "tensor":
         return Fact(None, None, kind=first.kind, proto=without_shapes(first.proto))
     dtype = first.dtype if all(f.dtype == first.dtype for f in others) else None
-    shape = first.shape
+    shape: Sequence[Dim] | None = first.shape
     for fact in others:
         shape = _common_shape(shape, fact.shape)
-    return Fact(dtype, shape)
+    return open_fact(dtype, shape)
 
 
-def _common_shape(a: tuple[Size, ...] | None, b: tuple[Size, ...] | None) -> tuple[Size, ...] | None:
+def _common_shape(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> list[Dim] | None:
     if a is None or b is None or len(a) != len(b):
         return None
-    return tuple(d if d == e else None for d, e in zip(a, b, strict=True))  # type: ignore[misc]  # None becomes an Unknown when it is recorded
+    return [d if d == e else None for d, e in zip(a, b, strict=True)]
 
 
 def _loop(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
@@ -99,7 +99,7 @@ def _loop(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
     outputs: list[Fact] = []
     for fact in scanned:
         dims = None if fact.shape is None else [d if certain or isinstance(d, int) else None for d in _outside(fact.shape, first)]
-        outputs.append(Fact(fact.dtype, None if dims is None else (None, *dims)))  # type: ignore[arg-type]  # None becomes an Unknown when it is recorded
+        outputs.append(open_fact(fact.dtype, None if dims is None else [None, *dims]))
     return [*carried, *outputs]
 
 
@@ -149,8 +149,8 @@ def _kept(assumed: Fact, bound: Fact, result: Fact) -> Fact:
     """`assumed` with None for the sizes that the body does not hand back as it was given them (`bound`)."""
     if assumed.shape is None or bound.shape is None or result.shape is None or len(result.shape) != len(assumed.shape):
         return Fact(assumed.dtype, None, None, assumed.kind, assumed.proto)
-    dims = tuple(a if a is not None and b == r else None for a, b, r in zip(assumed.shape, bound.shape, result.shape, strict=True))
-    return Fact(assumed.dtype, dims, None, assumed.kind, assumed.proto)  # type: ignore[arg-type]
+    dims = [a if a is not None and b == r else None for a, b, r in zip(assumed.shape, bound.shape, result.shape, strict=True)]
+    return open_fact(assumed.dtype, dims, assumed.kind, assumed.proto)
 
 
 def _outside(shape: Sequence[Dim], first: int) -> list[Dim]:
@@ -190,7 +190,7 @@ def _scan(shapes: Inference, node: Node, call: Call) -> Sequence[Fact]:
         dims = None if fact.shape is None else _outside(fact.shape, first)
         if dims is not None:
             dims.insert(axis_in(axis, len(dims) + 1), length)
-        outputs.append(Fact(fact.dtype, None if dims is None else tuple(dims)))  # type: ignore[arg-type]
+        outputs.append(open_fact(fact.dtype, dims))
     return [*carried, *outputs]
 
 

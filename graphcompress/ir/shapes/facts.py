@@ -43,6 +43,11 @@ class Fact:
     proto: onnx.TypeProto | None = None
 
 
+def open_fact(dtype: str | None, dims: Sequence[Dim] | None, kind: str = "tensor", proto: onnx.TypeProto | None = None) -> Fact:
+    """A fact that is about to be recorded: sizes that are None become `Unknown`s then."""
+    return Fact(dtype, None if dims is None else tuple(dims), None, kind, proto)  # type: ignore[arg-type]
+
+
 class Unfit(ValueError):
     """A node that contradicts its operator's definition, or the shapes of its inputs one another."""
 

@@ -24,7 +24,7 @@ from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec
 from graphcompress.ir.schemas.operators import operator_definition
 from graphcompress.ir.shapes import compute, contrib, control, elementwise, layout, moves, slicing, values
-from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Evaluator, Fact, Output, Rule, data_fact, packed
+from graphcompress.ir.shapes.facts import REFUSALS, VALUE_TYPES, Array, Call, Evaluator, Fact, Rule, data_fact, open_fact, packed
 from graphcompress.ir.shapes.fallback import SizeNames, infer_by_onnx
 from graphcompress.ir.shapes.functions import FunctionBodies
 
@@ -187,7 +187,7 @@ class Shapes:
         for spec in (*model.inputs, *model.overridable):
             shape: Sequence[Dim] | None = inputs.get(spec.name, spec.shape)
             dims = None if shape is None else [None if isinstance(d, str) and d in _NO_NAME else d for d in shape]
-            self._record(tensors[spec.name], _fact((spec.dtype, dims), spec.kind, None if spec.kind == "tensor" else protos[spec.name].type))
+            self._record(tensors[spec.name], open_fact(spec.dtype, dims, spec.kind, None if spec.kind == "tensor" else protos[spec.name].type))
 
     def _sparse(self, graph: Graph, sparse: onnx.SparseTensorProto) -> None:
         """A sparse initializer is read as a dense tensor."""
@@ -257,7 +257,7 @@ class Shapes:
             return [Fact(source.dtype, source.shape, source.value, source.kind, source.proto)]
         rule = _RULES.get(node.op) if domain == "" else contrib.RULES.get((domain, node.op))
         if rule is not None:
-            return [_fact(o) for o in rule(call)]
+            return [open_fact(*output) for output in rule(call)]
         return infer_by_onnx(node, call.inputs, self.opsets, self.ir_version, self._names)
 
     def _with_values(self, node: Node, call: Call, results: Sequence[Fact]) -> Sequence[Fact]:
@@ -302,17 +302,12 @@ class Shapes:
         stated = self._stated.get(tensor)
         if stated is not None and fact.kind == "tensor" and (fact.dtype is None or fact.shape is None):
             rank = len(stated.shape) if stated.shape is not None else None
-            fact = _fact((fact.dtype or stated.dtype, fact.shape if fact.shape is not None or rank is None else [None] * rank))
+            fact = open_fact(fact.dtype or stated.dtype, fact.shape if fact.shape is not None or rank is None else [None] * rank)
         if fact.shape is not None and any(not isinstance(d, int) or d < 0 for d in fact.shape):
             dims = tuple(unknown(next(self._numbers)) if d is None or (isinstance(d, int) and d < 0) else d for d in fact.shape)
             fact = Fact(fact.dtype, dims, fact.value, fact.kind, fact.proto)
         self._facts[tensor] = fact
         self._specs.pop(tensor, None)
-
-
-def _fact(output: Output, kind: str = "tensor", proto: onnx.TypeProto | None = None) -> Fact:
-    dtype, shape = output
-    return Fact(dtype, None if shape is None else tuple(shape), None, kind, proto)  # type: ignore[arg-type]  # None becomes an Unknown when it is recorded
 
 
 def _fits(fact: Fact, value: Array) -> bool:

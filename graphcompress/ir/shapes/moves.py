@@ -214,7 +214,8 @@ def _slice(call: Call, x: Array) -> Array | None:
         starts, ends, axes = (call.numbers(name) for name in ("starts", "ends", "axes"))
         steps: list[int] | None = None
     else:
-        bounds = [call.value(i).tolist() if call.has(i) and call.value(i) is not None else None for i in range(1, 5)]  # type: ignore[union-attr]
+        values = [call.value(i) if call.has(i) else None for i in range(1, 5)]
+        bounds = [None if value is None else value.tolist() for value in values]
         if any(call.has(i + 1) and bounds[i] is None for i in range(4)):
             return None
         starts, ends, axes, steps = bounds
