@@ -59,7 +59,7 @@ class Size(Document):
     operators: dict[str, int] = Field(description="How often each operator occurs; with its domain unless that is ai.onnx.")
 
 
-class RefusalCount(Document):
+class RefusalReport(Document):
     """Why something was left as it was: `id` is stable, `reason` a sentence, `node` the (first) node concerned."""
 
     id: str
@@ -68,7 +68,7 @@ class RefusalCount(Document):
     count: int
 
 
-class CertifiedOperator(Document):
+class OperatorReport(Document):
     """One heavy operator. `precision` it computes in; where that is float, `id` is stable and `reason` says why."""
 
     node: str
@@ -78,7 +78,7 @@ class CertifiedOperator(Document):
     reason: str
 
 
-class Certificate(Document):
+class CertificateReport(Document):
     """What of the result of a step runs in integers on the provider of the target that decided it. `source` says how that is known: from the graph that the provider made of the
     result ("optimized-graph"), from the nodes that it took ("nodes-taken"), or not at all ("none": it is what was written)."""
 
@@ -87,7 +87,7 @@ class Certificate(Document):
     source: Literal["optimized-graph", "nodes-taken", "none"]
     heavy: int = Field(description="How many heavy operators there are.")
     int8: int = Field(description="How many of them compute in INT8.")
-    operators: list[CertifiedOperator]
+    operators: list[OperatorReport]
 
 
 class StepRun(Document):
@@ -99,9 +99,9 @@ class StepRun(Document):
     in_result: bool = Field(description="False where the step changed nothing or was rolled back; what it applied is then not in the result.")
     changed: bool
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
-    refusals: list[RefusalCount]
+    refusals: list[RefusalReport]
     decisions: dict[str, Any]
-    certificate: Certificate | None = Field(description="Of a quantizing step.")
+    certificate: CertificateReport | None = Field(description="Of a quantizing step.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})
@@ -126,7 +126,7 @@ class OutputDistance(Document):
     unstable: bool = Field(description="The reference differs from itself when it runs twice on the same input, so this output was not judged.")
 
 
-class Finding(Document):
+class FindingReport(Document):
     """Something that makes a judgement weak: `id` is stable, `text` a sentence (also among the notes)."""
 
     id: str
@@ -140,7 +140,7 @@ class Distance(Document):
     worst: str | None
     feeds: int
     statement: str = Field(description="An exact binomial bound on inputs as a sentence, or that none is claimed; never used as a bar.")
-    findings: list[Finding] = Field(description="What makes these feeds or outputs poor judges.")
+    findings: list[FindingReport] = Field(description="What makes these feeds or outputs poor judges.")
     outputs: dict[str, OutputDistance]
 
 
@@ -160,10 +160,10 @@ class Timing(Document):
     rejected: int = Field(
         description="Rounds in which the reference differed from itself by more than 5%: they count only where fewer than six others are left."
     )
-    findings: list[Finding] = Field(description="What makes this measurement weak.")
+    findings: list[FindingReport] = Field(description="What makes this measurement weak.")
 
 
-class Candidate(Document):
+class CandidateReport(Document):
     """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower,
     gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
@@ -184,7 +184,7 @@ class Gate(Document):
     speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")
     rolled_back: list[str] = Field(description="The steps that changed something and are not in the result.")
-    candidates: list[Candidate] = Field(description="In the order in which they were judged.")
+    candidates: list[CandidateReport] = Field(description="In the order in which they were judged.")
     explanation: Annotated[str, Varying]
 
 
@@ -273,7 +273,7 @@ class ValidateReport(Document):
     worst: str | None
     feeds: int
     statement: str
-    findings: list[Finding]
+    findings: list[FindingReport]
     outputs: dict[str, OutputDistance]
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")

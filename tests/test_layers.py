@@ -231,3 +231,13 @@ def test_a_circle_is_seen_wherever_the_imports_stand() -> None:
 @pytest.mark.parametrize(("path", "module"), modules(), ids=lambda value: value if isinstance(value, str) else "")
 def test_no_file_is_long(path: Path, module: str) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """But for `Options`, which every pass has, and which is always named with its pass."""
+    places: dict[str, list[str]] = {}
+    for path, module in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: at for name, at in places.items() if len(at) > 1 and name != "Options"} == {}

@@ -150,9 +150,9 @@ def distance_report(comparison: Comparison) -> record.Distance:
     )
 
 
-def finding_reports(findings: Iterable[Finding]) -> list[record.Finding]:
+def finding_reports(findings: Iterable[Finding]) -> list[record.FindingReport]:
     """Findings as documents."""
-    return [record.Finding(id=finding.id, text=finding.text) for finding in findings]
+    return [record.FindingReport(id=finding.id, text=finding.text) for finding in findings]
 
 
 def interval(pair: Any) -> tuple[float, float] | None:
@@ -179,10 +179,10 @@ def timing(threads: int, measurement: Measurement) -> record.Timing:
     )
 
 
-def certificate_report(certificate: Certificate, target: Target) -> record.Certificate:
+def certificate_report(certificate: Certificate, target: Target) -> record.CertificateReport:
     """A certificate as a document; `target` is the table that it was made by."""
-    operators = [record.CertifiedOperator(node=o.node, op=o.op, precision=o.precision, id=o.id, reason=o.reason) for o in certificate.operators]
-    return record.Certificate(
+    operators = [record.OperatorReport(node=o.node, op=o.op, precision=o.precision, id=o.id, reason=o.reason) for o in certificate.operators]
+    return record.CertificateReport(
         target=certificate.target, provider=target.provider, source=target.certificate, heavy=len(operators), int8=certificate.integer, operators=operators
     )
 
@@ -199,7 +199,7 @@ def step_run(executed: ExecutedStep, target: Target | None) -> record.StepRun:
         in_result=executed.in_result,
         changed=result is not None and result.changed,
         applied={} if result is None else dict(result.applied),
-        refusals=[record.RefusalCount(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
+        refusals=[record.RefusalReport(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
         decisions={} if result is None else dict(result.decisions),
         certificate=None if certificate is None or target is None else certificate_report(certificate, target),
         seconds=executed.seconds,
@@ -218,7 +218,7 @@ def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
         kept=kept,
         rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],
         candidates=[
-            record.Candidate(
+            record.CandidateReport(
                 steps=list(j.candidate.steps),
                 rungs=list(j.candidate.rungs),
                 chosen=j is outcome.chosen,

@@ -85,7 +85,7 @@ def test_where_the_model_cannot_be_written_there_is_no_record_either(place: Path
 
     (place / "record.json").write_text("the old one")
     before = snapshot(place)
-    monkeypatch.setattr("graphcompress.ir.files.write.Plan.stage", full)
+    monkeypatch.setattr("graphcompress.ir.files.write.FilePlan.stage", full)
     assert run("simplify", "model.onnx", "-o", "out.onnx", "--record", "record.json").status == 2
     assert snapshot(place) == before
 

@@ -109,7 +109,7 @@ class _Reader:
             for name in node_proto.output:
                 if name and name not in scope:
                     scope[name] = Variable(name)
-        visible = _Scope(scope, outer)
+        visible = _NameScope(scope, outer)
         graph.nodes = [self.node(p, visible, rank) for rank, p in enumerate(node_protos)]
         graph.order = list(graph.nodes)
         graph.outputs.extend(visible.find(info.name) for info in graph.output_protos)
@@ -119,7 +119,7 @@ class _Reader:
         graph.shell = proto
         return graph
 
-    def node(self, proto: onnx.NodeProto, scope: _Scope, rank: int) -> Node:
+    def node(self, proto: onnx.NodeProto, scope: _NameScope, rank: int) -> Node:
         attrs = {a.name: self.attribute(a, scope) for a in proto.attribute}
         node = Node(proto.op_type, proto.name, attrs, [scope.find(n) for n in proto.input], [scope.find(n) for n in proto.output], proto.domain)
         node.proto = proto
@@ -127,7 +127,7 @@ class _Reader:
         node.rank = rank
         return node
 
-    def attribute(self, proto: AttributeProto, scope: _Scope) -> Any:
+    def attribute(self, proto: AttributeProto, scope: _NameScope) -> Any:
         """The value as Python data; what has no faithful form stays the proto that it was."""
         if proto.ref_attr_name:
             return proto
@@ -159,7 +159,7 @@ def plain_attribute(proto: AttributeProto, kind: int) -> Any:
     return proto
 
 
-class _Scope(Mapping[str, "Tensor"]):
+class _NameScope(Mapping[str, "Tensor"]):
     """Names of one graph, then those of the graphs around it."""
 
     def __init__(self, local: dict[str, Tensor], outer: Mapping[str, Tensor]) -> None:

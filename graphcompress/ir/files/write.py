@@ -30,7 +30,7 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilePlan:
     """What the files of a model will be. `data_path` is the file beside it, None where the model is one file."""
 
     path: Path
@@ -45,19 +45,19 @@ class Plan:
         _stage(files, self.path, self.message)
 
 
-def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = False) -> Plan:
+def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = False) -> FilePlan:
     """Decide how `model` is written to `path`. Raises WriteError as `save` does, ModelError where a step changed the signature."""
     target = Path(path)
     if not external_data:
         message = serialize.inline(model)
         if message.length <= serialize.LARGEST_MESSAGE:
-            return Plan(target, message)
+            return FilePlan(target, message)
     place = data_path(target)
     message, data = serialize.with_data_file(model, _location(place))
     if not data.length:
-        return Plan(target, message)
+        return FilePlan(target, message)
     check_data_place(target)
-    return Plan(target, message, place, data)
+    return FilePlan(target, message, place, data)
 
 
 def data_path(path: Path) -> Path:

@@ -27,7 +27,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class SizeFunction:
     """A function of sizes that is no polynomial: floor division by a number, minimum, maximum."""
 
     name: Literal["//", "min", "max"]
@@ -41,7 +41,7 @@ class Function:
         return f"{self.name}({first}, {second})"
 
 
-Atom: TypeAlias = str | Unknown | Function
+Atom: TypeAlias = str | Unknown | SizeFunction
 Monomial: TypeAlias = tuple[Atom, ...]
 
 
@@ -67,7 +67,7 @@ class Polynomial:
         for monomial, coefficient in self.terms:
             factors = [str(abs(coefficient))] if abs(coefficient) != 1 or not monomial else []
             alone = len(monomial) == 1 and (coefficient == 1 or (coefficient == -1 and bool(parts)))  # 2*N//2 and -N//2 would read as (2*N)//2 and (-N)//2
-            factors += [f"({a})" if isinstance(a, Function) and a.name == "//" and not alone else str(a) for a in monomial]
+            factors += [f"({a})" if isinstance(a, SizeFunction) and a.name == "//" and not alone else str(a) for a in monomial]
             sign = "-" if coefficient < 0 else "+"
             parts.append(f"{sign} {'*'.join(factors)}" if parts else f"{'-' if coefficient < 0 else ''}{'*'.join(factors)}")
         return " ".join(parts)
@@ -96,7 +96,7 @@ def newest_unknown(dim: Dim) -> int:
     if not isinstance(dim, Polynomial) or not dim.anonymous:
         return -1
     return max(
-        a.number if isinstance(a, Unknown) else max(map(newest_unknown, a.arguments)) if isinstance(a, Function) else -1 for m, _ in dim.terms for a in m
+        a.number if isinstance(a, Unknown) else max(map(newest_unknown, a.arguments)) if isinstance(a, SizeFunction) else -1 for m, _ in dim.terms for a in m
     )
 
 
@@ -180,7 +180,7 @@ def floor_divided(a: Dim, divisor: int) -> Dim:
     if set(rest) <= {()}:
         return _normalized(whole)
     nested = [(m, c) for m, c in rest.items() if m]
-    if len(nested) == 1 and nested[0][1] == 1 and len(nested[0][0]) == 1 and isinstance(inner := nested[0][0][0], Function) and inner.name == "//":
+    if len(nested) == 1 and nested[0][1] == 1 and len(nested[0][0]) == 1 and isinstance(inner := nested[0][0][0], SizeFunction) and inner.name == "//":
         # floor((floor(x / b) + c) / d) = floor((x + b c) / (b d))
         source, base = inner.arguments
         assert isinstance(base, int)
@@ -223,7 +223,7 @@ def nonnegative(a: Dim) -> bool:
     if all(c >= 0 and all(map(_atom_nonnegative, m)) for m, c in terms.items()):
         return True
     for monomial, c in terms.items():  # a minimum that is subtracted is at most its arguments, a maximum that is added at least
-        if len(monomial) == 1 and isinstance(atom := monomial[0], Function) and atom.name == ("min" if c < 0 else "max"):
+        if len(monomial) == 1 and isinstance(atom := monomial[0], SizeFunction) and atom.name == ("min" if c < 0 else "max"):
             return any(nonnegative(plus(a, times(c, minus(argument, Polynomial(((monomial, 1),)))))) for argument in atom.arguments)
     return False
 
@@ -255,7 +255,7 @@ def evaluated(dim: Dim, symbols: Mapping[str, int]) -> int | None:
     total = 0
     for monomial, coefficient in _terms(dim).items():
         for atom in monomial:
-            factor = symbols.get(atom) if isinstance(atom, str) else _evaluated_function(atom, symbols) if isinstance(atom, Function) else None
+            factor = symbols.get(atom) if isinstance(atom, str) else _evaluated_function(atom, symbols) if isinstance(atom, SizeFunction) else None
             if factor is None:
                 return None
             coefficient *= factor
@@ -314,14 +314,14 @@ def _combined(a: Size, b: Size, sign: int) -> Dim:
 
 
 def _function(name: Literal["//", "min", "max"], a: Size, b: Size) -> Dim:
-    depth = 1 + max((atom.depth for atom in atoms(a) | atoms(b) if isinstance(atom, Function)), default=0)
-    return None if depth > DEEPEST else Polynomial((((Function(name, (a, b), depth),), 1),))
+    depth = 1 + max((atom.depth for atom in atoms(a) | atoms(b) if isinstance(atom, SizeFunction)), default=0)
+    return None if depth > DEEPEST else Polynomial((((SizeFunction(name, (a, b), depth),), 1),))
 
 
-def _only_function(size: Size) -> Function | None:
+def _only_function(size: Size) -> SizeFunction | None:
     if isinstance(size, Polynomial) and len(size.terms) == 1:
         monomial, coefficient = size.terms[0]
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Function):
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], SizeFunction):
             return monomial[0]
     return None
 
@@ -349,19 +349,19 @@ def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
 
 
 def _is_anonymous(atom: Atom) -> bool:
-    if isinstance(atom, Function):
+    if isinstance(atom, SizeFunction):
         return any(isinstance(a, Polynomial) and a.anonymous for a in atom.arguments)
     return isinstance(atom, Unknown)
 
 
 def _atom_nonnegative(atom: Atom) -> bool:
-    if not isinstance(atom, Function):
+    if not isinstance(atom, SizeFunction):
         return True
     decides = any if atom.name == "max" else all
     return decides(nonnegative(a) for a in atom.arguments)
 
 
-def _evaluated_function(function: Function, symbols: Mapping[str, int]) -> int | None:
+def _evaluated_function(function: SizeFunction, symbols: Mapping[str, int]) -> int | None:
     first, second = (evaluated(a, symbols) for a in function.arguments)
     if first is None or second is None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphcompress.ir.model import dimensions
 from graphcompress.ir.model.dimensions import Dim, Size, ceil_divided, floor_divided, minus, plus, times
 from graphcompress.ir.shapes.elementwise import broadcasted
-from graphcompress.ir.shapes.facts import Call, Output, Rule, Unfit, axis_in
+from graphcompress.ir.shapes.facts import Call, Contradiction, Output, Rule, axis_in
 
 #: Operator of ai.onnx -> rule.
 RULES: dict[str, Rule] = {}
@@ -17,11 +17,11 @@ _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 
 
 def product_shape(a: Sequence[Size] | None, b: Sequence[Size] | None) -> list[Dim] | None:
-    """The shape of numpy's matmul. Raises Unfit where the inner sizes are different numbers."""
+    """The shape of numpy's matmul. Raises Contradiction where the inner sizes are different numbers."""
     if a is None or b is None:
         return None
     if not a or not b:
-        raise Unfit("a product with a scalar")
+        raise Contradiction("a product with a scalar")
     left, right = (1, *a) if len(a) == 1 else a, (*b, 1) if len(b) == 1 else b
     _must_agree(left[-1], right[-2])
     batch = broadcasted([tuple(left[:-2]), tuple(right[:-2])])
@@ -30,7 +30,7 @@ def product_shape(a: Sequence[Size] | None, b: Sequence[Size] | None) -> list[Di
 
 def _must_agree(a: Dim, b: Dim) -> None:
     if isinstance(a, int) and isinstance(b, int) and a != b:
-        raise Unfit(f"sizes {a} and {b}")
+        raise Contradiction(f"sizes {a} and {b}")
 
 
 def _matmul(call: Call) -> list[Output]:
@@ -63,7 +63,7 @@ def _einsum(call: Call) -> list[Output]:
     left, arrow, right = call.text("equation", "").replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(call.inputs):
-        raise Unfit("the number of terms is not that of the inputs")
+        raise Contradiction("the number of terms is not that of the inputs")
     sizes: dict[str, Dim] = {}
     hidden: list[tuple[Size, ...]] = []
     shapes = [call.shape(i) for i in range(len(terms))]
@@ -73,7 +73,7 @@ def _einsum(call: Call) -> list[Output]:
         before, dots, after = term.partition("...")
         assert shape is not None
         if (not dots and len(before) != len(shape)) or len(before) + len(after) > len(shape):
-            raise Unfit("a term does not fit to its operand")
+            raise Contradiction("a term does not fit to its operand")
         inner = len(shape) - len(after)
         if dots:
             hidden.append(shape[len(before) : inner])
@@ -106,7 +106,7 @@ class _Window:
         self.pads = call.numbers("pads") or [0] * (2 * rank)
         self.auto = call.text("auto_pad", "NOTSET")
         if len(self.strides) != rank or len(self.dilations) != rank or len(self.pads) != 2 * rank or min([*self.strides, *self.dilations], default=1) < 1:
-            raise Unfit("strides, dilations or pads do not fit")
+            raise Contradiction("strides, dilations or pads do not fit")
 
     def span(self, axis: int) -> Dim:
         """Entries from the first to the last that the kernel touches."""
@@ -137,10 +137,10 @@ def convolved(call: Call, x: Sequence[Size] | None, w: Sequence[Size] | None) ->
         known = w if x is None else x
         return None if known is None or len(known) < 2 else [x[0] if x is not None else None, w[0] if w is not None else None, *[None] * (len(known) - 2)]
     if len(x) != len(w) or len(x) < 2:
-        raise Unfit("ranks differ")
+        raise Contradiction("ranks differ")
     window = _Window(call, call.numbers("kernel_shape") or w[2:])
     if len(window.kernel) != len(x) - 2:
-        raise Unfit("the kernel does not fit")
+        raise Contradiction("the kernel does not fit")
     return [x[0], w[0], *(window.output(i, d) for i, d in enumerate(x[2:]))]
 
 
@@ -162,13 +162,13 @@ def _conv_transpose(call: Call) -> list[Output]:
         known = w if x is None else x
         return [(call.dtype(), None if known is None else [None] * len(known))]
     if len(x) != len(w) or len(x) < 2:
-        raise Unfit("ranks differ")
+        raise Contradiction("ranks differ")
     window = _Window(call, call.numbers("kernel_shape") or w[2:])
     rank = len(x) - 2
     extra = call.numbers("output_padding") or [0] * rank
     stated = call.numbers("output_shape")
     if len(window.kernel) != rank or len(extra) != rank:
-        raise Unfit("the kernel does not fit")
+        raise Contradiction("the kernel does not fit")
     result: list[Dim] = [x[0], times(w[1], call.number("group", 1))]
     if stated is not None:
         result += stated[-rank:]
@@ -188,12 +188,12 @@ def _pool(call: Call) -> list[Output]:
     x = call.shape()
     kernel = call.numbers("kernel_shape")
     if kernel is None:
-        raise Unfit("a pool without a kernel")
+        raise Contradiction("a pool without a kernel")
     if x is None:
         shape: list[Dim] | None = [None] * (len(kernel) + 2)
     else:
         if len(kernel) != len(x) - 2:
-            raise Unfit("the kernel does not fit")
+            raise Contradiction("the kernel does not fit")
         window = _Window(call, kernel)
         ceil = bool(call.number("ceil_mode", 0))
         shape = [x[0], x[1], *(window.output(i, d, ceil=ceil) for i, d in enumerate(x[2:]))]
@@ -203,7 +203,7 @@ def _pool(call: Call) -> list[Output]:
 def _global_pool(call: Call) -> list[Output]:
     x = call.shape()
     if x is not None and len(x) < 2:
-        raise Unfit("no channels")
+        raise Contradiction("no channels")
     return [(call.dtype(), None if x is None else [x[0], x[1], *[1] * (len(x) - 2)])]
 
 
@@ -215,7 +215,7 @@ def _reduce(call: Call) -> list[Output]:
     keep = bool(call.number("keepdims", 1))
     try:
         axes = call.axes()
-    except Unfit:
+    except Contradiction:
         return [(call.dtype(), None if x is None or not keep else [None] * len(x))]
     if x is None:
         return [(call.dtype(), [] if not keep and not axes and not call.number("noop_with_empty_axes", 0) else None)]
@@ -282,7 +282,7 @@ def _recurrent(call: Call) -> list[Output]:
     """Y [length, directions, batch, hidden], Y_h and Y_c [directions, batch, hidden]; with layout 1 the batch comes first."""
     x, r = call.shape(), call.shape(2)
     if (x is not None and len(x) != 3) or (r is not None and len(r) != 3):
-        raise Unfit("X, W and R have three axes")
+        raise Contradiction("X, W and R have three axes")
     directions = 2 if call.text("direction", "forward") == "bidirectional" else 1
     hidden: Dim = call.attrs.get("hidden_size")
     if hidden is None and r is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphcompress.ir.model.dimensions import Dim, Size, broadcast
 from graphcompress.ir.model.element_types import dtype_name
-from graphcompress.ir.shapes.facts import Call, Output, Rule, Unfit
+from graphcompress.ir.shapes.facts import Call, Contradiction, Output, Rule
 
 #: Operator of ai.onnx -> rule.
 RULES: dict[str, Rule] = {}
@@ -23,7 +23,7 @@ FIRST_OPSET_WITH_NUMPY_BROADCAST = 7
 
 
 def broadcasted(shapes: Sequence[tuple[Size, ...] | None]) -> list[Dim] | None:
-    """The common shape of operands; None where a rank is unknown. Raises Unfit where two numbers contradict one another."""
+    """The common shape of operands; None where a rank is unknown. Raises Contradiction where two numbers contradict one another."""
     known = [s for s in shapes if s is not None]
     if not known or len(known) < len(shapes):
         return None
@@ -35,7 +35,7 @@ def broadcasted(shapes: Sequence[tuple[Size, ...] | None]) -> list[Dim] | None:
             if other is dim or other == dim:
                 continue
             if isinstance(other, int) and isinstance(dim, int) and other != 1 and dim != 1:
-                raise Unfit(f"sizes {other} and {dim}")
+                raise Contradiction(f"sizes {other} and {dim}")
             result[axis] = (dim if isinstance(dim, int) and dim != 1 else None) if other is None else broadcast(other, dim)
     return result
 

@@ -48,7 +48,7 @@ def open_fact(dtype: str | None, dims: Sequence[Dim] | None, kind: str = "tensor
     return Fact(dtype, None if dims is None else tuple(dims), None, kind, proto)  # type: ignore[arg-type]
 
 
-class Unfit(ValueError):
+class Contradiction(ValueError):
     """A node that contradicts its operator's definition, or the shapes of its inputs one another."""
 
 
@@ -75,7 +75,7 @@ class Call:
     def fact(self, index: int) -> Fact:
         fact = self.inputs[index]
         if fact is None or fact.kind != "tensor":
-            raise Unfit(f"input {index} is absent or no tensor")
+            raise Contradiction(f"input {index} is absent or no tensor")
         return fact
 
     def dtype(self, index: int = 0) -> str | None:
@@ -97,13 +97,13 @@ class Call:
         """An integer attribute."""
         value = self.attrs.get(name, default)
         if not isinstance(value, int):
-            raise Unfit(f"attribute {name} is no integer")
+            raise Contradiction(f"attribute {name} is no integer")
         return value
 
     def text(self, name: str, default: str) -> str:
         value = self.attrs.get(name, default)
         if not isinstance(value, str):
-            raise Unfit(f"attribute {name} is no text")
+            raise Contradiction(f"attribute {name} is no text")
         return value
 
     def numbers(self, name: str) -> list[int] | None:
@@ -111,16 +111,16 @@ class Call:
         value = self.attrs.get(name)
         if isinstance(value, onnx.AttributeProto):
             if value.ref_attr_name:
-                raise Unfit(f"attribute {name} is a function's parameter")
+                raise Contradiction(f"attribute {name} is a function's parameter")
             return list(value.ints)
         return None if value is None else [int(v) for v in value]
 
     def axes(self, index: int = 1) -> list[int] | None:
-        """Axes of Squeeze, Unsqueeze and reductions: an attribute in older opsets, then an input; None where there are none. Raises Unfit where they are not known."""
+        """Axes of Squeeze, Unsqueeze and reductions: an attribute in older opsets, then an input; None where there are none. Raises Contradiction where they are not known."""
         if self.has(index):
             value = self.value(index)
             if value is None:
-                raise Unfit("the axes are computed")
+                raise Contradiction("the axes are computed")
             return [int(a) for a in value.reshape(-1)]
         return self.numbers("axes")
 
@@ -130,9 +130,9 @@ Evaluator: TypeAlias = Callable[[Call], "Sequence[Array | None]"]
 
 
 def axis_in(axis: int, rank: int) -> int:
-    """A non-negative axis. Raises Unfit for one that is out of range."""
+    """A non-negative axis. Raises Contradiction for one that is out of range."""
     if not -rank <= axis < rank:
-        raise Unfit(f"axis {axis} of {rank}")
+        raise Contradiction(f"axis {axis} of {rank}")
     return axis % rank
 
 

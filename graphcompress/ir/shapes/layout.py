@@ -13,7 +13,7 @@ from graphcompress.ir.model.dimensions import Dim, Size, ceil_divided, minus, no
 from graphcompress.ir.model.element_types import array_dtype_name, dtype_name
 from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.model.walk import constant_data
-from graphcompress.ir.shapes.facts import Call, Output, Rule, Unfit, axis_in, data_fact, size_of
+from graphcompress.ir.shapes.facts import Call, Contradiction, Output, Rule, axis_in, data_fact, size_of
 
 #: Operator of ai.onnx -> rule.
 RULES: dict[str, Rule] = {}
@@ -28,7 +28,7 @@ def target(call: Call, index: int) -> list[Dim] | None:
     shape = call.shape(index)
     if shape is not None and len(shape) == 1 and isinstance(shape[0], int):
         if shape[0] > LARGEST_RANK:
-            raise Unfit("more axes than any tensor has")
+            raise Contradiction("more axes than any tensor has")
         return [None] * shape[0]
     return None
 
@@ -41,7 +41,7 @@ def _constant(call: Call) -> list[Output]:
     if data is None:
         sparse = call.attrs.get("sparse_value")
         if sparse is None:
-            raise Unfit("a Constant without a value")
+            raise Contradiction("a Constant without a value")
         return [(dtype_name(sparse.sparse_tensor.values.data_type), list(sparse.sparse_tensor.dims))]
     fact = data_fact(data)
     return [(fact.dtype, fact.shape)]
@@ -120,7 +120,7 @@ def reshaped(shape: tuple[Size, ...] | None, sizes: Sequence[Dim], *, allow_zero
         elif not allow_zero and inferred and not dimensions.vanishes_with(size, copied):
             result[axis], unsafe = None, True
     if len(inferred) > 1:
-        raise Unfit("more than one -1")
+        raise Contradiction("more than one -1")
     if inferred:
         others = [size for axis, size in enumerate(result) if axis != inferred[0]]
         result[inferred[0]] = None if unsafe or unknown or shape is None else rest_of(shape, others)
@@ -162,7 +162,7 @@ def _squeeze(call: Call) -> list[Output]:
         return [(call.dtype(), [d for d in shape if d != 1] if all(isinstance(d, int) for d in shape) else None)]
     dropped = {axis_in(a, len(shape)) for a in axes}
     if any(isinstance(shape[a], int) and shape[a] != 1 for a in dropped):
-        raise Unfit("an axis that is squeezed is not 1")
+        raise Contradiction("an axis that is squeezed is not 1")
     return [(call.dtype(), [d for i, d in enumerate(shape) if i not in dropped])]
 
 
@@ -173,7 +173,7 @@ def _unsqueeze(call: Call) -> list[Output]:
     rank = len(shape) + len(axes)
     new = {axis_in(a, rank) for a in axes}
     if len(new) != len(axes):
-        raise Unfit("an axis is inserted twice")
+        raise Contradiction("an axis is inserted twice")
     rest = iter(shape)
     return [(call.dtype(), [1 if i in new else next(rest) for i in range(rank)])]
 
@@ -186,7 +186,7 @@ def _transpose(call: Call) -> list[Output]:
     if perm is None:
         return [(call.dtype(), shape[::-1])]
     if sorted(perm) != list(range(len(shape))):
-        raise Unfit("no permutation of the axes")
+        raise Contradiction("no permutation of the axes")
     return [(call.dtype(), [shape[i] for i in perm])]
 
 
@@ -200,7 +200,7 @@ def _expand(call: Call) -> list[Output]:
     result: list[Dim] = []
     for a, b in zip(left, right, strict=True):
         if isinstance(a, int) and isinstance(b, int) and a != b and 1 not in (a, b):
-            raise Unfit(f"sizes {a} and {b}")
+            raise Contradiction(f"sizes {a} and {b}")
         result.append((a if isinstance(a, int) and a != 1 else None) if b is None or not nonnegative(b) else dimensions.broadcast(a, b))
     return [(call.dtype(), result)]
 
@@ -232,7 +232,7 @@ def _pad(call: Call) -> list[Output]:
     if pads is None:
         return [(call.dtype(), [None] * len(shape))]
     if len(pads) != 2 * len(axes):
-        raise Unfit("the number of pads does not fit")
+        raise Contradiction("the number of pads does not fit")
     result: list[Dim] = list(shape)
     for place, axis in enumerate(axes):
         result[axis] = plus(result[axis], plus(pads[place], pads[place + len(axes)]))

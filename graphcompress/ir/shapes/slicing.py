@@ -7,7 +7,7 @@ from typing import Any
 
 from graphcompress.ir.model import dimensions
 from graphcompress.ir.model.dimensions import Dim, Size, ceil_divided, minus, nonnegative, plus, quotient, times
-from graphcompress.ir.shapes.facts import Call, Output, Rule, Unfit, axis_in
+from graphcompress.ir.shapes.facts import Call, Contradiction, Output, Rule, axis_in
 from graphcompress.ir.shapes.layout import rest_of, target
 
 #: Operator of ai.onnx -> rule.
@@ -27,7 +27,7 @@ def _concat(call: Call) -> list[Output]:
         return [(dtype, None)]
     axis = axis_in(call.number("axis", 1), len(known[0]))
     if any(len(s) != len(known[0]) for s in known):
-        raise Unfit("ranks differ")
+        raise Contradiction("ranks differ")
     result: list[Dim] = []
     for i, dims in enumerate(zip(*known, strict=True)):
         if i == axis:
@@ -38,7 +38,7 @@ def _concat(call: Call) -> list[Output]:
         else:  # all are equal: a number says most, then a symbol
             numbers = {d for d in dims if isinstance(d, int)}
             if len(numbers) > 1:
-                raise Unfit("sizes differ")
+                raise Contradiction("sizes differ")
             symbols = [d for d in dims if dimensions.named(d) is not None]
             result.append(numbers.pop() if numbers else symbols[0] if symbols else dims[0])
     return [(dtype, result)]
@@ -54,7 +54,7 @@ def _split(call: Call) -> list[Output]:
     if call.has(1):
         sizes = target(call, 1)
         if sizes is not None and len(sizes) != count:
-            raise Unfit("the number of sizes is not that of the outputs")
+            raise Contradiction("the number of sizes is not that of the outputs")
     else:
         sizes = call.numbers("split") or _equal_parts(shape[axis], call.number("num_outputs", count), uneven="num_outputs" in call.attrs)
     if sizes is None:
@@ -70,12 +70,12 @@ def _split(call: Call) -> list[Output]:
 def _equal_parts(dim: Dim, count: int, *, uneven: bool) -> list[Dim]:
     """Sizes of `count` parts; from opset 18 on the last one may be smaller."""
     if count < 1 or count > LARGEST_PARTS:
-        raise Unfit("no such number of parts")
+        raise Contradiction("no such number of parts")
     if isinstance(dim, int) and uneven:
         part = -(-dim // count)
         last = dim - part * (count - 1)
         if last < 0:
-            raise Unfit("more parts than entries")
+            raise Contradiction("more parts than entries")
         return [*[part] * (count - 1), last]
     exact = quotient(dim, count)
     if exact is None and not uneven:
@@ -90,7 +90,7 @@ def _slice(call: Call) -> list[Output]:
     if call.opset < 10:
         starts, ends, axes = (call.numbers(name) for name in ("starts", "ends", "axes"))
         if starts is None or ends is None:
-            raise Unfit("a Slice without bounds")
+            raise Contradiction("a Slice without bounds")
         steps: Sequence[Dim] = [1] * len(starts)
         return [(call.dtype(), sliced(shape, starts, ends, list(range(len(starts))) if axes is None else axes, steps))]
     first = target(call, 1)
@@ -110,7 +110,7 @@ def _slice(call: Call) -> list[Output]:
 
 
 def sliced(shape: tuple[Size, ...], starts: Sequence[Dim], ends: Sequence[Dim], axes: Sequence[int], steps: Sequence[Dim]) -> list[Dim]:
-    """The shape of a Slice. Raises Unfit where the lists do not fit."""
+    """The shape of a Slice. Raises Contradiction where the lists do not fit."""
     result: list[Dim] = list(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         place = axis_in(axis, len(shape))
@@ -123,7 +123,7 @@ def extent(dim: Size, start: Dim, end: Dim, step: Dim) -> Dim:
     if not isinstance(step, int) or start is None or end is None:
         return None
     if step == 0:
-        raise Unfit("a step of 0")
+        raise Contradiction("a step of 0")
     if step < 0 and end in ENDS_OF_EITHER_SIDE:
         return None
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
@@ -178,7 +178,7 @@ def _gather_nd(call: Call) -> list[Output]:
     if shape is None or indices is None or not indices or not isinstance(indices[-1], int):
         return [(call.dtype(), None)]
     if not 0 <= batch < min(len(shape), len(indices)) + 1 or not 1 <= indices[-1] <= len(shape) - batch:
-        raise Unfit("more indices than axes")
+        raise Contradiction("more indices than axes")
     return [(call.dtype(), [*indices[:-1], *shape[batch + indices[-1] :]])]
 
 
@@ -188,7 +188,7 @@ def _depth_to_space(call: Call) -> list[Output]:
         return [(call.dtype(), [None] * 4)]
     n, c, h, w = shape
     if block < 1:
-        raise Unfit("no block size")
+        raise Contradiction("no block size")
     return [(call.dtype(), [n, rest_of([c], [block * block]), times(h, block), times(w, block)])]
 
 
@@ -198,7 +198,7 @@ def _space_to_depth(call: Call) -> list[Output]:
         return [(call.dtype(), [None] * 4)]
     n, c, h, w = shape
     if block < 1:
-        raise Unfit("no block size")
+        raise Contradiction("no block size")
     return [(call.dtype(), [n, times(c, block * block), rest_of([h], [block]), rest_of([w], [block])])]
 
 
