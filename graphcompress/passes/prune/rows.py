@@ -138,7 +138,8 @@ class Dense:
     taps: int = 1
 
     def places(self, y_shape: Sequence[int]) -> int:
-        return math.prod(y_shape) // max(1, self.shape[2])
+        channels = y_shape[-2 if self.flips_y and len(y_shape) > 1 else -1]
+        return math.prod(y_shape) // max(1, channels)
 
     def rows(self, x: Array, positions: Array) -> Array:
         return _last(x, self.flips_x).reshape(-1, self.shape[1])[positions][None]
@@ -238,7 +239,7 @@ class Windows:
             inside = inside & valid.reshape(around)
         # Indices around the slice of channels put the channels last.
         where: tuple[Any, ...] = (image.reshape((-1,) + (1,) * rank), slice(None), *indices)
-        values = x[where] * inside[..., None]
+        values: Array = x[where] * inside[..., None]
         g, n, _ = self.shape
         return np.moveaxis(values, -1, 1).reshape(len(positions), g, n).swapaxes(0, 1)
 
