@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphcompress.ir import Constant, Model, Node, Tensor, output_ids, producer, sole_consumer, toposort
 from graphcompress.passes.prune.frontier import upstream
 from graphcompress.passes.prune.gram import Array
@@ -53,6 +55,8 @@ class Job:
 def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tuple[list[Job], list[Refusal]]:
     """The jobs in an order in which whatever a layer reads stands before it, those without a weight of their own refused.
 
+    A layer that has lost nothing, and neither has what it or the other side of its sum is calculated from, is left out.
+
     Where a layer feeds a sum whose other side is final by then, the sum is its target. So the order puts short ways first: the long one of two branches, which has
     more weights to do it with, mends what the short one left.
     """
@@ -73,11 +77,13 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         if any(weights.get(reader) is not weight for reader in weight.outputs):
             del candidates[node]
             refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read by a node that is not refitted", _name(node)))
-    order = _by_depth(student, candidates)
-    jobs = [
-        Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs)) for entry, twin, layer in (candidates[node] for node in order)
-    ]
-    place = {node: index for index, node in enumerate(order)}
+    lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.kept)}
+    jobs: list[Job] = []
+    for entry, twin, layer in (candidates[node] for node in _by_depth(student, candidates)):
+        job = Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs))
+        if layer.node in lost or lost & upstream(job.reads):
+            jobs.append(job)
+    place = {job.layer.node: index for index, job in enumerate(jobs)}
     for index, job in enumerate(jobs):
         final = job.sum is not None and all(place.get(node, -1) < index for node in upstream([job.sum.student_branch]))
         if not final or len(job.layer.weight.outputs) > 1:
@@ -101,6 +107,15 @@ def _by_depth(model: Model, layers: Mapping[Node, object]) -> list[Node]:
         before = [depth[maker] + (maker in layers) for t in node.inputs if (maker := producer(t)) is not None and maker in depth]
         depth[node] = max(before, default=0)
     return sorted((n for n in order if n in layers), key=lambda n: depth[n])
+
+
+def _same_columns(twin: Layer, layer: Layer, kept: Array | None) -> bool:
+    """Whether the weights and biases of a layer are those of its twin, for the outputs that it has."""
+    all_outputs = slice(None) if kept is None else kept
+    (own_weights, own_biases), (weights, biases) = (
+        (part.weight_matrix().swapaxes(1, 2).reshape(-1, part.form.shape[1]), part.bias_vector().reshape(-1)) for part in (layer, twin)
+    )
+    return np.array_equal(own_weights, weights[all_outputs]) and np.array_equal(own_biases, biases[all_outputs])
 
 
 def _sum(twin: Layer, layer: Layer, teacher_outputs: set[int], student_outputs: set[int]) -> Sum | None:
