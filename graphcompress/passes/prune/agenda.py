@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Tensor, output_ids, producer, sole_consumer, toposort
+from graphcompress.passes.prune.flat import Flat, flat_after
 from graphcompress.passes.prune.frontier import upstream
 from graphcompress.passes.prune.gram import Array
 from graphcompress.passes.prune.rows import Layer, layer_of
@@ -34,12 +35,18 @@ class Sum:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch."""
+    """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch. `teacher_outputs`: see `ir.output_ids`."""
 
     layer: Layer
     kept: Array | None
     output: Tensor
     sum: Sum | None
+    teacher_outputs: set[int]
+
+    @property
+    def flat(self) -> Flat | None:
+        """The activation after what is fitted, where it is flat somewhere."""
+        return flat_after(self.target, self.teacher_outputs)
 
     @property
     def target(self) -> Tensor:
@@ -80,7 +87,7 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
     lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.kept)}
     jobs: list[Job] = []
     for entry, twin, layer in (candidates[node] for node in _by_depth(student, candidates)):
-        job = Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs))
+        job = Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs), teacher_outputs)
         if layer.node in lost or lost & upstream(job.reads):
             jobs.append(job)
     place = {job.layer.node: index for index, job in enumerate(jobs)}
