@@ -86,15 +86,15 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
             refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read by a node that is not refitted", _name(node)))
     lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.kept)}
     jobs: list[Job] = []
-    for entry, twin, layer in (candidates[node] for node in _by_depth(student, candidates)):
-        job = Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs), teacher_outputs)
-        if layer.node in lost or lost & upstream(job.reads):
+    place = {node: index for index, node in enumerate(_by_depth(student, candidates))}
+    for node, index in place.items():
+        entry, twin, layer = candidates[node]
+        total = _sum(twin, layer, teacher_outputs, student_outputs) if len(layer.weight.outputs) == 1 else None
+        if total is not None and any(place.get(other, -1) >= index for other in upstream([total.student_branch])):
+            total = None
+        job = Job(layer, entry.kept, twin.output, total, teacher_outputs)
+        if node in lost or lost & upstream(job.reads):
             jobs.append(job)
-    place = {job.layer.node: index for index, job in enumerate(jobs)}
-    for index, job in enumerate(jobs):
-        final = job.sum is not None and all(place.get(node, -1) < index for node in upstream([job.sum.student_branch]))
-        if not final or len(job.layer.weight.outputs) > 1:
-            job.sum = None
     return jobs, refusals
 
 
