@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Tensor, output_ids, producer, sole_consumer, toposort
+from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, output_ids, producer, sole_consumer, toposort
 from graphcompress.passes.prune.flat import Flat, flat_after
 from graphcompress.passes.prune.frontier import upstream
 from graphcompress.passes.prune.gram import Array
@@ -136,7 +136,7 @@ def _added(tensor: Tensor, outputs: set[int]) -> tuple[Tensor, Tensor] | None:
     if add is None or not add.is_op("Add"):
         return None
     other = add.inputs[1 if add.inputs[0] is tensor else 0]
-    return None if isinstance(other, Constant) else (add.outputs[0], other)
+    return None if constant_data(other) is not None else (add.outputs[0], other)
 
 
 def _name(node: Node) -> str:

@@ -24,11 +24,12 @@ from graphcompress.passes.prune.targets import Targets
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, silent
 
-POSITIONS = 12
+# Of each input. On a residual network 12, 24 and 48 left errors of .0760, .0738 and .0731; the time grows with them.
+POSITIONS = 24
 # Of the mean diagonal; the one with the least error on inputs that are held out is taken.
 RIDGES = (1e-3, 1e-2, 1e-1)
 # A matrix of moments holds the square of this many numbers.
-MOST_UNKNOWNS = 4096
+MOST_UNKNOWNS = 5120
 # Of the outputs' energy: a smaller mean error is not worth an input for a bias.
 LEAST_BIAS = 1e-6
 # Of the target's energy: a layer with a smaller error has lost nothing, and stays bit for bit as it is.

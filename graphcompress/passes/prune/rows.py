@@ -7,13 +7,13 @@ side, the Add of a constant vector after it being its bias.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from graphcompress.ir import Constant, Node, Tensor, sole_consumer
+from graphcompress.ir import Constant, Node, Tensor, constant_data, sole_consumer
 
 Array = np.ndarray[Any, Any]
 
@@ -112,15 +112,14 @@ def sample(places: int, items: int, per_item: int, random: np.random.Generator) 
 
 
 def layer_of(node: Node, outputs: set[int]) -> Layer | None:
-    """`node` as a layer, None where it is none: another operator, a weight that is calculated or may be overridden, a bias that differs from row to row.
+    """`node` as a layer, None where it is none: another operator, an input that is constant, a weight that is calculated or may be overridden, a bias that differs from row to row.
 
     `outputs` as `ir.output_ids` gives them: what is an output of a graph is not looked through for the bias of a MatMul.
     """
-    if node.is_op("Conv", "ConvTranspose"):
-        return _convolution(node)
-    if node.is_op("Gemm"):
-        return _gemm(node)
-    return _matmul(node, outputs) if node.is_op("MatMul") else None
+    if not node.is_op(*READERS):
+        return None
+    layer = READERS[node.op](node, outputs)
+    return None if layer is None or constant_data(layer.x) is not None else layer
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------------------
@@ -159,7 +158,7 @@ def _last(array: Array, flips: bool) -> Array:
     return array.swapaxes(-1, -2) if flips and array.ndim > 1 else array
 
 
-def _gemm(node: Node) -> Layer | None:
+def _gemm(node: Node, _: set[int]) -> Layer | None:
     weight, scale, beta = node.input(1), float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     if not isinstance(weight, Constant) or len(weight.shape) != 2 or not scale:
         return None
@@ -289,7 +288,7 @@ class Windows:
         return pads // 2 if self.auto_pad == "SAME_UPPER" else pads - pads // 2, out
 
 
-def _convolution(node: Node) -> Layer | None:
+def _convolution(node: Node, _: set[int]) -> Layer | None:
     weight, bias = node.input(1), node.input(2)
     if not isinstance(weight, Constant) or len(weight.shape) < 3 or not (bias is None or isinstance(bias, Constant)):
         return None
@@ -316,3 +315,6 @@ def _convolution(node: Node) -> Layer | None:
 
 def _numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
     return tuple(int(v) for v in node.attrs.get(name) or (default,) * count)
+
+
+READERS: dict[str, Callable[[Node, set[int]], Layer | None]] = {"Conv": _convolution, "ConvTranspose": _convolution, "Gemm": _gemm, "MatMul": _matmul}

@@ -60,7 +60,7 @@ def test_logits_are_judged_before_a_softmax() -> None:
 
 def test_a_reference_judges_students() -> None:
     feeds = [{"x": np.random.default_rng(i).normal(0, 1, (1, 4)).astype(np.float32)} for i in range(5)]
-    reference = Reference(parse_model(TEXT), iter(feeds))
+    reference = Reference(parse_model(TEXT), feeds)
     assert reference.relative_error(parse_model(TEXT)) == 0
     twice = parse_model(TEXT.replace("{1,2,3,4}", "{2,4,6,8}"))
     np.testing.assert_allclose(reference.relative_error(twice), 1, rtol=1e-5)
