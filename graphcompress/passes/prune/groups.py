@@ -1,0 +1,197 @@
+"""Groups of channels: which units can be removed, what each costs, and why the others stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphcompress.ir import Model, Node, Tensor, constant_data
+from graphcompress.ir.analysis.statistics import node_macs, run_shapes
+from graphcompress.ir.shapes.infer import infer
+from graphcompress.passes.prune.axes.algebra import Algebra
+from graphcompress.passes.prune.axes.forms import Letter, Slot
+from graphcompress.passes.prune.axes.labels import Array, Reason
+from graphcompress.passes.prune.axes.store import Application, Pattern
+
+FEWEST = 2
+"""Units that stay of a group: an axis of length 1 would broadcast."""
+MOST_PATTERNS = 24
+"""How many patterns of forms are tried in another mode."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Units that live in the same axes: the channels of a stage, the hidden units of an MLP. `name`: the first weighted node that makes them; `units`: their numbers, in
+    the order of the indices of the first axis; `weights`: the axes of constants that they are in."""
+
+    name: str
+    units: Array
+    weights: tuple[tuple[Tensor, int], ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.units)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """One axis in whose length the cost of a node grows: `counts` [groups] indices per unit of each group, `fixed` indices that stay, `length` in all."""
+
+    counts: Array
+    fixed: int
+    length: int
+
+    def share(self, widths: Array) -> float:
+        """What is left of it at `widths` [groups] units."""
+        return float(self.counts @ widths + self.fixed) / self.length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeCost:
+    """Multiply-accumulates of one node: `macs` times the shares of its `factors`."""
+
+    node: Node
+    macs: int
+    factors: tuple[Factor, ...]
+
+    def at(self, widths: Array) -> float:
+        """At `widths` [groups] units."""
+        cost = float(self.macs)
+        for factor in self.factors:
+            cost *= factor.share(widths)
+        return cost
+
+
+class Groups:
+    """The groups of a model. `algebra` says where their units are; `fixed` counts the indices of weights that stay, by reason."""
+
+    def __init__(self, algebra: Algebra, macs: Mapping[Node, int | None]) -> None:
+        self.algebra = algebra
+        self.groups: tuple[Group, ...] = tuple(_groups(algebra))
+        units = len(algebra.components.reason)
+        self.group_of = np.full(units, -1, np.int64)
+        for index, group in enumerate(self.groups):
+            self.group_of[group.units] = index
+        self.costs: tuple[NodeCost, ...] = tuple(self._cost(a, macs[a.form.node] or 0) for a in algebra.applications if a.costs and macs.get(a.form.node))
+        self.other_macs = sum(m or 0 for m in macs.values()) - sum(c.macs for c in self.costs)
+
+    @property
+    def widths(self) -> Array:
+        """[groups] units of each."""
+        return np.array([g.size for g in self.groups], np.int64)
+
+    def macs(self, widths: Array) -> float:
+        """Multiply-accumulates of one run of batch 1 at `widths` [groups]."""
+        return self.other_macs + sum(c.at(widths) for c in self.costs)
+
+    def fixed(self) -> list[tuple[Reason, int]]:
+        """Why indices of weights stay, and how many do for each reason, most first."""
+        counts: Counter[int] = Counter()
+        components = self.algebra.components
+        for _, _, axis in weight_axes(self.algebra):
+            counts.update(int(r) for r in components.reason[components.unit[axis]] if r >= 0)
+        return [(self.algebra.labels.reasons[r], n) for r, n in counts.most_common()]
+
+    def _cost(self, application: Application, macs: int) -> NodeCost:
+        factors = []
+        for letter in application.costs:
+            axis = application.vectors.get(letter)
+            if axis is not None:
+                group = self.group_of[self.algebra.components.unit[axis]]
+                counts = np.bincount(group[group >= 0], minlength=len(self.groups)) / np.maximum(1, self.widths)
+                if counts.any():
+                    factors.append(Factor(counts, int((group < 0).sum()), len(axis)))
+        return NodeCost(application.form.node, macs, tuple(factors))
+
+
+def find_groups(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Groups:
+    """The groups of `model`. Costs are those of a run of batch 1 at `feed_shapes`.
+
+    Where a form has several modes (a product axis can lose indices of one of its factors), each pattern of forms takes the one that leaves most of the multiply-accumulates in
+    reach, the patterns being decided one after the other.
+    """
+    shapes = infer(model)
+    macs = node_macs(model, run_shapes(model, feed_shapes))
+    modes: dict[Pattern, int] = {}
+    algebra = Algebra(model, shapes, modes)
+    reach = _reach(algebra, macs)
+    for pattern, count in list(algebra.patterns.items())[:MOST_PATTERNS]:
+        for mode in range(1, count):
+            other = Algebra(model, shapes, modes | {pattern: mode})
+            value = _reach(other, macs)
+            if value > reach:
+                modes, algebra, reach = modes | {pattern: mode}, other, value
+    return Groups(algebra, macs)
+
+
+def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
+    """Multiply-accumulates that cuts can remove."""
+    total = 0.0
+    for application in algebra.applications:
+        cost = macs.get(application.form.node) or 0
+        if cost and application.costs:
+            rest = 1.0
+            for letter in application.costs:
+                free = algebra.components.removable(application.vectors.get(letter))
+                if free is not None:
+                    rest *= 1 - float(free.mean())
+            total += cost * (1 - rest)
+    return total
+
+
+def weight_axes(algebra: Algebra) -> list[tuple[Tensor, int, Array]]:
+    """The labelled axes of all constants."""
+    return [
+        (tensor, a, axis)
+        for tensor, axes in algebra.axes.items()
+        if constant_data(tensor) is not None
+        for a, axis in enumerate(axes or ())
+        if isinstance(axis, np.ndarray)
+    ]
+
+
+def _groups(algebra: Algebra) -> list[Group]:
+    """Free units, by the set of axes in which they occur."""
+    components = algebra.components
+    mark = np.zeros(len(components.reason), np.uint64)
+    random = np.random.default_rng(0)
+    arrays = {id(axis): axis for axes in algebra.axes.values() for axis in axes or () if isinstance(axis, np.ndarray)}
+    for axis in arrays.values():
+        units, counts = np.unique(components.unit[axis], return_counts=True)
+        mark[units] += random.integers(1, 2**63, dtype=np.uint64) * counts.astype(np.uint64)
+    weights = weight_axes(algebra)
+    places: dict[int, list[tuple[Tensor, int]]] = {}
+    order: dict[int, dict[int, None]] = {}
+    for tensor, a, axis in weights:
+        units = components.unit[axis]
+        units = units[components.free[units]]
+        for key in np.unique(mark[units]).tolist():
+            places.setdefault(key, []).append((tensor, a))
+        for unit in units.tolist():
+            order.setdefault(int(mark[unit]), {}).setdefault(unit)
+    names = _names(algebra)
+    result = []
+    for key, members in order.items():
+        if len(members) >= FEWEST and key in places:
+            name = next((names[t, a] for t, a in places[key] if (t, a) in names), places[key][0][0].name)
+            result.append(Group(name, np.array(list(members), np.int64), tuple(places[key])))
+    return result
+
+
+def _names(algebra: Algebra) -> dict[tuple[Tensor, int], str]:
+    """(weight, axis) -> name of the node that makes these channels with it."""
+    names: dict[tuple[Tensor, int], str] = {}
+    for application in algebra.applications:
+        written: set[Letter] = {x for s in application.form.outputs for x in s.letters}
+        node = application.form.node
+        for slot in application.form.inputs:
+            if application.costs and _makes(slot, written):
+                names.setdefault((slot.tensor, slot.axis), node.name or node.outputs[0].name)
+    return names
+
+
+def _makes(slot: Slot, written: set[Letter]) -> bool:
+    return constant_data(slot.tensor) is not None and bool(set(slot.letters) & written)
