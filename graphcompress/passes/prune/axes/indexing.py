@@ -31,7 +31,8 @@ def concat(store: AxisStore, node: Node) -> bool:
                 store.labels.tie(known[0][a], part[a])
             result.append(next((p[a] for p in known if p[a] is not None), None))
             continue
-        labels = [store.as_labels(p[a], (s or ())[a]) for p, s in zip(known, shapes, strict=True)]
+        single = store.reason(node, "position", "Concat takes it whole: it is one index long")
+        labels = [store.as_labels(single if p[a] is None else p[a], (s or ())[a]) for p, s in zip(known, shapes, strict=True)]
         arrays = [x for x in labels if isinstance(x, np.ndarray)]
         if len(arrays) == len(labels):
             result.append(np.concatenate(arrays))
@@ -91,12 +92,14 @@ def slice_(store: AxisStore, node: Node) -> bool:
         if a in bounds:
             index = bounds[a]
             if isinstance(labels, np.ndarray):
-                if index is None:
-                    number = store.reason(node, "position", "Slice takes positions that are computed")
+                picked = np.arange(len(labels))[index] if index is not None else np.zeros(0, np.int64)
+                if index is None or index.step not in (None, 1) or not len(picked):
+                    number = store.reason(node, "position", "Slice takes positions that are computed, or in steps")
                     store.labels.freeze(labels, number)
                     labels = number
                 else:
-                    labels = labels[index]
+                    store.picks[node, a] = picked
+                    labels = labels[picked]
             if out[a] == 1:
                 _freeze_single(store, node, labels)
                 labels = None
@@ -194,7 +197,7 @@ def expand(store: AxisStore, node: Node) -> bool:
     for a, dim in enumerate(out):
         before = shape[a - shift] if a >= shift else 1
         if before == 1:
-            result.append(None if dim == 1 else store.as_labels(None, dim) if isinstance(dim, int) else store.reason(node, "size", "its length is computed"))
+            result.append(None if dim == 1 else store.labels.fresh(dim) if isinstance(dim, int) else store.reason(node, "size", "its length is computed"))
         else:
             result.append(axes[a - shift])
     store.set(y, result)

@@ -35,7 +35,8 @@ class Application:
 
 
 class AxisStore:
-    """`axes` of the tensors that were met so far, `labels` for them, `applications` of forms, `patterns` of forms with several modes (and how many)."""
+    """`axes` of the tensors that were met so far, `labels` for them, `applications` of forms, `patterns` of forms with several modes (and how many), `picks`: the indices that
+    a node takes of an axis of its first input."""
 
     def __init__(self, model: Model, shapes: Shapes, modes: Mapping[Pattern, int]) -> None:
         """`modes`: pattern of a form -> which of its modes to take (default: the first)."""
@@ -47,6 +48,7 @@ class AxisStore:
         self.axes: dict[Tensor, tuple[Axis, ...] | None] = {}
         self.applications: list[Application] = []
         self.patterns: dict[Pattern, int] = {}
+        self.picks: dict[tuple[Node, int], Array] = {}
         self._lengths: dict[Tensor, list[Length | None]] = {}
 
     def shape(self, tensor: Tensor) -> Shape | None:
@@ -83,14 +85,11 @@ class AxisStore:
         self.axes[tensor] = None if shape is None else tuple(None if d == 1 else number for d in shape)
 
     def as_labels(self, axis: Axis, length: Dim) -> Axis:
-        """An axis as an array of labels where it has a length, frozen as it was."""
-        if not isinstance(axis, int) and axis is not None:
-            return axis
-        if not isinstance(length, int):
+        """A frozen axis as an array of frozen labels, where its length is a number."""
+        if not isinstance(axis, int) or not isinstance(length, int):
             return axis
         labels = self.labels.fresh(length)
-        if isinstance(axis, int):
-            self.labels.freeze(labels, axis)
+        self.labels.freeze(labels, axis)
         return labels
 
     def reason(self, node: Node, id: str, text: str) -> int:
