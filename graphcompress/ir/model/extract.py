@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
 from graphcompress.ir.model.edit import detached, link
+from graphcompress.ir.model.element_types import dtype_code
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.walk import constant_data
 
 
-def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> tuple[Model, list[str]]:
-    """A model of its own that computes `outputs` with copies of `nodes`, and the names of its outputs in that order.
+NO_INPUTS: Mapping[Tensor, str] = {}
 
-    Whatever the nodes read beside one another must be constants. Names are made new, because nodes of different scopes may share them. The bytes of constants
+
+def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor], inputs: Mapping[Tensor, str] = NO_INPUTS) -> tuple[Model, list[str]]:
+    """A model of its own that computes `outputs` with copies of `nodes` from `inputs` (their element types by ONNX's names), and the names of its outputs in
+    that order; its inputs are in the order of `inputs`.
+
+    Whatever the nodes read beside these and one another must be constants. Names are made new, because nodes of different scopes may share them. The bytes of constants
     are shared; `model` is not touched. `nodes` must stand in an order that runs, and hold no subgraphs.
     """
     graph = Graph("part")
@@ -27,7 +32,7 @@ def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> t
             return Variable("")
         if tensor not in copies:
             name = f"t{len(copies)}"
-            data = None if tensor in inner else constant_data(tensor)
+            data = None if tensor in inner or tensor in inputs else constant_data(tensor)
             copies[tensor] = Variable(name) if data is None else Constant(name, data)
             if data is not None:
                 graph.initializers[name] = copies[tensor]
@@ -38,8 +43,13 @@ def extract(model: Model, nodes: Sequence[Node], outputs: Sequence[Tensor]) -> t
         link(twin)
         twin.rank = rank
         graph.nodes.append(twin)
+    graph.inputs = [copy(t) for t in inputs]
+    graph.input_protos = tuple(
+        onnx.ValueInfoProto(name=t.name, type=onnx.TypeProto(tensor_type=onnx.TypeProto.Tensor(elem_type=dtype_code(kind))))
+        for t, kind in zip(graph.inputs, inputs.values(), strict=True)
+    )
     graph.outputs = [copy(t) for t in outputs]
-    infos = [onnx.ValueInfoProto(name=t.name) for t in graph.outputs]
-    graph.output_protos = tuple(infos)
+    graph.output_protos = tuple(onnx.ValueInfoProto(name=t.name) for t in graph.outputs)
     header = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.header.opset_import)
-    return Model(header, graph, (), infos, model.path, model.data), [info.name for info in infos]
+    part = Model(header, graph, graph.input_protos, graph.output_protos, model.path, model.data)
+    return part, [info.name for info in graph.output_protos]

@@ -1,0 +1,1 @@
+"""Structured channel pruning: fewer channels, the same interface, weights refitted to the original's outputs."""

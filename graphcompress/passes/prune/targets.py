@@ -1,0 +1,86 @@
+"""What the teacher calculates at sampled positions: the targets of the repair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from graphcompress.errors import DataError
+from graphcompress.ir import Model, Tensor
+from graphcompress.passes.prune.agenda import Job
+from graphcompress.passes.prune.batches import batches, items
+from graphcompress.passes.prune.gram import Array
+from graphcompress.passes.prune.rows import sample
+from graphcompress.passes.prune.store import Store
+from graphcompress.runtime.session import Feed
+from graphcompress.runtime.watch import BUDGET, Watch
+
+HELD_OUT = 4  # every fourth input
+
+
+class Targets:
+    """For each job and batch of `feeds` (the caller's, in batches) the positions, which of them are held out, and the kept channels there.
+
+    One pass over the feeds; more where the tensors of one feed need more than `runtime.watch.BUDGET`.
+    """
+
+    def __init__(
+        self, teacher: Model, jobs: Sequence[Job], feeds: Iterable[Feed], store: Store, *, seed: int, positions: int, threads: int | None = None
+    ) -> None:
+        first = next(iter(feeds), None)
+        if first is None:
+            raise DataError("There is not one calibration feed: what was cut cannot be repaired. Give feeds with --data.")
+        self._store = store
+        self._where: dict[tuple[Job, int], tuple[Array, Array]] = {}
+        self._rows = dict.fromkeys(jobs, 0)
+        needed = _settle(teacher, jobs, first, threads)
+        self.feeds = batches(teacher, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
+        by_tensor: dict[Tensor, list[int]] = {}
+        for index, job in enumerate(jobs):
+            by_tensor.setdefault(job.target, []).append(index)
+        counts = [items(feed) for feed in self.feeds]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        seen = dict.fromkeys(by_tensor, 0)
+        for values in Watch(teacher, by_tensor).run(self.feeds, threads=threads, optimize="basic"):
+            for tensor in list(values):
+                value = np.asarray(values.pop(tensor))
+                batch = seen[tensor]
+                seen[tensor] += 1
+                for index in by_tensor[tensor]:
+                    random = np.random.default_rng([seed, index, batch])
+                    self._take(jobs[index], batch, value, counts[batch], int(starts[batch]), positions, random)
+
+    def rows(self, job: Job) -> int:
+        """How many rows a job has in all."""
+        return self._rows[job]
+
+    def of(self, job: Job, batch: int) -> tuple[Array, Array, Array]:
+        """(positions [r], held out [r], channels [r, c]) of one batch."""
+        return *self._where[job, batch], self._store.get((job, batch))
+
+    def _take(self, job: Job, batch: int, value: Array, count: int, start: int, positions: int, random: np.random.Generator) -> None:
+        form = job.layer.form
+        places = form.places(value.shape)
+        at = sample(places, count, positions, random)
+        channels = form.outputs(value, at)
+        if job.kept is not None:
+            channels = channels[:, job.kept]
+        g, _, o = form.shape
+        if channels.shape[1] != g * o:
+            raise ValueError(f"'{job.layer.node.name}' has {g * o} output channels, and {channels.shape[1]} of its twin's are kept.")
+        self._where[job, batch] = at, (start + at * count // max(1, places)) % HELD_OUT == HELD_OUT - 1
+        self._store.put((job, batch), channels.astype(np.float32))
+        self._rows[job] += len(at)
+
+
+def _settle(teacher: Model, jobs: Sequence[Job], first: Feed, threads: int | None) -> int:
+    """Leave sums as targets only where nothing is broadcast in them, by the shapes under the first feed. Returns the bytes of all targets there."""
+    tensors = {t for job in jobs for t in ((job.output,) if job.sum is None else (job.output, job.sum.total, job.sum.branch))}
+    seen: dict[Tensor, tuple[tuple[int, ...], int]] = {}
+    for values in Watch(teacher, tensors).run([first], threads=threads, optimize="basic"):
+        seen.update((t, (np.shape(v), np.asarray(v).nbytes)) for t, v in values.items())
+    for job in jobs:
+        if job.sum is not None and len({seen[t][0] for t in (job.output, job.sum.total, job.sum.branch)}) > 1:
+            job.sum = None
+    return sum(seen[t][1] for t in {job.target for job in jobs})

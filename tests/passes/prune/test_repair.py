@@ -1,0 +1,276 @@
+"""Refitting what is left: laws that hold for any layer, and what is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphcompress.errors import DataError
+from graphcompress.ir import Model, Node, lint
+from graphcompress.ir.model.edit import Edits
+from graphcompress.passes.prune import repair as module
+from graphcompress.passes.prune.repair import RepairLayer, RepairReport, repair
+from graphcompress.runtime.evaluate import run_once
+
+Tools = Any
+Feeds = list[dict[str, np.ndarray]]
+
+
+def images(*shape: int, count: int = 48, seed: int = 0) -> Feeds:
+    random = np.random.default_rng(seed)
+    return [{"x": random.normal(0.3, 1, shape).astype(np.float32)} for _ in range(count)]
+
+
+def node(model: Model, name: str) -> Node:
+    return next(n for n in model.graph.nodes if n.name == name)
+
+
+def cut(teacher: Model, weights: dict[str, Any]) -> tuple[Model, Any]:
+    """A copy with some initializers replaced by what is left of them."""
+    student, twins = teacher.clone()
+    with Edits(student) as edits:
+        for name, values in weights.items():
+            edits.set_value(student.graph.initializers[name], np.ascontiguousarray(values))
+    return student, twins
+
+
+def pairs(teacher: Model, twins: Any, kept: dict[str, np.ndarray] | None = None) -> list[RepairLayer]:
+    return [RepairLayer(n, twins.node(n), (kept or {}).get(n.name)) for n in teacher.graph.nodes]
+
+
+def error(teacher: Model, student: Model, feeds: Feeds) -> float:
+    """Relative squared error of the outputs."""
+    name = teacher.outputs[0].name
+    whole = {"x": np.concatenate([f["x"] for f in feeds])}
+    wanted, got = run_once(teacher, whole)[name], run_once(student, whole)[name]
+    return float(np.square(wanted - got).sum() / np.square(wanted - wanted.mean(axis=0)).sum())
+
+
+def two_convolutions(tools: Tools, *, bias: bool = True, duplicates: bool = False) -> Model:
+    small = tools.Small()
+    x = small.input("x", "n", 3, 8, 8)
+    first, offset = small.random.normal(0, 0.3, (12, 3, 3, 3)), small.random.normal(0, 0.3, 12)
+    if duplicates:
+        first[6:], offset[6:] = first[:6], offset[:6]
+    a = small.node(
+        "Relu",
+        small.node("Conv", x, small.constant(first.astype(np.float32), "w1"), small.constant(offset.astype(np.float32), "b1"), name="first", pads=[1] * 4),
+    )
+    parts = [a, small.constant(small.random.normal(0, 0.3, (5, 12, 3, 3)).astype(np.float32), "w2"), *([small.weight(5, name="b2")] if bias else [])]
+    return small.model(small.node("Conv", *parts, name="second", pads=[1] * 4))
+
+
+def without(teacher: Model, kept: np.ndarray) -> tuple[Model, list[RepairLayer]]:
+    w = {name: c.values for name, c in teacher.graph.initializers.items()}
+    student, twins = cut(teacher, {"w1": w["w1"][kept], "b1": w["b1"][kept], "w2": w["w2"][:, kept]})
+    return student, pairs(teacher, twins, {"first": kept})
+
+
+def test_channels_that_others_repeat_are_restored(tools: Tools) -> None:
+    teacher = two_convolutions(tools, duplicates=True)
+    student, layers = without(teacher, np.arange(6))
+    assert error(teacher, student, images(1, 3, 8, 8)) > 0.05
+    report = repair(teacher, student, layers, images(1, 3, 8, 8), seed=0)
+    assert error(teacher, student, images(1, 3, 8, 8, seed=1)) < 1e-5
+    assert not lint(student)
+    assert {entry.node: entry.method for entry in report.layers} == {"first": "none", "second": "least squares"}
+
+
+def test_what_lost_nothing_stays_bit_for_bit(tools: Tools) -> None:
+    teacher = two_convolutions(tools)
+    student, layers = without(teacher, np.arange(12))
+    report = repair(teacher, student, layers, images(1, 3, 8, 8), seed=0)
+    for name, constant in teacher.graph.initializers.items():
+        np.testing.assert_array_equal(student.graph.initializers[name].values, constant.values)
+    assert [entry.method for entry in report.layers] == ["none", "none"]
+
+
+def test_a_refit_is_better_than_a_new_bias_and_that_than_none(tools: Tools) -> None:
+    feeds, fresh = images(1, 3, 8, 8, count=96), images(1, 3, 8, 8, seed=1)
+    teacher = two_convolutions(tools)
+    kept = np.arange(7)
+    none, _ = without(teacher, kept)
+    full, full_layers = without(teacher, kept)
+    entry = repair(teacher, full, full_layers, feeds, seed=0).layers[-1]
+    bias, bias_layers = without(teacher, kept)
+    repair(teacher, bias, bias_layers, feeds, seed=0, ridges=(1e9,))
+    np.testing.assert_allclose(bias.graph.initializers["w2"].values, none.graph.initializers["w2"].values, rtol=1e-5, atol=1e-7)
+    errors = [error(teacher, m, fresh) for m in (full, bias, none)]
+    assert errors == sorted(errors) and errors[0] < 0.8 * errors[1] < errors[2]
+    assert entry.after < entry.before and abs(entry.after - errors[0]) < 0.3 * errors[0]
+
+
+def test_a_bias_is_made_where_the_mean_error_matters(tools: Tools) -> None:
+    teacher = two_convolutions(tools, bias=False)
+    student, layers = without(teacher, np.arange(8))
+    repair(teacher, student, layers, images(1, 3, 8, 8), seed=0, positions=64)
+    assert len(node(student, "second").inputs) == 3
+    name = teacher.outputs[0].name
+    whole = {"x": np.concatenate([f["x"] for f in images(1, 3, 8, 8)])}
+    shift = (run_once(teacher, whole)[name] - run_once(student, whole)[name]).mean(axis=(0, 2, 3))
+    assert np.abs(shift).max() < 1e-3
+    assert len(node(teacher, "second").inputs) == 2
+
+
+def test_where_nothing_has_a_place_for_a_bias_rows_are_fitted_about_zero(tools: Tools) -> None:
+    small = tools.Small()
+    teacher = small.model(
+        small.node("MatMul", small.input("x", "n", 6), small.constant(small.random.normal(0, 1, (6, 4)).astype(np.float32), "w"), name="product")
+    )
+    student, twins = cut(teacher, {"w": 0 * teacher.graph.initializers["w"].values})
+    repair(teacher, student, pairs(teacher, twins), images(4, 6), seed=0, ridges=(1e-6,))
+    np.testing.assert_allclose(student.graph.initializers["w"].values, teacher.graph.initializers["w"].values, atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [2, 4])
+def test_each_group_of_a_convolution_is_fitted_by_itself(group: int, tools: Tools) -> None:
+    small = tools.Small()
+    weight = small.constant(small.random.normal(0, 1, (8, 4 // group, 3, 3)).astype(np.float32), "w")
+    teacher = small.model(small.node("Conv", small.input("x", "n", 4, 8, 8), weight, group=group, name="grouped"))
+    student, twins = cut(teacher, {"w": 0 * weight_of(teacher)})
+    repair(teacher, student, pairs(teacher, twins), images(1, 4, 8, 8), seed=0, ridges=(1e-7,))
+    np.testing.assert_allclose(weight_of(student), weight_of(teacher), atol=1e-3)
+
+
+def weight_of(model: Model) -> np.ndarray:
+    values: np.ndarray = model.graph.initializers["w"].values
+    return values
+
+
+def test_only_the_kept_channels_are_the_target(tools: Tools) -> None:
+    small = tools.Small()
+    weight = small.constant(small.random.normal(0, 1, (6, 3, 3, 3)).astype(np.float32), "w")
+    teacher = small.model(small.node("Conv", small.input("x", "n", 3, 6, 6), weight, name="conv"))
+    kept = np.array([1, 4])
+    student, twins = cut(teacher, {"w": 0 * weight_of(teacher)[kept]})
+    repair(teacher, student, pairs(teacher, twins, {"conv": kept}), images(1, 3, 6, 6), seed=0, ridges=(1e-7,))
+    np.testing.assert_allclose(weight_of(student), weight_of(teacher)[kept], atol=1e-3)
+    with pytest.raises(ValueError, match="'conv' has 2 output channels, and 3"):
+        repair(teacher, student, pairs(teacher, twins, {"conv": np.array([0, 1, 4])}), images(1, 3, 6, 6), seed=0)
+
+
+def residual(tools: Tools) -> Model:
+    """A short way that loses something, and a long one that can mend it."""
+    small = tools.Small()
+    x = small.input("x", "n", 4, 6, 6)
+    long = small.node("Conv", x, small.constant(small.random.normal(0, 0.3, (4, 4, 3, 3)).astype(np.float32), "w"), name="long", pads=[1] * 4)
+    short = small.node("Conv", x, small.constant(np.eye(4, dtype=np.float32)[:, :, None, None], "s"), name="short")
+    return small.model(small.node("Add", long, short, name="sum"))
+
+
+def test_the_last_branch_of_a_sum_mends_the_other(tools: Tools) -> None:
+    teacher = residual(tools)
+    student, twins = cut(teacher, {"s": np.zeros((4, 4, 1, 1), np.float32)})
+    layers = [RepairLayer(node(teacher, "long"), twins.node(node(teacher, "long")))]
+    report = repair(teacher, student, layers, images(1, 4, 6, 6), seed=0)
+    assert report.layers[0].residual
+    assert error(teacher, student, images(1, 4, 6, 6, seed=1)) < 1e-3
+
+
+def test_a_sum_is_no_target_before_its_other_side_is_final(tools: Tools) -> None:
+    teacher = residual(tools)
+    student, twins = cut(teacher, {"s": np.zeros((4, 4, 1, 1), np.float32)})
+    report = repair(teacher, student, pairs(teacher, twins), images(1, 4, 6, 6), seed=0)
+    assert [(entry.node, entry.residual) for entry in report.layers] == [("long", False), ("short", True)]
+
+
+def test_a_sum_that_broadcasts_is_no_target(tools: Tools) -> None:
+    small = tools.Small()
+    x = small.input("x", "n", 4, 6, 6)
+    long = small.node("Conv", x, small.constant(small.random.normal(0, 0.3, (4, 4, 3, 3)).astype(np.float32), "w"), name="long", pads=[1] * 4)
+    teacher = small.model(small.node("Add", long, small.node("GlobalAveragePool", x)))
+    student, twins = cut(teacher, {"w": 0.5 * weight_of(teacher)})
+    report = repair(teacher, student, pairs(teacher, twins), images(1, 4, 6, 6), seed=0)
+    assert [entry.residual for entry in report.layers] == [False]
+    assert error(teacher, student, images(1, 4, 6, 6, seed=1)) < 1e-3
+
+
+def shared(tools: Tools) -> Model:
+    small = tools.Small()
+    weight = small.constant(small.random.normal(0, 0.4, (6, 6)).astype(np.float32), "w")
+    first = small.node("Relu", small.node("Gemm", small.input("x", "n", 6), weight, name="first"))
+    return small.model(small.node("Gemm", first, weight, name="second"))
+
+
+def test_layers_that_share_a_weight_get_one(tools: Tools) -> None:
+    teacher = shared(tools)
+    student, twins = cut(teacher, {"w": 0.8 * weight_of(teacher)})
+    before = student.copy()
+    report = repair(teacher, student, pairs(teacher, twins), images(8, 6), seed=0)
+    assert [entry.node for entry in report.layers] == ["first", "second"]
+    assert len({id(node(student, name).inputs[1]) for name in ("first", "second")}) == 1
+    assert error(teacher, student, images(8, 6, seed=1)) < 0.2 * error(teacher, before, images(8, 6, seed=1))
+
+
+def test_a_weight_that_others_read_too_is_left(tools: Tools) -> None:
+    teacher = shared(tools)
+    student, twins = cut(teacher, {"w": 0.8 * weight_of(teacher)})
+    report = repair(teacher, student, pairs(teacher, twins)[:1], images(8, 6), seed=0)
+    assert [refusal.id for refusal in report.refusals] == ["prune/shared-weight"] and not report.layers
+    np.testing.assert_array_equal(weight_of(student), (0.8 * weight_of(teacher)).astype(np.float32))
+
+
+def test_with_fewer_rows_than_unknowns_each_channel_gets_a_factor(tools: Tools) -> None:
+    small = tools.Small()
+    parts = small.constant(small.random.normal(0, 1, (40, 3)).astype(np.float32), "w"), small.weight(3, name="b")
+    teacher = small.model(small.node("Gemm", small.input("x", "n", 40), *parts, name="dense"))
+    student, twins = cut(teacher, {"w": weight_of(teacher) * np.array([0.5, 2, 1], np.float32), "b": np.zeros(3, np.float32)})
+    report = repair(teacher, student, pairs(teacher, twins), images(1, 40, count=24), seed=0, ridges=(1e-9,))
+    assert report.layers[0].method == "channel factors"
+    np.testing.assert_allclose(weight_of(student), weight_of(teacher), rtol=1e-4)
+    np.testing.assert_allclose(student.graph.initializers["b"].values, teacher.graph.initializers["b"].values, atol=1e-4)
+
+
+def test_with_more_unknowns_than_memory_each_channel_gets_a_factor(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_UNKNOWNS", 20)
+    teacher = two_convolutions(tools)
+    student, layers = without(teacher, np.arange(8))
+    report = repair(teacher, student, layers, images(1, 3, 8, 8), seed=0)
+    assert report.layers[-1].method == "channel factors"
+    assert report.layers[-1].after < report.layers[-1].before
+
+
+def test_subgraphs_and_what_is_no_layer_are_refused_or_run_whole(tools: Tools) -> None:
+    """A model with a subgraph cannot be cut into pieces: its layers are repaired all the same."""
+    from graphcompress.ir.files.text import parse_model
+
+    teacher = parse_model(
+        """(float[n,4] x, bool c) => (float[n,4] y) <float[4,4] w = {1,2,0,1, 0,1,0,3, 2,0,1,0, 1,0,0,1}> {
+            a = MatMul (x, w)
+            y = If (c) <then_branch = t () => (float[n,4] p) { p = Relu (a) }, else_branch = e () => (float[n,4] q) { q = Neg (a) }>
+        }"""
+    )
+    student, twins = cut(teacher, {"w": 0.5 * weight_of(teacher)})
+    feeds = [{**feed, "c": np.array(index % 2 == 0)} for index, feed in enumerate(images(3, 4))]
+    report = repair(teacher, student, pairs(teacher, twins), feeds, seed=0, ridges=(1e-7,))
+    assert [refusal.id for refusal in report.refusals] == ["prune/no-layer"]
+    np.testing.assert_allclose(weight_of(student), weight_of(teacher), atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bytes_however_feeds_are_grouped(tools: Tools) -> None:
+    teacher = two_convolutions(tools)
+    results = []
+    for seed in (3, 3, 4):
+        student, layers = without(teacher, np.arange(8))
+        repair(teacher, student, layers, images(1, 3, 8, 8), seed=seed)
+        results.append(student.graph.initializers["w2"].values)
+    np.testing.assert_array_equal(results[0], results[1])
+    assert np.abs(results[0] - results[2]).max() > 0
+
+
+def test_without_feeds_there_is_nothing_to_fit(tools: Tools) -> None:
+    teacher = two_convolutions(tools)
+    student, layers = without(teacher, np.arange(8))
+    with pytest.raises(DataError, match="not one calibration feed"):
+        repair(teacher, student, layers, [], seed=0)
+
+
+def test_progress_counts_layers(tools: Tools) -> None:
+    teacher = two_convolutions(tools)
+    student, layers = without(teacher, np.arange(8))
+    said: list[tuple[str, int, int | None]] = []
+    repair(teacher, student, layers, images(1, 3, 8, 8), seed=0, progress=lambda *what: said.append(what))
+    assert said == [("repairing", 1, 2), ("repairing", 2, 2)]
+    assert repair(teacher, student, [], [], seed=0) == RepairReport((), ())
