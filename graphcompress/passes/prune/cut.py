@@ -43,11 +43,11 @@ def cut(algebra: Algebra, keep: Array) -> Cut:
     """Remove the units that are not in `keep` [units] from a copy of the model: one `take` per axis of a constant, new sizes, offsets and attributes."""
     model, twins = algebra.model.clone()
     result = Cut(model, twins, algebra, keep)
-    _Surgeon(result).operate()
+    _Cutter(result).operate()
     return result
 
 
-class _Surgeon:
+class _Cutter:
     """Edits the copy."""
 
     def __init__(self, result: Cut) -> None:
@@ -238,11 +238,11 @@ class _Surgeon:
         return int(value) % len(self.algebra.axes[node.inputs[0]] or ())
 
 
-_REWRITES: dict[str, Callable[[_Surgeon, Edits, Node], None]] = {
-    "Reshape": _Surgeon.target,
-    "Expand": _Surgeon.target,
-    "Resize": _Surgeon.resize,
-    "Split": _Surgeon.split,
-    "Slice": _Surgeon.slice,
-    "Gather": _Surgeon.gather,
+_REWRITES: dict[str, Callable[[_Cutter, Edits, Node], None]] = {
+    "Reshape": _Cutter.target,
+    "Expand": _Cutter.target,
+    "Resize": _Cutter.resize,
+    "Split": _Cutter.split,
+    "Slice": _Cutter.slice,
+    "Gather": _Cutter.gather,
 }

@@ -84,6 +84,7 @@ def _before_softmax(tensor: Tensor) -> Tensor:
     node = producer(tensor)
     while node is not None and node.is_op("Identity", "Cast", "Softmax", "LogSoftmax"):
         if node.is_op("Softmax", "LogSoftmax"):
-            return node.inputs[0]
+            source: Tensor = node.inputs[0]
+            return source
         node = producer(node.inputs[0])
     return tensor

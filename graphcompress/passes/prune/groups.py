@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from graphcompress.ir import Model, Node, Tensor, constant_data
+from graphcompress.ir import Model, Node, Tensor, constant_data, graphs
 from graphcompress.ir.analysis.statistics import node_macs, run_shapes
 from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.prune.axes.algebra import Algebra
 from graphcompress.passes.prune.axes.forms import Letter, Slot
-from graphcompress.passes.prune.axes.labels import Array, Reason
-from graphcompress.passes.prune.axes.store import Application, Pattern
+from graphcompress.passes.prune.axes.labels import Array, Axis, Reason
+from graphcompress.passes.prune.axes.state import Pattern
 
 FEWEST = 2
 """Units that stay of a group: an axis of length 1 would broadcast."""
@@ -50,23 +51,47 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NodeCost:
-    """Multiply-accumulates of one node: `macs` times the shares of its `factors`."""
+class ProductCost:
+    """`base` times the shares of `factors`: the multiply-accumulates of a node, the parameters of a constant. `owner` is that node or constant."""
 
-    node: Node
-    macs: int
+    owner: Node | Tensor
+    base: float
     factors: tuple[Factor, ...]
 
     def at(self, widths: Array) -> float:
         """At `widths` [groups] units."""
-        cost = float(self.macs)
+        cost = self.base
         for factor in self.factors:
             cost *= factor.share(widths)
         return cost
 
 
+class Cost:
+    """A sum of products, with what each group takes part in."""
+
+    def __init__(self, products: Sequence[ProductCost], other: float, groups: int) -> None:
+        """`other` is what no width changes."""
+        self.products = products
+        self.other = other
+        self._of_group: list[list[int]] = [[] for _ in range(groups)]
+        for index, product in enumerate(products):
+            for group in {int(g) for f in product.factors for g in np.flatnonzero(f.counts)}:
+                self._of_group[group].append(index)
+
+    def at(self, widths: Array) -> float:
+        """The whole at `widths` [groups] units."""
+        return self.other + sum(p.at(widths) for p in self.products)
+
+    def saving(self, widths: Array, group: int, width: int) -> float:
+        """What it falls by where `group` goes to `width` units."""
+        narrower = widths.copy()
+        narrower[group] = width
+        return sum(self.products[i].at(widths) - self.products[i].at(narrower) for i in self._of_group[group])
+
+
 class Groups:
-    """The groups of a model. `algebra` says where their units are; `fixed` counts the indices of weights that stay, by reason."""
+    """The groups of a model. `algebra` says where their units are; `macs` and `parameters` are what a model of other widths costs: multiply-accumulates of one run of batch 1,
+    elements of the constants that have groups."""
 
     def __init__(self, algebra: Algebra, macs: Mapping[Node, int | None]) -> None:
         self.algebra = algebra
@@ -75,17 +100,19 @@ class Groups:
         self.group_of = np.full(units, -1, np.int64)
         for index, group in enumerate(self.groups):
             self.group_of[group.units] = index
-        self.costs: tuple[NodeCost, ...] = tuple(self._cost(a, macs[a.form.node] or 0) for a in algebra.applications if a.costs and macs.get(a.form.node))
-        self.other_macs = sum(m or 0 for m in macs.values()) - sum(c.macs for c in self.costs)
+        products = [
+            self._product(a.form.node, macs[a.form.node] or 0, [a.vectors.get(x) for x in a.costs]) for a in algebra.applications if macs.get(a.form.node)
+        ]
+        self.macs = Cost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
+        axes = {t: algebra.axes[t] or () for t, _, _ in weight_axes(algebra)}
+        sizes = [self._product(t, math.prod(algebra.shapes.static(t) or ()), list(parts)) for t, parts in axes.items()]
+        others = [c for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes]
+        self.parameters = Cost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
 
     @property
     def widths(self) -> Array:
         """[groups] units of each."""
         return np.array([g.size for g in self.groups], np.int64)
-
-    def macs(self, widths: Array) -> float:
-        """Multiply-accumulates of one run of batch 1 at `widths` [groups]."""
-        return self.other_macs + sum(c.at(widths) for c in self.costs)
 
     def fixed(self) -> list[tuple[Reason, int]]:
         """Why indices of weights stay, and how many do for each reason, most first."""
@@ -95,16 +122,15 @@ class Groups:
             counts.update(int(r) for r in components.reason[components.unit[axis]] if r >= 0)
         return [(self.algebra.labels.reasons[r], n) for r, n in counts.most_common()]
 
-    def _cost(self, application: Application, macs: int) -> NodeCost:
+    def _product(self, owner: Node | Tensor, base: float, axes: Sequence[Axis]) -> ProductCost:
         factors = []
-        for letter in application.costs:
-            axis = application.vectors.get(letter)
-            if axis is not None:
+        for axis in axes:
+            if isinstance(axis, np.ndarray):
                 group = self.group_of[self.algebra.components.unit[axis]]
                 counts = np.bincount(group[group >= 0], minlength=len(self.groups)) / np.maximum(1, self.widths)
                 if counts.any():
                     factors.append(Factor(counts, int((group < 0).sum()), len(axis)))
-        return NodeCost(application.form.node, macs, tuple(factors))
+        return ProductCost(owner, base, tuple(factors))
 
 
 def find_groups(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Groups:

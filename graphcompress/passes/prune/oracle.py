@@ -6,6 +6,7 @@ It is asked about every cut, before any repair: a difference is a fault of the a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -78,5 +79,5 @@ def _relative(a: object, b: object) -> float:
     return float(np.abs(x - y)[finite].max(initial=0.0)) / max(scale, 1e-30) if finite.any() else 0.0
 
 
-def _numpy_type(dtype: str | None) -> type[np.generic]:
+def _numpy_type(dtype: str | None) -> Any:
     return {"float16": np.float16, "double": np.float64}.get(dtype or "", np.float32)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from graphcompress.ir import Model, Node, Shape, Tensor, captured, subgraphs, toposort
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.prune.axes import signature
-from graphcompress.passes.prune.axes.forms import Form
+from graphcompress.passes.prune.axes.forms import AxisForm
 from graphcompress.passes.prune.axes.labels import Components, Reason
-from graphcompress.passes.prune.axes.store import AxisStore, Pattern
+from graphcompress.passes.prune.axes.state import AxisStore, Pattern
 from graphcompress.passes.prune.axes.table import MAPPERS
 
 
@@ -44,7 +44,7 @@ class Algebra(AxisStore):
             form = mapper(self, node) if mapper is not None else self._signature(node, domain)
         except (ValueError, IndexError, KeyError, TypeError):
             form = False  # attributes or values that are not what the operator takes
-        if isinstance(form, Form):
+        if isinstance(form, AxisForm):
             self.bind(form)
         elif form is False:
             known = mapper is not None or (domain, node.op) in signature.signatures()
@@ -55,7 +55,7 @@ class Algebra(AxisStore):
                 (),
             )
 
-    def _signature(self, node: Node, domain: str) -> Form | bool:
+    def _signature(self, node: Node, domain: str) -> AxisForm | bool:
         row = signature.signatures().get((domain, node.op))
         form = None if row is None else signature.form(row, node, _ShapesOf(self.shapes))
         if row is None or form is None:

@@ -29,7 +29,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AxisForm:
     """`inputs` and `outputs` of `node`, axis by axis. `sizes`: length of each letter; None where that is no number, which freezes it. `frozen`: letters whose indices have a meaning
     of their own. `attributes`: attribute of the node -> the letter whose size it states."""
 
@@ -73,7 +73,7 @@ class Form:
 class Binding:
     """One form applied: ties between the axes of the inputs, and axes for the outputs."""
 
-    def __init__(self, form: Form, mode: Mode, labels: Labels, reason: int) -> None:
+    def __init__(self, form: AxisForm, mode: Mode, labels: Labels, reason: int) -> None:
         """`reason` is why letters are frozen that the form, or the mode, does not leave open."""
         self.form = form
         self.open: Collection[Letter] = {x for x in mode if x not in form.frozen and form.sizes[x] is not None}
@@ -143,7 +143,7 @@ def letter_names(prefix: str, count: int) -> list[Letter]:
     return [f"{prefix}{i}" for i in range(count)]
 
 
-def contracted(form: Form) -> Iterable[Letter]:
+def contracted(form: AxisForm) -> Iterable[Letter]:
     """The letters over which the operator sums: those of inputs that no output has."""
     written = {x for s in form.outputs for x in s.letters}
     return dict.fromkeys(x for s in form.inputs for x in s.letters if x not in written and x not in form.frozen)

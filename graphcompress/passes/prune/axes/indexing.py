@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphcompress.ir import Node, Tensor
-from graphcompress.passes.prune.axes.forms import Form
+from graphcompress.passes.prune.axes.forms import AxisForm
 from graphcompress.passes.prune.axes.labels import Array, Axis
 from graphcompress.passes.prune.axes.mappers import axes_of, integer
-from graphcompress.passes.prune.axes.store import AxisStore, Length
+from graphcompress.passes.prune.axes.state import AxisStore, Length
 
 
 def concat(store: AxisStore, node: Node) -> bool:
@@ -76,12 +76,12 @@ def slice_(store: AxisStore, node: Node) -> bool:
         return False
     bounds = _bounds(store, node, len(axes))
     if lengths:
-        picked = None if bounds is None else bounds.get(0)
-        if picked is None:
+        part = None if bounds is None else bounds.get(0)
+        if part is None:
             store.pin_lengths(node, x)
             store.freeze_new(y, store.labels.reasons[store.reason(node, "size", "Slice takes sizes")])
             return True
-        store.set_lengths(y, lengths[picked])
+        store.set_lengths(y, lengths[part])
         return True
     if bounds is None:
         return False
@@ -239,7 +239,7 @@ def shape_of(store: AxisStore, node: Node) -> bool:
     return True
 
 
-def same_sizes(store: AxisStore, node: Node) -> Form | bool:
+def same_sizes(store: AxisStore, node: Node) -> AxisForm | bool:
     """Cast and Identity of sizes keep them; of anything else they work element by element."""
     x = node.inputs[0]
     if store.lengths(x) and store.shapes.dtype(node.outputs[0]) in ("int64", "int32"):

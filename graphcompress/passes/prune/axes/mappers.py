@@ -1,6 +1,6 @@
 """Mappers: what operators do to axes where shapes, attributes or values decide.
 
-A mapper returns a `Form`, True where it has set the axes of the outputs itself, or False for a barrier.
+A mapper returns a `AxisForm`, True where it has set the axes of the outputs itself, or False for a barrier.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.schemas.operators import operator_definition
-from graphcompress.passes.prune.axes.forms import Form, Letter, Slot
+from graphcompress.passes.prune.axes.forms import AxisForm, Letter, Slot
 from graphcompress.passes.prune.axes.reshape import refine
-from graphcompress.passes.prune.axes.store import AxisStore
+from graphcompress.passes.prune.axes.state import AxisStore
 
 
 def attribute(store: AxisStore, node: Node, name: str, default: object = None) -> object:
@@ -43,7 +43,7 @@ def axes_of(store: AxisStore, node: Node, rank: int, index: int = 1) -> list[int
 # --- the same elements in another shape -----------------------------------------------------------------------------------------
 
 
-def reshape(store: AxisStore, node: Node) -> Form | bool:
+def reshape(store: AxisStore, node: Node) -> AxisForm | bool:
     """Reshape, Flatten, Squeeze, Unsqueeze."""
     x, y = node.inputs[0], node.outputs[0]
     lengths = store.lengths(x)
@@ -67,7 +67,7 @@ def reshape(store: AxisStore, node: Node) -> Form | bool:
             result.append(Slot(tensor, axis, letters))
         return tuple(result)
 
-    return Form(node, slots(x, refined.before, "b"), slots(y, refined.after, "a"), sizes, frozenset(frozen))
+    return AxisForm(node, slots(x, refined.before, "b"), slots(y, refined.after, "a"), sizes, frozenset(frozen))
 
 
 def transpose(store: AxisStore, node: Node) -> bool:
@@ -79,7 +79,7 @@ def transpose(store: AxisStore, node: Node) -> bool:
     return True
 
 
-def depth_to_space(store: AxisStore, node: Node) -> Form | bool:
+def depth_to_space(store: AxisStore, node: Node) -> AxisForm | bool:
     """DepthToSpace and SpaceToDepth of [n, c, h, w]: a channel of the deep side is a channel of the other and a place in a block."""
     deep, wide = (node.outputs[0], node.inputs[0]) if node.op == "SpaceToDepth" else (node.inputs[0], node.outputs[0])
     shape = store.shape(wide)
@@ -93,13 +93,13 @@ def depth_to_space(store: AxisStore, node: Node) -> Form | bool:
     of_deep = (Slot(deep, 0, ("n",)), Slot(deep, 1, product), Slot(deep, 2, ("h",)), Slot(deep, 3, ("w",)))
     of_wide = (Slot(wide, 0, ("n",)), Slot(wide, 1, ("c",)), Slot(wide, 2, ("i",)), Slot(wide, 3, ("j",)))
     inputs, outputs = (of_wide, of_deep) if node.op == "SpaceToDepth" else (of_deep, of_wide)
-    return Form(node, inputs, outputs, sizes, frozenset("phwij"))
+    return AxisForm(node, inputs, outputs, sizes, frozenset("phwij"))
 
 
 # --- axes that are one unit, the others going through ---------------------------------------------------------------------------
 
 
-def normalization(store: AxisStore, node: Node) -> Form | bool:
+def normalization(store: AxisStore, node: Node) -> AxisForm | bool:
     """Softmax, LayerNormalization and their like: the statistics run over the axes from `axis` on (one axis, for those of a single one)."""
     shape = store.shape(node.inputs[0])
     if shape is None:
@@ -113,28 +113,28 @@ def normalization(store: AxisStore, node: Node) -> Form | bool:
     return _through(store, node, over)
 
 
-def cum_sum(store: AxisStore, node: Node) -> Form | bool:
+def cum_sum(store: AxisStore, node: Node) -> AxisForm | bool:
     axis, shape = store.value(node.inputs[1]), store.shape(node.inputs[0])
     return False if axis is None or shape is None else _through(store, node, {int(axis.reshape(-1)[0]) % len(shape)}, data=1)
 
 
-def channel_window(store: AxisStore, node: Node) -> Form | bool:
+def channel_window(store: AxisStore, node: Node) -> AxisForm | bool:
     """LRN: a window over neighbouring channels."""
     return _through(store, node, {1})
 
 
-def last_two(store: AxisStore, node: Node) -> Form | bool:
+def last_two(store: AxisStore, node: Node) -> AxisForm | bool:
     """Trilu: positions of matrices."""
     shape = store.shape(node.inputs[0])
     return False if shape is None else _through(store, node, {len(shape) - 1, len(shape) - 2}, data=1)
 
 
-def top_k(store: AxisStore, node: Node) -> Form | bool:
+def top_k(store: AxisStore, node: Node) -> AxisForm | bool:
     shape = store.shape(node.inputs[0])
     return False if shape is None else _through(store, node, {integer(store, node, "axis", -1) % len(shape)}, data=1)
 
 
-def _through(store: AxisStore, node: Node, over: set[int], data: int | None = None) -> Form | bool:
+def _through(store: AxisStore, node: Node, over: set[int], data: int | None = None) -> AxisForm | bool:
     """All axes go through but those of `over`, which are frozen. Inputs after the first `data` ones are no tensors of such axes; others (scale, bias) stand for the last axes."""
     shape = store.shape(node.inputs[0])
     if shape is None:
@@ -161,7 +161,7 @@ def _through(store: AxisStore, node: Node, over: set[int], data: int | None = No
     for slot in outputs:
         dim = (store.shape(slot.tensor) or ())[slot.axis]
         written.append(Slot(slot.tensor, slot.axis, ()) if dim == 1 else slot)
-    return Form(node, tuple(inputs), tuple(written), sizes, frozenset(f"x{a}" for a in over))
+    return AxisForm(node, tuple(inputs), tuple(written), sizes, frozenset(f"x{a}" for a in over))
 
 
 # --- reductions -----------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _through(store: AxisStore, node: Node, over: set[int], data: int | None = No
 _NEUTRAL_ZERO = frozenset(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"])
 
 
-def reduction(store: AxisStore, node: Node) -> Form | bool:
+def reduction(store: AxisStore, node: Node) -> AxisForm | bool:
     """Reduced axes of a sum may lose indices (a zero adds nothing); those of other reductions are frozen."""
     x, y = node.inputs[0], node.outputs[0]
     shape = store.shape(x)
@@ -187,13 +187,13 @@ def reduction(store: AxisStore, node: Node) -> Form | bool:
     inputs = tuple(Slot(x, a, (f"x{a}",)) for a in range(len(shape)))
     left = [a for a in range(len(shape)) if keep or a not in axes]
     outputs = tuple(Slot(y, i, () if a in axes else (f"x{a}",)) for i, a in enumerate(left))
-    return Form(node, inputs, outputs, sizes, frozenset() if node.op in _NEUTRAL_ZERO else frozenset(f"x{a}" for a in axes))
+    return AxisForm(node, inputs, outputs, sizes, frozenset() if node.op in _NEUTRAL_ZERO else frozenset(f"x{a}" for a in axes))
 
 
 # --- others ---------------------------------------------------------------------------------------------------------------------
 
 
-def resize(store: AxisStore, node: Node) -> Form | bool:
+def resize(store: AxisStore, node: Node) -> AxisForm | bool:
     """Resize and Upsample: axes whose length stays go through, the others are frozen."""
     before, after = store.shape(node.inputs[0]), store.shape(node.outputs[0])
     mode = node.attrs.get("coordinate_transformation_mode")
@@ -206,7 +206,7 @@ def resize(store: AxisStore, node: Node) -> Form | bool:
         letter = f"y{a}" if f"x{a}" in frozen else f"x{a}"
         sizes.setdefault(letter, dim if isinstance(dim, int) else None)
         outputs.append(Slot(node.outputs[0], a, (letter,)))
-    return Form(
+    return AxisForm(
         node,
         tuple(Slot(node.inputs[0], a, (f"x{a}",)) for a in range(len(before))),
         tuple(outputs),
@@ -215,7 +215,7 @@ def resize(store: AxisStore, node: Node) -> Form | bool:
     )
 
 
-def einsum(store: AxisStore, node: Node) -> Form | bool:
+def einsum(store: AxisStore, node: Node) -> AxisForm | bool:
     """The equation is the signature; a letter that one operand has twice (a diagonal) is frozen."""
     equation = node.attrs["equation"]
     text = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "")
@@ -235,5 +235,5 @@ def einsum(store: AxisStore, node: Node) -> Form | bool:
             inputs.append(Slot(tensor, axis, (letter,)))
     outputs = tuple(Slot(node.outputs[0], axis, (letter,)) for axis, letter in enumerate(right))
     frozen = frozenset(x for term in (*terms, right) for x in term if term.count(x) > 1)
-    store.bind(Form(node, tuple(inputs), outputs, sizes, frozen), tuple(sizes))
+    store.bind(AxisForm(node, tuple(inputs), outputs, sizes, frozen), tuple(sizes))
     return True

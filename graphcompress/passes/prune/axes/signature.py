@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graphcompress.errors import RuleError
 from graphcompress.ir import Node, Shape, Tensor
-from graphcompress.passes.prune.axes.forms import Form, Letter, Slot
+from graphcompress.passes.prune.axes.forms import AxisForm, Letter, Slot
 from graphcompress.targets import rules_root
 
 REST = "..."
@@ -162,7 +162,7 @@ class _Mismatch(Exception):
     """The shapes do not have what the signature says."""
 
 
-def form(signature: Signature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> Form | None:
+def form(signature: Signature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> AxisForm | None:
     """The form of `node`, whose tensors have `shapes`; None where the ranks or lengths are not those of the signature, or are not known."""
     if any(node.attrs.get(attribute, 0) != 0 for attribute in signature.unless):
         return None
@@ -182,7 +182,7 @@ class _Solver:
         self.sizes: dict[Letter, int | None] = {}
         self.frozen: set[Letter] = set()
 
-    def form(self) -> Form:
+    def form(self) -> AxisForm:
         for attribute, letter in self.signature.attributes.items():
             value = self.node.attrs.get(attribute, 1 if attribute == "group" else None)
             if isinstance(value, int):
@@ -191,7 +191,7 @@ class _Solver:
         written = [self.slots(o, t) for o, t in self.pairs(self.signature.outputs, self.node.outputs)]
         flat = [(slot, dim) for part in (*slots, *written) for slot, dim in part]
         self.solve(flat)
-        return Form(
+        return AxisForm(
             self.node,
             tuple(slot for part in slots for slot, _ in part),
             tuple(slot for part in written for slot, _ in part),

@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 from graphcompress.ir import Node
 from graphcompress.passes.prune.axes import indexing, mappers
-from graphcompress.passes.prune.axes.forms import Form
-from graphcompress.passes.prune.axes.store import AxisStore
+from graphcompress.passes.prune.axes.forms import AxisForm
+from graphcompress.passes.prune.axes.state import AxisStore
 
-Mapper: TypeAlias = Callable[[AxisStore, Node], Form | bool]
+Mapper: TypeAlias = Callable[[AxisStore, Node], AxisForm | bool]
 
 _STANDARD: Mapping[Mapper, tuple[str, ...]] = {
     mappers.reshape: ("Reshape", "Flatten", "Squeeze", "Unsqueeze"),

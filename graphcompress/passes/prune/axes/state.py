@@ -10,7 +10,7 @@ import numpy as np
 from graphcompress.ir import Model, Node, Shape, Tensor, constant_data, constant_value
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.prune.axes.forms import Binding, Form, Letter, Slot, contracted
+from graphcompress.passes.prune.axes.forms import AxisForm, Binding, Letter, Slot, contracted
 from graphcompress.passes.prune.axes.labels import Array, Axis, Labels, Reason
 
 # Tensors of other types hold positions and sizes, whose meaning hangs on what was not cut.
@@ -23,7 +23,7 @@ Length = tuple[Tensor, int]
 class Application:
     """A form as it was applied: the axis of each open letter."""
 
-    form: Form
+    form: AxisForm
     vectors: Mapping[Letter, Array]
     costs: tuple[Letter, ...]
 
@@ -103,7 +103,7 @@ class AxisStore:
         value = constant_value(tensor) if constant_data(tensor) is not None else self.shapes.value(tensor)
         return None if value is None else np.asarray(value)
 
-    def bind(self, form: Form, costs: tuple[Letter, ...] = ()) -> None:
+    def bind(self, form: AxisForm, costs: tuple[Letter, ...] = ()) -> None:
         """Apply a form."""
         modes = form.modes()
         pattern = form.pattern
