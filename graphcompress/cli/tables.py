@@ -67,6 +67,11 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
+        widths = [(g["name"], str(g["size"]), str(g["kept"])) for g in step.decisions.get("groups", ()) if g["kept"] < g["size"]]
+        if widths:
+            table = _table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
+            _rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
+            yield table
         floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))

@@ -12,7 +12,6 @@ from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.walk import constant_data
 
-
 NO_INPUTS: Mapping[Tensor, str] = {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -224,11 +224,13 @@ class _Pruner:
     # --- words ------------------------------------------------------------------------------------------------------------------
 
     def refusals(self) -> list[Refusal]:
-        reasons = [Refusal(f"prune/{reason.id}", reason.text, reason.node, count) for reason, count in self.groups.fixed()]
-        return reasons + [
-            Refusal("prune/oracle", "a cut of this group does not compute what the model with masked channels does", self.groups.groups[g].name)
-            for g in sorted(self.faulty)
-        ]
+        """Why channels stay, each reason once, and what the oracle refused."""
+        reasons: dict[tuple[str, str], Refusal] = {}
+        for reason, count in self.groups.fixed():
+            first = reasons.setdefault((reason.id, reason.text), Refusal(f"prune/{reason.id}", reason.text, reason.node, 0))
+            reasons[reason.id, reason.text] = replace(first, count=first.count + count)
+        oracle = "a cut of this group does not compute what the model with masked channels does"
+        return [*reasons.values(), *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
 
     def decisions(self, widths: Array, goal: Goal) -> dict[str, Any]:
         whole = self.groups.widths
