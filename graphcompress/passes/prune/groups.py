@@ -16,7 +16,9 @@ from graphcompress.passes.prune.axes.algebra import Algebra
 from graphcompress.passes.prune.axes.forms import Letter, Slot
 from graphcompress.passes.prune.axes.labels import Array, Axis, Reason
 from graphcompress.passes.prune.axes.state import Pattern
+from graphcompress.passes.prune.sharing import separated
 
+PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049, 1051, 1061, 1063, 1069)
 FEWEST = 2
 """Units that stay of a group: an axis of length 1 would broadcast."""
 MOST_PATTERNS = 24
@@ -137,33 +139,51 @@ def find_groups(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = 
     """The groups of `model`. Costs are those of a run of batch 1 at `feed_shapes`.
 
     Where a form has several modes (a product axis can lose indices of one of its factors), each pattern of forms takes the one that leaves most of the multiply-accumulates in
-    reach, the patterns being decided one after the other.
+    reach, the patterns being decided one after the other. The algebra is that of a copy of `model` in which small constants are not shared.
     """
-    shapes = infer(model)
+    model = separated(model)
+    shapes, sample = infer(model), infer(model, _primes(model))
     macs = node_macs(model, run_shapes(model, feed_shapes))
     modes: dict[Pattern, int] = {}
-    algebra = Algebra(model, shapes, modes)
+    algebra = Algebra(model, shapes, sample, modes)
     reach = _reach(algebra, macs)
     for pattern, count in list(algebra.patterns.items())[:MOST_PATTERNS]:
         for mode in range(1, count):
-            other = Algebra(model, shapes, modes | {pattern: mode})
+            other = Algebra(model, shapes, sample, modes | {pattern: mode})
             value = _reach(other, macs)
             if value > reach:
                 modes, algebra, reach = modes | {pattern: mode}, other, value
     return Groups(algebra, macs)
 
 
+def _primes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs with a large prime for each free dimension, the same for the same symbol."""
+    numbers = iter(PRIMES)
+    of_symbol: dict[object, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for spec in (*model.inputs, *model.overridable):
+        if spec.shape is not None:
+            keys = [d if isinstance(d, str) else (spec.name, a) for a, d in enumerate(spec.shape)]
+            shapes[spec.name] = tuple(
+                d if isinstance(d, int) else of_symbol.setdefault(k, next(numbers, PRIMES[-1])) for k, d in zip(keys, spec.shape, strict=True)
+            )
+    return shapes
+
+
 def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
-    """Multiply-accumulates that cuts can remove."""
+    """Multiply-accumulates that go where every group keeps its fewest units: modes that leave more and smaller units are worth more."""
     total = 0.0
     for application in algebra.applications:
         cost = macs.get(application.form.node) or 0
         if cost and application.costs:
             rest = 1.0
             for letter in application.costs:
-                free = algebra.components.removable(application.vectors.get(letter))
-                if free is not None:
-                    rest *= 1 - float(free.mean())
+                axis = application.vectors.get(letter)
+                if axis is not None:
+                    units = algebra.components.unit[axis]
+                    free = units[algebra.components.free[units]]
+                    fewest = min(1.0, FEWEST / max(1, len(np.unique(free))))
+                    rest *= 1 - len(free) / len(units) * (1 - fewest)
             total += cost * (1 - rest)
     return total
 

@@ -25,6 +25,7 @@ from graphcompress.passes.prune.oracle import TOLERANCE, difference
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
+from graphcompress.passes.prune.sharing import shared
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
@@ -49,7 +50,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     feeds = context.data
     first = next(iter(feeds), None) if feeds is not None else None
     groups = find_groups(base, None if first is None else {name: array.shape for name, array in first.items()})
-    pruner = _Pruner(groups, context, options)
+    pruner = _Pruner(model, groups, context, options)
     if not groups.groups:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = [Goal(options.macs, options.params)] + [Goal(options.macs, options.params).towards_whole(part) for part in LESS_BOLD]
@@ -77,7 +78,8 @@ class Goal:
 class _Pruner:
     """What all rungs share: groups, orders, sensitivities."""
 
-    def __init__(self, groups: Groups, context: Context, options: Options) -> None:
+    def __init__(self, original: Model, groups: Groups, context: Context, options: Options) -> None:
+        self.original = original
         self.groups = groups
         self.context = context
         self.options = options
@@ -95,7 +97,7 @@ class _Pruner:
         widths = self.widths(goal)
         attempt = self.checked(widths)
         if attempt is None or (widths == self.groups.widths).all():
-            return StepResult(self.model, False, refusals=tuple(self.refusals()))
+            return StepResult(self.original, False, refusals=tuple(self.refusals()))
         refusals = self.refusals()
         decisions = self.decisions(widths, goal)
         if self.options.repair and self.context.data is not None:
@@ -112,6 +114,7 @@ class _Pruner:
             decisions["repair"] = [
                 {"node": layer.node, "method": layer.method, "error_before": layer.before, "error_after": layer.after} for layer in report.layers
             ]
+        shared(attempt.model)
         changed = int((widths < self.groups.widths).sum())
         return StepResult(attempt.model, True, {"prune/cut": changed}, tuple(refusals), decisions)
 

@@ -20,8 +20,8 @@ from graphcompress.passes.prune.axes.table import MAPPERS
 class Algebra(AxisStore):
     """The axes of all tensors of the main graph, and `components` of what is tied."""
 
-    def __init__(self, model: Model, shapes: Shapes, modes: Mapping[Pattern, int]) -> None:
-        super().__init__(model, shapes, modes)
+    def __init__(self, model: Model, shapes: Shapes, sample: Shapes, modes: Mapping[Pattern, int]) -> None:
+        super().__init__(model, shapes, sample, modes)
         for tensor in model.graph.inputs:
             self.freeze_new(tensor, Reason("input", "it is an input of the model", tensor.name))
         for node in toposort(model.graph):

@@ -54,8 +54,14 @@ def reshape(store: AxisStore, node: Node) -> AxisForm | bool:
     if before is None or after is None:
         return False
     refined = refine(before, after)
+    if None in (*refined.before, *refined.after):
+        sizes_before, sizes_after = store.sample_shape(x), store.sample_shape(y)
+        if sizes_before is not None and sizes_after is not None:
+            refined = refine(sizes_before, sizes_after)
     sizes = dict(refined.sizes)
-    frozen: set[Letter] = set()
+    # Letters of axes whose lengths are no numbers. (A sample gives them numbers.)
+    free = zip((*refined.before, *refined.after), (*before, *after), strict=True)
+    frozen: set[Letter] = {letter for letters, dim in free if not isinstance(dim, int) for letter in letters or ()}
 
     def slots(tensor: Tensor, axes: list[tuple[Letter, ...] | None], side: str) -> tuple[Slot, ...]:
         result = []

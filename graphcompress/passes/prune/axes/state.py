@@ -28,20 +28,26 @@ class Application:
     costs: tuple[Letter, ...]
 
     def contractions(self) -> Iterable[tuple[Letter, list[Slot]]]:
-        """The open letters that the operator sums over, each with the axes of its inputs that have it."""
+        """The open letters that the operator sums over, each with the axes of its inputs that have it: those that no output has, and the columns of a recurrence, whose
+        rows have the same letter."""
         for letter in contracted(self.form):
             if letter in self.vectors:
                 yield letter, [s for s in self.form.inputs if letter in s.letters]
+        for slot in self.form.inputs:
+            for letter in slot.letters:
+                if letter in self.vectors and any(s.tensor is slot.tensor and s.axis < slot.axis and letter in s.letters for s in self.form.inputs):
+                    yield letter, [slot]
 
 
 class AxisStore:
     """`axes` of the tensors that were met so far, `labels` for them, `applications` of forms, `patterns` of forms with several modes (and how many), `picks`: the indices that
     a node takes of an axis of its first input."""
 
-    def __init__(self, model: Model, shapes: Shapes, modes: Mapping[Pattern, int]) -> None:
-        """`modes`: pattern of a form -> which of its modes to take (default: the first)."""
+    def __init__(self, model: Model, shapes: Shapes, sample: Shapes, modes: Mapping[Pattern, int]) -> None:
+        """`sample`: see `sample_shape`; `modes`: pattern of a form -> which of its modes to take (default: the first)."""
         self.model = model
         self.shapes = shapes
+        self.sample = sample
         self.opset = model.opset
         self.modes = modes
         self.labels = Labels()
@@ -54,6 +60,10 @@ class AxisStore:
     def shape(self, tensor: Tensor) -> Shape | None:
         """See `Shapes.shape`."""
         return self.shapes.shape(tensor)
+
+    def sample_shape(self, tensor: Tensor) -> Shape | None:
+        """The shape for inputs whose free dimensions are large primes: where sizes are multiplied and divided, it tells which went where."""
+        return self.sample.shape(tensor)
 
     def get(self, tensor: Tensor) -> tuple[Axis, ...] | None:
         """The axes of `tensor`, None where its rank is not known. Those of a constant are made when they are asked for first."""
