@@ -117,12 +117,17 @@ class Groups:
         return np.array([g.size for g in self.groups], np.int64)
 
     def fixed(self) -> list[tuple[Reason, int]]:
-        """Why indices of weights stay, and how many do for each reason, most first."""
-        counts: Counter[int] = Counter()
-        components = self.algebra.components
+        """Why indices of weights stay, and how many do for each reason, most first; of reasons that differ in their node only, the first node."""
+        components, reasons = self.algebra.components, self.algebra.labels.reasons
+        counts: Counter[tuple[str, str]] = Counter()
+        first: dict[tuple[str, str], Reason] = {}
         for _, _, axis in weight_axes(self.algebra):
-            counts.update(int(r) for r in components.reason[components.unit[axis]] if r >= 0)
-        return [(self.algebra.labels.reasons[r], n) for r, n in counts.most_common()]
+            numbers = components.reason[components.unit[axis]]
+            for number, count in Counter(numbers[numbers >= 0].tolist()).items():
+                reason = reasons[number]
+                counts[reason.id, reason.text] += count
+                first.setdefault((reason.id, reason.text), reason)
+        return [(first[key], count) for key, count in counts.most_common()]
 
     def _product(self, owner: Node | Tensor, base: float, axes: Sequence[Axis]) -> ProductCost:
         factors = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ ORACLE_FEEDS = 2
 PROBE_FEEDS = 128
 PROBE_POSITIONS = 4
 MOST_PROBES = 24
+WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
+"""Channels that one step of onnxruntime's convolutions takes, with AVX-512 and without."""
 LESS_BOLD = (0.25, 0.5, 0.75)
 """Rungs below the goal: how much of the way back to the whole model."""
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum")
@@ -222,18 +224,16 @@ class _Pruner:
         """Of how many units a width is a multiple."""
         if isinstance(self.options.round_to, int):
             return self.options.round_to
-        return 8
+        flags = self.context.judging_place().describe().get("flags") or ()
+        return WIDE_MULTIPLE if any("avx512" in str(flag) for flag in flags) else NARROW_MULTIPLE
 
     # --- words ------------------------------------------------------------------------------------------------------------------
 
     def refusals(self) -> list[Refusal]:
-        """Why channels stay, each reason once, and what the oracle refused."""
-        reasons: dict[tuple[str, str], Refusal] = {}
-        for reason, count in self.groups.fixed():
-            first = reasons.setdefault((reason.id, reason.text), Refusal(f"prune/{reason.id}", reason.text, reason.node, 0))
-            reasons[reason.id, reason.text] = replace(first, count=first.count + count)
+        """Why channels stay, and what the oracle refused."""
+        reasons = [Refusal(f"prune/{reason.id}", reason.text, reason.node, count) for reason, count in self.groups.fixed()]
         oracle = "a cut of this group does not compute what the model with masked channels does"
-        return [*reasons.values(), *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
+        return [*reasons, *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
 
     def decisions(self, widths: Array, goal: Goal) -> dict[str, Any]:
         whole = self.groups.widths

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.ir import Node, Tensor
-from graphcompress.passes.prune.axes.labels import Array, Axis, Labels
+from graphcompress.passes.prune.axes.labels import Array, Axis, Labels, Reason
 
 Letter = str
 Mode = frozenset[Letter]
@@ -73,12 +73,10 @@ class AxisForm:
 class Binding:
     """One form applied: ties between the axes of the inputs, and axes for the outputs."""
 
-    def __init__(self, form: AxisForm, mode: Mode, labels: Labels, reason: int) -> None:
-        """`reason` is why letters are frozen that the form, or the mode, does not leave open."""
+    def __init__(self, form: AxisForm, mode: Mode, labels: Labels) -> None:
         self.form = form
         self.open: Collection[Letter] = {x for x in mode if x not in form.frozen and form.sizes[x] is not None}
         self.labels = labels
-        self.reason = reason
         self.vectors: dict[Letter, Axis] = {}
 
     def read(self, slot: Slot, axis: Axis) -> None:
@@ -91,7 +89,7 @@ class Binding:
             return
         letter = next((x for x in live if x in self.open), None)
         if letter is None or isinstance(axis, int):
-            self.labels.freeze(axis, self.reason)
+            self.labels.freeze(axis, self.reason(live[0]))
             if letter is not None:
                 self.join(letter, axis)
             return
@@ -100,8 +98,8 @@ class Binding:
     def join(self, letter: Letter, axis: Axis) -> None:
         """Let `axis` be one of those of `letter`."""
         if letter not in self.open:
-            self.labels.freeze(axis, self.reason)
-            self.vectors.setdefault(letter, axis if isinstance(axis, int) else self.reason)
+            self.labels.freeze(axis, self.reason(letter))
+            self.vectors.setdefault(letter, axis if isinstance(axis, int) else self.reason(letter))
         elif letter in self.vectors:
             self.labels.tie(self.vectors[letter], axis)
             if isinstance(axis, int):
@@ -117,9 +115,18 @@ class Binding:
         letter = next((x for x in live if x in self.open), None)
         if letter is None:
             frozen = self.vectors.get(live[0]) if len(live) == 1 else None
-            return frozen if isinstance(frozen, int) else self.reason
+            return frozen if isinstance(frozen, int) else self.reason(live[0])
         vector = self._vector(letter)
         return vector if len(live) == 1 or isinstance(vector, int) else self._expanded(live, letter, vector)
+
+    def reason(self, letter: Letter) -> int:
+        """Why `letter` is not open."""
+        node, op = self.form.node.name or self.form.node.outputs[0].name, self.form.node.op
+        if letter in self.form.frozen:
+            return self.labels.reason(Reason("position", f"{op} tells its indices apart", node))
+        if self.form.sizes[letter] is None:
+            return self.labels.reason(Reason("free", f"its length is free at {op}", node))
+        return self.labels.reason(Reason("product", f"{op} joins or splits it, and indices of another factor can go", node))
 
     def _vector(self, letter: Letter) -> Axis:
         if letter not in self.vectors:

@@ -120,7 +120,7 @@ class AxisStore:
         if len(modes) > 1:
             self.patterns[pattern] = len(modes)
         mode = modes[self.modes.get(pattern, 0) % len(modes)]
-        binding = Binding(form, mode, self.labels, self.reason(form.node, "position", f"{form.node.op} gives its indices a meaning of their own"))
+        binding = Binding(form, mode, self.labels)
         for slot in form.inputs:
             axes = self.get(slot.tensor)
             if axes is not None:
