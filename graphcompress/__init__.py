@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
     from graphcompress.api.inspect import inspect
+    from graphcompress.api.prune import prune
     from graphcompress.api.quantize import quantize
     from graphcompress.api.reports import Result
     from graphcompress.api.simplify import simplify
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "inspect", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "inspect", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -65,6 +66,7 @@ __all__ = [
     "compress",
     "inspect",
     "load",
+    "prune",
     "quantize",
     "save",
     "simplify",

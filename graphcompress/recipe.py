@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ STEPS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
         StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification", exact=True),
+        StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning"),
         StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
     )
 }
@@ -79,12 +80,18 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def single_step(use: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of one step, as `graphcompress simplify` and `graphcompress quantize` run it. Raises RecipeError on an option that the step does not take."""
+    return recipe_of(use, ((use, options),))
+
+
+def recipe_of(name: str, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> Recipe:
+    """A recipe that is in no file, as the command `name` runs it: (step, its options), in order. Raises RecipeError on an option that a step does not take."""
     faults: list[str] = []
-    step = _step(use, options, use, faults)
-    if step is None:
+    resolved = [_step(use, options, use, faults) for use, options in steps]
+    if faults:
         raise RecipeError("; ".join(faults) + ".")
-    digest = hashlib.sha256(f"{use} {step.options.model_dump_json()}".encode()).hexdigest()
-    return Recipe(use, digest, (step,))
+    known = tuple(step for step in resolved if step is not None)
+    digest = hashlib.sha256(" ".join(f"{step.kind.name} {step.options.model_dump_json()}" for step in known).encode()).hexdigest()
+    return Recipe(name, digest, known)
 
 
 def _locate(name: str | Path) -> Path:

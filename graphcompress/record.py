@@ -200,7 +200,7 @@ class Bar(Document):
 
 
 class Record(Document):
-    """What `compress`, `simplify` and `quantize` write to `--record FILE` and print with `--format json`."""
+    """What `compress`, `simplify`, `prune` and `quantize` write to `--record FILE` and print with `--format json`."""
 
     format: int = FORMAT
     graphcompress: str
@@ -337,6 +337,17 @@ class NodeInfo(Document):
     macs: int | None
 
 
+class ChannelGroup(Document):
+    """Channels that can only be removed together with those of the same index elsewhere: `name` is the first node that makes them, `weights` says how many axes of constants they
+    are in; what one of them costs in multiply-accumulates and parameters, all others being there."""
+
+    name: str
+    channels: int
+    weights: int
+    macs_per_channel: float
+    parameters_per_channel: float
+
+
 class InspectReport(Document):
     """What `inspect` prints."""
 
@@ -356,10 +367,12 @@ class InspectReport(Document):
     macs: int | None
     operators: dict[str, int]
     per_node: list[NodeInfo]
+    groups: list[ChannelGroup] | None = Field(default=None, description="What `prune` could cut; null unless it was asked for.")
+    fixed: list[RefusalReport] | None = Field(default=None, description="Why other indices of weights stay, with how many; null unless it was asked for.")
 
 
 DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
-    ("compress, simplify, quantize (and --record FILE)", Record),
+    ("compress, simplify, prune, quantize (and --record FILE)", Record),
     ("validate", ValidateReport),
     ("benchmark", BenchmarkReport),
     ("inspect", InspectReport),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphcompress.api.inputs import AnyModel, open_model
-from graphcompress.record import InspectReport, NodeInfo, TensorInfo
+from graphcompress.record import ChannelGroup, InspectReport, NodeInfo, RefusalReport, TensorInfo
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
-    from graphcompress.ir import TensorSpec
+    from graphcompress.ir import Model, TensorSpec
 
 
-def inspect(model: AnyModel) -> InspectReport:
-    """What a model consists of: signature, opsets, parameters, bytes, MACs, operators, per node. Raises ModelError where the file cannot be used."""
+def inspect(model: AnyModel, *, groups: bool = False) -> InspectReport:
+    """What a model consists of: signature, opsets, parameters, bytes, MACs, operators, per node; with `groups` also the groups of channels that `prune` could cut
+    once the model is simplified. Raises ModelError where the file cannot be used."""
     from graphcompress.ir.analysis.statistics import statistics
 
     source = open_model(model)
@@ -36,7 +37,31 @@ def inspect(model: AnyModel) -> InspectReport:
         macs=figures.macs,
         operators=dict(figures.operators),
         per_node=[NodeInfo(name=n.name, op=n.op, parameters=n.parameters, macs=n.macs) for n in figures.per_node],
+        **(_groups(loaded) if groups else {}),
     )
+
+
+def _groups(model: Model) -> dict[str, Any]:
+    """What can be cut, most expensive first, and why the rest stays."""
+    from graphcompress.passes.prune.groups import find_groups
+    from graphcompress.recipe import recipe_of, run
+    from graphcompress.step import Context
+
+    (simplified,) = run(recipe_of("inspect", (("simplify", {}),)), model, Context())
+    found = find_groups(model if simplified.result is None else simplified.result.model)
+    widths = found.widths
+    groups = [
+        ChannelGroup(
+            name=group.name,
+            channels=group.size,
+            weights=len(group.weights),
+            macs_per_channel=found.macs.saving(widths, index, group.size - 1),
+            parameters_per_channel=found.parameters.saving(widths, index, group.size - 1),
+        )
+        for index, group in enumerate(found.groups)
+    ]
+    fixed = [RefusalReport(id=f"prune/{reason.id}", reason=reason.text, node=reason.node, count=count) for reason, count in found.fixed()]
+    return {"groups": sorted(groups, key=lambda g: -g.macs_per_channel * g.channels), "fixed": fixed}
 
 
 def _infos(specs: Sequence[TensorSpec]) -> list[TensorInfo]:

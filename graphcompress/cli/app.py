@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, inspect, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, inspect, prune, quantize, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -21,11 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Compress ONNX models: simplify, quantize to INT8, compare with the original, measure against it.",
+    help="Compress ONNX models: simplify, prune channels, quantize to INT8, compare with the original, measure against it.",
     epilog="Exit status: 0 done, and every bar that was stated held; 1 a stated bar was missed; 2 it could not be done.",
 )
 app.command("compress")(compress.compress)
 app.command("simplify")(simplify.simplify)
+app.command("prune")(prune.prune)
 app.command("quantize")(quantize.quantize)
 app.command("validate")(validate.validate)
 app.command("benchmark")(benchmark.benchmark)
@@ -40,7 +41,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
-    """Compress ONNX models: simplify, quantize to INT8, compare with the original, measure against it."""
+    """Compress ONNX models: simplify, prune channels, quantize to INT8, compare with the original, measure against it."""
 
 
 def run(arguments: list[str]) -> int:

@@ -67,6 +67,11 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
+        widths = [(g["name"], str(g["size"]), str(g["kept"])) for g in step.decisions.get("groups", ()) if g["kept"] < g["size"]]
+        if widths:
+            table = _table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
+            _rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
+            yield table
         floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
@@ -166,6 +171,15 @@ def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
         nodes = _table("Nodes with parameters or MACs, heaviest first", ("node", "left"), ("operator", "left"), ("parameters", "right"), ("MACs", "right"))
         _rows(nodes, [(n.name, n.op, f"{n.parameters:,}", "?" if n.macs is None else f"{n.macs:,}") for n in heavy])
         yield nodes
+    if report.groups is not None:
+        columns = (("group", "left"), ("channels", "right"), ("MACs each", "right"), ("parameters each", "right"))
+        table = _table("Groups of channels that prune could cut" if report.groups else "There is no group of channels that prune could cut.", *columns)
+        _rows(table, [(g.name, str(g.channels), f"{g.macs_per_channel:,.0f}", f"{g.parameters_per_channel:,.0f}") for g in report.groups])
+        yield table
+    if report.fixed:
+        table = _table("Channels and other indices of weights that stay", ("reason", "left"), ("first node", "left"), ("count", "right"))
+        _rows(table, [(r.reason, r.node, str(r.count)) for r in report.fixed])
+        yield table
 
 
 # --- figures -----------------------------------------------------------------------------------------------------------------------

@@ -78,6 +78,13 @@ def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = N
     )
 
 
+def node_macs(model: Model, shapes: Shapes) -> dict[Node, int | None]:
+    """Multiply-accumulates of each node in one run with `shapes`, as in `NodeStatistics`."""
+    costs = _Costs(shapes)
+    costs.graph(model.graph)
+    return costs.nodes
+
+
 def input_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[Dim, ...]]:
     """The shapes of the inputs in a run of batch 1."""
     specs = [s for s in (*model.inputs, *model.overridable) if s.kind == "tensor"]

@@ -1,0 +1,92 @@
+"""prune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from graphcompress import record
+from graphcompress.api import reports
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model
+from graphcompress.errors import ModelError
+from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.ir.analysis.statistics import run_shapes
+from graphcompress.ir.check.models import require_known_domains
+from graphcompress.recipe import recipe_of, run
+from graphcompress.runtime.place import Place
+from graphcompress.step import Context, ExecutedStep, Progress, silent
+from graphcompress.targets import load_target
+
+
+def prune(
+    model: AnyModel,
+    data: AnyData | None = None,
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    best_effort: bool = False,
+    max_drop: float | None = None,
+    ignore: Iterable[str] = (),
+    target: str = "cpu",
+    provider: str | None = None,
+    place: Place | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    measure: bool = True,
+    progress: Progress = silent,
+    **options: Any,
+) -> reports.Result:
+    """Simplify, then remove channels until `macs` of the multiply-accumulates (or `params` of the parameters; parts of 1) are left, and refit what is left on the data.
+
+    Agreement (on every 4th feed, kept out of the repair) and speed-up are in the record; nothing is rolled back. Without data the order is by the norms of weights,
+    nothing is refitted, and the result is neither compared nor measured. `ignore` are regular expressions on names of groups; further keywords are options of the step.
+
+    Raises BarMissed, with the Result in its `result`, where the groups do not allow that much (not with `best_effort`) or the agreement falls by more than `max_drop`; UsageError for an
+    option that the step does not have; DataError where the data does not fit.
+    """
+    options |= {k: v for k, v in (("macs", macs), ("params", params), ("best_effort", best_effort), ("ignore", tuple(ignore))) if v is not None}
+    plan = recipe_of("prune", (("simplify", {}), ("prune", options)))
+    table = load_target(target)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    where = context.judging_place().describe()
+    source = open_model(model)
+    require_known_domains(source.model, "pruned")
+    feeds = Feeds.open(data, source.model, plan)
+    executed = list(run(plan, source.model, replace(context, data=feeds.calibration)))
+    assert executed[-1].result is not None
+    result = executed[-1].result.model
+    shapes = run_shapes(source.model, feeds.shapes())
+    judged: dict[str, Any] = {
+        "notes": ["No data was given: channels went by the norms of their weights, nothing was refitted, and the result was not compared with the original."]
+    }
+    comparison = None
+    if feeds.all is not None and feeds.judging is not None:
+        with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
+            try:
+                comparison = judge.compare(result)
+                measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
+            except CandidateFails as problem:
+                raise ModelError(f"The pruned model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
+            info = judge.info(result)
+        judged = {"provider": where["provider"], "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": info.notes}
+    bars = [] if best_effort else _goal_bars(executed[-1], options)
+    if max_drop is not None:
+        agreement = None if comparison is None else reports.number(comparison.agreement)
+        drop = None if agreement is None else 1 - agreement
+        bars.append(record.Bar(option="--max-drop", required=max_drop, reached=drop, held=drop is not None and drop <= max_drop))
+    document = reports.run_record(
+        "prune", source, result, feeds, plan, context, executed, reports.sizes(source, result, feeds.shapes(), shapes), bars=bars, **judged
+    )
+    done = reports.Result(result, document)
+    reports.raise_missed(document.bars, done)
+    return done
+
+
+def _goal_bars(executed: ExecutedStep, options: dict[str, Any]) -> list[record.Bar]:
+    """What was to be left, and what is."""
+    parts = {} if executed.result is None else executed.result.decisions.get("reached", {})
+    goals = [(name, options[name]) for name in ("macs", "params") if options.get(name) is not None]
+    return [record.Bar(option=f"--{name}", required=goal, reached=parts.get(name, 1.0), held=parts.get(name, 1.0) <= goal) for name, goal in goals]

@@ -1,0 +1,100 @@
+"""graphcompress prune"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+from graphcompress.errors import UsageError, shown
+
+
+class Score(StrEnum):
+    """What decides which channels go first."""
+
+    obs = "obs"
+    activation = "activation"
+    magnitude = "magnitude"
+
+
+def prune(
+    model: options.ModelPath,
+    output: options.Output,
+    data: options.MaybeData = None,
+    random_data: options.RandomData = False,
+    macs: Annotated[
+        float | None, typer.Option("--macs", metavar="F", help="The part of the multiply-accumulates that is kept, 0 to 1.", show_default=False)
+    ] = None,
+    params: Annotated[float | None, typer.Option("--params", metavar="F", help="The part of the parameters that is kept, 0 to 1.", show_default=False)] = None,
+    best_effort: Annotated[bool, typer.Option("--best-effort", help="Status 0 also where the graph does not allow that much.")] = False,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X.", show_default=False)
+    ] = None,
+    score: Annotated[Score, typer.Option("--score", help="What goes first: by the error after refitting, without it, or by the norms of weights.")] = Score.obs,
+    round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="REGEX", help="Leave groups whole whose name matches (inspect --groups lists them). Repeatable.", show_default=False),
+    ] = None,
+    no_repair: Annotated[bool, typer.Option("--no-repair", help="Do not refit what is left.")] = False,
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that says which widths are fast.")] = "cpu",
+    provider: options.ResultProvider = None,
+    threads: options.Threads = None,
+    external_data: options.ExternalData = False,
+    record: options.RecordPath = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Write the result also where a bar was missed.")] = False,
+    no_measure: options.NoMeasure = False,
+    format: options.OutputFormat = Format.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Remove channels, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first.
+
+    graphcompress prune MODEL -o OUT --data DATA --macs 0.5
+    """
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.files import Outputs
+    from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
+
+    if macs is None and params is None:
+        raise UsageError("Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, or --params 0.5.")
+    for option, value in (("--macs", macs), ("--params", params)):
+        if value is not None and not 0 < value <= 1:
+            raise UsageError(f"{option} {value:g} is not a part: give a number above 0, at most 1 (0.5 keeps half).")
+    if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
+        raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")
+    patterns = [shown(pattern) for pattern in ignore or ()]
+    check_patterns(patterns, "--ignore")
+    check_target(target)
+    outputs = Outputs(output, record, (model, data), external_data=external_data)
+    with Console(quiet=quiet, format=format) as console:
+        from graphcompress import api
+
+        source = api.open_model(model)
+        outputs.check_data(source.model)
+        feeds = choose_data(data, random_data, source.model)
+        return finish(
+            console,
+            outputs,
+            keep,
+            lambda: api.prune(
+                source,
+                feeds,
+                macs=macs,
+                params=params,
+                best_effort=best_effort,
+                max_drop=max_drop,
+                ignore=patterns,
+                score=score.value,
+                round_to=round_to if round_to == "auto" else int(round_to),
+                repair=not no_repair,
+                target=target,
+                provider=provider,
+                threads=threads,
+                measure=not no_measure,
+                progress=console.progress,
+            ),
+        )

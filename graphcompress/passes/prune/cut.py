@@ -1,0 +1,248 @@
+"""The cut: a model without the removed units, and what each tensor lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, constant_value, toposort
+from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.twins import Twins
+from graphcompress.ir.shapes.infer import Shapes
+from graphcompress.passes.prune.axes.algebra import Algebra
+from graphcompress.passes.prune.axes.labels import Array, Axis
+
+STEP = "prune"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """`model` without the units that are not in `keep` [units]; `twins`: what each node and tensor of the original is in it; `algebra` is that of the original.
+    `rewired`: tensor of the original -> the constant that stands for it now."""
+
+    model: Model
+    twins: Twins
+    algebra: Algebra
+    keep: Array
+    constants: dict[Tensor, Constant] = field(default_factory=dict)
+
+    def indices(self, tensor: Tensor, axis: int) -> Array | None:
+        """Indices that are left of an axis of the original, None where all are."""
+        axes = self.algebra.axes.get(tensor)
+        mask = self.mask(axes[axis]) if axes is not None and axis < len(axes) else None
+        return None if mask is None or mask.all() else np.flatnonzero(mask)
+
+    def mask(self, axis: Axis) -> Array | None:
+        """[length] True for each index that is left; None for an axis without labels."""
+        return self.keep[self.algebra.components.unit[axis]] if isinstance(axis, np.ndarray) else None
+
+
+def cut(algebra: Algebra, keep: Array) -> Cut:
+    """Remove the units that are not in `keep` [units] from a copy of the model: one `take` per axis of a constant, new sizes, offsets and attributes."""
+    model, twins = algebra.model.clone()
+    result = Cut(model, twins, algebra, keep)
+    _Cutter(result).operate()
+    return result
+
+
+class _Cutter:
+    """Edits the copy."""
+
+    def __init__(self, result: Cut) -> None:
+        self.cut = result
+        self.model = result.model
+        self.algebra = result.algebra
+
+    def operate(self) -> None:
+        with Edits(self.model) as edits:
+            self.weights(edits)
+            self.attributes(edits)
+        # Sizes are inferred in the order of the graph, each after what it hangs on has been put right.
+        self.shapes = Shapes(self.model, {})
+        with Edits(self.model) as edits:
+            for node in toposort(self.algebra.model.graph):
+                rewrite = _REWRITES.get(node.op) if node.standard else None
+                if rewrite is not None and any(self.changed(t) for t in (*node.inputs, *node.outputs)):
+                    rewrite(self, edits, node)
+            for tensor in self.algebra.axes:
+                if constant_data(tensor) is None and self.changed(tensor):
+                    edits.reshape(self.cut.twins.tensor(tensor))
+
+    # --- what is left -----------------------------------------------------------------------------------------------------------
+
+    def changed(self, tensor: Tensor) -> bool:
+        return any(m is not None and not m.all() for m in map(self.cut.mask, self.algebra.axes.get(tensor) or ()))
+
+    def mask(self, tensor: Tensor, axis: int) -> Array | None:
+        axes = self.algebra.axes.get(tensor)
+        mask = None if axes is None else self.cut.mask(axes[axis])
+        return None if mask is None or mask.all() else mask
+
+    def twin(self, node: Node) -> Node:
+        return self.cut.twins.node(node)
+
+    # --- constants and attributes -----------------------------------------------------------------------------------------------
+
+    def weights(self, edits: Edits) -> None:
+        for tensor in self.algebra.axes:
+            if constant_data(tensor) is None or not self.changed(tensor):
+                continue
+            values = constant_value(tensor)
+            assert values is not None
+            for axis in range(values.ndim):
+                mask = self.mask(tensor, axis)
+                if mask is not None:
+                    values = values.take(np.flatnonzero(mask), axis)
+            twin = self.cut.twins.tensor(tensor)
+            if isinstance(twin, Constant):
+                edits.set_value(twin, np.ascontiguousarray(values))
+                self.cut.constants[tensor] = twin
+            else:
+                constant = self.cut.constants[tensor] = self.model.constant(tensor.name, np.ascontiguousarray(values))
+                edits.replace(twin, constant)
+
+    def attributes(self, edits: Edits) -> None:
+        for application in self.algebra.applications:
+            for name, letter in application.form.attributes.items():
+                axis = application.vectors.get(letter)
+                mask = None if axis is None else self.cut.mask(axis)
+                if mask is not None and not mask.all():
+                    node = self.twin(application.form.node)
+                    node.attrs[name] = int(mask.sum())
+
+    # --- sizes and positions ----------------------------------------------------------------------------------------------------
+
+    def target(self, edits: Edits, node: Node, index: int = 1) -> None:
+        """The size of each cut axis of the output in the shape that input `index` states (Reshape, Expand, Resize)."""
+        y, twin = node.outputs[0], self.twin(node)
+        if twin.input(index) is None:
+            return
+        sizes = {a: int(m.sum()) for a in range(len(self.algebra.axes.get(y) or ())) if (m := self.mask(y, a)) is not None}
+        tensor = twin.inputs[index]
+        stated = self.shapes.entries(tensor)
+        value = constant_value(tensor)
+        if value is not None:
+            stated = value.astype(object)
+        if stated is None:
+            self.patch(edits, node, index, sizes)
+            return
+        before = self.algebra.axes.get(node.inputs[0]) or ()
+        wrong = {}
+        for axis, size in sizes.items():
+            entry = stated.reshape(-1)[axis]
+            if entry == 0 and node.op == "Reshape" and not node.attrs.get("allowzero", 0) and axis < len(before):
+                mask = self.mask(node.inputs[0], axis)
+                entry = int(mask.sum()) if mask is not None else 0
+            if entry not in (size, -1):
+                wrong[axis] = size
+        if not wrong:
+            return
+        if value is not None:
+            sized = value.astype(np.int64)
+            sized[list(wrong)] = list(wrong.values())
+            edits.set_input(twin, index, self.model.constant(tensor.name, sized))
+        else:
+            self.patch(edits, node, index, wrong)
+
+    def patch(self, edits: Edits, node: Node, index: int, sizes: dict[int, int]) -> None:
+        """Write sizes over some entries of a shape that is computed."""
+        twin = self.twin(node)
+        tensor = twin.inputs[index]
+        rank = len(self.algebra.shape(node.outputs[0]) or ())
+        chosen = np.zeros(rank, bool)
+        values = np.zeros(rank, np.int64)
+        chosen[list(sizes)] = True
+        values[list(sizes)] = list(sizes.values())
+        where = self.model.add(
+            "Where",
+            [self.model.constant(f"{tensor.name}_cut", chosen), self.model.constant(f"{tensor.name}_sizes", values), tensor],
+            name=f"{twin.name or twin.op}_shape",
+            near=twin,
+            origin=(STEP, twin.name),
+        )
+        edits.set_input(twin, index, where.outputs[0])
+
+    def resize(self, edits: Edits, node: Node) -> None:
+        if len(node.inputs) > 3 and node.input(3) is not None:
+            self.target(edits, node, 3)
+
+    def split(self, edits: Edits, node: Node) -> None:
+        axes = self.algebra.axes[node.inputs[0]] or ()
+        axis = self.axis(node, 0)
+        if self.mask(node.inputs[0], axis) is None:
+            return
+        labels = axes[axis]
+        assert isinstance(labels, np.ndarray)
+        mask = self.cut.mask(labels)
+        assert mask is not None
+        sizes, begin = [], 0
+        for tensor in node.outputs:
+            shape = self.algebra.shape(tensor)
+            assert shape is not None
+            length = shape[axis]
+            assert isinstance(length, int)
+            sizes.append(int(mask[begin : begin + length].sum()))
+            begin += length
+        twin = self.twin(node)
+        twin.attrs.pop("num_outputs", None)
+        if self.algebra.opset >= 13:
+            edits.set_input(twin, 1, self.model.constant("split", np.array(sizes, np.int64)))
+        else:
+            twin.attrs["split"] = sizes
+
+    def slice(self, edits: Edits, node: Node) -> None:
+        """New bounds of the cut axes: what a Slice takes without a step lies together after the cut as well."""
+        twin, rank = self.twin(node), len(self.algebra.axes[node.inputs[0]] or ())
+        bounds: dict[int, tuple[int, int]] = {}
+        for axis in range(rank):
+            mask, picked = self.mask(node.inputs[0], axis), self.algebra.picks.get((node, axis))
+            if mask is not None and picked is not None:
+                bounds[axis] = int(mask[: picked[0]].sum()), int(mask[: picked[-1] + 1].sum())
+        if not bounds:
+            return
+        if "starts" in node.attrs:
+            over = list(node.attrs.get("axes") or range(len(node.attrs["starts"])))
+        else:
+            value = self.algebra.value(node.input(3))
+            over = list(range(rank)) if value is None else value.reshape(-1).tolist()
+        for index, name in enumerate(("starts", "ends")):
+            if name in node.attrs:
+                numbers = list(node.attrs[name])
+            else:
+                stated = self.algebra.value(node.inputs[index + 1])
+                assert stated is not None
+                dtype, numbers = stated.dtype, stated.reshape(-1).tolist()
+            for axis, pair in bounds.items():
+                numbers[[a % rank for a in over].index(axis)] = pair[index]
+            if name in node.attrs:
+                twin.attrs[name] = numbers
+            else:
+                edits.set_input(twin, index + 1, self.model.constant(node.inputs[index + 1].name, np.array(numbers, dtype)))
+
+    def gather(self, edits: Edits, node: Node) -> None:
+        axis = self.axis(node, 0)
+        mask = self.mask(node.inputs[0], axis)
+        if mask is None:
+            return
+        index = self.algebra.value(node.inputs[1])
+        assert index is not None
+        flat = index.reshape(-1) % len(mask)
+        rank = np.cumsum(mask) - 1
+        places = rank[flat[mask[flat]]].astype(index.dtype)
+        edits.set_input(self.twin(node), 1, self.model.constant(node.inputs[1].name, places.reshape(()) if index.ndim == 0 else places))
+
+    def axis(self, node: Node, default: int) -> int:
+        value = node.attrs.get("axis", default)
+        return int(value) % len(self.algebra.axes[node.inputs[0]] or ())
+
+
+_REWRITES: dict[str, Callable[[_Cutter, Edits, Node], None]] = {
+    "Reshape": _Cutter.target,
+    "Expand": _Cutter.target,
+    "Resize": _Cutter.resize,
+    "Split": _Cutter.split,
+    "Slice": _Cutter.slice,
+    "Gather": _Cutter.gather,
+}

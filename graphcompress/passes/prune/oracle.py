@@ -1,0 +1,83 @@
+"""The oracle: a cut model computes what the original computes with the removed channels masked where they are summed over.
+
+It is asked about every cut, before any repair: a difference is a fault of the algebra, and the cut is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from graphcompress.ir import Constant, Model, constant_data, constant_value
+from graphcompress.ir.model.edit import Edits
+from graphcompress.passes.prune.cut import Cut
+from graphcompress.runtime.session import Feed, open_session
+
+TOLERANCE = 1e-4
+"""Largest difference, in parts of the largest magnitude of the output, that rounding in float32 may make."""
+
+
+def masked(cut: Cut) -> Model:
+    """The original with the removed channels masked: columns of weights that are zero, or a Mul where no operand of the sum is a constant."""
+    algebra = cut.algebra
+    model, twins = algebra.model.clone()
+    values: dict[Constant, np.ndarray] = {}
+    with Edits(model) as edits:
+        for application in algebra.applications:
+            for letter, slots in application.contractions():
+                mask = cut.mask(application.vectors[letter])
+                if mask is None or mask.all():
+                    continue
+                slot = next((s for s in slots if constant_data(s.tensor) is not None), slots[0])
+                axis = (algebra.axes[slot.tensor] or ())[slot.axis]
+                here = cut.mask(axis)
+                shape = algebra.shape(slot.tensor)
+                assert here is not None and shape is not None
+                factor = here.reshape([-1 if a == slot.axis else 1 for a in range(len(shape))])
+                twin, node = twins.tensor(slot.tensor), twins.node(application.form.node)
+                if isinstance(twin, Constant):
+                    before = values.get(twin)
+                    array = constant_value(slot.tensor) if before is None else before
+                    assert array is not None
+                    values[twin] = array * factor.astype(array.dtype)
+                else:
+                    dtype = _numpy_type(algebra.shapes.dtype(slot.tensor))
+                    product = model.add("Mul", [twin, model.constant("mask", factor.astype(dtype))], near=node)
+                    index = next(i for i, t in enumerate(application.form.node.inputs) if t is slot.tensor)
+                    edits.set_input(node, index, product.outputs[0])
+        for constant, array in values.items():
+            edits.set_value(constant, array)
+    return model
+
+
+def difference(cut: Cut, feeds: Iterable[Feed]) -> float:
+    """The largest difference between the cut model and the masked original on `feeds`, in parts of the largest magnitude of the output; infinity where shapes or types differ.
+
+    Raises ModelError where one of them does not load or run.
+    """
+    worst = 0.0
+    with open_session(masked(cut), optimize="basic", threads=1) as before, open_session(cut.model, optimize="basic", threads=1) as after:
+        for feed in feeds:
+            right, result = before.run(feed), after.run(feed)
+            for name, value in right.items():
+                worst = max(worst, _relative(value, result[name]))
+    return worst
+
+
+def _relative(a: object, b: object) -> float:
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if not a.size or not np.issubdtype(a.dtype, np.floating):
+        return 0.0
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if (np.isfinite(x) != np.isfinite(y)).any():
+        return float("inf")
+    scale = float(np.abs(x[finite]).max(initial=0.0))
+    return float(np.abs(x - y)[finite].max(initial=0.0)) / max(scale, 1e-30) if finite.any() else 0.0
+
+
+def _numpy_type(dtype: str | None) -> Any:
+    return {"float16": np.float16, "double": np.float64}.get(dtype or "", np.float32)

@@ -1,0 +1,140 @@
+"""The step as a whole, on networks that were given something to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from topologies import TOPOLOGIES
+
+from graphcompress.errors import UsageError
+from graphcompress.ir import Model, to_bytes
+from graphcompress.ir.analysis.statistics import statistics
+from graphcompress.passes.prune import Options, prune
+from graphcompress.passes.prune import run as step
+from graphcompress.step import Context, StepResult
+
+SIZES = {"n": 2, "t": 5}
+
+
+def pruned(model: Model, tools: Any, count: int = 24, **options: Any) -> StepResult:
+    data = tools.feeds(model, count, sizes=SIZES) if count else None
+    return prune(model, Context(data=data, threads=1), Options(round_to=1, **options)).boldest
+
+
+def share(model: Model, result: StepResult, what: str = "macs") -> float:
+    after, before = (getattr(statistics(m, {"x": (1, 5, 16)}), what) for m in (result.model, model))
+    return float(after / before)
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "inception", "shuffle_split", "excite", "unet", "flat", "packed_attention"])
+def test_the_goal_is_reached_and_the_model_runs(name: str, tools: Any) -> None:
+    model = TOPOLOGIES[name][0](tools.Small())
+    result = pruned(model, tools, macs=0.6)
+    assert 0.4 < share(model, result) <= 0.6
+    assert (result.model.inputs, result.model.outputs) == (model.inputs, model.outputs)
+    feed = next(iter(tools.feeds(model, 1, sizes={"n": 3, "t": 4})))
+    for a, b in zip(tools.run(model, feed), tools.run(result.model, feed), strict=True):
+        assert a.shape == b.shape and np.isfinite(b).all()
+
+
+def test_parameters_are_a_goal_too(tools: Any) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    result = pruned(model, tools, params=0.5)
+    assert share(model, result, "parameters") <= 0.5
+    assert result.decisions["reached"]["params"] <= 0.5
+
+
+def test_repair_brings_the_outputs_nearer(tools: Any) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    feeds = list(tools.feeds(model, 40, 2))
+
+    def error(result: StepResult) -> float:
+        return float(sum(np.square(tools.run(model, f)[0] - tools.run(result.model, f)[0]).sum() for f in feeds))
+
+    assert error(pruned(model, tools, 64, macs=0.5)) < 0.5 * error(pruned(model, tools, 64, macs=0.5, repair=False))
+
+
+def test_channels_that_repeat_go_first_and_cost_nothing(tools: Any) -> None:
+    """Half of the hidden channels are copies of the others."""
+    s = tools.Small()
+    half, other = s.random.normal(0, 1, (6, 3, 3, 3)).astype(np.float32), s.weight(5, 12, 1, 1)
+    x = s.node("Conv", s.input("x", 1, 3, 8, 8), s.constant(np.concatenate([half, half])), name="twice")
+    model = s.model(s.node("Conv", s.node("Relu", x), other, name="last"))
+    result = pruned(model, tools, macs=0.5)
+    feed = next(iter(tools.feeds(model, 1, 9)))
+    a, b = tools.run(model, feed)[0], tools.run(result.model, feed)[0]
+    assert np.abs(a - b).max() < 1e-2 * np.abs(a).max()
+
+
+def test_the_goal_that_groups_do_not_allow(tools: Any) -> None:
+    """As far as it goes; what was reached is told."""
+    model = TOPOLOGIES["flat"][0](tools.Small())
+    result = pruned(model, tools, macs=0.01)
+    assert result.decisions["reached"]["macs"] > 0.01
+    assert all(g["kept"] == 2 for g in result.decisions["groups"])
+
+
+def test_a_model_without_groups_is_returned_as_it_is(tools: Any) -> None:
+    s = tools.Small()
+    model = s.model(s.node("Gemm", s.input("x", 1, 4), s.weight(4, 3)))
+    result = pruned(model, tools, macs=0.5)
+    assert result.model is model and not result.changed
+    assert {r.id for r in result.refusals} == {"prune/input", "prune/output"} & {r.id for r in result.refusals} != set()
+
+
+def test_ignored_groups_stay(tools: Any) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    result = pruned(model, tools, macs=0.5, ignore=("stem",))
+    kept = {g["name"]: g["kept"] for g in result.decisions["groups"]}
+    assert kept["stem"] == 8 and kept["a"] < 10
+    with pytest.raises(UsageError, match="matches no group"):
+        pruned(model, tools, macs=0.5, ignore=("nothing",))
+
+
+def test_without_data_norms_decide(tools: Any) -> None:
+    """The channel with the smallest weights goes, and nothing is refitted."""
+    s = tools.Small()
+    weight = s.random.normal(0, 1, (6, 3, 1, 1)).astype(np.float32)
+    weight[[1, 4]] *= 1e-3
+    x = s.node("Conv", s.input("x", 1, 3, 4, 4), s.constant(weight, "w"), name="a")
+    model = s.model(s.node("Conv", x, s.weight(5, 6, 1, 1), name="b"))
+    result = pruned(model, tools, 0, macs=0.7)
+    np.testing.assert_array_equal(result.model.graph.initializers["w"].values, weight[[0, 2, 3, 5]])
+
+
+def test_the_same_seed_gives_the_same_bytes(tools: Any) -> None:
+    model = TOPOLOGIES["excite"][0](tools.Small())
+    assert to_bytes(pruned(model, tools, macs=0.6).model) == to_bytes(pruned(model, tools, macs=0.6).model)
+
+
+def test_rungs_lead_back_to_the_model(tools: Any) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    ladder = prune(model, Context(data=tools.feeds(model, 16), threads=1), Options(macs=0.4, round_to=1))
+    shares = [share(model, rung.result) for rung in ladder.rungs]
+    assert shares == sorted(shares) and shares[0] <= 0.4 and shares[-1] > 0.7
+    assert ladder.rungs[0].label == "40% of the MACs"
+
+
+def test_a_cut_that_the_oracle_refuses_is_left_out(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signature that is wrong costs its group, not the result."""
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    true = step.difference
+
+    def suspicious(cut: Any, feeds: Any) -> float:
+        stem = next(t for t in cut.algebra.axes if t.name == "c0")  # the weight of the stem
+        return 1.0 if cut.indices(stem, 0) is not None else true(cut, feeds)
+
+    monkeypatch.setattr(step, "difference", suspicious)
+    result = pruned(model, tools, macs=0.3)
+    kept = {g["name"]: g["kept"] for g in result.decisions["groups"]}
+    assert kept["stem"] == 8 and kept["a"] < 10
+    assert [r.node for r in result.refusals if r.id == "prune/oracle"] == ["stem"]
+
+
+@pytest.mark.parametrize("options", [{}, {"macs": 0}, {"macs": 1.5}, {"macs": 0.5, "round_to": 0}, {"macs": 0.5, "ignore": ("(",)}])
+def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Options(**options)
