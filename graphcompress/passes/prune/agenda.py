@@ -17,11 +17,11 @@ from graphcompress.step import Refusal
 
 @dataclass(frozen=True, slots=True)
 class RepairLayer:
-    """A layer of the student and its twin in the teacher. `kept` are the twin's output channels that the student has, in order (None: all)."""
+    """A layer of the student and its twin in the teacher. `channels` are the twin's output channels that the student has, in order (None: all)."""
 
     teacher: Node
     student: Node
-    kept: Array | None = None
+    channels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Job:
     """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch. `teacher_outputs`: see `ir.output_ids`."""
 
     layer: Layer
-    kept: Array | None
+    channels: Array | None
     output: Tensor
     sum: Sum | None
     teacher_outputs: set[int]
@@ -84,7 +84,7 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         if any(weights.get(reader) is not weight for reader in weight.outputs):
             del candidates[node]
             refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read by a node that is not refitted", _name(node)))
-    lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.kept)}
+    lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.channels)}
     jobs: list[Job] = []
     place = {node: index for index, node in enumerate(_by_depth(student, candidates))}
     for node, index in place.items():
@@ -92,7 +92,7 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         total = _sum(twin, layer, teacher_outputs, student_outputs) if len(layer.weight.outputs) == 1 else None
         if total is not None and any(place.get(other, -1) >= index for other in upstream([total.student_branch])):
             total = None
-        job = Job(layer, entry.kept, twin.output, total, teacher_outputs)
+        job = Job(layer, entry.channels, twin.output, total, teacher_outputs)
         if node in lost or lost & upstream(job.reads):
             jobs.append(job)
     return jobs, refusals
@@ -116,13 +116,13 @@ def _by_depth(model: Model, layers: Mapping[Node, object]) -> list[Node]:
     return sorted((n for n in order if n in layers), key=lambda n: depth[n])
 
 
-def _same_columns(twin: Layer, layer: Layer, kept: Array | None) -> bool:
+def _same_columns(twin: Layer, layer: Layer, channels: Array | None) -> bool:
     """Whether the weights and biases of a layer are those of its twin, for the outputs that it has."""
-    all_outputs = slice(None) if kept is None else kept
-    (own_weights, own_biases), (weights, biases) = (
+    all_outputs = slice(None) if channels is None else channels
+    (student_weights, student_biases), (weights, biases) = (
         (part.weight_matrix().swapaxes(1, 2).reshape(-1, part.form.shape[1]), part.bias_vector().reshape(-1)) for part in (layer, twin)
     )
-    return np.array_equal(own_weights, weights[all_outputs]) and np.array_equal(own_biases, biases[all_outputs])
+    return np.array_equal(student_weights, weights[all_outputs]) and np.array_equal(student_biases, biases[all_outputs])
 
 
 def _sum(twin: Layer, layer: Layer, teacher_outputs: set[int], student_outputs: set[int]) -> Sum | None:

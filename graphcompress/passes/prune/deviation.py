@@ -17,8 +17,8 @@ from graphcompress.runtime.watch import Watch
 Array = np.ndarray[Any, Any]
 
 
-def judged(model: Model) -> list[Tensor]:
-    """For each output the tensor that it is judged by: what goes into a Softmax or LogSoftmax (logits, since probabilities saturate), else the output itself."""
+def logits(model: Model) -> list[Tensor]:
+    """For each output the tensor that decides it: what goes into a Softmax or LogSoftmax (logits, since probabilities saturate), else the output itself."""
     return [_before_softmax(tensor) for tensor in model.graph.outputs]
 
 
@@ -76,7 +76,7 @@ class Reference:
         return error.finish()
 
     def _run(self, model: Model) -> Iterable[list[Any]]:
-        tensors = judged(model)
+        tensors = logits(model)
         for values in Watch(model, tensors).run(self._feeds, threads=self._threads, optimize="basic", budget=sys.maxsize):
             yield [values[t] for t in tensors]
 

@@ -26,10 +26,10 @@ class Flat:
     low: float = -math.inf
     high: float = math.inf
 
-    def aim(self, wanted: Array, now: Array) -> Array:
-        """What to fit next where `wanted` is the teacher's value and `now` the student's."""
-        below = np.where(wanted <= self.low, np.minimum(now, self.low), wanted)
-        return np.where(wanted >= self.high, np.maximum(now, self.high), below)
+    def aim(self, goal: Array, now: Array) -> Array:
+        """What to fit next where `goal` is the teacher's value and `now` the student's."""
+        below = np.where(goal <= self.low, np.minimum(now, self.low), goal)
+        return np.where(goal >= self.high, np.maximum(now, self.high), below)
 
 
 def flat_after(tensor: Tensor, outputs: set[int]) -> Flat | None:

@@ -78,9 +78,9 @@ class Frontier:
 
     def _take_inputs(self) -> None:
         """Hold what is read of the model's inputs from now on."""
-        wanted = {t for s in self._stops for t in s}
-        wanted |= {t for n in upstream(wanted) for t in n.inputs}
-        self._held = {t for t in self._model.graph.inputs if t in wanted}
+        needs = {t for s in self._stops for t in s}
+        needs |= {t for n in upstream(needs) for t in n.inputs}
+        self._held = {t for t in self._model.graph.inputs if t in needs}
         self._count = 0
         for feed in self._feeds:
             for tensor in self._held:

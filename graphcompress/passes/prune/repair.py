@@ -37,7 +37,7 @@ EXACT = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
-class RepairedLayer:
+class LayerRepair:
     """What was done to a layer. `method`: "least squares", "channel factors" where there are too few rows or too many unknowns, "none" where nothing was lost.
 
     `before` and `after` are squared
@@ -58,7 +58,7 @@ class RepairedLayer:
 class RepairReport:
     """The layers that were refitted, in that order, and why others were not."""
 
-    layers: tuple[RepairedLayer, ...]
+    layers: tuple[LayerRepair, ...]
     refusals: tuple[Refusal, ...]
 
 
@@ -78,13 +78,13 @@ def repair(
 
     `feeds` must be iterable again. A weight that several of the layers read gets one value for all; one that others read too is left. Layers with more than
     MOST_UNKNOWNS unknowns or fewer rows than unknowns get a factor and a bias per output channel only. A Conv or Gemm without a bias gets one where it matters.
-    Raises DataError where there is no feed, ValueError where `kept` does not fit the student's layer.
+    Raises DataError where there is no feed, ValueError where `channels` do not fit the student's layer.
     """
     jobs, refusals = agenda(teacher, student, layers)
     if not jobs:
         return RepairReport((), tuple(refusals))
     groups = by_weight(jobs)
-    repaired: list[RepairedLayer] = []
+    repairs: list[LayerRepair] = []
     with Store() as store:
         targets = Targets(teacher, jobs, feeds, store, seed=seed, positions=positions, threads=threads)
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=threads)
@@ -96,13 +96,13 @@ def repair(
             for fit in fits[1:]:  # what they read is calculated with the weight that is to be fitted, as it is now
                 fit.take(values_of(student, fit.job.reads, targets.feeds, threads=threads))
             if usable := [fit for fit in fits if fit.rows]:
-                repaired += _replace(student, usable, ridges)
+                repairs += _replace(student, usable, ridges)
             else:
                 refusals.append(Refusal("prune/not-finite", "no row of its input and target is finite", group[0].layer.node.name))
             for fit in fits:
                 fit.close()
             progress("repairing", index + 1, len(groups))
-    return RepairReport(tuple(repaired), tuple(refusals))
+    return RepairReport(tuple(repairs), tuple(refusals))
 
 
 # --- one layer --------------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class _Fit:
         self.flat_rows = None if store is None or flat is None or by_channel or job.layer.bias_site is None else FlatRows(flat, store)
         self.by_channel = by_channel
         self._targets = targets
-        self._fitted, self._held_out = Gram(), Gram()
+        self._training, self._validation = Gram(), Gram()
 
     def close(self) -> None:
         """Let go of what is held of the rows."""
@@ -129,46 +129,46 @@ class _Fit:
     @property
     def rows(self) -> int:
         """The rows that were finite."""
-        return self._fitted.rows + self._held_out.rows
+        return self._training.rows + self._validation.rows
 
     def take(self, values: Iterable[Sequence[Array]]) -> None:
         """Take in, batch by batch, the values of what the job reads."""
         form, matrix = self.job.layer.form, self.job.layer.weight_matrix()
         for batch, (x, *branch) in enumerate(values):
-            at, held_out, channels = self._targets.of(self.job, batch)
+            at, validation, channels = self._targets.of(self.job, batch)
             rows = form.rows(x, at)
-            added = form.outputs(branch[0], at) if branch else np.zeros_like(channels)
-            target = self.job.layer.grouped(channels - added)
+            addend = form.outputs(branch[0], at) if branch else np.zeros_like(channels)
+            target = self.job.layer.grouped(channels - addend)
             if self.flat_rows is not None:
-                self.flat_rows.take(rows, target, self.job.layer.grouped(added))
+                self.flat_rows.take(rows, target, self.job.layer.grouped(addend))
             if self.by_channel:
                 rows, target = _one_by_one(rows @ matrix), _one_by_one(target)
-            self._fitted.update(rows[:, ~held_out], target[:, ~held_out])
-            self._held_out.update(rows[:, held_out], target[:, held_out])
+            self._training.update(rows[:, ~validation], target[:, ~validation])
+            self._validation.update(rows[:, validation], target[:, validation])
 
     def moments(self) -> tuple[Moments, Moments, Moments]:
-        """(fitted, held out, all). Where one part is empty, everything is both."""
-        whole = Gram().merge(self._fitted).merge(self._held_out).finish()
-        split = self._fitted.rows and self._held_out.rows
-        fitted, held_out = (self._fitted.finish(), self._held_out.finish()) if split else (whole, whole)
+        """(training, validation, all). Where one part is empty, everything is both."""
+        whole = Gram().merge(self._training).merge(self._validation).finish()
+        split = self._training.rows and self._validation.rows
+        training, validation = (self._training.finish(), self._validation.finish()) if split else (whole, whole)
         if self.job.layer.bias_site is None:
-            return fitted.about_zero(), held_out.about_zero(), whole.about_zero()
-        return fitted, held_out, whole
+            return training.about_zero(), validation.about_zero(), whole.about_zero()
+        return training, validation, whole
 
 
-def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> list[RepairedLayer]:
+def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> list[LayerRepair]:
     """Fit the weight that the layers of `fits` share, and write it and their biases."""
     layer, by_channel = fits[0].job.layer, fits[0].by_channel
-    fitted, held_out, whole = zip(*(fit.moments() for fit in fits), strict=True)
+    training, validation, whole = zip(*(fit.moments() for fit in fits), strict=True)
     matrix = layer.weight_matrix()
     g, n, o = matrix.shape
     old = np.ones((g * o, 1, 1)) if by_channel else matrix
-    energy = sum(float(m.yy.sum()) for m in held_out) or 1.0
-    before = sum(squared_error(m, old, fit.job.layer.bias_vector().reshape(m.mean_y.shape)) for fit, m in zip(fits, held_out, strict=True))
+    energy = sum(float(m.yy.sum()) for m in validation) or 1.0
+    before = sum(squared_error(m, old, fit.job.layer.bias_vector().reshape(m.mean_y.shape)) for fit, m in zip(fits, validation, strict=True))
     method, ridge, after = "none", 0.0, before
     if before > EXACT * energy:
         method = "channel factors" if by_channel else "least squares"
-        ridge, after = best_ridge(fitted, held_out, old, ridges)
+        ridge, after = best_ridge(training, validation, old, ridges)
         new = refit(whole, old, ridge)
         biases = [bias_of(moments, new) for moments in whole]
         if (rows := fits[0].flat_rows) is not None:
@@ -177,7 +177,7 @@ def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> l
             edits.set_value(layer.weight, layer.weight_from_matrix(matrix * new.reshape(g, 1, o) if by_channel else new))
             for fit, bias, moments in zip(fits, biases, whole, strict=True):
                 _set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
-    return [RepairedLayer(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, before / energy, after / energy) for fit in fits]
+    return [LayerRepair(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, before / energy, after / energy) for fit in fits]
 
 
 def _set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: Moments) -> None:

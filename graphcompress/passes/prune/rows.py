@@ -111,8 +111,8 @@ def sample(places: int, items: int, per_item: int, random: np.random.Generator) 
     if places % items:
         return np.sort(random.choice(places, items * per_item, replace=False))
     each = places // items
-    chosen = np.stack([random.choice(each, per_item, replace=False) for _ in range(items)])
-    return (np.sort(chosen, axis=1) + each * np.arange(items)[:, None]).reshape(-1)
+    picks = np.stack([random.choice(each, per_item, replace=False) for _ in range(items)])
+    return (np.sort(picks, axis=1) + each * np.arange(items)[:, None]).reshape(-1)
 
 
 def layer_of(node: Node, outputs: set[int]) -> Layer | None:

@@ -139,14 +139,14 @@ class _Surgeon:
         result = np.zeros(len(units))
         sizes = np.array([len(self._units[u]) for u in units])
         for size in set(sizes[sizes > 0].tolist()):
-            chosen = np.flatnonzero(sizes == size)
-            rows = np.stack([self._units[units[int(i)]] for i in chosen])
+            alike = np.flatnonzero(sizes == size)
+            rows = np.stack([self._units[units[int(i)]] for i in alike])
             weight = self._weight[rows]
             if size == 1:
-                result[chosen] = np.square(weight[:, 0]).sum(axis=1) / self._inverse[rows[:, 0], rows[:, 0]]
+                result[alike] = np.square(weight[:, 0]).sum(axis=1) / self._inverse[rows[:, 0], rows[:, 0]]
             else:
                 blocks = self._inverse[rows[:, :, None], rows[:, None, :]]
-                result[chosen] = np.einsum("uko,uko->u", weight, np.linalg.solve(blocks, weight))
+                result[alike] = np.einsum("uko,uko->u", weight, np.linalg.solve(blocks, weight))
         return np.maximum(result, 0.0) / self._energy
 
     def remove(self, unit: int) -> None:

@@ -42,11 +42,11 @@ def squared_error(moments: Moments, weight: Array, bias: Array) -> float:
     return max(0.0, about_mean) + moments.rows * float(np.square(bias_of(moments, weight) - bias).sum())
 
 
-def best_ridge(fit: Sequence[Moments], held_out: Sequence[Moments], old: Array, ridges: Sequence[float]) -> tuple[float, float]:
-    """Of `ridges` the one whose refit on `fit` has the least squared error on `held_out`, and that error."""
+def best_ridge(training: Sequence[Moments], validation: Sequence[Moments], old: Array, ridges: Sequence[float]) -> tuple[float, float]:
+    """Of `ridges` the one whose refit on `training` has the least squared error on `validation`, and that error."""
     errors: list[tuple[float, float]] = []
     for ridge in ridges:
-        weight = refit(fit, old, ridge)
-        errors.append((sum(squared_error(h, weight, bias_of(f, weight)) for f, h in zip(fit, held_out, strict=True)), ridge))
+        weight = refit(training, old, ridge)
+        errors.append((sum(squared_error(h, weight, bias_of(f, weight)) for f, h in zip(training, validation, strict=True)), ridge))
     error, ridge = min(errors)
     return ridge, error

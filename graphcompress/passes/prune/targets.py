@@ -16,11 +16,11 @@ from graphcompress.passes.prune.store import Store
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import BUDGET, Watch
 
-HELD_OUT = 4  # every fourth input
+VALIDATION = 4  # every fourth input is for that
 
 
 class Targets:
-    """For each job and batch of `feeds` (the caller's, in batches) the positions, which of them are held out, and the kept channels there.
+    """For each job and batch of `feeds` (the caller's, in batches) the positions, which of them are for validation, and the channels that are left there.
 
     One pass over the feeds; more where the tensors of one feed need more than `runtime.watch.BUDGET`.
     """
@@ -41,12 +41,12 @@ class Targets:
             by_tensor.setdefault(job.target, []).append(index)
         counts = [items(feed) for feed in self.feeds]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        seen = dict.fromkeys(by_tensor, 0)
+        next_batch = dict.fromkeys(by_tensor, 0)
         for values in Watch(teacher, by_tensor).run(self.feeds, threads=threads, optimize="basic"):
             for tensor in list(values):
                 value = np.asarray(values.pop(tensor))
-                batch = seen[tensor]
-                seen[tensor] += 1
+                batch = next_batch[tensor]
+                next_batch[tensor] += 1
                 for index in by_tensor[tensor]:
                     random = np.random.default_rng([seed, index, batch])
                     self._take(jobs[index], batch, value, counts[batch], int(starts[batch]), positions, random)
@@ -56,31 +56,31 @@ class Targets:
         return self._rows[job]
 
     def of(self, job: Job, batch: int) -> tuple[Array, Array, Array]:
-        """(positions [r], held out [r], channels [r, c]) of one batch."""
+        """(positions [r], for validation [r], outputs [r, c]) of one batch."""
         return *self._where[job, batch], self._store.get((job, batch))
 
     def _take(self, job: Job, batch: int, value: Array, count: int, start: int, positions: int, random: np.random.Generator) -> None:
         form = job.layer.form
         places = form.places(value.shape)
         at = sample(places, count, positions, random)
-        channels = form.outputs(value, at)
-        if job.kept is not None:
-            channels = channels[:, job.kept]
+        outputs = form.outputs(value, at)
+        if job.channels is not None:
+            outputs = outputs[:, job.channels]
         g, _, o = form.shape
-        if channels.shape[1] != g * o:
-            raise ValueError(f"'{job.layer.node.name}' has {g * o} output channels, and {channels.shape[1]} of its twin's are kept.")
-        self._where[job, batch] = at, (start + at * count // max(1, places)) % HELD_OUT == HELD_OUT - 1
-        self._store.put((job, batch), channels.astype(np.float32))
+        if outputs.shape[1] != g * o:
+            raise ValueError(f"'{job.layer.node.name}' has {g * o} output channels, and {outputs.shape[1]} of its twin's are named.")
+        self._where[job, batch] = at, (start + at * count // max(1, places)) % VALIDATION == VALIDATION - 1
+        self._store.put((job, batch), outputs.astype(np.float32))
         self._rows[job] += len(at)
 
 
 def _settle(teacher: Model, jobs: Sequence[Job], first: Feed, threads: int | None) -> int:
     """Leave sums as targets only where nothing is broadcast in them, by the shapes under the first feed. Returns the bytes of all targets there."""
     tensors = {t for job in jobs for t in ((job.output,) if job.sum is None else (job.output, job.sum.total, job.sum.branch))}
-    seen: dict[Tensor, tuple[tuple[int, ...], int]] = {}
+    forms: dict[Tensor, tuple[tuple[int, ...], int]] = {}
     for values in Watch(teacher, tensors).run([first], threads=threads, optimize="basic"):
-        seen.update((t, (np.shape(v), np.asarray(v).nbytes)) for t, v in values.items())
+        forms.update((t, (np.shape(v), np.asarray(v).nbytes)) for t, v in values.items())
     for job in jobs:
-        if job.sum is not None and len({seen[t][0] for t in (job.output, job.sum.total, job.sum.branch)}) > 1:
+        if job.sum is not None and len({forms[t][0] for t in (job.output, job.sum.total, job.sum.branch)}) > 1:
             job.sum = None
-    return sum(seen[t][1] for t in {job.target for job in jobs})
+    return sum(forms[t][1] for t in {job.target for job in jobs})

@@ -53,9 +53,9 @@ def test_the_other_side_of_a_sum_that_lost_something_is_mended(tools: Tools) -> 
 def test_a_cut_of_outputs_alone_is_no_loss(tools: Tools) -> None:
     model = block(tools)
     student, twins = model.clone()
-    kept = np.array([0, 3, 5])
+    left = np.array([0, 3, 5])
     with Edits(student) as edits:
-        edits.set_value(student.graph.initializers["w1"], student.graph.initializers["w1"].values[kept])
-        edits.set_value(student.graph.initializers["w2"], student.graph.initializers["w2"].values[:, kept])
-    layers = [RepairLayer(n, twins.node(n), kept if n.name == "one" else None) for n in model.graph.nodes if n.op in ("Conv", "Gemm")]
+        edits.set_value(student.graph.initializers["w1"], student.graph.initializers["w1"].values[left])
+        edits.set_value(student.graph.initializers["w2"], student.graph.initializers["w2"].values[:, left])
+    layers = [RepairLayer(n, twins.node(n), left if n.name == "one" else None) for n in model.graph.nodes if n.op in ("Conv", "Gemm")]
     assert [job.layer.node.name for job in agenda(model, student, layers)[0]] == ["two", "classifier"]

@@ -16,9 +16,9 @@ def feeds(*sizes: int, width: int = 4) -> list[dict[str, np.ndarray]]:
 
 
 def test_single_inputs_become_batches_in_their_order() -> None:
-    stacked = list(batches(parse_model(FREE), feeds(*[1] * 70)))
-    assert [items(feed) for feed in stacked] == [32, 32, 6]
-    np.testing.assert_array_equal(np.concatenate([f["x"][:, 0] for f in stacked]), np.arange(70))
+    together = list(batches(parse_model(FREE), feeds(*[1] * 70)))
+    assert [items(feed) for feed in together] == [32, 32, 6]
+    np.testing.assert_array_equal(np.concatenate([f["x"][:, 0] for f in together]), np.arange(70))
 
 
 def test_a_batch_holds_no_more_than_the_budget() -> None:
@@ -27,9 +27,9 @@ def test_a_batch_holds_no_more_than_the_budget() -> None:
 
 
 def test_feeds_of_other_shapes_stay_apart_and_can_be_gone_through_again() -> None:
-    stacked = Batches([*feeds(1, 2), *feeds(1, 1, width=5), *feeds(1)], 8)
-    assert [f["x"].shape for f in stacked] == [(3, 4), (2, 5), (1, 4)]
-    assert [f["x"].shape for f in stacked] == [(3, 4), (2, 5), (1, 4)]
+    together = Batches([*feeds(1, 2), *feeds(1, 1, width=5), *feeds(1)], 8)
+    assert [f["x"].shape for f in together] == [(3, 4), (2, 5), (1, 4)]
+    assert [f["x"].shape for f in together] == [(3, 4), (2, 5), (1, 4)]
 
 
 @pytest.mark.parametrize(

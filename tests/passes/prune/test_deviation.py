@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.prune.deviation import Reference, RelativeError, judged
+from graphcompress.passes.prune.deviation import Reference, RelativeError, logits
 
 TEXT = "(float[n,4] x) => (float[n,4] p, int64[n] k) <float[4] w = {1,2,3,4}> { a = Mul (x, w) s = Softmax (a) p = Identity (s) k = ArgMax <axis = 1, keepdims = 0> (a) }"
 
@@ -53,9 +53,9 @@ def test_of_another_shape_all_is_lost_and_nothing_from_nothing_is_infinite() -> 
     assert error((np.zeros(3), np.ones(3))) == float("inf")
 
 
-def test_logits_are_judged_before_a_softmax() -> None:
-    assert [t.name for t in judged(parse_model(TEXT))] == ["a", "k"]
-    assert [t.name for t in judged(parse_model("(float[2] x) => (float[2] y) { a = Relu (x) y = Identity (a) }"))] == ["y"]
+def test_outputs_are_compared_before_a_softmax() -> None:
+    assert [t.name for t in logits(parse_model(TEXT))] == ["a", "k"]
+    assert [t.name for t in logits(parse_model("(float[2] x) => (float[2] y) { a = Relu (x) y = Identity (a) }"))] == ["y"]
 
 
 def test_a_reference_judges_students() -> None:

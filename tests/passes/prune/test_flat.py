@@ -84,11 +84,11 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
     random = np.random.default_rng(0)
     x, y = random.normal(0, 1, (1, 50, 3)), random.normal(0, 1, (1, 50, 2))
     results = []
-    for spoilt in (False, True):
+    for with_nan in (False, True):
         gram = Gram()
         with Store() as store:
             rows = FlatRows(Flat(0.0), store)
-            for batch in (x, np.full((1, 1, 3), np.nan)) if spoilt else (x,):
+            for batch in (x, np.full((1, 1, 3), np.nan)) if with_nan else (x,):
                 targets = y if batch is x else y[:, :1]
                 gram.update(batch, targets)
                 rows.take(batch, targets, 0 * targets)

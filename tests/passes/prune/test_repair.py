@@ -36,16 +36,16 @@ def cut(teacher: Model, weights: dict[str, Any]) -> tuple[Model, Any]:
     return student, twins
 
 
-def pairs(teacher: Model, twins: Any, kept: dict[str, np.ndarray] | None = None) -> list[RepairLayer]:
-    return [RepairLayer(n, twins.node(n), (kept or {}).get(n.name)) for n in teacher.graph.nodes]
+def pairs(teacher: Model, twins: Any, left: dict[str, np.ndarray] | None = None) -> list[RepairLayer]:
+    return [RepairLayer(n, twins.node(n), (left or {}).get(n.name)) for n in teacher.graph.nodes]
 
 
 def error(teacher: Model, student: Model, feeds: Feeds) -> float:
     """Relative squared error of the outputs."""
     name = teacher.outputs[0].name
     whole = {"x": np.concatenate([f["x"] for f in feeds])}
-    wanted, got = run_once(teacher, whole)[name], run_once(student, whole)[name]
-    return float(np.square(wanted - got).sum() / np.square(wanted - wanted.mean(axis=0)).sum())
+    true, other = run_once(teacher, whole)[name], run_once(student, whole)[name]
+    return float(np.square(true - other).sum() / np.square(true - true.mean(axis=0)).sum())
 
 
 def two_convolutions(tools: Tools, *, bias: bool = True, duplicates: bool = False) -> Model:
@@ -62,10 +62,10 @@ def two_convolutions(tools: Tools, *, bias: bool = True, duplicates: bool = Fals
     return small.model(small.node("Conv", *parts, name="second", pads=[1] * 4))
 
 
-def without(teacher: Model, kept: np.ndarray) -> tuple[Model, list[RepairLayer]]:
+def without(teacher: Model, left: np.ndarray) -> tuple[Model, list[RepairLayer]]:
     w = {name: c.values for name, c in teacher.graph.initializers.items()}
-    student, twins = cut(teacher, {"w1": w["w1"][kept], "b1": w["b1"][kept], "w2": w["w2"][:, kept]})
-    return student, pairs(teacher, twins, {"first": kept})
+    student, twins = cut(teacher, {"w1": w["w1"][left], "b1": w["b1"][left], "w2": w["w2"][:, left]})
+    return student, pairs(teacher, twins, {"first": left})
 
 
 def test_channels_that_others_repeat_are_restored(tools: Tools) -> None:
@@ -98,11 +98,11 @@ def test_with_nothing_cut_there_is_nothing_to_do(tools: Tools) -> None:
 def test_a_refit_is_better_than_a_new_bias_and_that_than_none(tools: Tools) -> None:
     feeds, fresh = images(1, 3, 8, 8, count=96), images(1, 3, 8, 8, seed=1)
     teacher = two_convolutions(tools)
-    kept = np.arange(7)
-    none, _ = without(teacher, kept)
-    full, full_layers = without(teacher, kept)
+    left = np.arange(7)
+    none, _ = without(teacher, left)
+    full, full_layers = without(teacher, left)
     entry = repair(teacher, full, full_layers, feeds, seed=0).layers[-1]
-    bias, bias_layers = without(teacher, kept)
+    bias, bias_layers = without(teacher, left)
     repair(teacher, bias, bias_layers, feeds, seed=0, ridges=(1e9,))
     np.testing.assert_allclose(bias.graph.initializers["w2"].values, none.graph.initializers["w2"].values, rtol=1e-5, atol=1e-7)
     errors = [error(teacher, m, fresh) for m in (full, bias, none)]
@@ -151,10 +151,10 @@ def test_only_the_kept_channels_are_the_target(tools: Tools) -> None:
     small = tools.Small()
     weight = small.constant(small.random.normal(0, 1, (6, 3, 3, 3)).astype(np.float32), "w")
     teacher = small.model(small.node("Conv", small.input("x", "n", 3, 6, 6), weight, name="conv"))
-    kept = np.array([1, 4])
-    student, twins = cut(teacher, {"w": 0 * weight_of(teacher)[kept]})
-    repair(teacher, student, pairs(teacher, twins, {"conv": kept}), images(1, 3, 6, 6), seed=0, ridges=(1e-7,))
-    np.testing.assert_allclose(weight_of(student), weight_of(teacher)[kept], atol=1e-3)
+    left = np.array([1, 4])
+    student, twins = cut(teacher, {"w": 0 * weight_of(teacher)[left]})
+    repair(teacher, student, pairs(teacher, twins, {"conv": left}), images(1, 3, 6, 6), seed=0, ridges=(1e-7,))
+    np.testing.assert_allclose(weight_of(student), weight_of(teacher)[left], atol=1e-3)
     with pytest.raises(ValueError, match="'conv' has 2 output channels, and 3"):
         repair(teacher, student, pairs(teacher, twins, {"conv": np.array([0, 1, 4])}), images(1, 3, 6, 6), seed=0)
 

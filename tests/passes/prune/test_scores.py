@@ -32,10 +32,10 @@ def units_of(channels: int, taps: int) -> list[np.ndarray]:
     return [np.arange(c * taps, (c + 1) * taps) for c in range(channels)]
 
 
-def refitted(one: Consumer, gone: list[int], ridge: float = RIDGE) -> float:
-    """The least tr((W - V)'(H + ridge)(W - V)) / energy over V that is zero in the units that are gone, by a direct solve."""
+def direct_error(one: Consumer, units: list[int], ridge: float = RIDGE) -> float:
+    """The least tr((W - V)'(H + ridge)(W - V)) / energy over V that is zero in `units`, by a direct solve."""
     h = one.gram + ridge * np.diagonal(one.gram).mean() * np.eye(len(one.gram))
-    out = np.concatenate([one.units[u] for u in gone])
+    out = np.concatenate([one.units[u] for u in units])
     rest = np.setdiff1d(np.arange(len(h)), out)
     delta = np.zeros_like(one.weight)
     delta[out] = one.weight[out]
@@ -47,27 +47,27 @@ def refitted(one: Consumer, gone: list[int], ridge: float = RIDGE) -> float:
 def test_each_error_is_that_of_a_direct_solve(seed: int, taps: int) -> None:
     one, _ = consumer(taps=taps, seed=seed)
     order = removal_order([one], 6)
-    gone = [unit for (unit,) in order.steps]
-    assert sorted(gone) == list(range(6))
+    out = [unit for (unit,) in order.steps]
+    assert sorted(out) == list(range(6))
     for count in range(1, 6):
-        np.testing.assert_allclose(order.errors[count], refitted(one, gone[:count]), rtol=1e-8)
+        np.testing.assert_allclose(order.errors[count], direct_error(one, out[:count]), rtol=1e-8)
 
 
 def test_a_step_is_the_cheapest_there_is() -> None:
     one, _ = consumer()
-    gone: list[int] = []
+    out: list[int] = []
     for (unit,) in removal_order([one], 6).steps[:5]:
-        rest = [u for u in range(6) if u not in gone]
-        assert unit == min(rest, key=lambda u: refitted(one, [*gone, u]))
-        gone.append(unit)
+        rest = [u for u in range(6) if u not in out]
+        assert unit == min(rest, key=lambda u: direct_error(one, [*out, u]))
+        out.append(unit)
 
 
 def test_the_errors_of_consumers_add_up() -> None:
     first, _ = consumer(seed=1)
     second, _ = consumer(taps=1, outputs=2, seed=2)
     order = removal_order([first, second], 6)
-    gone = [unit for (unit,) in order.steps[:4]]
-    np.testing.assert_allclose(order.errors[4], refitted(first, gone) + refitted(second, gone), rtol=1e-8)
+    out = [unit for (unit,) in order.steps[:4]]
+    np.testing.assert_allclose(order.errors[4], direct_error(first, out) + direct_error(second, out), rtol=1e-8)
 
 
 def test_a_stated_energy_is_what_errors_are_measured_by() -> None:
@@ -120,8 +120,8 @@ def test_blocks_lose_equally_many() -> None:
     order = removal_order([one], 6, [[0, 1, 2], [3, 4, 5]])
     assert [len(step) for step in order.steps] == [2, 2, 2]
     assert all(step[0] < 3 <= step[1] for step in order.steps)
-    gone = [unit for step in order.steps[:2] for unit in step]
-    np.testing.assert_allclose(order.errors[2], refitted(one, gone), rtol=1e-8)
+    out = [unit for step in order.steps[:2] for unit in step]
+    np.testing.assert_allclose(order.errors[2], direct_error(one, out), rtol=1e-8)
 
 
 def test_unequal_blocks_are_refused() -> None:
