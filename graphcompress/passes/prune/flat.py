@@ -7,6 +7,7 @@ set to the student's values, and the weights are fitted again; each turn can onl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,27 +75,28 @@ class FlatRows:
             self._store.put((self, self._count, part), np.ascontiguousarray(array[:, sound], np.float32))
         self._count += 1
 
-    def refit(self, moments: Moments, old: Array, ridge: float, weight: Array) -> tuple[Array, Array]:
-        """(weight, bias) after TURNS turns from `weight`, which was fitted on `moments` of the same rows towards `old`."""
-        bias = bias_of(moments, weight)
-        for _ in range(TURNS):
-            moments = self._turn(moments, weight, bias)
-            weight = refit([moments], old, ridge)
-            bias = bias_of(moments, weight)
-        return weight, bias
-
     def close(self) -> None:
         """Let go of the rows."""
         for batch in range(self._count):
             for part in range(3):
                 self._store.drop((self, batch, part))
 
-    def _turn(self, moments: Moments, weight: Array, bias: Array) -> Moments:
-        """The moments with the targets that come next."""
-        xy, sum_y = np.zeros_like(moments.xy), np.zeros_like(moments.mean_y)
+    def turn(self, weight: Array, bias: Array) -> Iterator[tuple[Array, Array]]:
+        """(rows, the targets that come next), part by part."""
         for batch in range(self._count):
             rows, target, branch = (self._store.get((self, batch, part)) for part in range(3))
-            aim = self._flat.aim(target + branch, rows @ weight + bias[..., None, :] + branch) - branch
+            yield rows, self._flat.aim(target + branch, rows @ weight + bias[..., None, :] + branch) - branch
+
+
+def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ridge: float, weight: Array) -> tuple[Array, Array]:
+    """(weight, bias) after TURNS turns from `weight`, which was fitted on `moments` of the same rows towards `old`."""
+    bias = bias_of(moments, weight)
+    for _ in range(TURNS):
+        xy, sum_y = np.zeros_like(moments.xy), np.zeros_like(moments.mean_y)
+        for rows, aim in (pair for part in held for pair in part.turn(weight, bias)):
             xy += (rows - moments.mean_x[..., None, :]).swapaxes(-1, -2) @ aim
             sum_y += aim.sum(axis=-2)
-        return Moments(moments.rows, moments.mean_x, sum_y / moments.rows, moments.xx, xy, moments.yy)
+        moments = Moments(moments.rows, moments.mean_x, sum_y / moments.rows, moments.xx, xy, moments.yy)
+        weight = refit([moments], old, ridge)
+        bias = bias_of(moments, weight)
+    return weight, bias

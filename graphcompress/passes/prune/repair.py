@@ -14,13 +14,13 @@ import numpy as np
 from graphcompress.ir import Model
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.agenda import Job, RepairLayer, agenda, by_weight
-from graphcompress.passes.prune.flat import FlatRows
+from graphcompress.passes.prune.flat import FlatRows, refit_before_flat
 from graphcompress.passes.prune.frontier import Frontier, values_of
 from graphcompress.passes.prune.gram import Array, Gram, Moments
 from graphcompress.passes.prune.rows import Layer
 from graphcompress.passes.prune.solve import best_ridge, bias_of, refit, squared_error
 from graphcompress.passes.prune.store import Store
-from graphcompress.passes.prune.targets import Targets
+from graphcompress.passes.prune.targets import MIRROR, TRAINING, VALIDATION, Targets
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, silent
 
@@ -41,7 +41,8 @@ class LayerRepair:
     """What was done to a layer. `method`: "least squares", "channel factors" where there are too few rows or too many unknowns, "none" where nothing was lost.
 
     `before` and `after` are squared
-    errors on held-out inputs, all earlier layers being refitted, as parts of the target's energy about its mean; `residual`: the target was a sum's.
+    errors on held-out inputs, all earlier layers being refitted, as parts of the target's energy about its mean; `residual`: the target was a sum's;
+    `mirrors`: mirror images were taken in.
     """
 
     node: str
@@ -50,6 +51,7 @@ class LayerRepair:
     unknowns: int
     ridge: float
     residual: bool
+    mirrors: bool
     before: float
     after: float
 
@@ -71,6 +73,7 @@ def repair(
     seed: int,
     positions: int = POSITIONS,
     ridges: Sequence[float] = RIDGES,
+    mirrors: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> RepairReport:
@@ -78,6 +81,7 @@ def repair(
 
     `feeds` must be iterable again. A weight that several of the layers read gets one value for all; one that others read too is left. Layers with more than
     MOST_UNKNOWNS unknowns or fewer rows than unknowns get a factor and a bias per output channel only. A Conv or Gemm without a bias gets one where it matters.
+    `mirrors`: where all inputs are pictures, those seen in a mirror are taken in for each layer whose error on the originals they lessen; twice the time.
     Raises DataError where there is no feed, ValueError where `channels` do not fit the student's layer.
     """
     jobs, refusals = agenda(teacher, student, layers)
@@ -86,7 +90,7 @@ def repair(
     groups = by_weight(jobs)
     repairs: list[LayerRepair] = []
     with Store() as store:
-        targets = Targets(teacher, jobs, feeds, store, seed=seed, positions=positions, threads=threads)
+        targets = Targets(teacher, jobs, feeds, store, seed=seed, positions=positions, mirrors=mirrors, threads=threads)
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
             unknowns = group[0].layer.form.shape[1]
@@ -109,75 +113,102 @@ def repair(
 
 
 class _Fit:
-    """Moments of one job's rows, of those that are held out and of the others. `by_channel`: instead of a matrix, one factor for each output channel is fitted,
-    whose only input is what the old weights make of the row."""
+    """Moments of one job's rows, apart by what they are for. `by_channel`: instead of a matrix, one factor for each output channel is fitted, whose only input is
+    what the old weights make of the row."""
 
     def __init__(self, job: Job, targets: Targets, *, by_channel: bool, store: Store | None) -> None:
         """`store` is for what the activation after a layer needs, None where it is not looked at."""
         self.job = job
-        flat = job.flat
-        self.flat_rows = None if store is None or flat is None or by_channel or job.layer.bias_site is None else FlatRows(flat, store)
         self.by_channel = by_channel
         self._targets = targets
-        self._training, self._validation = Gram(), Gram()
-
-    def close(self) -> None:
-        """Let go of what is held of the rows."""
-        if self.flat_rows is not None:
-            self.flat_rows.close()
+        self._grams = {use: Gram() for use in (TRAINING, VALIDATION, MIRROR)}
+        flat = None if store is None or by_channel or job.layer.bias_site is None else job.flat
+        self._held = {} if flat is None or store is None else {use: FlatRows(flat, store) for use in (TRAINING, MIRROR)}
 
     @property
     def rows(self) -> int:
-        """The rows that were finite."""
-        return self._training.rows + self._validation.rows
+        """The rows that were finite, without mirror images."""
+        return self._grams[TRAINING].rows + self._grams[VALIDATION].rows
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether there are mirror images, and rows to tell whether they help."""
+        return all(gram.rows for gram in self._grams.values())
 
     def take(self, values: Iterable[Sequence[Array]]) -> None:
         """Take in, batch by batch, the values of what the job reads."""
         form, matrix = self.job.layer.form, self.job.layer.weight_matrix()
         for batch, (x, *branch) in enumerate(values):
-            at, validation, channels = self._targets.of(self.job, batch)
+            at, uses, channels = self._targets.of(self.job, batch)
             rows = form.rows(x, at)
             addend = form.outputs(branch[0], at) if branch else np.zeros_like(channels)
             target = self.job.layer.grouped(channels - addend)
-            if self.flat_rows is not None:
-                self.flat_rows.take(rows, target, self.job.layer.grouped(addend))
+            for use, held in self._held.items():
+                here = (uses == MIRROR) == (use == MIRROR)
+                held.take(rows[:, here], target[:, here], self.job.layer.grouped(addend)[:, here])
             if self.by_channel:
                 rows, target = _one_by_one(rows @ matrix), _one_by_one(target)
-            self._training.update(rows[:, ~validation], target[:, ~validation])
-            self._validation.update(rows[:, validation], target[:, validation])
+            for use, gram in self._grams.items():
+                gram.update(rows[:, uses == use], target[:, uses == use])
 
-    def moments(self) -> tuple[Moments, Moments, Moments]:
-        """(training, validation, all). Where one part is empty, everything is both."""
-        whole = Gram().merge(self._training).merge(self._validation).finish()
-        split = self._training.rows and self._validation.rows
-        training, validation = (self._training.finish(), self._validation.finish()) if split else (whole, whole)
-        if self.job.layer.bias_site is None:
-            return training.about_zero(), validation.about_zero(), whole.about_zero()
-        return training, validation, whole
+    def validation(self) -> Moments:
+        """Of the rows for validation; of all where one use has none."""
+        return self._moments([VALIDATION] if self._split() else [TRAINING, VALIDATION])
+
+    def training(self, *, mirrors: bool) -> Moments:
+        """Of the rows for training, with or without mirror images; with those for validation where one use has none."""
+        return self._moments([TRAINING, *([] if self._split() else [VALIDATION]), *([MIRROR] if mirrors else [])])
+
+    def whole(self, *, mirrors: bool) -> Moments:
+        """Of all rows, with or without mirror images."""
+        return self._moments([TRAINING, VALIDATION, *([MIRROR] if mirrors else [])])
+
+    def held(self, *, mirrors: bool) -> list[FlatRows]:
+        """The same rows themselves, where a flat activation follows; none elsewhere."""
+        return [held for use, held in self._held.items() if mirrors or use != MIRROR]
+
+    def close(self) -> None:
+        """Let go of what is held of the rows."""
+        for held in self._held.values():
+            held.close()
+
+    def _split(self) -> bool:
+        return bool(self._grams[TRAINING].rows and self._grams[VALIDATION].rows)
+
+    def _moments(self, uses: Sequence[int]) -> Moments:
+        whole = Gram()
+        for use in uses:
+            whole.merge(self._grams[use])
+        moments = whole.finish()
+        return moments if self.job.layer.bias_site is not None else moments.about_zero()
 
 
 def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> list[LayerRepair]:
     """Fit the weight that the layers of `fits` share, and write it and their biases."""
     layer, by_channel = fits[0].job.layer, fits[0].by_channel
-    training, validation, whole = zip(*(fit.moments() for fit in fits), strict=True)
+    validation = [fit.validation() for fit in fits]
     matrix = layer.weight_matrix()
     g, n, o = matrix.shape
     old = np.ones((g * o, 1, 1)) if by_channel else matrix
     energy = sum(float(m.yy.sum()) for m in validation) or 1.0
     before = sum(squared_error(m, old, fit.job.layer.bias_vector().reshape(m.mean_y.shape)) for fit, m in zip(fits, validation, strict=True))
-    method, ridge, after = "none", 0.0, before
+    method, ridge, mirrors, after = "none", 0.0, False, before
     if before > EXACT * energy:
         method = "channel factors" if by_channel else "least squares"
-        ridge, after = best_ridge(training, validation, old, ridges)
+        choices = []
+        for use_mirrors in (False, True) if all(fit.mirrors for fit in fits) else (False,):
+            choices.append((*best_ridge([fit.training(mirrors=use_mirrors) for fit in fits], validation, old, ridges), use_mirrors))
+        ridge, after, mirrors = min(choices, key=lambda choice: choice[1])
+        whole = [fit.whole(mirrors=mirrors) for fit in fits]
         new = refit(whole, old, ridge)
         biases = [bias_of(moments, new) for moments in whole]
-        if (rows := fits[0].flat_rows) is not None:
-            new, biases[0] = rows.refit(whole[0], old, ridge, new)
+        if held := fits[0].held(mirrors=mirrors):
+            new, biases[0] = refit_before_flat(held, whole[0], old, ridge, new)
         with Edits(student) as edits:
             edits.set_value(layer.weight, layer.weight_from_matrix(matrix * new.reshape(g, 1, o) if by_channel else new))
             for fit, bias, moments in zip(fits, biases, whole, strict=True):
                 _set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
-    return [LayerRepair(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, before / energy, after / energy) for fit in fits]
+    return [LayerRepair(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, mirrors, before / energy, after / energy) for fit in fits]
 
 
 def _set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: Moments) -> None:

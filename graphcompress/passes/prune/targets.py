@@ -11,12 +11,15 @@ from graphcompress.ir import Model, Tensor
 from graphcompress.passes.prune.agenda import Job
 from graphcompress.passes.prune.batches import batches, items
 from graphcompress.passes.prune.gram import Array
+from graphcompress.passes.prune.mirrors import Mirrors, pictures
 from graphcompress.passes.prune.rows import sample
 from graphcompress.passes.prune.store import Store
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import BUDGET, Watch
 
-VALIDATION = 4  # every fourth input is for that
+# What a row is for. Validation is on every fourth input, never on mirror images.
+TRAINING, VALIDATION, MIRROR = range(3)
+EVERY = 4
 
 
 class Targets:
@@ -26,8 +29,18 @@ class Targets:
     """
 
     def __init__(
-        self, teacher: Model, jobs: Sequence[Job], feeds: Iterable[Feed], store: Store, *, seed: int, positions: int, threads: int | None = None
+        self,
+        teacher: Model,
+        jobs: Sequence[Job],
+        feeds: Iterable[Feed],
+        store: Store,
+        *,
+        seed: int,
+        positions: int,
+        mirrors: bool = False,
+        threads: int | None = None,
     ) -> None:
+        """`mirrors`: pictures are seen in a mirror too."""
         first = next(iter(feeds), None)
         if first is None:
             raise DataError("There is not one calibration feed: what was cut cannot be repaired. Give feeds with --data.")
@@ -35,12 +48,14 @@ class Targets:
         self._where: dict[tuple[Job, int], tuple[Array, Array]] = {}
         self._rows = dict.fromkeys(jobs, 0)
         needed = _settle(teacher, jobs, first, threads)
-        self.feeds = batches(teacher, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
+        names = pictures(teacher.inputs) if mirrors else frozenset()
+        self.feeds = batches(teacher, Mirrors(feeds, names) if names else feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
         by_tensor: dict[Tensor, list[int]] = {}
         for index, job in enumerate(jobs):
             by_tensor.setdefault(job.target, []).append(index)
         counts = [items(feed) for feed in self.feeds]
         starts = np.concatenate([[0], np.cumsum(counts)])
+        self._originals = sum(counts) // (2 if names else 1)
         next_batch = dict.fromkeys(by_tensor, 0)
         for values in Watch(teacher, by_tensor).run(self.feeds, threads=threads, optimize="basic"):
             for tensor in list(values):
@@ -56,7 +71,7 @@ class Targets:
         return self._rows[job]
 
     def of(self, job: Job, batch: int) -> tuple[Array, Array, Array]:
-        """(positions [r], for validation [r], outputs [r, c]) of one batch."""
+        """(positions [r], uses [r]: TRAINING, VALIDATION or MIRROR, outputs [r, c]) of one batch."""
         return *self._where[job, batch], self._store.get((job, batch))
 
     def _take(self, job: Job, batch: int, value: Array, count: int, start: int, positions: int, random: np.random.Generator) -> None:
@@ -69,7 +84,9 @@ class Targets:
         g, _, o = form.shape
         if outputs.shape[1] != g * o:
             raise ValueError(f"'{job.layer.node.name}' has {g * o} output channels, and {outputs.shape[1]} of its twin's are named.")
-        self._where[job, batch] = at, (start + at * count // max(1, places)) % VALIDATION == VALIDATION - 1
+        item = start + at * count // max(1, places)
+        use = np.where(item % EVERY == EVERY - 1, VALIDATION, TRAINING)
+        self._where[job, batch] = at, np.where(item < self._originals, use, MIRROR)
         self._store.put((job, batch), outputs.astype(np.float32))
         self._rows[job] += len(at)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from graphcompress.ir import output_ids
 from graphcompress.ir.files.text import parse_model
 from graphcompress.passes.prune import flat as module
-from graphcompress.passes.prune.flat import Flat, FlatRows, flat_after
+from graphcompress.passes.prune.flat import Flat, FlatRows, flat_after, refit_before_flat
 from graphcompress.passes.prune.gram import Gram
 from graphcompress.passes.prune.solve import bias_of, refit
 from graphcompress.passes.prune.store import Store
@@ -73,7 +73,7 @@ def test_every_turn_lessens_the_error_after_the_activation(seed: int, groups: in
             rows = FlatRows(Flat(0.0), store)
             rows.take(x[:, :120], y[:, :120], branch[:, :120])
             rows.take(x[:, 120:], y[:, 120:], branch[:, 120:])
-            now = error(*rows.refit(gram.finish(), old, 1e-6, weight))
+            now = error(*refit_before_flat([rows], gram.finish(), old, 1e-6, weight))
             rows.close()
             assert (rows, 0, 0) not in store
         assert now < before
@@ -93,5 +93,5 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
                 gram.update(batch, targets)
                 rows.take(batch, targets, 0 * targets)
             old = np.zeros((1, 3, 2))
-            results.append(rows.refit(gram.finish(), old, 1e-3, refit([gram.finish()], old, 1e-3)))
+            results.append(refit_before_flat([rows], gram.finish(), old, 1e-3, refit([gram.finish()], old, 1e-3)))
     np.testing.assert_allclose(results[0][0], results[1][0])
