@@ -119,8 +119,8 @@ class LocalSession:
             settings.add_session_config_entry(key, value)
         for key, value in (attributes or {}).items():
             setattr(settings, key, value)
-        # Kept for as long as the session, which reads the arrays in place.
-        self._weights = {name: ort.load().OrtValue.ortvalue_from_numpy(array) for name, array in (initializers or {}).items()}
+        # Kept for as long as the session, which reads the arrays in place; of an array that is not contiguous the runtime would make a copy, and refuse it.
+        self._weights = {name: ort.load().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for name, array in (initializers or {}).items()}
         if self._weights:
             settings.add_external_initializers(list(self._weights), list(self._weights.values()))
         if self._provider.plugin:

@@ -13,6 +13,7 @@ from onnx import numpy_helper, parser
 
 from graphcompress import ir
 from graphcompress.errors import ModelError
+from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.scopes import tensor_homes
 from graphcompress.runtime import session, watch
 from graphcompress.runtime.evaluate import run_once
@@ -237,3 +238,12 @@ def test_a_large_weight_is_handed_over_wherever_it_is_read(use: str) -> None:
     (seen,) = observe(model, ["y"], [feed])
     np.testing.assert_array_equal(seen["y"], run_once(model, feed)["y"])
     optimized_model(model, feed=feed)
+
+
+def test_weights_that_do_not_lie_in_order_in_memory(model_of: ModelOf) -> None:
+    model = model_of("g (float[64,64] x) => (float[64,64] d) { a = Mul (x, x) d = Neg (a) }")
+    weight = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)[:, ::-1]
+    with Edits(model) as edits:
+        edits.set_input(model.graph.nodes[0], 1, model.constant("w", weight))
+    (values,) = observe(model, ["a"], [{"x": np.ones((64, 64), np.float32)}])
+    np.testing.assert_array_equal(values["a"], weight)

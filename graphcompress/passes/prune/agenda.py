@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphcompress.ir import Constant, Model, Node, Tensor, output_ids, producer, sole_consumer, toposort
+import numpy as np
+
+from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, output_ids, producer, sole_consumer, toposort
+from graphcompress.passes.prune.flat import Flat, flat_after
 from graphcompress.passes.prune.frontier import upstream
 from graphcompress.passes.prune.gram import Array
 from graphcompress.passes.prune.rows import Layer, layer_of
@@ -32,12 +35,18 @@ class Sum:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch."""
+    """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch. `teacher_outputs`: see `ir.output_ids`."""
 
     layer: Layer
     kept: Array | None
     output: Tensor
     sum: Sum | None
+    teacher_outputs: set[int]
+
+    @property
+    def flat(self) -> Flat | None:
+        """The activation after what is fitted, where it is flat somewhere."""
+        return flat_after(self.target, self.teacher_outputs)
 
     @property
     def target(self) -> Tensor:
@@ -52,6 +61,8 @@ class Job:
 
 def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tuple[list[Job], list[Refusal]]:
     """The jobs in an order in which whatever a layer reads stands before it, those without a weight of their own refused.
+
+    A layer that has lost nothing, and neither has what it or the other side of its sum is calculated from, is left out.
 
     Where a layer feeds a sum whose other side is final by then, the sum is its target. So the order puts short ways first: the long one of two branches, which has
     more weights to do it with, mends what the short one left.
@@ -73,15 +84,17 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         if any(weights.get(reader) is not weight for reader in weight.outputs):
             del candidates[node]
             refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read by a node that is not refitted", _name(node)))
-    order = _by_depth(student, candidates)
-    jobs = [
-        Job(layer, entry.kept, twin.output, _sum(twin, layer, teacher_outputs, student_outputs)) for entry, twin, layer in (candidates[node] for node in order)
-    ]
-    place = {node: index for index, node in enumerate(order)}
-    for index, job in enumerate(jobs):
-        final = job.sum is not None and all(place.get(node, -1) < index for node in upstream([job.sum.student_branch]))
-        if not final or len(job.layer.weight.outputs) > 1:
-            job.sum = None
+    lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.kept)}
+    jobs: list[Job] = []
+    place = {node: index for index, node in enumerate(_by_depth(student, candidates))}
+    for node, index in place.items():
+        entry, twin, layer = candidates[node]
+        total = _sum(twin, layer, teacher_outputs, student_outputs) if len(layer.weight.outputs) == 1 else None
+        if total is not None and any(place.get(other, -1) >= index for other in upstream([total.student_branch])):
+            total = None
+        job = Job(layer, entry.kept, twin.output, total, teacher_outputs)
+        if node in lost or lost & upstream(job.reads):
+            jobs.append(job)
     return jobs, refusals
 
 
@@ -103,6 +116,15 @@ def _by_depth(model: Model, layers: Mapping[Node, object]) -> list[Node]:
     return sorted((n for n in order if n in layers), key=lambda n: depth[n])
 
 
+def _same_columns(twin: Layer, layer: Layer, kept: Array | None) -> bool:
+    """Whether the weights and biases of a layer are those of its twin, for the outputs that it has."""
+    all_outputs = slice(None) if kept is None else kept
+    (own_weights, own_biases), (weights, biases) = (
+        (part.weight_matrix().swapaxes(1, 2).reshape(-1, part.form.shape[1]), part.bias_vector().reshape(-1)) for part in (layer, twin)
+    )
+    return np.array_equal(own_weights, weights[all_outputs]) and np.array_equal(own_biases, biases[all_outputs])
+
+
 def _sum(twin: Layer, layer: Layer, teacher_outputs: set[int], student_outputs: set[int]) -> Sum | None:
     here, there = _added(layer.output, student_outputs), _added(twin.output, teacher_outputs)
     return None if here is None or there is None else Sum(there[0], there[1], here[1])
@@ -114,7 +136,7 @@ def _added(tensor: Tensor, outputs: set[int]) -> tuple[Tensor, Tensor] | None:
     if add is None or not add.is_op("Add"):
         return None
     other = add.inputs[1 if add.inputs[0] is tensor else 0]
-    return None if isinstance(other, Constant) else (add.outputs[0], other)
+    return None if constant_data(other) is not None else (add.outputs[0], other)
 
 
 def _name(node: Node) -> str:

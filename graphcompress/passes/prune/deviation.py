@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -57,11 +58,11 @@ class RelativeError:
 
 
 class Reference:
-    """A teacher's answers to `feeds`, calculated once and held, so that many students can be held against them."""
+    """A teacher's answers to `feeds`, which must be iterable again, calculated once and held: many students can be compared with them."""
 
     def __init__(self, teacher: Model, feeds: Iterable[Feed], *, threads: int | None = None) -> None:
         self._threads = threads
-        self._feeds: Batches = batches(teacher, list(feeds), threads=threads)
+        self._feeds: Batches = batches(teacher, feeds, threads=threads)
         self._answers = list(self._run(teacher))
 
     def relative_error(self, student: Model) -> float:
@@ -76,7 +77,7 @@ class Reference:
 
     def _run(self, model: Model) -> Iterable[list[Any]]:
         tensors = judged(model)
-        for values in Watch(model, tensors).run(self._feeds, threads=self._threads, optimize="basic"):
+        for values in Watch(model, tensors).run(self._feeds, threads=self._threads, optimize="basic", budget=sys.maxsize):
             yield [values[t] for t in tensors]
 
 
@@ -84,7 +85,7 @@ def _before_softmax(tensor: Tensor) -> Tensor:
     node = producer(tensor)
     while node is not None and node.is_op("Identity", "Cast", "Softmax", "LogSoftmax"):
         if node.is_op("Softmax", "LogSoftmax"):
-            source: Tensor = node.inputs[0]
-            return source
+            logits: Tensor = node.inputs[0]
+            return logits
         node = producer(node.inputs[0])
     return tensor

@@ -109,4 +109,6 @@ def upstream(tensors: Iterable[Tensor]) -> set[Node]:
 
 
 def _can_be_cut(model: Model) -> bool:
-    return not model.header.functions and not model.overridable and not any(subgraphs(n) for n in model.graph.nodes)
+    """Only tensors are handed from piece to piece, and only what stands in the main graph is copied."""
+    plain = all(not subgraphs(n) and "Sequence" not in n.op and "Optional" not in n.op for n in model.graph.nodes)
+    return plain and not model.header.functions and not model.overridable and all(spec.kind == "tensor" for spec in model.inputs)

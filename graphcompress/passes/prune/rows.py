@@ -7,13 +7,13 @@ side, the Add of a constant vector after it being its bias.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from graphcompress.ir import Constant, Node, Tensor, sole_consumer
+from graphcompress.ir import Constant, Node, Tensor, constant_data, sole_consumer
 
 Array = np.ndarray[Any, Any]
 
@@ -29,10 +29,6 @@ class Form(Protocol):
 
     def places(self, y_shape: Sequence[int]) -> int:
         """Number of output positions, batch included."""
-        ...
-
-    def places_from(self, x_shape: Sequence[int]) -> int:
-        """The same, from the shape of the input."""
         ...
 
     def rows(self, x: Array, positions: Array) -> Array:
@@ -116,15 +112,14 @@ def sample(places: int, items: int, per_item: int, random: np.random.Generator) 
 
 
 def layer_of(node: Node, outputs: set[int]) -> Layer | None:
-    """`node` as a layer, None where it is none: another operator, a weight that is calculated or may be overridden, a bias that differs from row to row.
+    """`node` as a layer, None where it is none: another operator, an input that is constant, a weight that is calculated or may be overridden, a bias that differs from row to row.
 
     `outputs` as `ir.output_ids` gives them: what is an output of a graph is not looked through for the bias of a MatMul.
     """
-    if node.is_op("Conv", "ConvTranspose"):
-        return _convolution(node)
-    if node.is_op("Gemm"):
-        return _gemm(node)
-    return _matmul(node, outputs) if node.is_op("MatMul") else None
+    if not node.is_op(*READERS):
+        return None
+    layer = READERS[node.op](node, outputs)
+    return None if layer is None or constant_data(layer.x) is not None else layer
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------------------
@@ -145,9 +140,6 @@ class Dense:
         channels = y_shape[-2 if self.flips_y and len(y_shape) > 1 else -1]
         return math.prod(y_shape) // max(1, channels)
 
-    def places_from(self, x_shape: Sequence[int]) -> int:
-        return math.prod(x_shape) // max(1, self.shape[1])
-
     def rows(self, x: Array, positions: Array) -> Array:
         return _last(x, self.flips_x).reshape(-1, self.shape[1])[positions][None]
 
@@ -166,7 +158,7 @@ def _last(array: Array, flips: bool) -> Array:
     return array.swapaxes(-1, -2) if flips and array.ndim > 1 else array
 
 
-def _gemm(node: Node) -> Layer | None:
+def _gemm(node: Node, _: set[int]) -> Layer | None:
     weight, scale, beta = node.input(1), float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     if not isinstance(weight, Constant) or len(weight.shape) != 2 or not scale:
         return None
@@ -233,9 +225,6 @@ class Windows:
     def places(self, y_shape: Sequence[int]) -> int:
         return int(y_shape[0]) * math.prod(y_shape[2:])
 
-    def places_from(self, x_shape: Sequence[int]) -> int:
-        return int(x_shape[0]) * math.prod(self._axis(a, size)[1] for a, size in enumerate(x_shape[2:]))
-
     def rows(self, x: Array, positions: Array) -> Array:
         axes = [self._axis(a, size) for a, size in enumerate(x.shape[2:])]
         image, *places = np.unravel_index(positions, (len(x), *(out for _, out in axes)))
@@ -299,7 +288,7 @@ class Windows:
         return pads // 2 if self.auto_pad == "SAME_UPPER" else pads - pads // 2, out
 
 
-def _convolution(node: Node) -> Layer | None:
+def _convolution(node: Node, _: set[int]) -> Layer | None:
     weight, bias = node.input(1), node.input(2)
     if not isinstance(weight, Constant) or len(weight.shape) < 3 or not (bias is None or isinstance(bias, Constant)):
         return None
@@ -326,3 +315,6 @@ def _convolution(node: Node) -> Layer | None:
 
 def _numbers(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
     return tuple(int(v) for v in node.attrs.get(name) or (default,) * count)
+
+
+READERS: dict[str, Callable[[Node, set[int]], Layer | None]] = {"Conv": _convolution, "ConvTranspose": _convolution, "Gemm": _gemm, "MatMul": _matmul}
