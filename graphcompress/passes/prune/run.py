@@ -181,7 +181,9 @@ class _Pruner:
 
     def orders(self) -> list[Order]:
         if self._orders is None:
-            self._orders = find_orders(self.groups, self.context.data, score=self.options.score, seed=self.context.seed, threads=self.context.threads)
+            self._orders = find_orders(
+                self.groups, self.context.data, score=self.options.score, seed=self.context.seed, threads=self.context.threads, progress=self.context.progress
+            )
         return self._orders
 
     def sensitivities(self) -> Array:

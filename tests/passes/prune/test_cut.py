@@ -88,7 +88,11 @@ def test_what_a_node_without_a_signature_touches_is_fixed(tools: Any) -> None:
     """The Conv before it loses its channels to the barrier, the one before that does not."""
     s = tools.Small()
     x = s.conv(s.input("x", 1, 3, 4, 4), 3, 6, name="free")
-    y = s.node("NonMaxSuppression", s.node("Reshape", s.conv(x, 6, 4, name="held"), s.constant(np.array([1, 16, 4], np.int64))), s.constant(np.ones((1, 1, 16), np.float32)))
+    y = s.node(
+        "NonMaxSuppression",
+        s.node("Reshape", s.conv(x, 6, 4, name="held"), s.constant(np.array([1, 16, 4], np.int64))),
+        s.constant(np.ones((1, 1, 16), np.float32)),
+    )
     model = s.model(y)
     groups = find_groups(model)
     assert [(g.name, g.size) for g in groups.groups] == [("free", 6)]

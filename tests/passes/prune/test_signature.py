@@ -53,7 +53,9 @@ def test_batches_of_matmul_broadcast_from_the_right(tools: Any) -> None:
     assert letters(result.inputs) == ["...2", "...1", "m", "k", "...1", "k", "o"]
 
 
-@pytest.mark.parametrize(("text", "fault"), [("x[n], y[n]", "no '->'"), ("x n -> y[n]", "no operand"), ("x[..., ...] -> y[...]", "twice"), ("x[n+1] -> y[n]", "no axis")])
+@pytest.mark.parametrize(
+    ("text", "fault"), [("x[n], y[n]", "no '->'"), ("x n -> y[n]", "no operand"), ("x[..., ...] -> y[...]", "twice"), ("x[n+1] -> y[n]", "no axis")]
+)
 def test_a_signature_that_is_none(text: str, fault: str) -> None:
     with pytest.raises(RuleError, match=fault):
         parse_signature(text)

@@ -1,0 +1,97 @@
+"""prune and inspect --groups, end to end on a small model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphcompress
+from graphcompress.errors import BarMissed
+from graphcompress.record import InspectReport, Record
+
+QUICK = ("--no-measure", "-q")
+HALF = ("prune", "model.onnx", "-o", "out.onnx", "--macs", "0.5", "--round-to", "1", *QUICK)
+
+
+def test_half_of_the_work_goes(place: Path, run: Any) -> None:
+    done = run(*HALF, "--data", "feeds.npz", "--format", "json", "--record", "record.json")
+    assert (done.status, done.err) == (0, "")
+    record = Record.model_validate(json.loads((place / "record.json").read_text()))
+    before, after = graphcompress.load("model.onnx"), graphcompress.load("out.onnx")
+    assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
+    assert record.before.macs is not None and record.after.macs is not None and record.after.macs <= 0.5 * record.before.macs
+    assert [step.use for step in record.steps] == ["simplify", "prune"]
+    assert record.comparison is not None and record.comparison.feeds == 6
+    assert [(bar.option, bar.held) for bar in record.bars] == [("--macs", True)]
+    assert {layer["node"] for layer in record.steps[1].decisions["repair"]} == {"head"}
+
+
+def test_the_table_names_the_groups(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--macs", "0.5", "--no-measure")
+    assert done.status == 0
+    for text in ("Groups of channels", "deep", "--macs 0.5: held", "agreement", "Written to out.onnx."):
+        assert text in done.out
+
+
+def test_without_data_it_says_so(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--macs", "0.5", "--no-measure", "--format", "json")
+    assert done.status == 0
+    record = Record.model_validate(done.json)
+    assert record.comparison is None and any("nothing was refitted" in note for note in record.notes)
+
+
+def test_a_goal_out_of_reach_is_status_1_and_best_effort_is_not(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--macs", "0.001", *QUICK)
+    assert done.status == 1 and "--macs 0.001 was not met" in done.err and "Nothing was written" in done.err
+    assert not Path("out.onnx").exists()
+    assert run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--macs", "0.001", "--best-effort", *QUICK).status == 0
+    assert Path("out.onnx").exists()
+
+
+def test_a_drop_that_is_too_large_is_status_1(place: Path, run: Any) -> None:
+    done = run(*HALF, "--data", "feeds.npz", "--no-repair", "--score", "magnitude", "--max-drop", "0.0", "--macs", "0.05", "--best-effort")
+    assert done.status == 1 and "--max-drop 0 was not met" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--macs 0.5"),
+        (("--macs", "1.5"), "at most 1"),
+        (("--params", "0"), "above 0"),
+        (("--macs", "0.5", "--round-to", "x"), "--round-to x"),
+        (("--macs", "0.5", "--ignore", "("), "--ignore"),
+        (("--macs", "0.5", "--ignore", "nothing"), "matches no group"),
+    ],
+)
+def test_bad_usage(place: Path, run: Any, arguments: tuple[str, ...], message: str) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", *QUICK, *arguments)
+    assert done.status == 2 and message in done.err and not Path("out.onnx").exists()
+
+
+def test_groups_are_listed(place: Path, run: Any) -> None:
+    done = run("inspect", "model.onnx", "--groups", "--format", "json")
+    report = InspectReport.model_validate(done.json)
+    assert report.groups is not None and {g.channels for g in report.groups} == {32}
+    assert report.fixed is not None and any(r.id == "prune/output" for r in report.fixed)
+    table = run("inspect", "model.onnx", "--groups")
+    assert "Groups of channels" in table.out
+    assert InspectReport.model_validate(run("inspect", "model.onnx", "--format", "json").json).groups is None
+
+
+def test_from_python(place: Path) -> None:
+    result = graphcompress.prune("model.onnx", "feeds.npz", macs=0.6, round_to=1, measure=False)
+    assert result.record.command == "prune"
+    with pytest.raises(BarMissed) as missed:
+        graphcompress.prune("model.onnx", "feeds.npz", macs=0.001, measure=False)
+    assert missed.value.result.model is not None
+
+
+def test_a_recipe_prunes_then_quantizes(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--recipe", "half", "--min-agreement", "0.5", "--format", "json", *QUICK)
+    record = Record.model_validate(done.json)
+    assert done.status == 0 and [step.use for step in record.steps] == ["simplify", "prune", "quantize"]
+    assert next(step for step in record.steps if step.use == "prune").in_result
