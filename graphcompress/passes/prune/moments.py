@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,23 +54,27 @@ def see(
 ) -> list[SeenLayer]:
     """The moments of `layers` of `model` over `positions` of each input. `feeds` must be iterable again; without any the moments are zero."""
     grams = [Gram() for _ in layers]
+    by_input: dict[Tensor, list[int]] = {}
+    for index, layer in enumerate(layers):
+        by_input.setdefault(layer.x, []).append(index)
     first = next(iter(feeds), None)
-    if first is not None:
-        tensors = list(dict.fromkeys(t for layer in layers for t in (layer.x, layer.output)))
-        needed = sum(np.asarray(v).nbytes for values in Watch(model, tensors).run([first], threads=threads, optimize="basic") for v in values.values())
-        stacked = batches(model, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
-        # One model holds all that is watched for a batch, so that each pair of tensors comes together.
-        for batch, values in enumerate(Watch(model, tensors).run(stacked, threads=threads, optimize="basic", budget=sys.maxsize)):
-            for index, (layer, gram) in enumerate(zip(layers, grams, strict=True)):
-                _take(gram, layer, values, positions, np.random.default_rng([seed, index, batch]))
-            progress("scoring", batch + 1, None)
+    if first is not None and by_input:
+        needed = sum(np.asarray(v).nbytes for values in Watch(model, by_input).run([first], threads=threads, optimize="basic") for v in values.values())
+        feed_batches = batches(model, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
+        counts = [items(feed) for feed in feed_batches]
+        next_batch = dict.fromkeys(by_input, 0)
+        for values in Watch(model, by_input).run(feed_batches, threads=threads, optimize="basic"):
+            for tensor in list(values):
+                x = np.asarray(values.pop(tensor))
+                batch = next_batch[tensor]
+                next_batch[tensor] += 1
+                for index in by_input[tensor]:
+                    form = layers[index].form
+                    at = sample(form.places_from(x.shape), counts[batch], positions, np.random.default_rng([seed, index, batch]))
+                    rows = form.rows(x, at)
+                    grams[index].update(by_channel(rows, form.taps) if _narrow(layers[index]) else rows)
+            progress("scoring", max(next_batch.values()), len(counts))
     return [_seen(layer, gram) for layer, gram in zip(layers, grams, strict=True)]
-
-
-def _take(gram: Gram, layer: Layer, values: dict[Tensor, Array], positions: int, random: np.random.Generator) -> None:
-    x, y = np.asarray(values[layer.x]), np.asarray(values[layer.output])
-    rows = layer.form.rows(x, sample(layer.form.places(y.shape), len(y) if y.ndim > 1 else 1, positions, random))
-    gram.update(by_channel(rows, layer.form.taps) if _narrow(layer) else rows)
 
 
 def _narrow(layer: Layer) -> bool:

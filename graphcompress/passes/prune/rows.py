@@ -31,6 +31,10 @@ class Form(Protocol):
         """Number of output positions, batch included."""
         ...
 
+    def places_from(self, x_shape: Sequence[int]) -> int:
+        """The same, from the shape of the input."""
+        ...
+
     def rows(self, x: Array, positions: Array) -> Array:
         """What the output at each of r positions (flat, row-major over batch and space) is calculated from: [g, r, n]."""
         ...
@@ -140,6 +144,9 @@ class Dense:
         channels = y_shape[-2 if self.flips_y and len(y_shape) > 1 else -1]
         return math.prod(y_shape) // max(1, channels)
 
+    def places_from(self, x_shape: Sequence[int]) -> int:
+        return math.prod(x_shape) // max(1, self.shape[1])
+
     def rows(self, x: Array, positions: Array) -> Array:
         return _last(x, self.flips_x).reshape(-1, self.shape[1])[positions][None]
 
@@ -224,6 +231,9 @@ class Windows:
 
     def places(self, y_shape: Sequence[int]) -> int:
         return int(y_shape[0]) * math.prod(y_shape[2:])
+
+    def places_from(self, x_shape: Sequence[int]) -> int:
+        return int(x_shape[0]) * math.prod(self._axis(axis, size)[1] for axis, size in enumerate(x_shape[2:]))
 
     def rows(self, x: Array, positions: Array) -> Array:
         axes = [self._axis(a, size) for a, size in enumerate(x.shape[2:])]

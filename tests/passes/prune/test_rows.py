@@ -38,6 +38,7 @@ def reproduces(model: Model, feed: dict[str, np.ndarray], items: int) -> Layer:
     values = run_once(model, feed, [layer.x.name, layer.output.name])
     x, y = values[layer.x.name], values[layer.output.name]
     places = layer.form.places(y.shape)
+    assert places == layer.form.places_from(x.shape)
     for positions in (np.arange(places), sample(places, items, 5, np.random.default_rng(0))):
         targets = layer.grouped(layer.form.outputs(y, positions))
         rows = layer.form.rows(x, positions)
@@ -111,6 +112,12 @@ def test_a_weight_that_is_calculated_is_none(tools: Tools) -> None:
     small.node("MatMul", x, x)
     small.node("Conv", small.input("y", 1, 1, 5), small.input("w", 1, 1, 3))
     assert [layer_of(n, set()) for n in small.model("t0", "t1").graph.nodes] == [None, None]
+
+
+def test_a_product_of_constants_is_none(tools: Tools) -> None:
+    small = tools.Small()
+    small.node("MatMul", small.weight(3, 3), small.weight(3, 5))
+    assert layer_of(small.model("t0").graph.nodes[0], set()) is None
 
 
 def test_rows_of_channels(tools: Tools) -> None:
