@@ -16,7 +16,9 @@ from differential.elementwise import code
 assert all((elementwise, movement, networks, shapearith))  # imported for their emitters
 
 Feed = dict[str, Array]
-KINDS = {"simplify": 1, "quantize": 2, "lift": 3}
+KINDS = {"simplify": 1, "quantize": 2, "lift": 3, "prune": 4}
+#: Kinds for which graphs are float32 and well conditioned: what they do is approximate.
+APPROXIMATE = ("quantize", "prune")
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Case:
 
 
 def generate(kind: str, seed: int) -> Case:
-    """The case of a seed. `kind` is "simplify", "quantize" (float32 graphs that are well conditioned) or "lift" (as "simplify", older opsets)."""
+    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) or "lift" (as "simplify", older opsets)."""
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
@@ -43,8 +45,8 @@ def generate(kind: str, seed: int) -> Case:
             break
     outputs = _outputs(b)
     model = _model(b, outputs)
-    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind == "quantize" else [0, 1])]
-    if b.overridable and kind != "quantize":
+    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind in APPROXIMATE else [0, 1])]
+    if b.overridable and kind not in APPROXIMATE:
         feeds.append({**_feed(rng, b.inputs, 0), **{v.name: arrays.draw(rng, v.dtype, v.shapes[0], "positive") for v in b.overridable}})
     target = "cpu" if kind == "quantize" or (kind == "simplify" and rng.random() < 0.3) else None
     return Case(kind, seed, model, feeds, target, {v.name for v in outputs if v.rough})
@@ -55,12 +57,12 @@ def _policy(kind: str, rng: np.random.Generator) -> Policy:
         return bool(rng.random() < probability)
 
     opset = int(rng.integers(7, 17)) if kind == "lift" else int(rng.integers(7, 24)) if chance(0.6) else int(rng.integers(13, 22))
-    if kind == "quantize":
+    if kind in APPROXIMATE:
         opset = int(rng.integers(8, 24)) if chance(0.3) else int(rng.integers(13, 22))
     dynamic = 0.0 if chance(0.35) else 0.4
-    sizes = [(2, 5), (3, 1), (1, 4), (4, 2), *([(3, 0)] if kind != "quantize" else [])]
+    sizes = [(2, 5), (3, 1), (1, 4), (4, 2), *([(3, 0)] if kind not in APPROXIMATE else [])]
     symbols = {name: sizes[int(rng.integers(len(sizes)))] for name in ("N", "M")[: int(rng.integers(1, 3))]}
-    if kind == "quantize":
+    if kind in APPROXIMATE:
         return Policy(opset, symbols, dynamic, False, ("float32",), chance(0.05), False, 0.0, int8=True)
     dtypes: tuple[str, ...] = ("float32", "float32", "int64", "bool") if chance(0.5) else ("float32", "float64", "float16", "int32", "int64", "uint8", "bool")
     return Policy(opset, symbols, dynamic, chance(0.4), dtypes, chance(0.3), chance(0.3), 0.04 if chance(0.6) else 0.25)
