@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx
 from onnx import helper
 
 from differential import arrays, bodies, elementwise, movement, networks, shapearith
-from differential.builder import Array, Builder, Input, Policy, Value
+from differential.builder import Array, Builder, Input, Policy, Unsuitable, Value
 from differential.elementwise import code
 
 assert all((elementwise, movement, networks, shapearith))  # imported for their emitters
@@ -44,6 +45,10 @@ def generate(kind: str, seed: int) -> Case:
         if len(b.main.nodes) >= wanted:
             break
     outputs = _outputs(b)
+    if kind == "prune":
+        for index, value in enumerate(outputs):
+            with contextlib.suppress(Unsuitable):
+                outputs[index] = _summed(b, value)
     model = _model(b, outputs)
     feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind in APPROXIMATE else [0, 1])]
     if b.overridable and kind not in APPROXIMATE:
@@ -82,6 +87,23 @@ def _outputs(b: Builder) -> list[Value]:
         chosen = [b.emit("Relu", [value], value.shapes)]
     order = [int(i) for i in b.rng.permutation(len(chosen))][:6]
     return [chosen[i] for i in order]
+
+
+def _summed(b: Builder, value: Value) -> Value:
+    """A weighted sum over channels or columns of an output, where it has any: else all of its axes would be those of an output, and nothing could be cut."""
+    if value.dtype != "float32" or value.rank < 2 or 0 in value.shapes[0] + value.shapes[1] or b.chance(0.1):
+        return value
+    value = networks.steady(b, value)
+    channels, columns = value.dim_or_none(1), value.dim_or_none(-1)
+    if channels is not None and 3 <= value.rank <= 5 and b.chance(0.6):
+        weight = b.constant(arrays.weight(b.rng, "float32", (3, channels, *(1,) * (value.rank - 2)), channels), plain=True)
+        first, second = ((s[0], 3, *s[2:]) for s in value.shapes)
+        return b.emit("Conv", [value, weight], (first, second), reach=value.reach * 2 * channels, rough=True)
+    if columns is None:
+        return value
+    weight = b.constant(arrays.weight(b.rng, "float32", (columns, 3), columns), plain=True)
+    first, second = ((*s[:-1], 3) for s in value.shapes)
+    return b.emit("MatMul", [value, weight], (first, second), reach=value.reach * 2 * columns, rough=True)
 
 
 def _feed(rng: np.random.Generator, inputs: list[Input], binding: int) -> Feed:
