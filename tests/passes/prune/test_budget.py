@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ def chain(*sizes: int) -> Cost:
     """Layers between groups of these sizes."""
     one = np.eye(len(sizes))
     factors = [Factor(one[i], 0, size) for i, size in enumerate(sizes)]
-    return Cost([ProductCost(None, a.length * b.length, (a, b)) for a, b in zip(factors, factors[1:], strict=False)], 5.0, len(sizes))  # type: ignore[arg-type]
+    return Cost([ProductCost(None, a.length * b.length, (a, b)) for a, b in pairwise(factors)], 5.0, len(sizes))  # type: ignore[arg-type]
 
 
 def test_allowed_widths() -> None:
@@ -37,8 +37,8 @@ def test_the_hull_is_convex_and_below(errors: list[float]) -> None:
     widths = list(range(len(curve), 0, -1))
     points = hull(widths, lambda w: float(curve[len(curve) - w]))
     assert points[0][0] == widths[0] and points[-1][0] == widths[-1]
-    slopes = [(b[1] - a[1]) / (a[0] - b[0]) for a, b in zip(points, points[1:], strict=False)]
-    assert all(x <= y + 1e-9 for x, y in zip(slopes, slopes[1:], strict=False))
+    slopes = [(b[1] - a[1]) / (a[0] - b[0]) for a, b in pairwise(points)]
+    assert all(x <= y + 1e-9 for x, y in pairwise(slopes))
     for w in widths:
         assert np.interp(-w, [-p[0] for p in points], [p[1] for p in points]) <= curve[len(curve) - w] + 1e-9
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx
 
+from differential.cutting import judge_prune
 from differential.noise import judge_quantize
 from differential.program import Case
 from differential.running import Array, Discarded, Fault, failure, loaded, nodes, original, signature
@@ -102,4 +103,4 @@ def judge_lift(case: Case) -> Fault | None:
 # --- quantize -----------------------------------------------------------------------------------------------------------------------
 
 
-JUDGES: dict[str, Callable[[Case], Fault | None]] = {"simplify": judge_simplify, "quantize": judge_quantize, "lift": judge_lift}
+JUDGES: dict[str, Callable[[Case], Fault | None]] = {"simplify": judge_simplify, "quantize": judge_quantize, "lift": judge_lift, "prune": judge_prune}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,15 @@ import onnx
 from onnx import helper
 
 from differential import arrays, bodies, elementwise, movement, networks, shapearith
-from differential.builder import Array, Builder, Input, Policy, Value
+from differential.builder import Array, Builder, Input, Policy, Unsuitable, Value
 from differential.elementwise import code
 
 assert all((elementwise, movement, networks, shapearith))  # imported for their emitters
 
 Feed = dict[str, Array]
-KINDS = {"simplify": 1, "quantize": 2, "lift": 3}
+KINDS = {"simplify": 1, "quantize": 2, "lift": 3, "prune": 4}
+#: Kinds for which graphs are float32 and well conditioned: what they do is approximate.
+APPROXIMATE = ("quantize", "prune")
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class Case:
 
 
 def generate(kind: str, seed: int) -> Case:
-    """The case of a seed. `kind` is "simplify", "quantize" (float32 graphs that are well conditioned) or "lift" (as "simplify", older opsets)."""
+    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) or "lift" (as "simplify", older opsets)."""
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
@@ -42,9 +45,13 @@ def generate(kind: str, seed: int) -> Case:
         if len(b.main.nodes) >= wanted:
             break
     outputs = _outputs(b)
+    if kind == "prune":
+        for index, value in enumerate(outputs):
+            with contextlib.suppress(Unsuitable):
+                outputs[index] = _summed(b, value)
     model = _model(b, outputs)
-    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind == "quantize" else [0, 1])]
-    if b.overridable and kind != "quantize":
+    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind in APPROXIMATE else [0, 1])]
+    if b.overridable and kind not in APPROXIMATE:
         feeds.append({**_feed(rng, b.inputs, 0), **{v.name: arrays.draw(rng, v.dtype, v.shapes[0], "positive") for v in b.overridable}})
     target = "cpu" if kind == "quantize" or (kind == "simplify" and rng.random() < 0.3) else None
     return Case(kind, seed, model, feeds, target, {v.name for v in outputs if v.rough})
@@ -55,12 +62,12 @@ def _policy(kind: str, rng: np.random.Generator) -> Policy:
         return bool(rng.random() < probability)
 
     opset = int(rng.integers(7, 17)) if kind == "lift" else int(rng.integers(7, 24)) if chance(0.6) else int(rng.integers(13, 22))
-    if kind == "quantize":
+    if kind in APPROXIMATE:
         opset = int(rng.integers(8, 24)) if chance(0.3) else int(rng.integers(13, 22))
     dynamic = 0.0 if chance(0.35) else 0.4
-    sizes = [(2, 5), (3, 1), (1, 4), (4, 2), *([(3, 0)] if kind != "quantize" else [])]
+    sizes = [(2, 5), (3, 1), (1, 4), (4, 2), *([(3, 0)] if kind not in APPROXIMATE else [])]
     symbols = {name: sizes[int(rng.integers(len(sizes)))] for name in ("N", "M")[: int(rng.integers(1, 3))]}
-    if kind == "quantize":
+    if kind in APPROXIMATE:
         return Policy(opset, symbols, dynamic, False, ("float32",), chance(0.05), False, 0.0, int8=True)
     dtypes: tuple[str, ...] = ("float32", "float32", "int64", "bool") if chance(0.5) else ("float32", "float64", "float16", "int32", "int64", "uint8", "bool")
     return Policy(opset, symbols, dynamic, chance(0.4), dtypes, chance(0.3), chance(0.3), 0.04 if chance(0.6) else 0.25)
@@ -80,6 +87,23 @@ def _outputs(b: Builder) -> list[Value]:
         chosen = [b.emit("Relu", [value], value.shapes)]
     order = [int(i) for i in b.rng.permutation(len(chosen))][:6]
     return [chosen[i] for i in order]
+
+
+def _summed(b: Builder, value: Value) -> Value:
+    """A weighted sum over channels or columns of an output, where it has any: else all of its axes would be those of an output, and nothing could be cut."""
+    if value.dtype != "float32" or value.rank < 2 or 0 in value.shapes[0] + value.shapes[1] or b.chance(0.1):
+        return value
+    value = networks.steady(b, value)
+    channels, columns = value.dim_or_none(1), value.dim_or_none(-1)
+    if channels is not None and 3 <= value.rank <= 5 and b.chance(0.6):
+        weight = b.constant(arrays.weight(b.rng, "float32", (3, channels, *(1,) * (value.rank - 2)), channels), plain=True)
+        first, second = ((s[0], 3, *s[2:]) for s in value.shapes)
+        return b.emit("Conv", [value, weight], (first, second), reach=value.reach * 2 * channels, rough=True)
+    if columns is None:
+        return value
+    weight = b.constant(arrays.weight(b.rng, "float32", (columns, 3), columns), plain=True)
+    first, second = ((*s[:-1], 3) for s in value.shapes)
+    return b.emit("MatMul", [value, weight], (first, second), reach=value.reach * 2 * columns, rough=True)
 
 
 def _feed(rng: np.random.Generator, inputs: list[Input], binding: int) -> Feed:
