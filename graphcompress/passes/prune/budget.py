@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphcompress.passes.prune.axes.labels import Array
-from graphcompress.passes.prune.groups import Cost
+from graphcompress.passes.prune.groups import WidthCost
 
 LEAST_SHARE = 0.1
 """Of its units that every group keeps: the error curves say little about what lies below."""
@@ -34,7 +34,7 @@ def hull(widths: Sequence[int], errors: Callable[[int], float]) -> list[tuple[in
     return points
 
 
-def search_widths(curves: Sequence[Sequence[tuple[int, float]]], cost: Cost, goal: float) -> Array:
+def search_widths(curves: Sequence[Sequence[tuple[int, float]]], cost: WidthCost, goal: float) -> Array:
     """Widths [groups] at which `cost` is at most `goal`: always the step with the least error for what it saves, since savings fall with every other step, no step is
     taken before one that is better. The narrowest widths where the goal is out of reach. `curves` are as `hull` gives them."""
     widths = np.array([curve[0][0] for curve in curves], np.int64)
@@ -68,7 +68,7 @@ def search_widths(curves: Sequence[Sequence[tuple[int, float]]], cost: Cost, goa
     return _widened(curves, place, widths, cost, goal)
 
 
-def _widened(curves: Sequence[Sequence[tuple[int, float]]], place: list[int], widths: Array, cost: Cost, goal: float) -> Array:
+def _widened(curves: Sequence[Sequence[tuple[int, float]]], place: list[int], widths: Array, cost: WidthCost, goal: float) -> Array:
     """Steps back that the goal leaves room for, the one that takes most error away first: the last step may have gone far below it."""
     while True:
         room = goal - cost.at(widths)

@@ -26,7 +26,7 @@ MOST_PATTERNS = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class UnitGroup:
     """Units that live in the same axes: the channels of a stage, the hidden units of an MLP. `name`: the first weighted node that makes them; `units`: their numbers, in
     the order of the indices of the first axis; `weights`: the axes of constants that they are in."""
 
@@ -68,7 +68,7 @@ class ProductCost:
         return cost
 
 
-class Cost:
+class WidthCost:
     """A sum of products, with what each group takes part in."""
 
     def __init__(self, products: Sequence[ProductCost], other: float, groups: int) -> None:
@@ -97,7 +97,7 @@ class Groups:
 
     def __init__(self, algebra: Algebra, macs: Mapping[Node, int | None]) -> None:
         self.algebra = algebra
-        self.groups: tuple[Group, ...] = tuple(_groups(algebra))
+        self.groups: tuple[UnitGroup, ...] = tuple(_groups(algebra))
         units = len(algebra.components.reason)
         self.group_of = np.full(units, -1, np.int64)
         for index, group in enumerate(self.groups):
@@ -105,11 +105,11 @@ class Groups:
         products = [
             self._product(a.form.node, macs[a.form.node] or 0, [a.vectors.get(x) for x in a.costs]) for a in algebra.applications if macs.get(a.form.node)
         ]
-        self.macs = Cost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
+        self.macs = WidthCost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
         axes = {t: algebra.axes[t] or () for t, _, _ in weight_axes(algebra)}
         sizes = [self._product(t, math.prod(algebra.shapes.static(t) or ()), list(parts)) for t, parts in axes.items()]
         others = [c for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes]
-        self.parameters = Cost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
+        self.parameters = WidthCost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
 
     @property
     def widths(self) -> Array:
@@ -204,7 +204,7 @@ def weight_axes(algebra: Algebra) -> list[tuple[Tensor, int, Array]]:
     ]
 
 
-def _groups(algebra: Algebra) -> list[Group]:
+def _groups(algebra: Algebra) -> list[UnitGroup]:
     """Free units, by the set of axes in which they occur."""
     components = algebra.components
     mark = np.zeros(len(components.reason), np.uint64)
@@ -228,7 +228,7 @@ def _groups(algebra: Algebra) -> list[Group]:
     for key, members in order.items():
         if len(members) >= FEWEST and key in places:
             name = next((names[t, a] for t, a in places[key] if (t, a) in names), places[key][0][0].name)
-            result.append(Group(name, np.array(list(members), np.int64), tuple(places[key])))
+            result.append(UnitGroup(name, np.array(list(members), np.int64), tuple(places[key])))
     return result
 
 

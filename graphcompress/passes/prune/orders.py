@@ -9,7 +9,7 @@ import numpy as np
 from graphcompress.ir import constant_value, output_ids
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.axes.state import Application
-from graphcompress.passes.prune.groups import Group, Groups
+from graphcompress.passes.prune.groups import Groups, UnitGroup
 from graphcompress.passes.prune.moments import SeenLayer, see
 from graphcompress.passes.prune.rows import Layer, layer_of
 from graphcompress.passes.prune.scores import Consumer, Order, activation_costs, magnitudes, order_by_cost, removal_order
@@ -18,7 +18,7 @@ from graphcompress.step import Progress, silent
 
 
 def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, seed: int, threads: int | None = None, progress: Progress = silent) -> list[Order]:
-    """For each group the order of its units (as positions in `Group.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds and is also the
+    """For each group the order of its units (as positions in `UnitGroup.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds and is also the
     order of groups that no layer with a constant weight sums over."""
     readers = {} if feeds is None or score == "magnitude" else _readers(groups)
     seen = [] if feeds is None else see(groups.algebra.model, list(readers), feeds, seed=seed, threads=threads, progress=progress)
@@ -34,7 +34,7 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
     return orders
 
 
-def _consumers(seen: SeenLayer, units: Array, group: Group) -> list[Consumer]:
+def _consumers(seen: SeenLayer, units: Array, group: UnitGroup) -> list[Consumer]:
     """`seen` as consumers of a group; `units` are those of its input channels."""
     return [c for c in seen.consumers([np.flatnonzero(units == unit) for unit in group.units]) if any(len(rows) for rows in c.units)]
 
@@ -62,7 +62,7 @@ def _input_units(groups: Groups, application: Application, layer: Layer) -> Arra
     return None
 
 
-def _norms(groups: Groups, group: Group) -> Array:
+def _norms(groups: Groups, group: UnitGroup) -> Array:
     """Squared norms of what each unit owns of each constant, as parts of the constant's mean: [units]."""
     producers = []
     for tensor, axis in group.weights:

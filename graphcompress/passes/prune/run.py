@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcompress.data import Dataset
 from graphcompress.data.generate import random_data
 from graphcompress.errors import GraphCompressError, ModelError, UsageError
 from graphcompress.ir import Model
@@ -30,7 +31,9 @@ from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
 ORACLE_FEEDS = 2
-PROBE_FEEDS = 128
+PROBE_FEEDS = 192
+PROBE_JUDGES = 3
+"""Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
 PROBE_POSITIONS = 4
 MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
@@ -109,6 +112,7 @@ class _Pruner:
                 repair_layers(attempt),
                 self.context.data,
                 seed=self.context.seed,
+                mirrors=True,
                 threads=self.context.threads,
                 progress=self.context.progress,
             )
@@ -193,8 +197,10 @@ class _Pruner:
             count = len(self.groups.groups)
             self._sensitivities = np.ones(count)
             if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES:
-                probes = [feed for feed, _ in zip(self.context.data, range(PROBE_FEEDS), strict=False)]
-                reference = Reference(self.model, probes, threads=self.context.threads)
+                probes = sampled(self.context.data, PROBE_FEEDS)
+                judging = probes[PROBE_JUDGES - 1 :: PROBE_JUDGES] or probes
+                probes = [feed for index, feed in enumerate(probes) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
+                reference = Reference(self.model, judging, threads=self.context.threads)
                 for index in range(count):
                     self._sensitivities[index] = self.sensitivity(index, probes, reference)
                     self.context.progress("measuring sensitivity", index + 1, count)
@@ -257,6 +263,12 @@ class _Pruner:
                 raise UsageError(f"--ignore '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
             result |= hits
         return result
+
+
+def sampled(feeds: Dataset, count: int) -> list[Feed]:
+    """`count` feeds from all over the data, all where there are no more."""
+    step = max(1, len(feeds) // count)
+    return [feed for index, feed in enumerate(feeds) if index % step == 0][:count]
 
 
 def repair_layers(attempt: Cut) -> list[RepairLayer]:

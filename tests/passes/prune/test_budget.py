@@ -14,14 +14,14 @@ from topologies import TOPOLOGIES
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import cut
-from graphcompress.passes.prune.groups import Cost, Factor, ProductCost, find_groups
+from graphcompress.passes.prune.groups import Factor, ProductCost, WidthCost, find_groups
 
 
-def chain(*sizes: int) -> Cost:
+def chain(*sizes: int) -> WidthCost:
     """Layers between groups of these sizes."""
     one = np.eye(len(sizes))
     factors = [Factor(one[i], 0, size) for i, size in enumerate(sizes)]
-    return Cost([ProductCost(None, a.length * b.length, (a, b)) for a, b in pairwise(factors)], 5.0, len(sizes))  # type: ignore[arg-type]
+    return WidthCost([ProductCost(None, a.length * b.length, (a, b)) for a, b in pairwise(factors)], 5.0, len(sizes))  # type: ignore[arg-type]
 
 
 def test_allowed_widths() -> None:

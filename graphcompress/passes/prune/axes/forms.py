@@ -70,7 +70,7 @@ class AxisForm:
         return (self.node.op, *products)
 
 
-class Binding:
+class BoundForm:
     """One form applied: ties between the axes of the inputs, and axes for the outputs."""
 
     def __init__(self, form: AxisForm, mode: Mode, labels: Labels) -> None:

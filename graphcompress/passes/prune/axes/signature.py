@@ -56,7 +56,7 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class AxisSignature:
     """What an operator does to axes."""
 
     inputs: tuple[Operand, ...]
@@ -80,9 +80,9 @@ class _Row(BaseModel):
 
 
 @cache
-def signatures() -> Mapping[tuple[str, str], Signature]:
+def signatures() -> Mapping[tuple[str, str], AxisSignature]:
     """(domain, operator) -> signature, from all files. Raises RuleError for a file that is not what it should be."""
-    table: dict[tuple[str, str], Signature] = {}
+    table: dict[tuple[str, str], AxisSignature] = {}
     for path in sorted((rules_root() / "axes").glob("*.toml")):
         for row in _rows(path):
             signature = parse_signature(row.signature, path.name, attributes=row.attributes, transposed=row.transposed, costs=row.costs, unless=row.unless)
@@ -114,7 +114,7 @@ def parse_signature(
     transposed: Mapping[str, str] | None = None,
     costs: Sequence[Letter] = (),
     unless: Sequence[str] = (),
-) -> Signature:
+) -> AxisSignature:
     """Read `text`. Raises RuleError, beginning with `where`, for text that is no signature or names what it does not have."""
     left, arrow, right = text.partition("->")
     if not arrow:
@@ -127,7 +127,7 @@ def parse_signature(
     for name in transposed or {}:
         if name not in {o.name for o in inputs}:
             raise RuleError(f"{where}: '{text}' has no input '{name}'.")
-    return Signature(inputs, outputs, dict(attributes or {}), dict(transposed or {}), tuple(costs), tuple(unless))
+    return AxisSignature(inputs, outputs, dict(attributes or {}), dict(transposed or {}), tuple(costs), tuple(unless))
 
 
 def _operands(text: str, whole: str, where: str) -> tuple[Operand, ...]:
@@ -162,7 +162,7 @@ class _Mismatch(Exception):
     """The shapes do not have what the signature says."""
 
 
-def form(signature: Signature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> AxisForm | None:
+def form(signature: AxisSignature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> AxisForm | None:
     """The form of `node`, whose tensors have `shapes`; None where the ranks or lengths are not those of the signature, or are not known."""
     if any(node.attrs.get(attribute, 0) != 0 for attribute in signature.unless):
         return None
@@ -175,7 +175,7 @@ def form(signature: Signature, node: Node, shapes: Mapping[Tensor, Shape | None]
 class _Solver:
     """Finds what each letter of a signature is in one node."""
 
-    def __init__(self, signature: Signature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> None:
+    def __init__(self, signature: AxisSignature, node: Node, shapes: Mapping[Tensor, Shape | None]) -> None:
         self.signature = signature
         self.node = node
         self.shapes = shapes

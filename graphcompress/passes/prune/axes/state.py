@@ -10,7 +10,7 @@ import numpy as np
 from graphcompress.ir import Model, Node, Shape, Tensor, constant_data, constant_value
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.prune.axes.forms import AxisForm, Binding, Letter, Slot, contracted
+from graphcompress.passes.prune.axes.forms import AxisForm, BoundForm, Letter, Slot, contracted
 from graphcompress.passes.prune.axes.labels import Array, Axis, Labels, Reason
 
 # Tensors of other types hold positions and sizes, whose meaning hangs on what was not cut.
@@ -120,7 +120,7 @@ class AxisStore:
         if len(modes) > 1:
             self.patterns[pattern] = len(modes)
         mode = modes[self.modes.get(pattern, 0) % len(modes)]
-        binding = Binding(form, mode, self.labels)
+        binding = BoundForm(form, mode, self.labels)
         for slot in form.inputs:
             axes = self.get(slot.tensor)
             if axes is not None:
