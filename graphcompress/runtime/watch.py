@@ -27,7 +27,8 @@ BUDGET = 256 * 2**20
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
 # A few runs do not earn back what a second, rearranged copy of each weight costs, nor a pool of the memory of each shape of feed.
-ONE_COPY = {"session.disable_prepacking": "1"}
+# Nor are threads that wait busily of use, while Python works between two runs.
+FEW_RUNS = {"session.disable_prepacking": "1", "session.intra_op.allow_spinning": "0"}
 NO_POOL = {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 
 
@@ -96,22 +97,34 @@ class Watch:
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
         message = self._proto.SerializeToString()
-        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY, attributes=NO_POOL)
+        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=FEW_RUNS, attributes=NO_POOL)
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 
     def _expose(self) -> None:
-        """Make the copy's message, and find the tensor of its main graph that hands out each of `tensors`."""
+        """Make the message that runs, and find the tensor of its main graph that hands out each of `tensors`."""
+        homes = tensor_homes(self.model)
+        tensors = [t for t in self.tensors if t not in self.problems]
+        self.inner = {t for t in tensors if homes.get(t, self.model.graph) is not self.model.graph}
+        self._shown: dict[Tensor, str] = {t: t.name for t in tensors if t not in self.inner}
+        exposed = self._with_inner_shown() if self.inner else self.model
+        self._label = str(self.model.path or "the model")
+        self._proto, self._weights = message_and_weights(exposed)
+        self._free = exposed.fresh("shape_of")
+        self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
+        # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
+        names = set(self._shown.values())
+        infos = [v for v in self._proto.graph.value_info if v.name not in names]
+        del self._proto.graph.value_info[:]
+        self._proto.graph.value_info.extend(infos)
+
+    def _with_inner_shown(self) -> Model:
+        """A copy of the model, the tensors of whose subgraphs are handed out to its main graph; what cannot be is a problem."""
         copy, twins = self.model.clone()
         around, homes = owners(copy), tensor_homes(copy)
-        self.inner.clear()
-        self._shown: dict[Tensor, str] = {}
-        for tensor in self.tensors:
-            if tensor in self.problems:
-                continue
+        for tensor in [t for t in self.tensors if t in self.inner]:
             shown = twins.tensor(tensor)
-            home = homes.get(shown, copy.graph)
-            inside = home is not copy.graph
+            home = homes[shown]
             try:
                 while home is not copy.graph:
                     node, outer = around[home]
@@ -119,20 +132,10 @@ class Watch:
                     home = outer
             except CannotHandOut as problem:
                 self.problems[tensor] = str(problem)
+                self.inner.discard(tensor)
                 continue
             self._shown[tensor] = shown.name
-            if inside:
-                self.inner.add(tensor)
-        free = copy.fresh("shape_of")
-        self._label = str(self.model.path or "the model")
-        self._proto, self._weights = message_and_weights(copy)
-        self._free = free
-        self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
-        # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
-        names = set(self._shown.values())
-        infos = [v for v in self._proto.graph.value_info if v.name not in names]
-        del self._proto.graph.value_info[:]
-        self._proto.graph.value_info.extend(infos)
+        return copy
 
     # --- sizes ----------------------------------------------------------------------------------------------------------------------
 

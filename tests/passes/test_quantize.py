@@ -342,7 +342,7 @@ def test_sizes_are_known_of_the_main_graph_only(tools: Any) -> None:
     )
     tensors = [t for n in nodes(model) for t in n.outputs]
     feed = {"x": np.ones(4, np.float32), "n": np.int64(3), "c": np.bool_(True)}
-    assert {t.name: size for t, size in stage.sizes(model, tensors, feed).items()} == {"y": 16, "z": 16}
+    assert {t.name: size for t, size in stage.sizes(model, tensors, feed, infer(model)).items()} == {"y": 16, "z": 16}
 
 
 def test_dead_and_unused_values_do_not_disturb(tools: Any) -> None:
