@@ -141,12 +141,9 @@ def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
 
 
 def _pair_sums(codes: Array) -> Array:
-    """The larger of the sum of the positive codes and of the negative ones, of each pair (along the first axis)."""
-    # Of one sign both add up; of two signs the sum is smaller than the larger one.
-    sums: Array = np.abs(codes[0] + codes[1])
-    for part in codes:
-        np.maximum(sums, np.abs(part), out=sums)
-    return sums
+    """What the codes of each pair (along the first axis) add up to, without the sign. Of two signs that is less than the larger code, which no limit is below."""
+    sums: Array = codes[0] + codes[1]
+    return np.abs(sums, out=sums)
 
 
 def _shortened(exact: Array, limit: int) -> Array:

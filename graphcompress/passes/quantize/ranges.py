@@ -157,8 +157,8 @@ class Histogram:
 def grid(low: float, high: float) -> int:
     """The least k whose bins of 2**k hold low..high in BINS bins; no finer than the resolution of float32 at the larger end."""
     end = max(abs(low), abs(high))
-    k = int(np.frexp(end)[1]) - 24
-    while np.floor(np.ldexp(high, -k)) - np.floor(np.ldexp(low, -k)) >= BINS:
+    k = math.frexp(end)[1] - 24
+    while math.floor(math.ldexp(high, -k)) - math.floor(math.ldexp(low, -k)) >= BINS:
         k += 1
     return k
 
