@@ -219,13 +219,13 @@ def test_a_kernel_that_wants_constants_gets_them(models: Path, monkeypatch: pyte
         open_(self, *arguments, **how)  # type: ignore[arg-type]
 
     feed = {s.name: np.ones([d if isinstance(d, int) else 2 for d in s.shape or ()], np.float32) for s in model.inputs}
-    inner = [t.name for n in model.graph.nodes for t in n.outputs if t.name]
-    (fed,) = observe(model, inner, [feed])
+    sizes = {t: 8 for n in model.graph.nodes for t in n.outputs}
+    (fed,) = Watch(model, sizes).run([feed], sizes=sizes)
     monkeypatch.setattr(session.LocalSession, "__init__", refusing)
-    (seen,) = observe(model, inner, [feed])
+    (seen,) = Watch(model, sizes).run([feed], sizes=sizes)
     assert loaded
-    for name, value in fed.items():
-        np.testing.assert_array_equal(seen[name], value)
+    for tensor, value in fed.items():
+        np.testing.assert_array_equal(seen[tensor], value)
 
 
 def test_values_equal_those_of_the_model_as_it_stands(models: Path) -> None:
