@@ -104,7 +104,7 @@ class LocalSession:
     ) -> None:
         """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions, `label` is what messages call the model.
 
-        A model may also be a message whose large weights lie in `initializers`, by name: these arrays are used where they are, not copied.
+        A model may also be a message whose large weights lie in `initializers`, by name, so that they are not in the message once more.
         """
         self._provider = providers.find(provider)
         self._threads = threads
@@ -120,7 +120,7 @@ class LocalSession:
             settings.add_session_config_entry(key, value)
         for key, value in (attributes or {}).items():
             setattr(settings, key, value)
-        # Kept for as long as the session, which reads the arrays in place.
+        # Kept for as long as the session, which may read the arrays in place.
         self._weights = {name: ort.load().OrtValue.ortvalue_from_numpy(array) for name, array in (initializers or {}).items()}
         if self._weights:
             settings.add_external_initializers(list(self._weights), list(self._weights.values()))
