@@ -110,7 +110,7 @@ def sizes(
 
     file = original.same_file()
     before = figures_of(original.model, shapes, None if file is None else file.stat().st_size)
-    return before, before if result.model is original.model else figures_of(result.model, None, result.size)
+    return before, before if result.source is original.model else figures_of(result, None, result.size)
 
 
 def ratio(reference: float, candidate: float) -> float:

@@ -87,7 +87,7 @@ class SessionJudge:
 
         reference = self._original_session("reference", self._threads)
         try:
-            shared = model is self._original.model and self._place.reference is self._place
+            shared = model is self._original.source and self._place.reference is self._place
             candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
             return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings())
@@ -126,7 +126,7 @@ class SessionJudge:
         """A model with its message: as its sessions were opened from, where it is the original or the latest candidate."""
         from graphcompress.ir.files.snapshot import Snapshot
 
-        return next((s for s in (self._candidate, self._original) if s is not None and s.model is model), None) or Snapshot(model)
+        return next((s for s in (self._candidate, self._original) if s is not None and s.source is model), None) or Snapshot(model)
 
     def close(self) -> None:
         """Close all sessions."""

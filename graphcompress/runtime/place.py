@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import TensorSpec
 from graphcompress.runtime import machine, ort, providers
@@ -30,8 +29,8 @@ class Place(Protocol):
         """The place whose outputs count as right: the CPU provider (this place itself where it is that, so that sessions can be shared)."""
         ...
 
-    def open(self, model: Model | Snapshot | Path, *, threads: int | None = None, dims: Mapping[str, int] | None = None, label: str | None = None) -> Session:
-        """A session for `model`, a snapshot where several are opened of one (`ir.to_bytes` takes either). `threads` are those inside an operator (None: the runtime's default); `dims` fixes free dimensions (see `fixed_dims`); `label` is what
+    def open(self, model: Model | Path, *, threads: int | None = None, dims: Mapping[str, int] | None = None, label: str | None = None) -> Session:
+        """A session for `model`. `threads` are those inside an operator (None: the runtime's default); `dims` fixes free dimensions (see `fixed_dims`); `label` is what
         messages call the model (None: its path).
 
         Raises UsageError for a provider that nothing knows, RuntimeUnavailable for one that is not usable, ModelError where the model does not load.
@@ -60,9 +59,7 @@ class LocalPlace:
         plain = LocalPlace()
         return self if self == plain else plain
 
-    def open(
-        self, model: Model | Snapshot | Path, *, threads: int | None = None, dims: Mapping[str, int] | None = None, label: str | None = None
-    ) -> LocalSession:
+    def open(self, model: Model | Path, *, threads: int | None = None, dims: Mapping[str, int] | None = None, label: str | None = None) -> LocalSession:
         """See `Place.open`."""
         return LocalSession(model, provider=self.provider, threads=threads, dims=dims, config=dict(self.config), label=label)
 
@@ -94,7 +91,7 @@ def fixed_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:
 
 
 def open_for(
-    place: Place, model: Model | Snapshot | Path, feeds: Iterable[Feed], *, threads: int | None = None, label: str | None = None
+    place: Place, model: Model | Path, feeds: Iterable[Feed], *, threads: int | None = None, label: str | None = None
 ) -> tuple[Session, tuple[str, ...]]:
     """A session for `feeds` (gone through once more), and what there is to say about it.
 

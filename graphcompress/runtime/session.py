@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import numpy as np
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
-from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import TensorSpec
@@ -91,7 +90,7 @@ class LocalSession:
 
     def __init__(
         self,
-        model: Model | Snapshot | Path | str | bytes,
+        model: Model | Path | str | bytes,
         *,
         provider: str = "cpu",
         threads: int | None = None,
@@ -109,7 +108,7 @@ class LocalSession:
         self._provider = providers.find(provider)
         self._threads = threads
         self._folder: str | None = None
-        self._label = label or _name(model)
+        self._label = label or ("the model" if isinstance(model, bytes) else str(model.path or "the model") if isinstance(model, Model) else str(model))
         named = {k: v for k, v in (dims or {}).items() if not UNNAMED.fullmatch(k)}
         unnamed = {k: v for k, v in (dims or {}).items() if UNNAMED.fullmatch(k)}
         settings = ort.options(threads=threads, optimize=optimize, dims=named)
@@ -217,28 +216,28 @@ class LocalSession:
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
-    def _source(self, model: Model | Snapshot | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
+    def _source(self, model: Model | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
         """What onnxruntime reads: the bytes of a small model; of a large one its own file where it is untouched, else a temporary file with external data."""
-        from graphcompress.ir.files import read, write
+        from graphcompress.ir.files import read, snapshot, write
 
         if isinstance(model, bytes):
             return model
-        if isinstance(model, Path | str):
+        if not isinstance(model, Model):
             if not Path(model).is_file():
                 raise ModelError(f"{model} is not a file.")
             if not unnamed:
                 return str(model)
             model = read.load(model)
-        snapshot = model if isinstance(model, Snapshot) else Snapshot(model)
         if unnamed:
-            snapshot = Snapshot(_with_fixed_dims(snapshot.model, unnamed))
-        if snapshot.message.length < LARGE:
-            return b"".join(snapshot.message.blocks())
-        if write.is_its_file(snapshot.model):
-            return str(snapshot.model.path)
+            model = _with_fixed_dims(model, unnamed)
+        message = snapshot.snapshot_of(model).message
+        if message.length < LARGE:
+            return b"".join(message.blocks())
+        if write.is_its_file(model):
+            return str(model.path)
         self._folder = tempfile.mkdtemp(prefix="graphcompress-")
         place = Path(self._folder, "model.onnx")
-        write.save(snapshot.model, place, external_data=True)
+        write.save(model, place, external_data=True)
         return str(place)
 
     def _value(self, name: str, value: Any) -> Any:
@@ -271,14 +270,6 @@ class LocalSession:
                 "Give feeds that all have the same shapes, or export the model with fixed dimensions."
             )
         return f"{says}: it seems to support {'few' if assigned else 'none'} of these operators with these element types and shapes."
-
-
-def _name(model: Model | Snapshot | Path | str | bytes) -> str:
-    """What messages call a model that has no label."""
-    if isinstance(model, Path | str):
-        return str(model)
-    held = model.model if isinstance(model, Snapshot) else model
-    return str(held.path or "the model") if isinstance(held, Model) else "the model"
 
 
 def _spec(arg: Any) -> TensorSpec:

@@ -216,7 +216,7 @@ def test_the_size_of_a_model_with_external_data_needs_one_message(source: Path, 
 
 
 def test_large_tensors_begin_at_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serialize, "LARGE_PIECE", 8192)
+    monkeypatch.setattr(serialize, "LARGE_TENSOR", 8192)
     model = ir.model_from_proto(tiny())
     model.constant("small", np.zeros(300, np.float32))
     model.constant("large", np.ones(5000, np.float32))

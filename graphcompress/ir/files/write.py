@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from graphcompress.errors import ModelError, WriteError
 from graphcompress.ir.files import serialize
 from graphcompress.ir.files.serialize import Pieces
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.ir.model.external import external_info
 from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
@@ -27,7 +27,7 @@ def save(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
     """
     check_place(path, os.fspath(path))
     with Transaction() as files:
-        plan(Snapshot(model), path, external_data=external_data).stage(files)
+        plan(model, path, external_data=external_data).stage(files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,15 @@ class FilePlan:
         _stage(files, self.path, self.message)
 
 
-def plan(snapshot: Snapshot, path: str | os.PathLike[str], *, external_data: bool = False) -> FilePlan:
-    """Decide how a model is written to `path`. Raises WriteError as `save` does, ModelError where a step changed the signature."""
+def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = False) -> FilePlan:
+    """Decide how `model` is written to `path`. Raises WriteError as `save` does, ModelError where a step changed the signature."""
     target = Path(path)
     if not external_data:
-        message = snapshot.message
+        message = snapshot_of(model).message
         if message.length <= serialize.LARGEST_MESSAGE:
             return FilePlan(target, message)
     place = data_path(target)
-    message, data = serialize.with_data_file(snapshot.model, _location(place))
+    message, data = serialize.with_data_file(model, _location(place))
     if not data.length:
         return FilePlan(target, message)
     check_data_place(target)
@@ -76,13 +76,12 @@ def check_data_place(path: Path) -> None:
         )
 
 
-def to_bytes(model: Model | Snapshot) -> bytes:
+def to_bytes(model: Model) -> bytes:
     """The model as one message with all external data inside. Raises ModelError from 2 GiB on."""
-    snapshot = model if isinstance(model, Snapshot) else Snapshot(model)
-    message = snapshot.message
+    message = snapshot_of(model).message
     if message.length > serialize.LARGEST_MESSAGE:
         raise ModelError(
-            f"{snapshot.model.path or 'The model'} holds {message.length / 2**30:.1f} GiB, and one message can hold 2 GiB: save it to a file, with external data."
+            f"{model.path or 'The model'} holds {message.length / 2**30:.1f} GiB, and one message can hold 2 GiB: save it to a file, with external data."
         )
     return b"".join(message.blocks())
 
