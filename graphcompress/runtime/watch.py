@@ -1,8 +1,8 @@
 """Looking at the tensors of a model while it runs, those inside the branches and bodies of If, Loop and Scan included.
 
-A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not
-taken; what stands in the body of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output.
-So such a tensor comes without its shape.
+The model's message gets one more output per tensor; where tensors of subgraphs are among them, it is that of a copy. What stands in a branch is handed out by
+the If, with an empty tensor from the branches that are not taken; what stands in the body of a Loop is collected over the iterations in one more state, flat;
+what stands in that of a Scan becomes one more scan output. So such a tensor comes without its shape.
 """
 
 from __future__ import annotations
