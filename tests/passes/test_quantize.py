@@ -345,6 +345,23 @@ def test_sizes_are_known_of_the_main_graph_only(tools: Any) -> None:
     assert {t.name: size for t, size in stage.sizes(model, tensors, feed, infer(model)).items()} == {"y": 16, "z": 16}
 
 
+@pytest.mark.parametrize(("rows", "inferred"), [("n", 0), ("", 1)])
+def test_sizes_of_a_feed_follow_from_its_symbols_or_are_inferred(rows: str, inferred: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second axis, and a tensor that has all elements in one axis; a dimension without a name has no symbol."""
+    model = text.parse_model(
+        "g (float[n, m] x) => (float[k] z) { y = Neg(x) one = Constant<value_ints = [-1]>() z = Reshape(y, one) s = ReduceMax<keepdims = 0>(x) }"
+    )
+    proto = to_proto(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = rows
+    model = model_from_proto(proto)
+    shapes, calls = infer(model), []
+    monkeypatch.setattr(stage, "infer", lambda *arguments: (calls.append(arguments), infer(*arguments))[1])
+    tensors = [t for n in model.graph.nodes for t in n.outputs if t.name != "one"]
+    known = stage.sizes(model, tensors, {"x": np.ones((3, 5), np.float32)}, shapes)
+    assert {t.name: size for t, size in known.items()} == {"y": 60, "z": 60, "s": 4}
+    assert len(calls) == inferred
+
+
 def test_dead_and_unused_values_do_not_disturb(tools: Any) -> None:
     """A channel of zeros, an output that nobody reads, and a tensor that is zero over the data: what its range is nobody knows."""
     small = tools.Small()
