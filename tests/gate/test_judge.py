@@ -124,6 +124,16 @@ def test_a_message_is_put_together_once_for_all_sessions_of_a_model(monkeypatch:
     assert judging.snapshot(candidates[0]).source is candidates[0]
 
 
+def test_sessions_of_a_small_model_stay_open_for_every_thread_setting(measured: list[tuple[Any, ...]]) -> None:
+    original, place = model(ADD), WatchedPlace()
+    candidate = original.copy()
+    judging = session_judge(original, place)
+    for threads in (1, 2, 1):
+        judging.measure(candidate, threads)
+    assert len(measured) == 3
+    assert place.of(original) == [1, 1, 2, 2] and place.of(candidate) == [1, 2]
+
+
 def test_the_original_beside_itself_needs_one_session() -> None:
     original, place = model(ADD), WatchedPlace()
     assert session_judge(original, place).compare(original).agreement == 1.0

@@ -283,6 +283,20 @@ def test_a_lift_that_changes_the_outputs_leaves_the_model_in_float(tools: Any, m
     assert reason(result, "stem").startswith("quantize/lift-opset") and "changes output 'y'" in reason(result, "stem")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (np.array([1, 1000], np.float32), np.array([1.01, 1000], np.float32), True),  # within what kernels differ by, beside the largest value
+        (np.array([1, 100000], np.int64), np.array([1, 100001], np.int64), False),
+        (np.array(["a"], object), np.array(["b"], object), False),
+    ],
+)
+def test_a_lift_may_move_floats_a_little_and_nothing_else(before: Any, after: Any, changed: bool, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([{"y": before}, {"y": after}])
+    monkeypatch.setattr(stage.evaluate, "run_once", lambda *a, **k: next(answers))
+    assert done(residual(tools, 12), tools).changed == changed
+
+
 def test_a_model_without_anything_to_quantize_comes_back_as_it_is(tools: Any) -> None:
     small = tools.Small()
     model = small.model(small.node("Tanh", small.input("x", 1, 4)))
