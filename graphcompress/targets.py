@@ -41,7 +41,7 @@ class Weight(Table):
     """How constant weights are quantized: symmetric codes from `low` to `high`, a scale per output channel or one per tensor.
 
     `pair_limit` bounds the sum of two codes of one sign that meet in one instruction (neighbours 2j and 2j + 1 along the reduction, a Conv's channels last), for processors that
-    add two products in 16 bits with saturation.
+    add two products in 16 bits with saturation. One code alone keeps it.
     """
 
     type: IntegerType
@@ -51,6 +51,12 @@ class Weight(Table):
     high: int
     smallest_scale: float = Field(gt=0)
     pair_limit: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _codes_alone(self) -> Weight:
+        if self.pair_limit < max(-self.low, self.high):
+            raise ValueError(f"pair_limit is {self.pair_limit}, below the largest code")
+        return self
 
 
 class Bias(Table):

@@ -49,6 +49,7 @@ def test_a_path_is_no_target_name(name: str) -> None:
         (("summary =", 'name = "x"\nsummary ='), "named after its file"),
         (("price = [{ float_ns = 0.2, ratio = 0.9 }]", "price = [{ below = { elements = 3 }, float_ns = 0.2, ratio = 0.9 }]"), "last `price`"),
         (('op = "MaxPool"', 'op = "MaxPool"\nabsorbs = ["Relu"]'), "tied row"),
+        (("pair_limit = 128", "pair_limit = 126"), "pair_limit is 126, below the largest code"),
     ],
 )
 def test_a_faulty_table_is_an_error_with_file_and_place(tmp_path: Path, change: tuple[str, str], says: str) -> None:

@@ -13,6 +13,7 @@ from graphcompress.gate import Bars, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.recipe import Recipe, load_recipe, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
@@ -60,7 +61,7 @@ def compress(
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
         outcome = search(source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else ())
         result = outcome.chosen.candidate.model
-        info = judge.info(result)
+        info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen
     record = reports.run_record(
         "compress",
@@ -70,7 +71,7 @@ def compress(
         plan,
         context,
         outcome.executed,
-        reports.sizes(source, result, feeds.shapes(), shapes),
+        reports.sizes(source, snapshot, feeds.shapes(), shapes),
         provider=where["provider"],
         comparison=chosen.comparison,
         measurements=chosen.measurements,
@@ -79,7 +80,7 @@ def compress(
         bars=reports.stated_bars(bars, chosen),
         notes=[*place_notes(table, where["provider"]), *info.notes],
     )
-    done = reports.Result(result, record)
+    done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)
     return done
 
@@ -89,6 +90,7 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
     executed = list(run(plan, source.model, context))
     assert executed[-1].result is not None
     result = executed[-1].result.model
+    snapshot = Snapshot(result)
     record = reports.run_record(
         "compress",
         source,
@@ -97,10 +99,10 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
         plan,
         context,
         executed,
-        reports.sizes(source, result),
+        reports.sizes(source, snapshot),
         bars=reports.stated_bars(bars, None),
         notes=["No data was given, so the result was neither compared with the original nor measured."],
     )
-    done = reports.Result(result, record)
+    done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)
     return done

@@ -15,6 +15,7 @@ from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.recipe import recipe_of, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, ExecutedStep, Progress, silent
@@ -63,6 +64,7 @@ def prune(
         "notes": ["No data was given: channels went by the norms of their weights, nothing was refitted, and the result was not compared with the original."]
     }
     comparison = None
+    snapshot = Snapshot(result)
     if feeds.all is not None and feeds.judging is not None:
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
             try:
@@ -70,7 +72,7 @@ def prune(
                 measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
             except CandidateFails as problem:
                 raise ModelError(f"The pruned model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
-            info = judge.info(result)
+            info, snapshot = judge.info(result), judge.snapshot(result)
         judged = {"provider": where["provider"], "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": info.notes}
     bars = [] if best_effort else _goal_bars(executed[-1], options)
     if max_drop is not None:
@@ -78,9 +80,9 @@ def prune(
         drop = None if agreement is None else 1 - agreement
         bars.append(record.Bar(option="--max-drop", required=max_drop, reached=drop, held=drop is not None and drop <= max_drop))
     document = reports.run_record(
-        "prune", source, result, feeds, plan, context, executed, reports.sizes(source, result, feeds.shapes(), shapes), bars=bars, **judged
+        "prune", source, result, feeds, plan, context, executed, reports.sizes(source, snapshot, feeds.shapes(), shapes), bars=bars, **judged
     )
-    done = reports.Result(result, document)
+    done = reports.Result(result, document, snapshot)
     reports.raise_missed(document.bars, done)
     return done
 

@@ -63,7 +63,7 @@ def quantize(
             measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
         except CandidateFails as problem:
             raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
-        info = judge.info(result)
+        info, snapshot = judge.info(result), judge.snapshot(result)
     record = reports.run_record(
         "quantize",
         source,
@@ -72,11 +72,11 @@ def quantize(
         plan,
         context,
         [executed],
-        reports.sizes(source, result, feeds.shapes(), shapes),
+        reports.sizes(source, snapshot, feeds.shapes(), shapes),
         provider=where["provider"],
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,
         notes=[*place_notes(table, where["provider"]), *info.notes],
     )
-    return reports.Result(result, record)
+    return reports.Result(result, record, snapshot)

@@ -17,10 +17,9 @@ from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from graphcompress.api.inputs import Feeds, Source
     from graphcompress.ir import Model
+    from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.ir.shapes.infer import Shapes
     from graphcompress.recipe import Recipe
     from graphcompress.runtime.compare import Comparison
@@ -33,10 +32,11 @@ RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "o
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What `compress`, `simplify` and `quantize` return."""
+    """What `compress`, `simplify` and `quantize` return. `snapshot` is of `model`: for whoever writes it to a file before anybody edits it."""
 
     model: Model
     record: record.Record
+    snapshot: Snapshot
 
 
 def run_record(
@@ -98,18 +98,19 @@ def libraries() -> dict[str, str]:
 
 
 def sizes(
-    original: Source, result: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
+    original: Source, result: Snapshot, feed_shapes: Mapping[str, Sequence[int]] | None = None, shapes: Shapes | None = None
 ) -> tuple[record.Size, record.Size]:
     """Statistics of both models. `shapes` are those of the original (`statistics.run_shapes`) where they were inferred already."""
     from graphcompress.ir.analysis.statistics import statistics
 
-    def size(model: Model, known: Shapes | None, file: Path | None = None) -> record.Size:
-        figures = statistics(model, feed_shapes, shapes=known, file=file)
+    def figures_of(model: Model, known: Shapes | None, size: int | None) -> record.Size:
+        figures = statistics(model, feed_shapes, shapes=known, size=size)
         operators = dict(sorted(figures.operators.items()))
         return record.Size(bytes=figures.bytes, parameters=figures.parameters, nodes=figures.nodes, macs=figures.macs, operators=operators)
 
-    before = size(original.model, shapes, original.same_file())
-    return before, before if result is original.model else size(result, None)
+    file = original.same_file()
+    before = figures_of(original.model, shapes, None if file is None else file.stat().st_size)
+    return before, before if result.source is original.model else figures_of(result, None, result.size)
 
 
 def ratio(reference: float, candidate: float) -> float:

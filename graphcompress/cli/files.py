@@ -12,6 +12,7 @@ from graphcompress.errors import UsageError, shown
 from graphcompress.transaction import Transaction, check_place
 
 if TYPE_CHECKING:
+    from graphcompress.api import Result
     from graphcompress.ir import Model
     from graphcompress.record import Record
 
@@ -57,12 +58,12 @@ class Outputs:
                 raise UsageError(f"--record {self.record} is where the external data of {self.model} goes. Give another path.")
             check_data_place(self.model)
 
-    def write(self, model: Model, record: Record) -> Record:
+    def write(self, result: Result) -> Record:
         """Write everything or nothing; the record as written. Raises WriteError."""
         from graphcompress.ir.files.write import plan
 
-        files = plan(model, self.model, external_data=self.external_data)
-        record = record.model_copy(update={"output": shown(self.model), "output_data": None if files.data_path is None else shown(files.data_path)})
+        files = plan(result.snapshot, self.model, external_data=self.external_data)
+        record = result.record.model_copy(update={"output": shown(self.model), "output_data": None if files.data_path is None else shown(files.data_path)})
         with Transaction() as transaction:
             if self.record is not None:
                 transaction.add(self.record, (record.model_dump_json(indent=2) + "\n").encode())

@@ -57,12 +57,12 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
         result = work()
     except BarMissed as missed:
         done: Result = missed.result
-        record = outputs.write(done.model, done.record) if keep else done.record
+        record = outputs.write(done) if keep else done.record
         console.result(record, record_tables)
         raise BarMissed(
             f"{missed} " + (f"The result was written to {outputs.model} anyway." if keep else "Nothing was written; --keep writes it anyway.")
         ) from missed
-    console.result(outputs.write(result.model, result.record), record_tables)
+    console.result(outputs.write(result), record_tables)
     return 0
 
 

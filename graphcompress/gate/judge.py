@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
+    from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
     from graphcompress.runtime.place import Place
@@ -63,8 +64,10 @@ class SessionJudge:
     def __init__(self, original: Model, feeds: Dataset, judging: Dataset, context: Context, kinds: Mapping[str, str], file: Path | None = None) -> None:
         """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared. `file` holds just the
         original, where there is such a file: it runs from there, and is not held once more as a message."""
-        self._original = original
-        self._source: Model | Path = original if file is None else file
+        from graphcompress.ir.files.snapshot import Snapshot
+
+        self._original = Snapshot(original)
+        self._source: Snapshot | Path = self._original if file is None else file
         self._feeds = feeds
         self._judging = judging
         self._context = context
@@ -74,7 +77,7 @@ class SessionJudge:
         self._large = constant_bytes(original) >= LARGE
         self._originals: dict[tuple[str, int], Session] = {}
         self._candidates: dict[int, tuple[Session, tuple[str, ...]]] = {}
-        self._candidate: Model | None = None
+        self._candidate: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
         self._original_runs = False
 
@@ -84,7 +87,7 @@ class SessionJudge:
 
         reference = self._original_session("reference", self._threads)
         try:
-            shared = model is self._original and self._place.reference is self._place
+            shared = model is self._original.source and self._place.reference is self._place
             candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
             return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings())
@@ -119,6 +122,12 @@ class SessionJudge:
         """Where a model that was compared ran."""
         return next((info for compared, info in self._runs if compared is model), RunInfo())
 
+    def snapshot(self, model: Model) -> Snapshot:
+        """A model with its message: as its sessions were opened from, where it is the original or the latest candidate."""
+        from graphcompress.ir.files.snapshot import Snapshot
+
+        return next((s for s in (self._candidate, self._original) if s is not None and s.source is model), None) or Snapshot(model)
+
     def close(self) -> None:
         """Close all sessions."""
         with ExitStack() as stack:
@@ -145,12 +154,13 @@ class SessionJudge:
         from graphcompress.runtime.place import open_for
 
         self._make_room(threads)
-        if self._candidate is not model:
+        snapshot = self.snapshot(model)
+        if self._candidate is not snapshot:
             for session, _ in self._candidates.values():
                 session.close()
-            self._candidate, self._candidates = model, {}
+            self._candidate, self._candidates = snapshot, {}
         if threads not in self._candidates:
-            self._candidates[threads] = open_for(self._place, model, self._judging, threads=threads, label="the compressed model")
+            self._candidates[threads] = open_for(self._place, snapshot, self._judging, threads=threads, label="the compressed model")
         return self._candidates[threads]
 
     def _make_room(self, threads: int) -> None:

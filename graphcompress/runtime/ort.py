@@ -115,8 +115,12 @@ def create(model: str | bytes, settings: Any, providers: Sequence[tuple[str, dic
     """An InferenceSession that never falls back to other providers. Raises one of `failures()`."""
     with native_output_to_stderr():
         if settings.has_providers():  # plugins were added to the options, and a list beside them is an error
-            return load().InferenceSession(model, settings, enable_fallback=0)
-        return load().InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
+            session = load().InferenceSession(model, settings, enable_fallback=0)
+        else:
+            session = load().InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
+    session._model_bytes = None  # held for a change of providers, which nobody asks for here
+    return_memory()
+    return session
 
 
 @contextlib.contextmanager

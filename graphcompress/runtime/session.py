@@ -103,7 +103,7 @@ class LocalSession:
     ) -> None:
         """As `open_session`; `config` are entries of onnxruntime's session configuration, `attributes` fields of its SessionOptions, `label` is what messages call the model.
 
-        A model may also be a message whose large weights lie in `initializers`, by name: these arrays are used where they are, not copied.
+        A model may also be a message whose large weights lie in `initializers`, by name, so that they are not in the message once more.
         """
         self._provider = providers.find(provider)
         self._threads = threads
@@ -218,7 +218,7 @@ class LocalSession:
 
     def _source(self, model: Model | Path | str | bytes, unnamed: Mapping[str, int]) -> str | bytes:
         """What onnxruntime reads: the bytes of a small model; of a large one its own file where it is untouched, else a temporary file with external data."""
-        from graphcompress.ir.files import read, serialize, write
+        from graphcompress.ir.files import read, snapshot, write
 
         if isinstance(model, bytes):
             return model
@@ -230,7 +230,7 @@ class LocalSession:
             model = read.load(model)
         if unnamed:
             model = _with_fixed_dims(model, unnamed)
-        message = serialize.inline(model)
+        message = snapshot.snapshot_of(model).message
         if message.length < LARGE:
             return b"".join(message.blocks())
         if write.is_its_file(model):

@@ -1,8 +1,8 @@
 """Looking at the tensors of a model while it runs, those inside the branches and bodies of If, Loop and Scan included.
 
-A copy of the model gets one more output per tensor. What stands in a branch is handed out by the If, with an empty tensor from the branches that are not
-taken; what stands in the body of a Loop is collected over the iterations in one more state, flat; what stands in that of a Scan becomes one more scan output.
-So such a tensor comes without its shape.
+The model's message gets one more output per tensor; where tensors of subgraphs are among them, it is that of a copy. What stands in a branch is handed out by
+the If, with an empty tensor from the branches that are not taken; what stands in the body of a Loop is collected over the iterations in one more state, flat;
+what stands in that of a Scan becomes one more scan output. So such a tensor comes without its shape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir.files.weights import message_and_weights
+from graphcompress.ir.files.weights import message_and_weights, message_with_inputs
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS, Tensor
 from graphcompress.ir.model.scopes import CannotHandOut, hand_out, owners, tensor_homes
@@ -27,7 +27,8 @@ BUDGET = 256 * 2**20
 BLIND_GROUP = 16
 LARGEST_ITEM = 8
 # A few runs do not earn back what a second, rearranged copy of each weight costs, nor a pool of the memory of each shape of feed.
-ONE_COPY = {"session.disable_prepacking": "1"}
+# Nor are threads that wait busily of use, while Python works between two runs.
+FEW_RUNS = {"session.disable_prepacking": "1", "session.intra_op.allow_spinning": "0"}
 NO_POOL = {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
 
 
@@ -61,20 +62,18 @@ class Watch:
         if first is None:
             return
         for group in self._groups(first, sizes or {}, budget):
-            names = self._names(group)
-            session = self._open(names.values(), optimize, threads)
+            session, names = self._load(group, optimize, threads)
             try:
                 for feed in feeds:
                     try:
-                        values = session.run(feed, list(names.values()))
+                        values = session.run(feed | self._fed, list(names.values()))
                     except ModelError as problem:
                         if not self.inner:
                             raise
                         session.close()
                         self._give_up_inner(problem)
-                        names = self._names(group)
-                        session = self._open(names.values(), optimize, threads)
-                        values = session.run(feed, list(names.values()))
+                        session, names = self._load(group, optimize, threads)
+                        values = session.run(feed | self._fed, list(names.values()))
                     yield {tensor: values[name] for tensor, name in names.items()}
                     del values
             finally:
@@ -88,6 +87,17 @@ class Watch:
         self.problems.update(dict.fromkeys(self.inner, f"it cannot be looked at inside its subgraph: {problem}"))
         self._expose()
 
+    def _load(self, group: Sequence[Tensor], optimize: Optimize, threads: int | None) -> tuple[LocalSession, dict[Tensor, str]]:
+        """A session that hands out `group`, and the names of its outputs."""
+        try:
+            session = self._open(self._names(group).values(), optimize, threads)
+        except ModelError:
+            if not self._fed:
+                raise
+            self._expose(constant_weights=True)  # a kernel may ask for constants
+            session = self._open(self._names(group).values(), optimize, threads)
+        return session, self._names(group)
+
     def _open(self, names: Iterable[str], optimize: Optimize, threads: int | None) -> LocalSession:
         graph = self._proto.graph
         del graph.output[:]
@@ -96,22 +106,38 @@ class Watch:
             if name in self._declared:
                 entry.ParseFromString(self._declared[name])
         message = self._proto.SerializeToString()
-        return LocalSession(message, optimize=optimize, threads=threads, label=self._label, initializers=self._weights, config=ONE_COPY, attributes=NO_POOL)
+        return LocalSession(
+            message, optimize=optimize, threads=threads, label=self._label, initializers=self._initializers, config=FEW_RUNS, attributes=NO_POOL
+        )
 
     # --- the copy -------------------------------------------------------------------------------------------------------------------
 
-    def _expose(self) -> None:
-        """Make the copy's message, and find the tensor of its main graph that hands out each of `tensors`."""
+    def _expose(self, *, constant_weights: bool = False) -> None:
+        """Make the message that runs, and find the tensor of its main graph that hands out each of `tensors`. Large weights are fed, or `constant_weights`."""
+        homes = tensor_homes(self.model)
+        tensors = [t for t in self.tensors if t not in self.problems]
+        self.inner = {t for t in tensors if homes.get(t, self.model.graph) is not self.model.graph}
+        self._shown: dict[Tensor, str] = {t: t.name for t in tensors if t not in self.inner}
+        exposed = self._with_inner_shown() if self.inner else self.model
+        self._label = str(self.model.path or "the model")
+        self._proto, weights = message_and_weights(exposed) if constant_weights else message_with_inputs(exposed)
+        self._fed: Feed = {} if constant_weights else weights
+        self._initializers: Feed = weights if constant_weights else {}
+        self._free = exposed.fresh("shape_of")
+        self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
+        # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
+        names = set(self._shown.values())
+        infos = [v for v in self._proto.graph.value_info if v.name not in names]
+        del self._proto.graph.value_info[:]
+        self._proto.graph.value_info.extend(infos)
+
+    def _with_inner_shown(self) -> Model:
+        """A copy of the model, the tensors of whose subgraphs are handed out to its main graph; what cannot be is a problem."""
         copy, twins = self.model.clone()
         around, homes = owners(copy), tensor_homes(copy)
-        self.inner.clear()
-        self._shown: dict[Tensor, str] = {}
-        for tensor in self.tensors:
-            if tensor in self.problems:
-                continue
+        for tensor in [t for t in self.tensors if t in self.inner]:
             shown = twins.tensor(tensor)
-            home = homes.get(shown, copy.graph)
-            inside = home is not copy.graph
+            home = homes[shown]
             try:
                 while home is not copy.graph:
                     node, outer = around[home]
@@ -119,20 +145,10 @@ class Watch:
                     home = outer
             except CannotHandOut as problem:
                 self.problems[tensor] = str(problem)
+                self.inner.discard(tensor)
                 continue
             self._shown[tensor] = shown.name
-            if inside:
-                self.inner.add(tensor)
-        free = copy.fresh("shape_of")
-        self._label = str(self.model.path or "the model")
-        self._proto, self._weights = message_and_weights(copy)
-        self._free = free
-        self._declared = {o.name: o.SerializeToString() for o in self._proto.graph.output}
-        # What the file says of inner tensors may be stale, and would now be read as a promise about outputs.
-        names = set(self._shown.values())
-        infos = [v for v in self._proto.graph.value_info if v.name not in names]
-        del self._proto.graph.value_info[:]
-        self._proto.graph.value_info.extend(infos)
+        return copy
 
     # --- sizes ----------------------------------------------------------------------------------------------------------------------
 
@@ -173,7 +189,7 @@ class Watch:
             probes[tensor] = node.output[0]
         try:
             with self._open(probes.values(), "none", 1) as session:
-                shapes = session.run(first)
+                shapes = session.run(first | self._fed)
         except ModelError:  # a sequence or map among them, which has no shape
             return None
         finally:

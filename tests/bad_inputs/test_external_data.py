@@ -87,6 +87,7 @@ TABLE = [
     Case("missing, inspect", "inspect {model}", (*CULPRIT, "missing"), external(then=lambda b: (b.here / "weights.bin").unlink())),
     Case("in the folder above", S, (*CULPRIT, "'../weights.bin'", "outside"), external("location", "../weights.bin", then=outside)),
     Case("through a detour", S, (*CULPRIT, "outside"), external("location", "data/../../weights.bin", then=outside)),
+    Case("through a detour inside the folder", S, (*CULPRIT, "outside"), external("location", "data/../weights.bin")),
     Case("with backslashes", S, (*CULPRIT, "outside"), external("location", "..\\weights.bin", then=outside)),
     Case("absolute", S, (*CULPRIT, "'/etc/passwd'", "absolute"), external("location", "/etc/passwd")),
     Case("on another drive", S, (*CULPRIT, "absolute"), external("location", "C:weights.bin")),

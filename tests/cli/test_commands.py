@@ -13,6 +13,7 @@ import pytest
 
 import graphcompress
 from graphcompress.errors import ModelError
+from graphcompress.ir.files import serialize
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
 from graphcompress.targets import load_target
 
@@ -36,6 +37,16 @@ def test_compress_writes_a_model_with_the_same_inputs_and_outputs_and_its_record
     assert record.before.bytes == (place / "model.onnx").stat().st_size
     assert record.gate is not None and record.comparison is not None and record.comparison.feeds == 6
     assert sorted(p.name for p in place.iterdir() if p.name.startswith(".")) == []
+
+
+def test_the_result_of_compress_is_put_together_once(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its session, its size and its file; the step before it and the loading of both are judged too. The original runs from its file."""
+    built: list[int] = []
+    inline = serialize.inline
+    monkeypatch.setattr(serialize, "inline", lambda model: (built.append(len(model.graph.nodes)), inline(model))[1])
+    done = compressed(run, "--format", "json")
+    assert Record.model_validate(done.json).gate.kept == ["simplify", "quantize"]  # type: ignore[union-attr]
+    assert built == [len(graphcompress.load("out.onnx").graph.nodes)]
 
 
 def test_compress_says_in_a_table_what_came_of_it(place: Path, run: Any) -> None:

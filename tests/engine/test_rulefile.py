@@ -46,6 +46,13 @@ def fault(tmp_path: Path, text: str) -> str:
     return message.removeprefix(f"{path}:")
 
 
+@pytest.mark.parametrize(("bounds", "expected"), [(">=9, <15", (9, 14)), (">9, <=15", (10, 15)), ("==13", (13, 13)), (">=9, >10, <=12, <=14", (11, 12))])
+def test_bounds_of_opsets(bounds: str, expected: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "rule.toml"
+    path.write_text(GOOD.replace(">=7", bounds), encoding="utf-8")
+    assert load_rule(path, tmp_path).opsets == expected
+
+
 def test_a_good_rule_is_read(tmp_path: Path) -> None:
     path = tmp_path / "eliminate" / "rule.toml"
     path.parent.mkdir()

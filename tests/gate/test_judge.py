@@ -14,6 +14,8 @@ from graphcompress import ir
 from graphcompress.data import Dataset
 from graphcompress.errors import DataError, ModelError
 from graphcompress.gate import CandidateFails, SessionJudge, judge
+from graphcompress.ir.files import serialize
+from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.runtime.place import LocalPlace
 from graphcompress.runtime.session import LocalSession
 from graphcompress.step import Context
@@ -71,7 +73,7 @@ class WatchedPlace:
         raise AssertionError
 
     def of(self, model: ir.Model) -> list[int | None]:
-        return [threads for opened, threads in self.opened if opened is model]
+        return [threads for opened, threads in self.opened if isinstance(opened, Snapshot) and opened.source is model]
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,32 @@ def test_comparing_and_timing_share_sessions_and_those_of_the_original_stay() ->
     assert len(place.open_now) == 3
     judging.close()
     assert place.open_now == []
+
+
+def test_a_message_is_put_together_once_for_all_sessions_of_a_model(monkeypatch: pytest.MonkeyPatch, measured: list[tuple[Any, ...]]) -> None:
+    built: list[ir.Model] = []
+    inline = serialize.inline
+    monkeypatch.setattr(serialize, "inline", lambda source: (built.append(source.source), inline(source))[1])
+    original = model(ADD)
+    candidates = [original.copy() for _ in range(2)]
+    judging = session_judge(original, WatchedPlace())
+    for candidate in candidates:
+        judging.compare(candidate)
+        judging.measure(candidate, 1)
+        judging.measure(candidate, 2)
+    assert measured and judging.snapshot(candidates[1]).message.length == judging.snapshot(original).message.length
+    assert built == [original, *candidates]
+    assert judging.snapshot(candidates[0]).source is candidates[0]
+
+
+def test_sessions_of_a_small_model_stay_open_for_every_thread_setting(measured: list[tuple[Any, ...]]) -> None:
+    original, place = model(ADD), WatchedPlace()
+    candidate = original.copy()
+    judging = session_judge(original, place)
+    for threads in (1, 2, 1):
+        judging.measure(candidate, threads)
+    assert len(measured) == 3
+    assert place.of(original) == [1, 1, 2, 2] and place.of(candidate) == [1, 2]
 
 
 def test_the_original_beside_itself_needs_one_session() -> None:

@@ -136,6 +136,15 @@ def test_edited_values(source: Path, tmp_path: Path, external_data: bool, monkey
     np.testing.assert_array_equal(numpy_helper.to_array(onnx.load(tmp_path / "o.onnx").graph.initializer[0]), expected)
 
 
+def test_a_location_does_not_go_up_even_where_it_comes_back(source: Path) -> None:
+    (source.parent / "sub").mkdir()
+    proto = onnx.load(source, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = "sub/../weights.bin"
+    source.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        ir.load(source)
+
+
 def test_unused_data_is_left_behind(tmp_path: Path) -> None:
     proto = tiny()
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1 << 16, np.float32), "unused"))
@@ -216,7 +225,7 @@ def test_the_size_of_a_model_with_external_data_needs_one_message(source: Path, 
 
 
 def test_large_tensors_begin_at_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serialize, "LARGE_PIECE", 8192)
+    monkeypatch.setattr(serialize, "LARGE_TENSOR", 8192)
     model = ir.model_from_proto(tiny())
     model.constant("small", np.zeros(300, np.float32))
     model.constant("large", np.ones(5000, np.float32))

@@ -29,6 +29,7 @@ ML = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>'
         (17, "s = Softmax (x)  y = Cast <to = 10> (s)", "class"),
         (17, "i = Cast <to = 6> (x)  y = Cast <to = 1> (i)", "value"),
         (17, "s = Softmax (x)  k = Constant <value = float {0.1}> ()  r = QuantizeLinear (s, k)  y = DequantizeLinear (r, k)", "class"),
+        (17, "s = Softmax (x)  i = Cast <to = 6> (s)  k = Constant <value = float {0.1}> ()  y = DequantizeLinear (i, k)", "value"),
         (17, "s = Softmax (x)  y = Relu (s)", "value"),
         (17, "y = Sigmoid (x)", "value"),
         (17, "w = Constant <value = float[4,2] {1, 2, 3, 4, 5, 6, 7, 8}> ()  y = MatMul (x, w)", "class"),
@@ -61,6 +62,10 @@ def test_rank_of_the_signature_serves_where_inference_knows_none() -> None:
     """ai.onnx.ml operators without shape inference, as scikit-learn exports have them."""
     model = text.parse_model(ML + " g (float[N,4] x) => (float[N,3] y) { a = ai.onnx.ml.SVMRegressor (x)  y = Softmax <axis = 1> (a) }")
     assert output_kinds(model) == {"y": "class"}
+
+
+def test_an_output_of_unknown_rank_is_values() -> None:
+    assert output_kinds(text.parse_model("g (float[N,4] x, int64[K] p) => (y) { y = Reshape (x, p) }")) == {"y": "value"}
 
 
 def test_maps_and_sequences_are_values() -> None:

@@ -283,6 +283,20 @@ def test_a_lift_that_changes_the_outputs_leaves_the_model_in_float(tools: Any, m
     assert reason(result, "stem").startswith("quantize/lift-opset") and "changes output 'y'" in reason(result, "stem")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (np.array([1, 1000], np.float32), np.array([1.01, 1000], np.float32), True),  # within what kernels differ by, beside the largest value
+        (np.array([1, 100000], np.int64), np.array([1, 100001], np.int64), False),
+        (np.array(["a"], object), np.array(["b"], object), False),
+    ],
+)
+def test_a_lift_may_move_floats_a_little_and_nothing_else(before: Any, after: Any, changed: bool, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([{"y": before}, {"y": after}])
+    monkeypatch.setattr(stage.evaluate, "run_once", lambda *a, **k: next(answers))
+    assert done(residual(tools, 12), tools).changed == changed
+
+
 def test_a_model_without_anything_to_quantize_comes_back_as_it_is(tools: Any) -> None:
     small = tools.Small()
     model = small.model(small.node("Tanh", small.input("x", 1, 4)))
@@ -342,7 +356,24 @@ def test_sizes_are_known_of_the_main_graph_only(tools: Any) -> None:
     )
     tensors = [t for n in nodes(model) for t in n.outputs]
     feed = {"x": np.ones(4, np.float32), "n": np.int64(3), "c": np.bool_(True)}
-    assert {t.name: size for t, size in stage.sizes(model, tensors, feed).items()} == {"y": 16, "z": 16}
+    assert {t.name: size for t, size in stage.sizes(model, tensors, feed, infer(model)).items()} == {"y": 16, "z": 16}
+
+
+@pytest.mark.parametrize(("rows", "inferred"), [("n", 0), ("", 1)])
+def test_sizes_of_a_feed_follow_from_its_symbols_or_are_inferred(rows: str, inferred: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second axis, and a tensor that has all elements in one axis; a dimension without a name has no symbol."""
+    model = text.parse_model(
+        "g (float[n, m] x) => (float[k] z) { y = Neg(x) one = Constant<value_ints = [-1]>() z = Reshape(y, one) s = ReduceMax<keepdims = 0>(x) }"
+    )
+    proto = to_proto(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = rows
+    model = model_from_proto(proto)
+    shapes, calls = infer(model), []
+    monkeypatch.setattr(stage, "infer", lambda *arguments: (calls.append(arguments), infer(*arguments))[1])
+    tensors = [t for n in model.graph.nodes for t in n.outputs if t.name != "one"]
+    known = stage.sizes(model, tensors, {"x": np.ones((3, 5), np.float32)}, shapes)
+    assert {t.name: size for t, size in known.items()} == {"y": 60, "z": 60, "s": 4}
+    assert len(calls) == inferred
 
 
 def test_dead_and_unused_values_do_not_disturb(tools: Any) -> None:

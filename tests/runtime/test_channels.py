@@ -51,6 +51,12 @@ def test_each_part_is_held_against_its_own_scale(axis: int, small: float) -> Non
 
 
 @AXES
+def test_where_no_part_is_worse_than_the_whole_all_elements_are_counted(axis: int) -> None:
+    output = judged(*((r, r) for r in joined(axis, (4, 600.0), (8, 1.0)))).outputs["y"]
+    assert (output.decisions, output.disagreements) == (12 * 50 * 3, 0)
+
+
+@AXES
 def test_three_scales(axis: int) -> None:
     feeds = joined(axis, (4, 5000.0), (4, 80.0), (4, 1.0))
     for part in (slice(0, 4), slice(4, 8), slice(8, 12)):

@@ -160,6 +160,15 @@ def test_the_budget_is_in_seconds_of_the_clock() -> None:
     assert rounds[0] == rounds[1] == pytest.approx(0.5 / 0.033, abs=1.5)
 
 
+def test_waking_a_session_counts_as_one_inference_against_the_budget() -> None:
+    """Three passes over 4 feeds take 0.3 s, waking the sessions on one feed each 0.075 s."""
+    noise = tuple(np.random.default_rng(0).uniform(1, 1.04, 1000))
+    machine = Machine(calls=noise)
+    sessions = [Timed(seconds, machine, alone=True) for seconds in (25e-3, 25e-3, 24.75e-3)]
+    found = measure(*sessions, [FEED] * 4, threads=1, budget_s=6)
+    assert found.rounds == pytest.approx(6 / 0.375, abs=1.5)
+
+
 def test_sessions_take_turns_with_the_candidate_in_the_middle() -> None:
     log: list[str] = []
     measure(Timed(1e-3, log=log, name="A"), Timed(1e-3, log=log, name="B"), Timed(1e-3, log=log, name="C"), [FEED])

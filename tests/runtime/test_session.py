@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,21 @@ def test_outputs_come_by_name(model_of: ModelOf) -> None:
     assert {k: v.tolist() for k, v in out.items()} == {"y": [1, -2], "z": [1, 2]}
 
 
-def test_closing_returns_memory_to_the_system(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_and_closing_return_memory_to_the_system(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
     monkeypatch.setattr(ort, "return_memory", lambda: calls.append(None))
     with open_session(model_of(ADD)):
-        assert not calls
-    assert calls
+        loaded = len(calls)
+    assert 0 < loaded < len(calls)
+
+
+def test_a_session_does_not_hold_the_message_that_it_was_loaded_from(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions: list[Any] = []
+    create = ort.create
+    monkeypatch.setattr(ort, "create", lambda *arguments: sessions.append(create(*arguments)) or sessions[-1])
+    with open_session(model_of(ADD)) as opened:
+        assert not any(isinstance(value, bytes) for value in vars(sessions[0]).values())
+        assert opened.run({"x": np.ones((1, 3), np.float32)})["y"].tolist() == [[2, 2, 2]]
 
 
 def test_signature(model_of: ModelOf) -> None:

@@ -204,7 +204,29 @@ def test_the_model_is_left_as_it_was_and_its_weights_are_not_in_the_message(mode
     seen = Watch(model, [model.graph.nodes[0].outputs[0]])
     assert ir.to_bytes(model) == before
     assert seen._proto.ByteSize() < len(before) / 4
-    assert {"float32"} == {str(a.dtype) for a in seen._weights.values()}
+    assert {"float32"} == {str(a.dtype) for a in seen._fed.values()}
+
+
+def test_a_kernel_that_wants_constants_gets_them(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are fed, which a runtime may refuse."""
+    model = ir.load(models / "digits_cnn" / "model.onnx")
+    open_ = session.LocalSession.__init__
+    loaded: list[bool] = []
+
+    def refusing(self: session.LocalSession, *arguments: object, **how: object) -> None:
+        if not how["initializers"]:
+            raise ModelError("the weight must be a constant")
+        loaded.append(True)
+        open_(self, *arguments, **how)  # type: ignore[arg-type]
+
+    feed = {s.name: np.ones([d if isinstance(d, int) else 2 for d in s.shape or ()], np.float32) for s in model.inputs}
+    sizes = {t: 8 for n in model.graph.nodes for t in n.outputs}
+    (fed,) = Watch(model, sizes).run([feed], sizes=sizes)
+    monkeypatch.setattr(session.LocalSession, "__init__", refusing)
+    (seen,) = Watch(model, sizes).run([feed], sizes=sizes)
+    assert loaded
+    for tensor, value in fed.items():
+        np.testing.assert_array_equal(seen[tensor], value)
 
 
 def test_values_equal_those_of_the_model_as_it_stands(models: Path) -> None:

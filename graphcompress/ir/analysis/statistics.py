@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -60,16 +59,16 @@ def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = N
     return infer(model, input_shapes(model, feed_shapes or {}))
 
 
-def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None, file: Path | None = None) -> Statistics:
-    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already; `file` is the one file that holds just this model, where
-    there is one: else its message is put together to know its size."""
+def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None, size: int | None = None) -> Statistics:
+    """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already; `size` is the bytes of the model on disk,
+    where they are known: else its message is put together to count them."""
     costs = _Costs(run_shapes(model, feed_shapes) if shapes is None else shapes)
     total = costs.graph(model.graph)
     nodes = list(walk.nodes(model))
     parameters, stored = _constants(model, nodes)
     return Statistics(
         parameters=parameters,
-        bytes=serialize.size_on_disk(model) if file is None else file.stat().st_size,
+        bytes=serialize.size_on_disk(model) if size is None else size,
         initializer_bytes=stored,
         nodes=len(nodes),
         operators=dict(Counter(_operator(n) for n in nodes)),

@@ -30,9 +30,10 @@ from graphcompress.ir.model.tensors import to_tensor_proto
 
 # protobuf refuses messages of 2 GiB; the rest is room for everything that is not tensor bytes.
 LARGEST_MESSAGE = 2**31 - 2**20
-LARGE_PIECE = 1 << 20  # from here on bytes are made when they are written, and not held
+LARGE_PIECE = 1 << 14  # from here on bytes are made when they are written, and not held
 SMALLEST_OUTSIDE = 1024  # bytes of a tensor that is worth a place in the data file
-PAGE = 4096  # large tensors begin at a page of the data file, so that they can be mapped; small ones at a multiple of LINE
+LARGE_TENSOR = 1 << 20  # begins at a PAGE of the data file, so that it can be mapped; smaller ones begin at a multiple of LINE
+PAGE = 4096
 LINE = 64
 
 
@@ -229,7 +230,7 @@ class _DataFile(_Inline):
         key = (id(content.file), content.offset, length) if isinstance(content, Span) else None
         if key in self._places:
             return self._places[key]
-        gap = -self._end % (PAGE if length >= LARGE_PIECE else LINE)
+        gap = -self._end % (PAGE if length >= LARGE_TENSOR else LINE)
         self._content += [bytes(gap), content]
         place = self._end + gap
         self._end = place + length

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,6 +40,14 @@ def message_and_weights(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]
     return message, weights
 
 
+def message_with_inputs(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """As `message_and_weights`, with inputs in the place of the large initializers: an array that is fed is not copied, while a session keeps a copy of an
+    initializer that it is given. For a few runs without optimization; a kernel may ask for a constant."""
+    message, weights = message_and_weights(model)
+    _turn_into_inputs(message.graph, weights)
+    return message, weights
+
+
 @contextlib.contextmanager
 def _detached_weights(model: Model) -> Iterator[dict[str, TensorData | Array]]:
     """Inside, the large initializers of the main graph are references to nowhere; what they hold is handed out by name, not decoded. Afterwards the model is
@@ -65,12 +73,16 @@ def structure(model: Model) -> onnx.ModelProto:
     """The model with inputs of their type and shape in the place of its large initializers: it loads as the model does, and holds no weights."""
     with _detached_weights(model) as originals:
         proto = to_proto(model)
-    graph = proto.graph
+    _turn_into_inputs(proto.graph, originals)
+    return proto
+
+
+def _turn_into_inputs(graph: onnx.GraphProto, names: Container[str]) -> None:
+    """Replace the initializers of these names by inputs."""
     listed = {i.name for i in graph.input}
-    for tensor in [t for t in graph.initializer if t.name in originals]:
+    for tensor in [t for t in graph.initializer if t.name in names]:
         if tensor.name not in listed:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    small = [t for t in graph.initializer if t.name not in originals]
+    small = [t for t in graph.initializer if t.name not in names]
     del graph.initializer[:]
     graph.initializer.extend(small)
-    return proto

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from graphcompress.errors import ModelError, WriteError
 from graphcompress.ir.files import serialize
 from graphcompress.ir.files.serialize import Pieces
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.ir.model.external import external_info
 from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
@@ -49,7 +50,7 @@ def plan(model: Model, path: str | os.PathLike[str], *, external_data: bool = Fa
     """Decide how `model` is written to `path`. Raises WriteError as `save` does, ModelError where a step changed the signature."""
     target = Path(path)
     if not external_data:
-        message = serialize.inline(model)
+        message = snapshot_of(model).message
         if message.length <= serialize.LARGEST_MESSAGE:
             return FilePlan(target, message)
     place = data_path(target)
@@ -77,7 +78,7 @@ def check_data_place(path: Path) -> None:
 
 def to_bytes(model: Model) -> bytes:
     """The model as one message with all external data inside. Raises ModelError from 2 GiB on."""
-    message = serialize.inline(model)
+    message = snapshot_of(model).message
     if message.length > serialize.LARGEST_MESSAGE:
         raise ModelError(
             f"{model.path or 'The model'} holds {message.length / 2**30:.1f} GiB, and one message can hold 2 GiB: save it to a file, with external data."

@@ -139,11 +139,10 @@ def downstream(model: Rooted, tensors: Iterable[Tensor]) -> set[Tensor]:
     return reached
 
 
-def needs(node: Node) -> Iterator[Tensor]:
+def needs(node: Node) -> list[Tensor]:
     """Every tensor that must exist before `node` runs: its inputs and what its subgraphs capture."""
-    yield from node.inputs
-    if any(isinstance(v, Graph | list) for v in node.attrs.values()):
-        yield from captured(node)
+    inputs: list[Tensor] = node.inputs
+    return [*inputs, *captured(node)] if subgraphs(node) else inputs
 
 
 def toposort(graph: Graph) -> list[Node]:
@@ -156,7 +155,7 @@ def toposort(graph: Graph) -> list[Node]:
     open_: set[int] = set()
     result: list[Node] = []
     for root in sorted(graph.nodes, key=lambda n: n.rank):
-        stack: list[tuple[Node, Iterator[Tensor]]] = [] if id(root) in done else [(root, needs(root))]
+        stack: list[tuple[Node, Iterator[Tensor]]] = [] if id(root) in done else [(root, iter(needs(root)))]
         open_.update(id(n) for n, _ in stack)
         while stack:
             node, rest = stack[-1]
@@ -167,7 +166,7 @@ def toposort(graph: Graph) -> list[Node]:
                 if id(before) in open_:
                     raise ModelError(f"The graph has a cycle through node '{before.name or before.op}' and tensor '{tensor.name}'.")
                 open_.add(id(before))
-                stack.append((before, needs(before)))
+                stack.append((before, iter(needs(before))))
                 break
             else:
                 stack.pop()

@@ -122,46 +122,80 @@ def activation_costs(consumers: Sequence[Consumer], units: int) -> Array:
 
 
 class _Surgeon:
-    """H^-1 and W of one consumer under removals."""
+    """H^-1 and W of one consumer under removals. Costs need products of rows of W only: with more outputs than inputs W W' is held in place of W."""
 
     def __init__(self, consumer: Consumer, ridge: float) -> None:
         gram = np.asarray(consumer.gram, np.float64)
         diagonal = np.diagonal(gram)
         mean = float(diagonal.mean()) if len(gram) else 0.0
         # An input that never varies has no part in the centred outputs, however large its weight.
-        self._weight = np.where(diagonal[:, None] > 0, np.asarray(consumer.weight, np.float64), 0.0)
+        weight = np.where(diagonal[:, None] > 0, np.asarray(consumer.weight, np.float64), 0.0)
+        self._products = weight.shape[1] > weight.shape[0]
+        self._weight = weight @ weight.T if self._products else weight
         self._inverse = np.linalg.inv(gram + (ridge * mean or 1.0) * np.eye(len(gram)))
         self._units = consumer.units
+        # The rows of all units of the same size together.
+        self._sizes = np.array([len(rows) for rows in consumer.units])
+        self._index = np.zeros(len(consumer.units), np.intp)
+        self._tables: dict[int, Array] = {}
+        for size in set(self._sizes[self._sizes > 0].tolist()):
+            alike = np.flatnonzero(self._sizes == size)
+            self._index[alike] = np.arange(len(alike))
+            self._tables[size] = np.stack([consumer.units[i] for i in alike])
         self._energy = _energy(consumer)
+        self._left = np.ones(len(gram), bool)
+        self._place = np.arange(len(gram))  # of each row in what is held
 
     def costs(self, units: Sequence[int]) -> Array:
         """What removing each of `units` would add to the error."""
         result = np.zeros(len(units))
-        sizes = np.array([len(self._units[u]) for u in units])
-        for size in set(sizes[sizes > 0].tolist()):
-            alike = np.flatnonzero(sizes == size)
-            rows = np.stack([self._units[units[int(i)]] for i in alike])
-            weight = self._weight[rows]
-            if size == 1:
-                result[alike] = np.square(weight[:, 0]).sum(axis=1) / self._inverse[rows[:, 0], rows[:, 0]]
+        numbers = np.asarray(units, np.intp)
+        for size, table in self._tables.items():
+            alike = np.flatnonzero(self._sizes[numbers] == size)
+            if not len(alike):
+                continue
+            rows = self._place[table[self._index[numbers[alike]]]]
+            if self._products:
+                products = self._weight[rows[:, :, None], rows[:, None, :]]
             else:
-                blocks = self._inverse[rows[:, :, None], rows[:, None, :]]
-                result[alike] = np.einsum("uko,uko->u", weight, np.linalg.solve(blocks, weight))
+                weight = self._weight[rows]
+                products = weight @ weight.swapaxes(-1, -2)
+            blocks = self._inverse[rows[:, :, None], rows[:, None, :]]
+            result[alike] = products[:, 0, 0] / blocks[:, 0, 0] if size == 1 else np.trace(np.linalg.solve(blocks, products), axis1=1, axis2=2)
         return np.maximum(result, 0.0) / self._energy
 
     def remove(self, unit: int) -> None:
         """Take the unit out, and refit the others."""
-        rows = np.asarray(self._units[unit], np.intp)
+        rows = self._place[np.asarray(self._units[unit], np.intp)]
         if not len(rows):
             return
         columns = self._inverse[:, rows]
-        factors = np.linalg.solve(columns[rows], np.concatenate([self._weight[rows], columns.T], axis=1))
-        outputs = self._weight.shape[1]
-        self._weight -= columns @ factors[:, :outputs]
-        self._inverse -= columns @ factors[:, outputs:]
+        factors = np.linalg.solve(columns[rows], columns.T)
+        removed = self._weight[rows]
+        change = factors.T @ removed
+        if self._products:
+            self._weight += factors.T @ removed[:, rows] @ factors - change - change.T
+        else:
+            self._weight -= change
+        self._inverse -= columns @ factors
         # What rounding leaves there would be taken for an input.
         self._weight[rows] = 0.0
         self._inverse[rows] = self._inverse[:, rows] = 0.0
+        if self._products:
+            self._weight[:, rows] = 0.0
+        self._left[rows] = False
+        if 2 * self._left.sum() < len(self._left):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Hold what is left only."""
+        left = np.flatnonzero(self._left)
+        self._inverse = self._inverse[np.ix_(left, left)]
+        self._weight = self._weight[np.ix_(left, left)] if self._products else self._weight[left]
+        place = np.full(len(self._left), -1)
+        place[left] = np.arange(len(left))
+        self._place = np.where(self._place >= 0, place[self._place], -1)
+        self._left = np.ones(len(left), bool)
 
 
 def _energy(consumer: Consumer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,7 @@ def _take(entry: Observed, array: Array, name: str) -> None:
     # In float32 the sum of squares of finite values can overflow; NaN and infinity survive it.
     with np.errstate(over="ignore", invalid="ignore"):
         squares = float(np.dot(flat, flat))
-    if not np.isfinite(squares):
+    if not math.isfinite(squares):
         if np.isnan(flat).any():
             entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {entry.feeds}, so no range is known for it"
             return

@@ -93,85 +93,76 @@ def quantize_weight(
         if rules.granularity == "tensor":
             scales = np.full(channels, scales.max())
     single = scales.astype(F32)
-    codes = _codes(flat, single, rules)
     depthwise = groups > 1 and groups == channels and weight.shape[1] == 1
-    if not depthwise:
-        codes, single = paired(flat, codes, single, rules)
+    codes, single = (_codes(flat, single, rules), single) if depthwise else paired(flat, single, rules)
     codes = codes.astype(rules.type).reshape(outermost.shape)
     if weight.ndim > 2:
         codes = np.moveaxis(codes, -1, 1)
     return QuantizedWeight(np.ascontiguousarray(np.moveaxis(codes, 0, axis)), single, axis)
 
 
-def paired(flat: Array, codes: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
-    """Codes and scales, of the same shapes, in which no two neighbours (2j, 2j + 1) of a row that have one sign add up to more than `pair_limit`.
+def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
+    """Codes of `flat` and scales of its rows, in which no two neighbours (2j, 2j + 1) of a row that have one sign add up to more than `pair_limit`.
 
     x86 processors without VNNI add the products of two such neighbours in 16 bits, with saturation (`vpmaddubsw`): 255 * 128 is the most that fits. A larger scale keeps the bound
     and rounds every code more coarsely; a smaller one has to shorten pairs. Each row takes the scale with the least squared error, out of PAIR_STEPS between the two extremes.
     """
+    width = flat.shape[1] // 2
+    pairs = np.zeros((2, len(flat), flat.shape[1] - width))  # [0]: the first of each two neighbours, [1]: the second, 0 for one without
+    pairs[0], pairs[1, :, :width] = flat[:, ::2], flat[:, 1::2]
+    codes = _codes(pairs, scales, rules)
+    worst = _pair_sums(codes).max(axis=1, initial=0.0)
     if rules.granularity == "tensor":
-        worst = np.full(len(flat), _pair_sums(codes).max(initial=0.0))
-    else:
-        worst = _pair_sums(codes).max(axis=1, initial=0.0)
+        worst = np.full(len(flat), worst.max(initial=0.0))
     over = np.flatnonzero(worst > rules.pair_limit)
-    if not over.size:
-        return codes, scales
-    codes, scales = codes.copy(), scales.copy()
-    rows, first = flat[over], scales[over].astype(np.float64)
-    last = first * worst[over] / rules.pair_limit
-    least = np.full(len(over), np.inf)
-    for step in np.linspace(0.0, 1.0, PAIR_STEPS):
-        trial = (first * (last / first) ** step).astype(F32)
-        wide = trial.astype(np.float64)[:, None]
-        exact = rows / wide
-        candidate = _shortened(_rounded(exact, rules), exact, rules.pair_limit)
-        exact = np.multiply(candidate, wide, out=exact)
-        exact -= rows
-        error = np.square(exact, out=exact).sum(axis=1)
-        if rules.granularity == "tensor":
-            error = np.full(len(over), error.sum())
-        better = error < least
-        least[better] = error[better]
-        codes[over[better]], scales[over[better]] = candidate[better], trial[better]
-    if rules.granularity == "tensor":  # rows that kept the bound follow the one scale
-        scales = np.full(len(flat), scales[over[0]], F32)
-        codes = _shortened(_codes(flat, scales, rules), flat / scales.astype(np.float64)[:, None], rules.pair_limit)
-    return codes, scales
+    if over.size:
+        rows, first = np.take(pairs, over, axis=1), scales[over].astype(np.float64)
+        last = first * worst[over] / rules.pair_limit
+        least, best = np.full(len(over), np.inf), scales[over]
+        exact = np.empty_like(rows)
+        for step in np.linspace(0.0, 1.0, PAIR_STEPS):
+            trial = (first * (last / first) ** step).astype(F32)
+            np.divide(rows, trial.astype(np.float64)[:, None], out=exact)
+            exact -= _shortened(exact, rules.pair_limit)
+            error = np.einsum("prc,prc->r", exact, exact) * np.square(trial, dtype=np.float64)
+            if rules.granularity == "tensor":
+                error = np.full(len(over), error.sum())
+            better = error < least
+            least[better], best[better] = error[better], trial[better]
+        scales = scales.copy()
+        if rules.granularity == "tensor":  # rows that kept the bound follow the one scale
+            over, rows, scales[:] = np.arange(len(flat)), pairs, best[0]
+        else:
+            scales[over] = best
+        codes[:, over] = _shortened(rows / scales[over].astype(np.float64)[:, None], rules.pair_limit)
+    result = np.empty_like(flat)
+    result[:, ::2], result[:, 1::2] = codes[0], codes[1, :, :width]
+    return result, scales
 
 
 def _pair_sums(codes: Array) -> Array:
-    """The larger of the sum of the positive codes and of the negative ones, of each pair of neighbours in a row."""
-    small = codes.astype(np.int32)  # half the bytes to go through
-    even, odd = small[:, : small.shape[1] // 2 * 2 : 2], small[:, 1::2]
-    # Of one sign both add up; of two signs the sum is smaller than the larger one.
-    sums: Array = np.abs(even + odd)
-    np.maximum(sums, np.abs(even), out=sums)
-    return np.maximum(sums, np.abs(odd), out=sums)
+    """What the codes of each pair (along the first axis) add up to, without the sign. Of two signs that is less than the larger code, which no limit is below."""
+    sums: Array = codes[0] + codes[1]
+    return np.abs(sums, out=sums)
 
 
-def _shortened(codes: Array, exact: Array, limit: int) -> Array:
-    """`codes` with every pair that is beyond `limit` moved to the nearest one that is not; `exact` are the weights in units of the scale."""
-    row, pair = np.nonzero(_pair_sums(codes) > limit)
-    if not row.size:
-        return codes
-    codes = codes.copy()
-    even, odd = exact[row, 2 * pair], exact[row, 2 * pair + 1]
+def _shortened(exact: Array, limit: int) -> Array:
+    """Codes of pairs of weights, which are in units of a scale that is large enough for each weight alone: a pair that is beyond `limit` becomes the nearest one
+    that is not."""
+    codes = np.rint(exact, order="C")
+    beyond = np.flatnonzero(_pair_sums(codes) > limit)
+    even, odd = (part.reshape(-1)[beyond] for part in exact)
     sign = np.sign(even)
     # Both lose half of what is too much; the second takes what rounding the first leaves.
     nearest = np.clip(np.rint((np.abs(even) - np.abs(odd) + limit) / 2), 1, limit - 1)
-    codes[row, 2 * pair], codes[row, 2 * pair + 1] = sign * nearest, sign * (limit - nearest)
+    codes[0].reshape(-1)[beyond], codes[1].reshape(-1)[beyond] = sign * nearest, sign * (limit - nearest)
     return codes
 
 
 def _codes(flat: Array, scales: Array, rules: Weight) -> Array:
-    return _rounded(flat / scales.astype(np.float64)[:, None], rules)
-
-
-def _rounded(exact: Array, rules: Weight) -> Array:
     """Weights in units of their scale as codes (of float64)."""
-    codes: Array = np.rint(exact)
-    np.maximum(codes, rules.low, out=codes)
-    return np.minimum(codes, rules.high, out=codes)
+    codes: Array = np.rint(flat / scales.astype(np.float64)[:, None])
+    return np.clip(codes, rules.low, rules.high, out=codes)
 
 
 def bias_scale(x_scale: float, scales: Array) -> Array:

@@ -117,9 +117,7 @@ class Histogram:
     def _add(self, k: int, first: int, counts: Array) -> None:
         """Bring both grids to the coarser one, then to the least that holds them together, and add."""
         if self.k is None:
-            self.k, self.first, self.counts = k, first, counts
-            self._coarsen(k)
-            return
+            self.k, self.first = k, first
         common = max(k, self.k)
         first, counts = coarser(first, counts, common - k)
         self._coarsen(common)
@@ -131,6 +129,8 @@ class Histogram:
         self.first, self.counts = start, both
         while len(self.counts) > BINS:
             self._coarsen(self.k + 1)
+        # Thousands of tensors are observed at a time.
+        self.counts = self.counts.astype(np.min_scalar_type(self.count))
 
     def _coarsen(self, k: int) -> None:
         assert self.k is not None
@@ -157,8 +157,8 @@ class Histogram:
 def grid(low: float, high: float) -> int:
     """The least k whose bins of 2**k hold low..high in BINS bins; no finer than the resolution of float32 at the larger end."""
     end = max(abs(low), abs(high))
-    k = int(np.frexp(end)[1]) - 24
-    while np.floor(np.ldexp(high, -k)) - np.floor(np.ldexp(low, -k)) >= BINS:
+    k = math.frexp(end)[1] - 24
+    while math.floor(math.ldexp(high, -k)) - math.floor(math.ldexp(low, -k)) >= BINS:
         k += 1
     return k
 

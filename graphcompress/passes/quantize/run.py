@@ -13,7 +13,8 @@ from graphcompress.ir import Model, Node, Tensor, nodes
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.ir.shapes.infer import infer
+from graphcompress.ir.model.dimensions import evaluated, product
+from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
 from graphcompress.passes.quantize.ladder import ladder
 from graphcompress.passes.quantize.observe import observe
@@ -22,6 +23,7 @@ from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
 from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
+from graphcompress.runtime.place import fixed_dims
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal
 from graphcompress.targets import Target, load_target
@@ -61,7 +63,14 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     tensors = list(dict.fromkeys(t for g in candidates.groups for t in (*g.inputs, *g.outputs)))
     statistic, choose = estimator(options, target)
     observed = observe(
-        base, tensors, context.data, statistic, sizes=sizes(base, tensors, feed), threads=context.threads, progress=context.progress, total=len(context.data)
+        base,
+        tensors,
+        context.data,
+        statistic,
+        sizes=sizes(base, tensors, feed, shapes),
+        threads=context.threads,
+        progress=context.progress,
+        total=len(context.data),
     )
     for tensor, seen in observed.items():
         seen.shape = shapes.static(tensor) or seen.shape
@@ -76,12 +85,18 @@ def all_float(candidates: Candidates, reason: str) -> Candidates:
     return Candidates([], candidates.refusals | {g.node: Refusal("quantize/lift-opset", reason, g.name) for g in candidates.groups})
 
 
-def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed) -> dict[Tensor, int]:
-    """Bytes of float32 tensors of the main graph under `feed`, as far as inference knows their shapes; elsewhere it knows them of one iteration only."""
-    shapes = infer(model, {name: array.shape for name, array in feed.items()})
+def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed, shapes: Shapes) -> dict[Tensor, int]:
+    """Bytes of float32 tensors of the main graph under `feed`, as far as inference knows their shapes; elsewhere it knows them of one iteration only. Where
+    `shapes`, which are those of any run, do not say a size by symbols of the signature, the shapes of such feeds are inferred."""
     outside = {t for n in model.graph.nodes for t in n.outputs} | set(model.graph.inputs)
-    known = {t: shapes.static(t) for t in tensors if t in outside}
-    return {t: 4 * math.prod(shape) for t, shape in known.items() if shape is not None}
+    watched = [t for t in tensors if t in outside]
+    symbols = fixed_dims(model.inputs, feed)
+    elements = {t: evaluated(product(shape), symbols) for t in watched if (shape := shapes.shape(t)) is not None}
+    known = {t: count for t, count in elements.items() if count is not None}
+    if len(known) < len(watched):
+        of_feed = infer(model, {name: array.shape for name, array in feed.items()})
+        known |= {t: math.prod(shape) for t in watched if (shape := of_feed.static(t)) is not None}
+    return {t: 4 * count for t, count in known.items()}
 
 
 def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
