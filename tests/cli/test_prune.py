@@ -26,7 +26,7 @@ def test_half_of_the_work_goes(place: Path, run: Any) -> None:
     assert [step.use for step in record.steps] == ["simplify", "prune"]
     assert record.comparison is not None and record.comparison.feeds == 6
     assert [(bar.option, bar.held) for bar in record.bars] == [("--macs", True)]
-    assert {layer["node"] for layer in record.steps[1].decisions["repair"]} == {"head"}
+    assert {layer["node"] for layer in record.steps[1].decisions["repair"]} >= {"head"}
 
 
 def test_the_table_names_the_groups(place: Path, run: Any) -> None:

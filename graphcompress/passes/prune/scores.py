@@ -141,7 +141,7 @@ class _Surgeon:
         for size in set(self._sizes[self._sizes > 0].tolist()):
             alike = np.flatnonzero(self._sizes == size)
             self._index[alike] = np.arange(len(alike))
-            self._tables[size] = np.stack([consumer.units[i] for i in alike])
+            self._tables[size] = np.stack([consumer.units[int(i)] for i in alike])
         self._energy = _energy(consumer)
         self._left = np.ones(len(gram), bool)
         self._place = np.arange(len(gram))  # of each row in what is held
