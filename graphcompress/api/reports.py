@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Judgement, Outcome, reaches
+from graphcompress.gate import FLOORS, Bars, Judgement, Outcome, reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphcompress.ir import Model
     from graphcompress.ir.shapes.infer import Shapes
     from graphcompress.recipe import Recipe
+    from graphcompress.runtime.agreement.measured import Measured
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
     from graphcompress.step import Certificate, Context, ExecutedStep
@@ -129,11 +130,10 @@ def distance_report(comparison: Comparison) -> record.Distance:
             kind=o.kind,
             equal=o.equal,
             agreement=number(o.agreement),
+            measures=[measure_report(m) for m in o.measures],
             sqnr_db=number(o.sqnr_db),
             cosine=number(o.cosine),
             max_abs=number(o.max_abs),
-            decisions=o.decisions,
-            disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
             unstable=o.unstable,
@@ -147,6 +147,18 @@ def distance_report(comparison: Comparison) -> record.Distance:
         statement=comparison.statement(),
         findings=finding_reports(comparison.findings),
         outputs=outputs,
+        metric=None if comparison.metric is None else measure_report(comparison.metric),
+    )
+
+
+def measure_report(measured: Measured) -> record.MeasureReport:
+    """A measure of agreement as a document."""
+    return record.MeasureReport(
+        name=measured.name,
+        agreement=measured.agreement,
+        floor=FLOORS[measured.name],
+        decisions=measured.decisions,
+        disagreements=measured.disagreements,
     )
 
 
@@ -213,7 +225,8 @@ def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
     tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
     in_result = {part.position for part in outcome.chosen.candidate.path}
     return record.Gate(
-        agreement=bars.agreement,
+        agreement=bars.min_agreement,
+        floors=dict(FLOORS),
         speedup=bars.speedup,
         kept=kept,
         rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],

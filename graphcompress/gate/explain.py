@@ -61,9 +61,11 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
     figures = [] if comparison is None or comparison.agreement is None else [f"agreement {comparison.agreement:.4f}"]
     figures += [speed_text(threads, measurement) for threads, measurement in chosen.measurements]
     told = f": {', '.join(figures)}." if figures else "."
-    agreed = f"reaches {bars.agreement_name}" if comparison is not None and comparison.agreement is not None else "computes the same function by construction"
+    agreed = f"reaches {bars.agreement_text}" if comparison is not None and comparison.agreement is not None else "computes the same function by construction"
     if chosen.reason:
         return f"The result {agreed}, but {chosen.because}."
     if not chosen.measurements:
         return f"The result {agreed}{told} Speed was not measured."
-    return f"The result {agreed} and {'is not slower' if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"
+    noisy = any(measurement.verdict == "noisy" for _, measurement in chosen.measurements)
+    not_slower = "is most likely not slower, which this busy machine cannot prove" if noisy else "is not slower"
+    return f"The result {agreed} and {not_slower if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"

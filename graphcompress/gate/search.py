@@ -233,10 +233,12 @@ class _Search:
             unstable = any(output.unstable for output in comparison.outputs.values())
             because = "the original differs from itself when it runs twice on the same input" if unstable else "no output of this model can be compared"
             return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
-        if comparison.agreement >= self.bars.agreement:
+        miss = self.bars.missed(comparison)
+        if miss is None:
             return Judgement(candidate, comparison=comparison)
-        figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
-        return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name}", comparison)
+        whose = f"of output '{miss.output}'" if miss.output else "by the metric"
+        figures = f"agreement {miss.agreement:.4f} {whose} on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
+        return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name(miss.measure)}", comparison)
 
     def measured(self, judgement: Judgement) -> Judgement:
         """The judgement with measurements; the first thread setting that shows a loss ends them."""
@@ -253,7 +255,8 @@ class _Search:
         if reaches((m for _, m in measurements), self.bars.speedup) is not False:
             return judgement
         lowest = min(measurements, key=lambda pair: pair[1].speedup)
-        because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
+        slower = "it may be slower than the original" if lowest[1].verdict == "noisy" else "it is slower than the original"
+        because = slower if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
         return replace(judgement, reason="gate/slower", because=f"{because} ({speed_text(*lowest)})")
 
     def fastest(self) -> Judgement:

@@ -160,6 +160,15 @@ def test_the_budget_is_in_seconds_of_the_clock() -> None:
     assert rounds[0] == rounds[1] == pytest.approx(0.5 / 0.033, abs=1.5)
 
 
+def test_what_is_noisy_is_measured_on_within_bounds() -> None:
+    """A clear answer that the budget is too short for comes later; where there is none, measuring ends at three times the budget."""
+    noise = tuple(np.random.default_rng(1).uniform(1, 1.04, 1000))
+    assert timed(0.9e-3, Machine(calls=noise), alone=True, budget_s=0.2).verdict == "faster"
+    wild = tuple(np.random.default_rng(2).uniform(1, 3, 1000))
+    found = timed(1e-3, Machine(calls=wild), alone=True, budget_s=0.5)
+    assert found.verdict == "noisy" and found.rounds * 0.03 < (module.PATIENCE + 1) * 0.5 * 3
+
+
 def test_sessions_take_turns_with_the_candidate_in_the_middle() -> None:
     log: list[str] = []
     measure(Timed(1e-3, log=log, name="A"), Timed(1e-3, log=log, name="B"), Timed(1e-3, log=log, name="C"), [FEED])
@@ -194,8 +203,10 @@ def test_no_feeds() -> None:
         ("same", (0.985, 0.998), 1.0, True),
         ("same", (0.985, 0.998), 1.01, False),
         ("slower", (0.9, 0.95), 1.0, False),
-        ("noisy", (0.8, 0.99), 1.0, True),
+        ("noisy", (0.8, 0.99), 1.0, False),
+        ("noisy", (0.8, 1.02), 1.0, False),
         ("noisy", (0.8, 1.3), 1.0, True),
+        ("noisy", (0.8, 1.17), 1.0, True),
         ("noisy", (0.8, 1.3), 1.2, None),
         ("noisy", (1.3, 1.9), 1.2, True),
     ],
