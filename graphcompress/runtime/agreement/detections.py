@@ -1,6 +1,6 @@
 """Detections: sets of rows, matched one to one, whose number and order depend on the data.
 
-Two rows match where integers are equal, scores (columns within 0 and 1) differ by at most 0.2, and other numbers by at most 2% of the largest magnitude of their column in the reference (13 pixels of an
+Two rows match where integers are equal, scores (columns within 0 and 1) differ by at most 0.2, and other numbers by at most 2% of the largest of them in the set (13 pixels of an
 image of 640). A row counts by its score, as a part of the way from the lowest score of the set (0.5 at most) to 1: what barely passed the threshold comes and goes with rounding.
 
 agreement = F1 of the matched rows, over all feeds.
@@ -80,7 +80,7 @@ def _columns(rows: Array) -> tuple[int | None, Array]:
     """The column of the scores, and how far apart the values of each column may be."""
     whole = (rows == np.round(rows)).all(axis=0)
     unit = (rows >= 0).all(axis=0) & (rows <= 1).all(axis=0) & ~whole
-    limits = np.where(whole, 0.5, np.where(unit, SCORE, PLACE * np.abs(rows).max(axis=0)))
+    limits = np.where(whole, 0.5, np.where(unit, SCORE, PLACE * np.abs(rows[:, ~whole]).max(initial=0.0)))
     scores = np.flatnonzero(unit)
     if unit.sum() > 2:  # boxes in parts of the image: the place is what lies within 0 and 1, and the score is last or first among them
         limits = np.where(unit, PLACE, limits)

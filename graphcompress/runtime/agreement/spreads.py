@@ -1,8 +1,8 @@
 """Values: differences as a part of how much an element varies.
 
-An element is right where it is off by at most 5% of its spread: the width that 99% of a normal distribution have to one side of the mean (2.58 standard deviations), of the reference
-over *inputs*. What is the same for all inputs (the mean shape of landmarks, a temperature in kelvin) is no spread. The spread is pooled over the elements of a position along an
-axis (the second, and the last), and over positions of like scale: a block is what varies at least a quarter as much as its largest position. So boxes in hundreds beside scores of 0
+An element is right where it is off by at most 5% of its spread, or by 1% of the largest magnitude (2.5 steps of a code of 8 bits) as long as that is no more than a quarter of the spread. The spread is the width that 99% of a normal distribution have to one side of the mean (2.58 standard deviations), of the reference
+over *inputs*: what is the same for all inputs (the mean shape of landmarks, a temperature in kelvin) is no spread. It is pooled over the elements of a position along an
+axis (the second, and the last), and over positions of like scale: a block is what varies at least a quarter as much as its largest position (less where few inputs tell it roughly). So boxes in hundreds beside scores of 0
 to 1, or a spectrum of 64 bands, are each held against their own scale. Scores joined with other parts, and probabilities, have the scale 1.
 
 Three measures come out of it: "values", the share of right elements, as a whole or in the block (of 1% of the positions or more) where it is least; "scores", the share of right probabilities; "channel", the
@@ -24,11 +24,14 @@ from graphcompress.runtime.magnitudes import COARSE_BINS, COARSE_MIDDLES, coarse
 
 TOLERANCE = 0.05
 WIDTH = 2.58  # standard deviations
+FINE = 0.01  # of the largest magnitude of a block
+COARSE = 0.25  # of the spread
 LIKE = 4.0  # times as large: positions of one block
+FEW_INPUTS = 16  # make that much more of it, shared among their degrees of freedom: few inputs tell a spread roughly
 LEAST_PART = 0.01  # of the positions: a smaller block does not judge alone
 UNIT = 1.0  # the scale of probabilities, however rare an answer is
 FLAT = 1e-5  # of the magnitude: what varies less does not vary
-ENOUGH = 24  # elements of a position, for it to judge alone
+ENOUGH = 24  # elements of a block or a position, for it to judge alone
 MOST_POSITIONS = 1024
 CHUNK = 1 << 18
 
@@ -149,35 +152,37 @@ class SpreadShares:
 
     def _shares(self, axis: int | None, positions: Positions) -> Iterator[tuple[str, int, int]]:
         """(measure, wrong, all) elements along an axis as a whole, in each block that is large enough, and at each position of such a block that has enough of them."""
-        scale, blocks, units = self._scales(axis, positions)
-        wrong = np.array([counts[TOLERANCE * limit < COARSE_MIDDLES].sum() for counts, limit in zip(positions.differences, scale, strict=True)])
+        tolerance, blocks, units = self._tolerances(axis, positions)
+        wrong = np.array([counts[limit < COARSE_MIDDLES].sum() for counts, limit in zip(positions.differences, tolerance, strict=True)])
         total = positions.differences.sum(axis=1)
         rest = ~units
         for name, part in (("values", rest), ("scores", units)):
             if total[part].sum():
                 yield name, int(wrong[part].sum()), int(total[part].sum())
         for block in blocks:
-            if len(block) >= LEAST_PART * len(total):
+            if len(block) >= LEAST_PART * len(total) and total[block].sum() >= ENOUGH:
                 yield "values", int(wrong[block].sum()), int(total[block].sum())
                 yield from (("channel", int(wrong[i]), int(total[i])) for i in block if total[i] >= ENOUGH)
 
-    def _scales(self, axis: int | None, positions: Positions) -> tuple[Array, list[Array], Array]:
-        """The spread that each position is held against, the blocks of positions that share one, and which positions hold probabilities."""
+    def _tolerances(self, axis: int | None, positions: Positions) -> tuple[Array, list[Array], Array]:
+        """By how much an element of each position may be off, the blocks of positions of like scale, and which positions hold probabilities."""
         magnitude = positions.magnitude()
         spread = WIDTH * self.moments.deviation(axis, len(magnitude), positions.deviation())
         spread = np.where(spread > FLAT * magnitude, spread, 0.0)
         units = positions.units() if self.scores else np.zeros(len(spread), bool)
+        like = LIKE * (1 + FEW_INPUTS / max(1, self.moments.count - 1))
         blocks = []
-        scale = np.where(units, UNIT, 0.0)
+        limits = np.where(units, TOLERANCE * UNIT, 0.0)
         order = [i for i in np.argsort(-spread, kind="stable") if spread[i] > 0 and not units[i]]
         while order:
-            block = np.array([i for i in order if spread[i] * LIKE >= spread[order[0]]])
-            scale[block] = math.sqrt(float(np.mean(spread[block] ** 2)))
+            block = np.array([i for i in order if spread[i] * like >= spread[order[0]]])
+            scale = math.sqrt(float(np.mean(spread[block] ** 2)))
+            limits[block] = max(TOLERANCE * scale, min(FINE * float(magnitude[block].max()), COARSE * scale))
             blocks.append(block)
             order = order[len(block) :]
         flat = (spread == 0) & ~units
-        scale[flat] = np.where(magnitude[flat] > 0, magnitude[flat], scale.max(initial=0.0))
-        return scale, blocks, units
+        limits[flat] = np.where(magnitude[flat] > 0, TOLERANCE * magnitude[flat], limits.max(initial=0.0))
+        return limits, blocks, units
 
 
 def _differences(r: Array, c: Array) -> Array:
