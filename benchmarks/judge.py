@@ -1,13 +1,14 @@
 """Does the judge see what a task sees? Pairs of a float model and a changed one, of which the task's own measure says whether the change is faithful, beside what the judge says.
 
-    python benchmarks/judge.py [--cache FILE] [--pairs]
+    python benchmarks/judge.py [--cache FOLDER] [--pairs]
 
 Models: the three of models/, nine that `judge_tasks.py` trains, and the ten of ../shared/zoo (or $GRAPHCOMPRESS_SHARED) where that is there. Changes: INT8 with three sorts of ranges,
 weights rounded to 8 to 3 bits, noise on the weights, and damage to the outputs done on purpose. Judged on the feeds that `compress` holds out (every 4th of the calibration data), without
-labels; the task's measure sees other data, with labels. "Faithful": the task's fidelity and the loss in its metric keep its bars.
+labels; the task's measure sees other data, with labels. "Faithful": the task's fidelity and the loss in its metric keep its bars. "Unfaithful": one of them is missed by more than half of what it
+allows. What lies between is decided by which inputs happen to be in the test: such pairs are counted apart. Changes that change no bit are no pairs.
 
-Half of the models (every other one by name) are for reading the bars (`gate.bars.FLOORS`) off, the others for checking them. `--pairs` prints each pair. Needs numpy, onnx, onnxruntime, and about ten minutes
-of CPU time; `--cache` keeps the outputs of all pairs, so that a change of the judge is tried in one.
+Half of the models (every other one by name) are for reading the bars (`runtime.agreement.measured.FLOORS`) off, the others for checking them. `--pairs` prints each pair. Needs numpy, onnx, onnxruntime, and about ten minutes
+of CPU time; `--cache` keeps the outputs of all pairs by task, so that a change of the judge is tried in one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from onnx import numpy_helper
 
 from graphcompress import ir, quantize
 from graphcompress.errors import GraphCompressError
-from graphcompress.gate.bars import FLOORS, Bars
+from graphcompress.gate import FLOOR
 from graphcompress.ir.analysis.output_kinds import OutputKind, output_kinds
+from graphcompress.runtime.agreement.measured import FLOORS
 from graphcompress.runtime.compare import Comparison, ComparisonStatistic, rows_of
 
 SHARED = Path(os.environ.get("GRAPHCOMPRESS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -39,14 +41,19 @@ EVERY = 4
 
 @dataclass
 class Pair:
-    """A change of a task's model: its outputs on the feeds that judge, and what the task says."""
+    """A change of a task's model: its outputs on the feeds that judge, and what the task says of it; `used` is the part of what its bars allow (above 1: missed)."""
 
     task: str
     change: str
     fidelity: float
     drop: float
-    faithful: bool
+    used: float
     outputs: list[dict[str, Any]]
+
+    @property
+    def verdict(self) -> str:
+        """By the task's own measures."""
+        return "faithful" if self.used <= 1 + 1e-9 else "unfaithful" if self.used > 1.5 else "between"
 
 
 @dataclass
@@ -201,15 +208,21 @@ def judged(task: Task) -> Judged:
 
     def pair(change: str, outputs: list[dict[str, Any]], test: list[dict[str, Any]]) -> None:
         fidelity, drop = task.fidelity(tested, test), best - task.metric(test)
-        faithful = fidelity >= task.least_fidelity and not drop > task.most_drop + 1e-9
-        found.pairs.append(Pair(task.name, change, fidelity, drop, faithful, outputs))
+        used = max((1 - fidelity) / (1 - task.least_fidelity), 0.0 if np.isnan(drop) else drop / task.most_drop)
+        if any(not same(a, b) for a, b in zip(reference, outputs, strict=True)):
+            found.pairs.append(Pair(task.name, change, fidelity, drop, used, outputs))
 
     for change, candidate in changes(task, task.judge[:CALIBRATION]):
         pair(change, run(candidate, task.judge), run(candidate, task.test, task.state, task.reset_every))
     for how in DAMAGES:
         pair(how, damaged(reference, kinds, how), damaged(tested, kinds, how))
-    print(f"{task.name}: metric {best:.3f}, {sum(p.faithful for p in found.pairs)} of {len(found.pairs)} faithful", flush=True)
+    print(f"{task.name}: metric {best:.3f}, {sum(p.verdict == 'faithful' for p in found.pairs)} of {len(found.pairs)} faithful", flush=True)
     return found
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether all outputs are equal."""
+    return all(np.array_equal(a[name], b[name]) if isinstance(a[name], np.ndarray) else a[name] == b[name] for name in a)
 
 
 # --- the judge ------------------------------------------------------------------------------------------------------------------------
@@ -225,8 +238,24 @@ def compared(task: Judged, pair: Pair) -> Comparison:
 
 def table(rows: list[tuple[Pair, Comparison, bool]]) -> str:
     """One line: how many faithful and unfaithful pairs, and how many of each were accepted."""
-    good, bad = ([accepted for pair, _, accepted in rows if pair.faithful is faithful] for faithful in (True, False))
-    return f"{sum(good):4} of {len(good):4} faithful accepted ({np.mean(good):6.1%}), {sum(bad):3} of {len(bad):3} unfaithful ({np.mean(bad):5.1%})"
+    texts = []
+    for verdict in ("faithful", "unfaithful", "between"):
+        of = [accepted for pair, _, accepted in rows if pair.verdict == verdict]
+        texts.append(f"{sum(of):3} of {len(of):3} {verdict}" + (f" ({np.mean(of):.1%})" if of else ""))
+    return "accepted " + ", ".join(texts)
+
+
+def pairs_of(task: Task, cache: Path | None) -> Judged:
+    """What is known of a task, from the cache where it is there."""
+    place = None if cache is None else cache / f"{task.name}.pkl"
+    if place is not None and place.exists():
+        known: Judged = pickle.loads(place.read_bytes())
+        return known
+    known = judged(task)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(pickle.dumps(known))
+    return known
 
 
 def main() -> int:
@@ -234,24 +263,18 @@ def main() -> int:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--pairs", action="store_true")
     args = parser.parse_args()
-    if args.cache and args.cache.exists():
-        tasks: list[Judged] = pickle.loads(args.cache.read_bytes())
-    else:
-        tasks = [judged(task) for task in (*own_tasks(), *model_tasks(), *zoo_tasks())]
-        if args.cache:
-            args.cache.write_bytes(pickle.dumps(tasks))
     rows: list[tuple[Pair, Comparison, bool]] = []
-    for task in tasks:
-        for pair in task.pairs:
-            comparison = compared(task, pair)
-            rows.append((pair, comparison, Bars().missed(comparison) is None))
+    for task in (*own_tasks(), *model_tasks(), *zoo_tasks()):
+        known = pairs_of(task, args.cache)
+        for pair in known.pairs:
+            comparison = compared(known, pair)
+            rows.append((pair, comparison, comparison.agreement is None or comparison.agreement >= FLOOR))
     if args.pairs:
         for pair, comparison, accepted in rows:
-            said = ", ".join(f"{name} {m.name} {m.agreement:.4f}" for name, m in comparison.judging)
-            print(
-                f"{'' if accepted == pair.faithful else '!!':3}{pair.task:20} {pair.change:18} fidelity {pair.fidelity:.4f} drop {pair.drop:+.4f} {'good' if pair.faithful else 'BAD '} {said}"
-            )
-    names = sorted(task.task for task in tasks)
+            said = ", ".join(f"{name} {m.name} {m.value:.4f}" for name, m in comparison.judging)
+            mark = "!!" if (pair.verdict, accepted) in (("faithful", False), ("unfaithful", True)) else ""
+            print(f"{mark:3}{pair.task:20} {pair.change:18} {pair.verdict:10} fidelity {pair.fidelity:.4f} drop {pair.drop:+.4f}: {said}")
+    names = sorted({pair.task for pair, _, _ in rows})
     halves = {"read on": names[::2], "checked on": names[1::2], "all": names}
     print(f"\n{len(rows)} pairs of {len(names)} models; floors " + ", ".join(f"{name} {floor:g}" for name, floor in FLOORS.items()))
     for half, chosen in halves.items():

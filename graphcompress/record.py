@@ -114,8 +114,9 @@ class MeasureReport(Document):
     caller's own)."""
 
     name: str
-    agreement: float = Field(description="0 to 1.")
-    floor: float = Field(description="The built-in bar of this measure.")
+    value: float = Field(description="0 to 1.")
+    floor: float = Field(description="The value at which a task begins to notice (from benchmarks/judge.py).")
+    agreement: float = Field(description="The value on the scale of all measures: 0.99 at the floor, 1 where nothing differs, 0 where nothing is the same.")
     decisions: float = Field(description="What the measure counts: rows, sequences, elements, sets, weights.")
     disagreements: float
 
@@ -125,7 +126,7 @@ class OutputDistance(Document):
 
     kind: str = Field(description="What the output is, found from the graph or stated: classes, sequence, probabilities, boxes, values, embedding or exact.")
     equal: bool = Field(description="Every element is equal.")
-    agreement: float | None = Field(description="0 to 1: the lowest of the measures.")
+    agreement: float | None = Field(description="The lowest of the measures.")
     measures: list[MeasureReport]
     sqnr_db: float | None
     cosine: float | None
@@ -187,11 +188,10 @@ class CandidateReport(Document):
 
 
 class Gate(Document):
-    """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` is the bar that the caller stated (null: none; each measure then has to
-    reach its own of `floors`), `speedup` the stated one or 1 (not slower). Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
+    """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
+    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
-    agreement: float | None
-    floors: dict[str, float] = Field(description="The built-in bars by measure.")
+    agreement: float
     speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")
     rolled_back: list[str] = Field(description="The steps that changed something and are not in the result.")

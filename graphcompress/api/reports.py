@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import FLOORS, Bars, Judgement, Outcome, reaches
+from graphcompress.gate import Bars, Judgement, Outcome, reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
@@ -155,8 +155,9 @@ def measure_report(measured: Measured) -> record.MeasureReport:
     """A measure of agreement as a document."""
     return record.MeasureReport(
         name=measured.name,
+        value=measured.value,
+        floor=measured.floor,
         agreement=measured.agreement,
-        floor=FLOORS[measured.name],
         decisions=measured.decisions,
         disagreements=measured.disagreements,
     )
@@ -225,8 +226,7 @@ def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
     tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
     in_result = {part.position for part in outcome.chosen.candidate.path}
     return record.Gate(
-        agreement=bars.min_agreement,
-        floors=dict(FLOORS),
+        agreement=bars.agreement,
         speedup=bars.speedup,
         kept=kept,
         rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],

@@ -37,7 +37,7 @@ def compress(
 ) -> int:
     """Simplify and quantize a model, and return what is faithful to it and not slower.
 
-    Every 4th feed judges the result and is kept out of calibration. Where agreement is below the floor of its sort (or --min-agreement), or it is slower (or below --min-speedup), layers and
+    Every 4th feed judges the result and is kept out of calibration. Where agreement is below 0.99 (or --min-agreement), or it is slower (or below --min-speedup), layers and
     steps are rolled back, at worst all.
     """
     from graphcompress.cli.console import Console

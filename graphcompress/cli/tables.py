@@ -112,6 +112,7 @@ def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
         ("output", "left"),
         ("agreement", "right"),
         ("judged by", "left"),
+        ("value", "right"),
         ("floor", "right"),
         ("SQNR dB", "right"),
         ("cosine", "right"),
@@ -121,11 +122,11 @@ def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
     for name, o in outputs.items():
         apart = (figure(o.sqnr_db, 1), figure(o.cosine, 6), "-" if o.max_abs is None else f"{o.max_abs:.4g}")
         if o.equal and o.sqnr_db is None:
-            _row(table, name, share(o.agreement), "all bits equal", "", "-", "-", "0")
+            _row(table, name, share(o.agreement), "all bits equal", "", "", "-", "-", "0")
         elif not o.measures:
-            _row(table, name, "-", "nothing to judge", "", *apart)
+            _row(table, name, "-", "nothing to judge", "", "", *apart)
         for i, m in enumerate([] if o.equal and o.sqnr_db is None else o.measures):
-            _row(table, name if not i else "", share(m.agreement), MEASURES[m.name], f"{m.floor:g}", *(apart if not i else ("", "", "")))
+            _row(table, name if not i else "", share(m.agreement), MEASURES[m.name], share(m.value), f"{m.floor:g}", *(apart if not i else ("", "", "")))
     return table
 
 

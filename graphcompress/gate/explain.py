@@ -61,7 +61,7 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
     figures = [] if comparison is None or comparison.agreement is None else [f"agreement {comparison.agreement:.4f}"]
     figures += [speed_text(threads, measurement) for threads, measurement in chosen.measurements]
     told = f": {', '.join(figures)}." if figures else "."
-    agreed = f"reaches {bars.agreement_text}" if comparison is not None and comparison.agreement is not None else "computes the same function by construction"
+    agreed = f"reaches {bars.agreement_name}" if comparison is not None and comparison.agreement is not None else "computes the same function by construction"
     if chosen.reason:
         return f"The result {agreed}, but {chosen.because}."
     if not chosen.measurements:

@@ -233,12 +233,11 @@ class _Search:
             unstable = any(output.unstable for output in comparison.outputs.values())
             because = "the original differs from itself when it runs twice on the same input" if unstable else "no output of this model can be compared"
             return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
-        miss = self.bars.missed(comparison)
-        if miss is None:
+        if comparison.agreement >= self.bars.agreement:
             return Judgement(candidate, comparison=comparison)
-        whose = f"of output '{miss.output}'" if miss.output else "by the metric"
-        figures = f"agreement {miss.agreement:.4f} {whose} on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
-        return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name(miss.measure)}", comparison)
+        whose = "by the metric" if comparison.worst is None else f"of output '{comparison.worst}'"
+        figures = f"agreement {comparison.agreement:.4f} {whose} on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
+        return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name}", comparison)
 
     def measured(self, judgement: Judgement) -> Judgement:
         """The judgement with measurements; the first thread setting that shows a loss ends them."""

@@ -182,7 +182,7 @@ class OutputStatistic:
             yield (
                 m
                 if not self.lost
-                else replace(m, agreement=m.agreement * there, decisions=m.decisions / there, disagreements=m.disagreements + m.decisions * (1 / there - 1))
+                else replace(m, value=m.value * there, decisions=m.decisions / there, disagreements=m.disagreements + m.decisions * (1 / there - 1))
             )
 
     def _pair(self, r: Array, c: Array, rows: int) -> int:

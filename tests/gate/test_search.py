@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
-from graphcompress.gate import FLOORS, Bars, CandidateFails, Outcome, search, thread_settings
+from graphcompress.gate import Bars, CandidateFails, Outcome, search, thread_settings
 from graphcompress.gate.bars import reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
-from graphcompress.runtime.agreement.measured import Measured
 from graphcompress.runtime.measure import Measurement
 from graphcompress.step import Certificate, CertifiedOperator, Context, Ladder, Rung, StepResult
 
@@ -46,7 +45,7 @@ class FakeJudge:
     fails: dict[str, str] = field(default_factory=dict)
     original_fails: str = ""
     unstable: bool = False
-    measure_name: str = "exact"
+    worst: str | None = "y"
     compared: list[str] = field(default_factory=list)
     measured: list[tuple[str, int]] = field(default_factory=list)
 
@@ -56,8 +55,7 @@ class FakeJudge:
             raise CandidateFails(self.fails[model.name])
         outputs = {"y": SimpleNamespace(unstable=self.unstable)}
         agreement = self.agreement.get(model.name, 1.0)
-        judging = () if agreement is None else (("y", Measured(self.measure_name, agreement, 100, 100 * (1 - agreement))),)
-        return SimpleNamespace(agreement=agreement, judging=judging, feeds=6, outputs=outputs)
+        return SimpleNamespace(agreement=agreement, worst=self.worst, feeds=6, outputs=outputs)
 
     def measure(self, model: Any, threads: int) -> Any:
         self.measured.append((model.name, threads))
@@ -129,7 +127,7 @@ def test_all_steps_at_their_boldest_are_judged_first_and_alone() -> None:
     outcome = gate(judge, simplify(), quantize.step)
     assert chosen(outcome) == "q0" and outcome.chosen.candidate.steps == ("simplify", "quantize")
     assert judge.compared == ["q0"] and judge.measured == [("q0", 1), ("q0", 2)] and quantize.built == ["q0"]
-    assert told(outcome) == "The result reaches the floors of agreement and is not slower: agreement 1.0000, 2.00x with 1 thread, 2.00x with 2 threads."
+    assert told(outcome) == "The result reaches the floor of 0.99 and is not slower: agreement 1.0000, 2.00x with 1 thread, 2.00x with 2 threads."
 
 
 def test_below_the_floor_the_step_is_rolled_back_and_never_timed() -> None:
@@ -137,7 +135,7 @@ def test_below_the_floor_the_step_is_rolled_back_and_never_timed() -> None:
     outcome = gate(judge)
     assert chosen(outcome) == "simple" and [j.reason for j in outcome.judged] == ["gate/floor", ""]
     assert told(outcome).startswith(
-        "Quantization was rolled back because agreement 0.9899 of output 'y' on 6 feeds is below the floor of 0.99 for exact. The result reaches"
+        "Quantization was rolled back because agreement 0.9899 of output 'y' on 6 feeds is below the floor of 0.99. The result reaches"
     )
     assert "q0" not in {name for name, _ in judge.measured}
 
@@ -170,7 +168,7 @@ def test_the_boldest_faithful_rung_is_found_by_bisection(faithful_from: int) -> 
 def test_what_stays_float_is_counted_and_explained() -> None:
     outcome = gate(FakeJudge(agreement={f"q{i}": 0.5 for i in range(9)}), simplify(), Quantize(40).step)
     assert told(outcome).startswith(
-        "9 of 40 heavy operators stay float after quantization because with '40 of 40 layers' agreement 0.5000 of output 'y' on 6 feeds is below the floor of 0.99 for exact."
+        "9 of 40 heavy operators stay float after quantization because with '40 of 40 layers' agreement 0.5000 of output 'y' on 6 feeds is below the floor of 0.99."
     )
 
 
@@ -240,17 +238,8 @@ def test_a_noisy_measurement_accepts_no_loss() -> None:
     assert "because it may be slower than the original (0.91x with 1 thread, too noisy to tell)" in told(outcome)
 
 
-@pytest.mark.parametrize("measure", sorted(FLOORS))
-def test_each_measure_has_its_floor(measure: str) -> None:
-    for agreement, expected in ((FLOORS[measure], "q0"), (FLOORS[measure] - 1e-6, "simple")):
-        assert chosen(gate(FakeJudge(agreement={"q0": agreement}, measure_name=measure))) == expected
-
-
-def test_the_bar_that_is_missed_most_is_told() -> None:
-    judging = (("y", Measured("sequence", 0.96, 10, 1)), ("z", Measured("exact", 0.97, 100, 3)), ("v", Measured("values", 0.95, 100, 5)))
-    miss = Bars().missed(SimpleNamespace(judging=judging))  # type: ignore[arg-type]
-    assert miss is not None and (miss.output, miss.measure, miss.bar) == ("z", "exact", FLOORS["exact"])
-    assert Bars(min_agreement=0.95).missed(SimpleNamespace(judging=judging)) is None  # type: ignore[arg-type]
+def test_a_metric_that_is_missed_is_told() -> None:
+    assert "because agreement 0.5000 by the metric on 6 feeds is below" in told(gate(FakeJudge(agreement={"q0": 0.5}, worst=None)))
 
 
 @pytest.mark.parametrize(("verdict", "bar"), [("noisy", 1.0), ("same", 1.0), ("noisy", 1.05), ("faster", 1.9), ("faster", 2.05), ("slower", 0.45)])
@@ -271,7 +260,7 @@ def test_where_nothing_reaches_a_stated_speed_the_fastest_that_is_not_slower_is_
     judge = FakeJudge(verdicts={"simple": "same"})
     outcome = gate(judge, bars=bars)
     assert chosen(outcome) == "q0" and outcome.chosen.speedup == 2.0 and judge.compared == ["q0", "simple"]
-    assert told(outcome, bars).endswith("The result reaches the floors of agreement, but it misses the bar of 1000 (--min-speedup) (2.00x with 1 thread).")
+    assert told(outcome, bars).endswith("The result reaches the floor of 0.99, but it misses the bar of 1000 (--min-speedup) (2.00x with 1 thread).")
     slow = FakeJudge(verdicts={"q0": "slower", "simple": "slower", "original/q0": "slower"})
     assert chosen(gate(slow, bars=bars)) == "original"
 

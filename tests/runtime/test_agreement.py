@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcompress.gate.bars import FLOORS
 from graphcompress.ir.analysis.output_kinds import OutputKind, stated_kind
 from graphcompress.runtime.agreement.detections import Detections
+from graphcompress.runtime.agreement.measured import FLOOR, FLOORS, Measured
 from graphcompress.runtime.agreement.sequences import collapse, edit_distance
 from graphcompress.runtime.agreement.thresholds import Tally
 from graphcompress.runtime.output_statistics import OutputStatistic
@@ -21,18 +21,18 @@ LOGITS = OutputKind("classes", unsure=True)
 
 
 def measured(kind: str | OutputKind, *pairs: tuple[Array, Array], rows: int = 1) -> dict[str, float]:
-    """Agreement by measure."""
+    """Values by measure."""
     statistic = OutputStatistic(kind if isinstance(kind, OutputKind) else stated_kind(kind))
     for r, c in pairs:
         statistic.update(r, c, rows)
-    return {m.name: m.agreement for m in statistic.finish().measures}
+    return {m.name: m.value for m in statistic.finish().measures}
 
 
 def accepted(kind: str | OutputKind, *pairs: tuple[Array, Array], rows: int = 1) -> bool:
     """Whether all measures reach their floors."""
     found = measured(kind, *pairs, rows=rows)
     assert found
-    return all(agreement >= FLOORS[name] for name, agreement in found.items())
+    return all(value >= FLOORS[name] for name, value in found.items())
 
 
 def split(r: Array, c: Array) -> list[tuple[Array, Array]]:
@@ -54,6 +54,15 @@ def classifier(n: int = 400, classes: int = 10, sure: float = 8.0) -> Array:
     logits = rng(1).standard_normal((n, classes))
     logits[np.arange(n), np.arange(n) % classes] += sure
     return logits.astype(np.float32)
+
+
+# --- the scale --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(FLOORS))
+def test_all_measures_are_on_one_scale(name: str) -> None:
+    at = [Measured(name, value, 1, 0).agreement for value in (0.0, FLOORS[name] / 2, FLOORS[name], (1 + FLOORS[name]) / 2, 1.0)]
+    assert at == pytest.approx([0, FLOOR / 2, FLOOR, (1 + FLOOR) / 2, 1])
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------------------------
@@ -408,4 +417,4 @@ def test_sets_of_other_width_have_no_counterpart() -> None:
 def test_rows_of_both_sides_cost_no_more_than_they_weigh() -> None:
     found = Detections()
     found.update(BOXES, BOXES, 1)
-    assert found.finish()[0].agreement == 1 and found.finish()[0].disagreements == 0
+    assert found.finish()[0].value == 1 and found.finish()[0].disagreements == 0

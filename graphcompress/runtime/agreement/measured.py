@@ -1,23 +1,57 @@
-"""What all measures have in common."""
+"""What all measures have in common, and the scale of agreement.
+
+A task begins to notice at another value of each measure: a CTC sequence of which 3% of the symbols are edited reads as before, a table of which 3% of the classes are others does not. FLOORS are these
+values, read off pairs of models of which the task's own measure is known (`benchmarks/judge.py`). Agreement puts all measures on one scale, so that one bar serves them all: 0.99 at the floor, 1 where
+nothing differs, 0 where nothing is the same, straight lines between.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+FLOOR = 0.99
+FLOORS = MappingProxyType(
+    {
+        "classes": 0.99,
+        "sequence": 0.97,
+        "probabilities": 0.97,
+        "scores": 0.85,
+        "values": 0.9,
+        "channel": 0.4,
+        "embedding": 0.965,
+        "boxes": 0.95,
+        "exact": 0.99,
+        "metric": 0.99,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measure's answer: `agreement` 0 to 1; how many `decisions` it saw (classes, elements, rows: what the measure counts), and in how many of them the sides differ."""
+    """A measure's answer: `value` 0 to 1; how many `decisions` it saw (classes, elements, rows: what the measure counts), and in how many of them the sides differ."""
 
     name: str
-    agreement: float
+    value: float
     decisions: float
     disagreements: float
+
+    @property
+    def floor(self) -> float:
+        """The value at which a task begins to notice."""
+        return FLOORS[self.name]
+
+    @property
+    def agreement(self) -> float:
+        """The value on the scale of all measures."""
+        if self.value >= self.floor:
+            return 1 - (1 - self.value) * ((1 - FLOOR) / (1 - self.floor))
+        return self.value * (FLOOR / self.floor)
 
 
 class Measure(Protocol):
@@ -32,7 +66,7 @@ class Measure(Protocol):
         ...
 
     def finish(self) -> list[Measured]:
-        """The agreement by this measure, with what other ones come out of the same counts; nothing where nothing was decided."""
+        """What this measure says, with what other ones come out of the same counts; nothing where nothing was decided."""
         ...
 
 
