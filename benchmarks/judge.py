@@ -17,7 +17,7 @@ import argparse
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,8 +167,9 @@ def changes(task: Task, calibration: list[dict[str, Array]]) -> Iterator[tuple[s
 DAMAGES = ("one dead", "two swapped", "half lost", "shifted", "all lost", "a breath of noise")
 
 
-def damaged(outputs: list[dict[str, Any]], kinds: dict[str, OutputKind], how: str) -> list[dict[str, Any]]:
-    """Outputs of which something is wrong along the axis of the classes (else the last one, the second of rank 3 and 4)."""
+def damaged(outputs: list[dict[str, Any]], kinds: dict[str, OutputKind], how: str, state: Collection[str]) -> list[dict[str, Any]]:
+    """Outputs of which something is wrong along the axis of the classes (else the last one, the second of rank 3 and 4). States are left alone:
+    they would have to be fed back."""
     rng = np.random.default_rng(7)
     floats = {name: [o[name] for o in outputs if isinstance(o[name], np.ndarray) and o[name].dtype.kind == "f" and o[name].ndim > 1] for name in outputs[0]}
     bounds = {name: (min(v.min() for v in values), max(v.max() for v in values)) for name, values in floats.items() if values}
@@ -176,7 +177,7 @@ def damaged(outputs: list[dict[str, Any]], kinds: dict[str, OutputKind], how: st
     for out in outputs:
         new = dict(out)
         for name, value in out.items():
-            if name not in bounds:
+            if name not in bounds or name in state:
                 continue
             axis = kinds[name].axis if kinds[name].name in ("classes", "sequence") else 1
             parts = np.moveaxis(value.copy(), axis, 0)
@@ -215,7 +216,7 @@ def judged(task: Task) -> Judged:
     for change, candidate in changes(task, task.judge[:CALIBRATION]):
         pair(change, run(candidate, task.judge), run(candidate, task.test, task.state, task.reset_every))
     for how in DAMAGES:
-        pair(how, damaged(reference, kinds, how), damaged(tested, kinds, how))
+        pair(how, damaged(reference, kinds, how, task.state or ()), damaged(tested, kinds, how, task.state or ()))
     print(f"{task.name}: metric {best:.3f}, {sum(p.verdict == 'faithful' for p in found.pairs)} of {len(found.pairs)} faithful", flush=True)
     return found
 

@@ -89,6 +89,7 @@ def test_what_is_no_softmax(body: str) -> None:
         f"{ONE}  n = Neg (x)  e = Exp (n)  d = Add (k, e)  y = Div (k, d)",
         f"{ONE}  n = Neg (x)  e = Exp (n)  d = Add (e, k)  y = Reciprocal (d)",
         "s = Sigmoid (x)  t = Softmax (x)  y = Mul (s, t)",
+        "s = Sigmoid (q)  m = GlobalMaxPool (s)  y = Flatten (m)",
     ],
 )
 def test_probabilities(body: str) -> None:

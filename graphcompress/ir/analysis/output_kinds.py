@@ -3,7 +3,7 @@
 - "classes": probabilities or logits of classes along an axis: any spelling of Softmax (`spellings`), classifiers of ai.onnx.ml, and what Gemm, MatMul or Conv leave as
   a table (rank 2, two or more columns). Of such a table the graph does not say whether it holds logits or values (`unsure`): it is judged as both.
 - "sequence": classes along the last axis of rank 3: a class for each frame, token or anchor. Raw logits, too, where a MatMul with a constant changes the width to 16 or more (`unsure`).
-- "probabilities": sigmoids, one decision each; products of probabilities.
+- "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
 - "embedding": vectors that are divided by their Euclidean norm; their users compare directions.
 - "boxes": rows whose number and order depend on the data: what comes out of NonMaxSuppression, or is picked by a TopK (rank 3). Compared as a set.
 - "exact": integers, booleans, texts.
@@ -36,6 +36,7 @@ _FLOATS = frozenset(["float", "double", "float16", "bfloat16"])
 _SAME = ("Identity", "DequantizeLinear", "QuantizeLinear")
 _SHAPE = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand", "Split")
 _PICKS = ("Gather", "GatherElements", "GatherND")
+_POOLS = ("ReduceMean", "ReduceMax", "ReduceMin", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
 FEWEST_LOGITS = 16
 """From this many columns on, frames of raw numbers may be logits: fewer are coordinates as often as classes."""
@@ -181,9 +182,12 @@ class _Finder:
         return node.is_op("Cast") and self.shapes.dtype(node.inputs[0]) in _FLOATS and dtype_name(int(node.attrs.get("to", 0))) in _FLOATS
 
     def is_probability(self, node: Node) -> bool:
-        """A sigmoid, or the product of two probabilities."""
+        """A sigmoid, the product of two probabilities, or what pooling makes of some."""
         if is_logistic(node):
             return True
+        if node.is_op(*_POOLS):
+            below = walk.producer(self.source(node.inputs[0])[0])
+            return below is not None and self.is_probability(below)
         if not node.is_op("Mul"):
             return False
         makers = [walk.producer(self.source(t)[0]) for t in node.inputs]

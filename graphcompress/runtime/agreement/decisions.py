@@ -4,7 +4,7 @@ A disagreement costs the reference's regret: how much larger the reference's val
 (the median over all rows of the difference between the largest and the second value), 1 at most. Softmax makes rows of trained networks differ by nearly 1 there, so
 that for probabilities the cost is about the difference of the two probabilities; logits of any temperature and cosines are treated alike, and near ties, of which an untrained network is full, cost next to nothing.
 
-agreement = 1 - sum of costs / rows. Of maps (rank above 2) rows on which both sides give the most frequent class do not count: a map that is mostly background is judged by the rest.
+value = 1 - sum of costs / rows, but for a tenth of one sure decision: a single near tie is no evidence, however few rows there are. Of maps (rank above 2) rows on which both sides give the most frequent class do not count: a map that is mostly background is judged by the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from graphcompress.runtime.magnitudes import LARGEST, Magnitudes
 
 ROWS = 1 << 16  # elements taken to float64 at once
 FEWEST_CLASSES = 2
+NEAR_TIE = 0.1  # of the cost of a sure decision
 
 
 class ClassDecisions:
@@ -58,7 +59,7 @@ class ClassDecisions:
             return []
         counting = self.rows - (int(self.same.max(initial=0)) if self.maps else 0)
         differing = self.regrets.total + self.lost
-        cost = self.lost + self.regrets.sum_of(_part_of(self.margins.quantile(0.5)))
+        cost = self.lost + max(0.0, self.regrets.sum_of(_part_of(self.margins.quantile(0.5))) - NEAR_TIE)
         return [Measured("classes", capped(1 - cost / max(1, counting)), self.rows, differing)]
 
     @property

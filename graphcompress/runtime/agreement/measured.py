@@ -1,6 +1,6 @@
 """What all measures have in common, and the scale of agreement.
 
-A task begins to notice at another value of each measure: a CTC sequence of which 3% of the symbols are edited reads as before, a table of which 3% of the classes are others does not. FLOORS are these
+A task begins to notice at another value of each measure: symbols of which 2% are edited read as before, classes of which 2% flip against the odds do not. FLOORS are these
 values, read off pairs of models of which the task's own measure is known (`benchmarks/judge.py`). Agreement puts all measures on one scale, so that one bar serves them all: 0.99 at the floor, 1 where
 nothing differs, 0 where nothing is the same, straight lines between.
 """
@@ -18,11 +18,11 @@ Array = np.ndarray[Any, Any]
 FLOOR = 0.99
 FLOORS = MappingProxyType(
     {
-        "classes": 0.99,
-        "sequence": 0.97,
+        "classes": 0.9991,
+        "sequence": 0.978,
         "probabilities": 0.97,
         "scores": 0.85,
-        "values": 0.9,
+        "values": 0.89,
         "channel": 0.4,
         "embedding": 0.965,
         "boxes": 0.95,

@@ -1,7 +1,7 @@
 """Sequences of classes (frames, tokens, anchors): what is left when repeats are collapsed and the blank is dropped, compared by edit distance.
 
 The blank is the class that the reference gives most often in a sequence: the blank of CTC, the background of anchors, the tag of no entity. A frame where the candidate's choice costs
-the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a near tie, and counts as the reference's choice.
+the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a toss, and counts as the reference's choice.
 
 agreement = 1 - sum of edits / sum of lengths (of the longer of both), over all sequences.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from graphcompress.runtime.agreement.measured import Array, Measured, capped
 
-NEAR_TIE = 0.05
+TOSS = 0.05
 
 
 class ClassSequences:
@@ -54,14 +54,14 @@ class ClassSequences:
 
 
 def _choices(own: Array, other: Array) -> tuple[Array, Array]:
-    """The classes that both give, near ties being settled for the reference. A frame with NaN on one side has a class of its own."""
+    """The classes that both give, tosses being settled for the reference. A frame with NaN on one side has a class of its own."""
     classes = own.shape[1]
     before, after = np.argmax(own, axis=1), np.argmax(other, axis=1)
     lost = np.isnan(own).any(axis=1) != np.isnan(other).any(axis=1)
     at = np.arange(len(own))
     regret = own[at, before] - own[at, after]
     margin = np.median(np.diff(np.partition(own, -2, axis=1)[:, -2:], axis=1)) if classes > 1 else 0.0
-    after = np.where(regret <= NEAR_TIE * margin, before, after)
+    after = np.where(regret <= TOSS * margin, before, after)
     after[lost] = classes
     return before, after
 
