@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from judge_tasks import MODELS, Array, Task, own_tasks, run
+from judge_nets import MODELS, Array, run
+from judge_tasks import Task, own_tasks
 from onnx import numpy_helper
 
 from graphcompress import ir, quantize
