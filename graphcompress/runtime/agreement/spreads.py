@@ -51,7 +51,11 @@ class Positions:
     def update(self, r: Array, difference: Array, at: Array) -> None:
         """Flat arrays (float64), and the position of each element."""
         count = len(self.count)
-        self.differences += np.bincount(at * COARSE_BINS + coarse_bins(difference), minlength=count * COARSE_BINS).reshape(count, COARSE_BINS)
+        bins = at * COARSE_BINS + coarse_bins(difference)
+        if len(bins) < count * COARSE_BINS:
+            np.add.at(self.differences.reshape(-1), bins, 1)
+        else:
+            self.differences += np.bincount(bins, minlength=count * COARSE_BINS).reshape(count, COARSE_BINS)
         fine = np.isfinite(r)
         where, values = at[fine], r[fine]
         self.count += np.bincount(where, minlength=count)
