@@ -16,7 +16,7 @@ from graphcompress import ir
 from graphcompress.errors import ModelError, UsageError
 from graphcompress.findings import Finding
 from graphcompress.ir.analysis.output_kinds import KIND_NAMES, OutputKind, stated_kind
-from graphcompress.runtime.agreement.measured import Measured
+from graphcompress.runtime.agreement.measured import FLOORS, Measured
 from graphcompress.runtime.compare import Comparison, ComparisonStatistic, compare, upper_bound
 from graphcompress.runtime.magnitudes import Magnitudes
 from graphcompress.runtime.metric import Metric
@@ -219,7 +219,7 @@ def test_worst_output_is_the_models(model_of: Callable[..., ir.Model]) -> None:
         found = compare(a, b, ({"x": f32([1, i])} for i in range(-2, 3)), {})
     assert found.worst == "z" and found.feeds == 5 and found.outputs["y"].equal
     # z: [1, |i|] beside [-1, -i]: i = -2, -1 and 0 agree
-    assert found.agreement == pytest.approx(3 / 10 * 1.1)  # on the scale of all measures
+    assert found.agreement == pytest.approx(0.3 * 0.99 / FLOORS["values"])
 
 
 def test_missing_output_is_named(model_of: Callable[..., ir.Model]) -> None:
