@@ -1,14 +1,17 @@
-"""Does the judge see what a task sees? Pairs of a float model and a changed one, of which the task's own measure says whether the change is faithful, beside what the judge says.
+"""Does the judge see what a task sees? Pairs of a float model and a changed one, of which the task's own measure says whether the change is faithful, beside
+what the judge says.
 
     python benchmarks/judge.py [--cache FOLDER] [--pairs]
 
-Models: the three of models/, nine that `judge_tasks.py` trains, and the ten of ../shared/zoo (or $GRAPHCOMPRESS_SHARED) where that is there. Changes: INT8 with three sorts of ranges,
-weights rounded to 8 to 3 bits, noise on the weights, and damage to the outputs done on purpose. Judged on the feeds that `compress` holds out (every 4th of the calibration data), without
-labels; the task's measure sees other data, with labels. "Faithful": the task's fidelity and the loss in its metric keep its bars. "Unfaithful": one of them is missed by more than half of what it
-allows. What lies between is decided by which inputs happen to be in the test: such pairs are counted apart. Changes that change no bit are no pairs.
+Models: the three of models/, nine that `judge_tasks.py` trains, and the ten of ../shared/zoo (or $GRAPHCOMPRESS_SHARED) where that is there. Changes: INT8
+with three sorts of ranges, weights rounded to 8 to 3 bits, noise on the weights, and damage to the outputs done on purpose. Judged on the feeds that
+`compress` holds out (every 4th of the calibration data), without labels; the task's measure sees other data, with labels. "Faithful": the task's fidelity and
+the loss in its metric keep its bars. "Unfaithful": one of them is missed by more than half of what it allows. What lies between is decided by which inputs
+happen to be in the test: such pairs are counted apart. Changes that change no bit are no pairs.
 
-Half of the models (every other one by name) are for reading the bars (`runtime.agreement.measured.FLOORS`) off, the others for checking them. `--pairs` prints each pair. Needs numpy, onnx, onnxruntime, and about ten minutes
-of CPU time; `--cache` keeps the outputs of all pairs by task, so that a change of the judge is tried in one.
+Half of the models (every other one by name) are for reading the bars (`runtime.agreement.measured.FLOORS`) off, the others for checking them. `--pairs` prints
+each pair. Needs numpy, onnx, onnxruntime, and about ten minutes of CPU time; `--cache` keeps the outputs of all pairs by task, so that a change of the judge
+is tried in one.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ EVERY = 4
 
 @dataclass
 class Pair:
-    """A change of a task's model: its outputs on the feeds that judge, and what the task says of it; `used` is the part of what its bars allow (above 1: missed)."""
+    """A change of a task's model: its outputs on the feeds that judge, and what the task says of it; `used` is the part of what its bars allow (above 1:
+    missed)."""
 
     task: str
     change: str

@@ -109,9 +109,9 @@ class StepRun(Document):
 
 
 class MeasureReport(Document):
-    """How much of what an output is used for is the same, by one measure: classes (1 - what the other choices cost), sequence (edit similarity of collapsed sequences),
-    probabilities (F1 at the threshold, weighed by margin), scores (probabilities within 0.05), values (elements within 5% of their spread), channel (those of the worst channel), embedding (cosine), boxes (F1 of matched rows), exact (equal elements), or metric (the
-    caller's own)."""
+    """How much of what an output is used for is the same, by one measure: classes (1 - what the other choices cost), sequence (edit similarity of collapsed
+    sequences), probabilities (F1 at the threshold, weighed by margin), scores (probabilities within 0.05), values (elements within 5% of their spread),
+    channel (those of the worst channel), embedding (cosine), boxes (F1 of matched rows), exact (equal elements), or metric (the caller's own)."""
 
     name: str
     value: float = Field(description="0 to 1.")
@@ -144,7 +144,8 @@ class FindingReport(Document):
 
 
 class Distance(Document):
-    """How far a model is from the reference on the same feeds. `agreement` is that of the worst output, `worst` its name, or that of the caller's metric (`worst` is null)."""
+    """How far a model is from the reference on the same feeds. `agreement` is that of the worst output, `worst` its name, or that of the caller's metric
+    (`worst` is null)."""
 
     agreement: float | None
     worst: str | None

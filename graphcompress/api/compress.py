@@ -42,11 +42,12 @@ def compress(
     """Run a recipe, and return what of it is faithful and not slower, at worst the original (see `gate.search`).
 
     Every 4th feed is kept out of calibration and judges the result (all of them, and the record says so, below 8 feeds). `measure=False` leaves out all timing:
-    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not slower):
-    what misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `kinds` says of outputs by name how they are judged ("classes", "sequence",
-    "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by
-    name, that gives the agreement 0 to 1 in place of the outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where results run and
-    are judged (default: on the target's provider).
+    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not
+    slower): what misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `kinds` says of outputs
+    by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
+    function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
+    outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
+    results run and are judged (default: on the target's provider).
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.

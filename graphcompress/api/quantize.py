@@ -37,8 +37,8 @@ def quantize(
     **options: Any,
 ) -> reports.Result:
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
-    in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords are options of the step. `provider` and `place` say where the result runs (default: on
-    the target's provider).
+    in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
+    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider).
 
     Raises UsageError for an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """

@@ -72,8 +72,8 @@ class SessionJudge:
         file: Path | None = None,
         metric: Metric | None = None,
     ) -> None:
-        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared, `metric` is the caller's. `file` holds just
-        the original, where there is such a file: it runs from there, and is not held once more as a message."""
+        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared, `metric` is the
+        caller's. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message."""
         self._original = original
         self._source: Model | Path = original if file is None else file
         self._feeds = feeds

@@ -1,8 +1,8 @@
 """How far a candidate is from a reference on the same feeds.
 
-Agreement of an output, 0 to 1, is how much of what it is used for is the same: by its kind (`graphcompress.ir.analysis.output_kinds`), as the measures in `agreement` say. A model's agreement
-is that of its worst output; a metric of the caller's (`metric`) takes its place, or joins it. On the first feeds the reference runs twice: an output that disagrees with itself (random
-operators, live Dropout) is no judge.
+Agreement of an output, 0 to 1, is how much of what it is used for is the same: by its kind (`graphcompress.ir.analysis.output_kinds`), as the measures in
+`agreement` say. A model's agreement is that of its worst output; a metric of the caller's (`metric`) takes its place, or joins it. On the first feeds the
+reference runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ RUN_TWICE = 4  # feeds on which the reference is compared with itself
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A model beside another. `judging` are the measures that judge, by output ("" for a `metric` of the caller's); nothing judges where it is empty. `findings` are about the feeds and the outputs."""
+    """A model beside another. `judging` are the measures that judge, by output ("" for a `metric` of the caller's); nothing judges where it is empty.
+    `findings` are about the feeds and the outputs."""
 
     outputs: dict[str, OutputComparison]
     feeds: int
@@ -79,7 +80,8 @@ def compare(
     metric: Metric | None = None,
     labels: Iterable[Mapping[str, Any]] | None = None,
 ) -> Comparison:
-    """Run both on every feed, in order. `kinds` says of each output of the reference how it is judged, `findings` what is known of the feeds; `labels` are the ground truth of each feed, for the metric.
+    """Run both on every feed, in order. `kinds` says of each output of the reference how it is judged, `findings` what is known of the feeds; `labels` are the
+    ground truth of each feed, for the metric.
 
     Raises ModelError where the candidate lacks an output, DataError where a feed does not fit, UsageError where the metric fails.
     """

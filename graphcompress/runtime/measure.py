@@ -15,8 +15,10 @@ How a verdict comes about:
 7. "faster" or "slower": the whole interval of the speed-up lies outside the band, and on one side of 1. Otherwise "same", or "noisy" where the band is wider
    than 5%, the interval wider than 10%, or rounds were missing.
 8. Measuring stops when the verdict is decided: after ten rounds that count, as soon as the interval is narrow and clear of the band or inside it; else when the
-   rounds or the budget are used up; what is noisy then goes on for up to three times as many. The budget is in seconds of the clock, so that a busy machine gets as many rounds as an idle one.
-9. What stays noisy proves nothing, and is never handed out as more than it is: against the bar "not slower" the median decides (2% below 1 at most), whatever the interval holds.
+   rounds or the budget are used up; what is noisy then goes on for up to three times as many. The budget is in seconds of the clock, so that a busy machine
+   gets as many rounds as an idle one.
+9. What stays noisy proves nothing, and is never handed out as more than it is: against the bar "not slower" the median decides (2% below 1 at most), whatever
+   the interval holds.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ class Measurement:
     busy: bool = False
 
     def reaches(self, bar: float) -> bool | None:
-        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is measured and not slower counts as 1. A noisy measurement proves nothing: the median decides
-        about a bar up to 1, and None is the answer where a higher one lies inside its interval."""
+        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is measured and not slower counts as 1. A noisy measurement
+        proves nothing: the median decides about a bar up to 1, and None is the answer where a higher one lies inside its interval."""
         low, high = self.speedup_ci
         if low >= bar:
             return True

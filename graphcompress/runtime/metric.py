@@ -17,8 +17,9 @@ FAULTS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupEr
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`function(reference, candidate)` with the outputs of one feed by name, or `function(reference, candidate, labels)` where it takes three and the data has keys that begin with `_`:
-    how well the candidate does on that feed, 0 to 1. The agreement is the mean over the feeds. `joins`: the outputs' own measures judge, too."""
+    """`function(reference, candidate)` with the outputs of one feed by name, or `function(reference, candidate, labels)` where it takes three and the data has
+    keys that begin with `_`: how well the candidate does on that feed, 0 to 1. The agreement is the mean over the feeds. `joins`: the outputs' own measures
+    judge, too."""
 
     name: str
     function: Callable[..., Any]

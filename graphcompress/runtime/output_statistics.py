@@ -1,7 +1,8 @@
-"""What is learned of one output of two models, in one pass and bounded memory: how far the numbers are apart, and how much of what the output is used for is the same.
+"""What is learned of one output of two models, in one pass and bounded memory: how far the numbers are apart, and how much of what the output is used for is
+the same.
 
-The measures of agreement (`agreement/`) are chosen by the kind of the output and by the arrays that come: integers have no tolerance, one column has no classes. Several may speak: the
-output's agreement is that of the lowest.
+The measures of agreement (`agreement/`) are chosen by the kind of the output and by the arrays that come: integers have no tolerance, one column has no
+classes. Several may speak: the output's agreement is that of the lowest.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ Array = np.ndarray[Any, Any]
 class OutputComparison:
     """One output over all feeds.
 
-    `equal`: every element is. `agreement` is that of the lowest of `measures`, `decisions` and `disagreements` are its counts. `sqnr_db` = 10 log10(sum r^2 / sum (r - c)^2), `cosine` and `max_abs`
-    are over the elements that are finite on both sides; None where undefined (SQNR of equal tensors, texts). `inputs` counts what may be called
-    independent (rows of a table of classes that has a row for each row of the inputs, else feeds); `broken` elements are finite on one side only.
-    `unstable`: the reference differs from itself. `constant`: the reference is the same for all of several feeds. `answer`: the only class it ever gives.
+    `equal`: every element is. `agreement` is that of the lowest of `measures`, `decisions` and `disagreements` are its counts. `sqnr_db` = 10 log10(sum r^2 /
+    sum (r - c)^2), `cosine` and `max_abs` are over the elements that are finite on both sides; None where undefined (SQNR of equal tensors, texts). `inputs`
+    counts what may be called independent (rows of a table of classes that has a row for each row of the inputs, else feeds); `broken` elements are finite on
+    one side only. `unstable`: the reference differs from itself. `constant`: the reference is the same for all of several feeds. `answer`: the only class it
+    ever gives.
     """
 
     kind: str

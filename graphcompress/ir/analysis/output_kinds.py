@@ -1,8 +1,9 @@
 """What sort of answer each output of a model is, which decides how two models are compared on it (`runtime.compare`).
 
-- "classes": probabilities or logits of classes along an axis: any spelling of Softmax (`spellings`), classifiers of ai.onnx.ml, and what Gemm, MatMul or Conv leave as
-  a table (rank 2, two or more columns). Of such a table the graph does not say whether it holds logits or values (`unsure`): it is judged as both.
-- "sequence": classes along the last axis of rank 3: a class for each frame, token or anchor. Raw logits, too, where a MatMul with a constant changes the width to 16 or more (`unsure`).
+- "classes": probabilities or logits of classes along an axis: any spelling of Softmax (`spellings`), classifiers of ai.onnx.ml, and what Gemm, MatMul or Conv
+  leave as a table (rank 2, two or more columns). Of such a table the graph does not say whether it holds logits or values (`unsure`): it is judged as both.
+- "sequence": classes along the last axis of rank 3: a class for each frame, token or anchor. Raw logits, too, where a MatMul with a constant changes the width
+  to 16 or more (`unsure`).
 - "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
 - "embedding": vectors that are divided by their Euclidean norm; their users compare directions.
 - "boxes": rows whose number and order depend on the data: what comes out of NonMaxSuppression, or is picked by a TopK (rank 3). Compared as a set.
@@ -56,7 +57,8 @@ VALUES = OutputKind("values")
 
 
 def output_kinds(model: Model, shapes: Shapes | None = None, stated: Mapping[str, str] | None = None) -> dict[str, OutputKind]:
-    """Output name -> how it is compared. `shapes` are those of the model where they were inferred already; `stated` are kinds by output that go before what the graph says.
+    """Output name -> how it is compared. `shapes` are those of the model where they were inferred already; `stated` are kinds by output that go before what
+    the graph says.
 
     Raises UsageError for an output or a kind that does not exist.
     """

@@ -53,7 +53,8 @@ def is_logistic(node: Node) -> bool:
 
 
 def is_normalization(node: Node) -> bool:
-    """Whether `node` divides vectors by their Euclidean norm: LpNormalization, Normalizer, or x / norm with the norm by ReduceL2 or the root of a sum of squares."""
+    """Whether `node` divides vectors by their Euclidean norm: LpNormalization, Normalizer, or x / norm with the norm by ReduceL2 or the root of a sum of
+    squares."""
     if node.is_op("LpNormalization"):
         return int(node.attrs.get("p", 2)) == 2
     if node.op == "Normalizer":

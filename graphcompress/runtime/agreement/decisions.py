@@ -1,10 +1,12 @@
 """Classes: what the other choice costs.
 
-A disagreement costs the reference's regret: how much larger the reference's value of its own choice is than that of the candidate's choice, as a part of the typical margin
-(the median over all rows of the difference between the largest and the second value), 1 at most. Softmax makes rows of trained networks differ by nearly 1 there, so
-that for probabilities the cost is about the difference of the two probabilities; logits of any temperature and cosines are treated alike, and near ties, of which an untrained network is full, cost next to nothing.
+A disagreement costs the reference's regret: how much larger the reference's value of its own choice is than that of the candidate's choice, as a part of the
+typical margin (the median over all rows of the difference between the largest and the second value), 1 at most. Softmax makes rows of trained networks differ
+by nearly 1 there, so that for probabilities the cost is about the difference of the two probabilities; logits of any temperature and cosines are treated
+alike, and near ties, of which an untrained network is full, cost next to nothing.
 
-value = 1 - sum of costs / rows, but for a tenth of one sure decision: a single near tie is no evidence, however few rows there are. Of maps (rank above 2) rows on which both sides give the most frequent class do not count: a map that is mostly background is judged by the rest.
+value = 1 - sum of costs / rows, but for a tenth of one sure decision: a single near tie is no evidence, however few rows there are. Of maps (rank above 2)
+rows on which both sides give the most frequent class do not count: a map that is mostly background is judged by the rest.
 """
 
 from __future__ import annotations

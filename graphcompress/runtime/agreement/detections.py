@@ -1,7 +1,8 @@
 """Detections: sets of rows, matched one to one, whose number and order depend on the data.
 
-Two rows match where integers are equal, scores (columns within 0 and 1) differ by at most 0.2, and other numbers by at most 2% of the largest of them in the set (13 pixels of an
-image of 640). A row counts by its score, as a part of the way from the lowest score of the set (0.5 at most) to 1: what barely passed the threshold comes and goes with rounding.
+Two rows match where integers are equal, scores (columns within 0 and 1) differ by at most 0.2, and other numbers by at most 2% of the largest of them in the
+set (13 pixels of an image of 640). A row counts by its score, as a part of the way from the lowest score of the set (0.5 at most) to 1: what barely passed the
+threshold comes and goes with rounding.
 
 agreement = F1 of the matched rows, over all feeds.
 """

@@ -1,8 +1,8 @@
 """What all measures have in common, and the scale of agreement.
 
-A task begins to notice at another value of each measure: symbols of which 2% are edited read as before, classes of which 2% flip against the odds do not. FLOORS are these
-values, read off pairs of models of which the task's own measure is known (`benchmarks/judge.py`). Agreement puts all measures on one scale, so that one bar serves them all: 0.99 at the floor, 1 where
-nothing differs, 0 where nothing is the same, straight lines between.
+A task begins to notice at another value of each measure: symbols of which 2% are edited read as before, classes of which 2% flip against the odds do not.
+FLOORS are these values, read off pairs of models of which the task's own measure is known (`benchmarks/judge.py`). Agreement puts all measures on one scale,
+so that one bar serves them all: 0.99 at the floor, 1 where nothing differs, 0 where nothing is the same, straight lines between.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ FLOORS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measure's answer: `value` 0 to 1; how many `decisions` it saw (classes, elements, rows: what the measure counts), and in how many of them the sides differ."""
+    """A measure's answer: `value` 0 to 1; how many `decisions` it saw (classes, elements, rows: what the measure counts), and in how many of them the sides
+    differ."""
 
     name: str
     value: float

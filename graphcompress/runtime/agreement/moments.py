@@ -11,7 +11,8 @@ MOST_ELEMENTS = 1 << 20
 
 
 class ElementMoments:
-    """Over the inputs of all feeds: rows where the first axis has one for each input of the feed, else arrays. Nothing is known where inputs differ in shape."""
+    """Over the inputs of all feeds: rows where the first axis has one for each input of the feed, else arrays. Nothing is known where inputs differ in
+    shape."""
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] | None = None
@@ -39,7 +40,8 @@ class ElementMoments:
             self._add(other.count, other.mean, other.squares)
 
     def deviation(self, axis: int | None, positions: int, otherwise: Array) -> Array:
-        """The standard deviation over inputs at each of the positions along an axis of the output, pooled over the elements there; `otherwise` where fewer than two inputs are known."""
+        """The standard deviation over inputs at each of the positions along an axis of the output, pooled over the elements there; `otherwise` where fewer
+        than two inputs are known."""
         if not self.usable or self.count < 2:
             return otherwise
         variance = np.asarray(self.squares / (self.count - 1))

@@ -1,7 +1,8 @@
 """Sequences of classes (frames, tokens, anchors): what is left when repeats are collapsed and the blank is dropped, compared by edit distance.
 
-The blank is the class that the reference gives most often in a sequence: the blank of CTC, the background of anchors, the tag of no entity. A frame where the candidate's choice costs
-the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a toss, and counts as the reference's choice.
+The blank is the class that the reference gives most often in a sequence: the blank of CTC, the background of anchors, the tag of no entity. A frame where the
+candidate's choice costs the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a toss, and counts as the
+reference's choice.
 
 agreement = 1 - sum of edits / sum of lengths (of the longer of both), over all sequences.
 """

@@ -1,13 +1,15 @@
 """Values: differences as a part of how much an element varies.
 
-An element is right where it is off by at most 5% of its spread, or by 1% of the largest magnitude (2.5 steps of a code of 8 bits) as long as that is no more than a quarter of the spread. The spread is the width that 99% of a normal distribution have to one side of the mean (2.58 standard deviations), of the reference
-over *inputs*: what is the same for all inputs (the mean shape of landmarks, a temperature in kelvin) is no spread. It is pooled over the elements of a position along an
-axis (the second, and the last), and over positions of like scale: a block is what varies at least a quarter as much as its largest position (less where few inputs tell it roughly). So boxes in hundreds beside scores of 0
-to 1, or a spectrum of 64 bands, are each held against their own scale. Scores joined with other parts, and probabilities, have the scale 1.
+An element is right where it is off by at most 5% of its spread, or by 1% of the largest magnitude (2.5 steps of a code of 8 bits) as long as that is no more
+than a quarter of the spread. The spread is the width that 99% of a normal distribution have to one side of the mean (2.58 standard deviations), of the
+reference over *inputs*: what is the same for all inputs (the mean shape of landmarks, a temperature in kelvin) is no spread. It is pooled over the elements of
+a position along an axis (the second, and the last), and over positions of like scale: a block is what varies at least a quarter as much as its largest
+position (less where few inputs tell it roughly). So boxes in hundreds beside scores of 0 to 1, or a spectrum of 64 bands, are each held against their own
+scale. Scores joined with other parts, and probabilities, have the scale 1.
 
-Three measures come out of it: "values", the share of right elements, as a whole or in the block (of 1% of the positions or more) where it is least; "scores", the share of right probabilities; "channel", the
-share at the position where it is least, which sees what is lost altogether. Of a single input the spread is that of the elements of a position around their mean; what does not vary at all is held
-against its magnitude.
+Three measures come out of it: "values", the share of right elements, as a whole or in the block (of 1% of the positions or more) where it is least; "scores",
+the share of right probabilities; "channel", the share at the position where it is least, which sees what is lost altogether. Of a single input the spread is
+that of the elements of a position around their mean; what does not vary at all is held against its magnitude.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ CHUNK = 1 << 18
 
 
 class Positions:
-    """What is known of each position along an axis: how |reference - candidate| is distributed (8 bins per factor of two), moments and bounds of the reference, decisions at thresholds."""
+    """What is known of each position along an axis: how |reference - candidate| is distributed (8 bins per factor of two), moments and bounds of the
+    reference, decisions at thresholds."""
 
     def __init__(self, count: int) -> None:
         self.differences = np.zeros((count, COARSE_BINS), np.int64)
@@ -155,7 +158,8 @@ class SpreadShares:
         return {axis: positions for axis, positions in self.axes.items() if positions is not None}
 
     def _shares(self, axis: int | None, positions: Positions) -> Iterator[tuple[str, int, int]]:
-        """(measure, wrong, all) elements along an axis as a whole, in each block that is large enough, and at each position of such a block that has enough of them."""
+        """(measure, wrong, all) elements along an axis as a whole, in each block that is large enough, and at each position of such a block that has enough of
+        them."""
         tolerance, blocks, units = self._tolerances(axis, positions)
         wrong = np.array([counts[limit < COARSE_MIDDLES].sum() for counts, limit in zip(positions.differences, tolerance, strict=True)])
         total = positions.differences.sum(axis=1)

@@ -1,8 +1,8 @@
 """Probabilities: F1 of the decisions at a threshold, weighed by margin.
 
-A decision counts by how sure the reference is of it: min(1, |p - t| / t) at threshold t, so that what lies at the threshold costs nothing and what is clear costs 1. F1 = 2 TP / (2 TP + FP + FN) looks at
-positives only: maps that are nearly everywhere 0 are judged by what is in them. The threshold is 0.5; where the reference has less than one clear positive there, the next lower of THRESHOLDS. Below all
-of them nothing is decided, and the values alone judge.
+A decision counts by how sure the reference is of it: min(1, |p - t| / t) at threshold t, so that what lies at the threshold costs nothing and what is clear
+costs 1. F1 = 2 TP / (2 TP + FP + FN) looks at positives only: maps that are nearly everywhere 0 are judged by what is in them. The threshold is 0.5; where the
+reference has less than one clear positive there, the next lower of THRESHOLDS. Below all of them nothing is decided, and the values alone judge.
 """
 
 from __future__ import annotations

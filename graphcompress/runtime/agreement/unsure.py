@@ -1,7 +1,8 @@
 """Tables and frames of raw numbers, of which the graph does not say whether they hold logits or values (landmarks, embeddings, parameters): the numbers tell.
 
-Where a classifier is sure, one entry of a row stands out: the largest is further from the row's mean, in standard deviations of the row, than that of as many normal numbers (Blom's approximation of the
-expected largest one), and it is not the same entry for nearly all rows. So coordinates, embeddings and the tables of untrained networks are judged as values, where every entry counts.
+Where a classifier is sure, one entry of a row stands out: the largest is further from the row's mean, in standard deviations of the row, than that of as many
+normal numbers (Blom's approximation of the expected largest one), and it is not the same entry for nearly all rows. So coordinates, embeddings and the tables
+of untrained networks are judged as values, where every entry counts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ CHUNK = 1 << 18
 
 
 class ClassesOrValues:
-    """Both measures, and what decides between them: the mean of (largest - mean) / standard deviation over all rows, and how often each entry is the largest."""
+    """Both measures, and what decides between them: the mean of (largest - mean) / standard deviation over all rows, and how often each entry is the
+    largest."""
 
     def __init__(self, classes: ClassDecisions | ClassSequences, axis: int = -1) -> None:
         self.classes = classes

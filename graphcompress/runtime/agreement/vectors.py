@@ -1,7 +1,7 @@
 """Embeddings: directions.
 
-1 - cosine of a vector and its counterpart, as a part of what two different inputs of the reference are apart in the mean: where all vectors point into nearly one direction, as those of many
-language models do, a plain cosine sees nothing. agreement = 1 - mean over vectors, at least 0.
+1 - cosine of a vector and its counterpart, as a part of what two different inputs of the reference are apart in the mean: where all vectors point into nearly
+one direction, as those of many language models do, a plain cosine sees nothing. agreement = 1 - mean over vectors, at least 0.
 """
 
 from __future__ import annotations
