@@ -90,6 +90,7 @@ def test_what_is_no_softmax(body: str) -> None:
         f"{ONE}  n = Neg (x)  e = Exp (n)  d = Add (e, k)  y = Reciprocal (d)",
         "s = Sigmoid (x)  t = Softmax (x)  y = Mul (s, t)",
         "s = Sigmoid (q)  m = GlobalMaxPool (s)  y = Flatten (m)",
+        "i = If (c) <then_branch = t () => (a) { a = Sigmoid (x) }, else_branch = e () => (b) { z = Sigmoid (x)  b = Identity (z) }>  y = ReduceMean (i)",
     ],
 )
 def test_probabilities(body: str) -> None:

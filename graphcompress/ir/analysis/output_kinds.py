@@ -1,7 +1,7 @@
 """What sort of answer each output of a model is, which decides how two models are compared on it (`runtime.compare`).
 
 - "classes": probabilities or logits of classes along an axis: any spelling of Softmax (`spellings`), classifiers of ai.onnx.ml, and what Gemm, MatMul or Conv
-  leave as a table (rank 2, two or more columns). Of such a table the graph does not say whether it holds logits or values (`unsure`): it is judged as both.
+  leave as a table (rank 2, two or more columns). Of such a table the graph does not say whether it holds logits or values (`unsure`): the numbers do.
 - "sequence": classes along the last axis of rank 3: a class for each frame, token or anchor. Raw logits, too, where a MatMul with a constant changes the width
   to 16 or more (`unsure`).
 - "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
@@ -188,8 +188,7 @@ class _Finder:
         if is_logistic(node):
             return True
         if node.is_op(*_POOLS):
-            below = walk.producer(self.source(node.inputs[0])[0])
-            return below is not None and self.is_probability(below)
+            return self.floats(node.inputs[0], None).name == "probabilities"
         if not node.is_op("Mul"):
             return False
         makers = [walk.producer(self.source(t)[0]) for t in node.inputs]
