@@ -47,7 +47,9 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     if before.macs is not None:
         _row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
     if record.comparison is not None:
-        judged = f"on {record.comparison.feeds} feeds" + (f", worst output '{record.comparison.worst}'" if len(record.comparison.outputs) > 1 else "")
+        whose = "by the metric" if record.comparison.worst is None else f"worst output '{record.comparison.worst}'"
+        plain = len(record.comparison.outputs) == 1 and record.comparison.metric is None
+        judged = f"on {record.comparison.feeds} feeds" + ("" if plain or record.comparison.agreement is None else f", {whose}")
         _row(table, "agreement", "", share(record.comparison.agreement), judged)
     for timing in record.measurements:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))

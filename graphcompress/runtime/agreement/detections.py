@@ -18,6 +18,7 @@ from graphcompress.runtime.agreement.measured import Array, Measured, capped
 PLACE = 0.02
 SCORE = 0.2
 MIDDLE = 0.5
+LEAST_WEIGHT = 0.05  # of a sure row: where all rows are weak they must not be lost either
 MOST_ROWS = 2048  # of one set, the first ones
 
 
@@ -25,7 +26,7 @@ class Detections:
     """Rows along the axis before the last; an array of rank 1 is a column. Arrays of both sides may differ in their number of rows."""
 
     def __init__(self) -> None:
-        self.matched = 0.0
+        self.unmatched = 0.0
         self.total = 0.0
         self.sets = 0
         self.wrong = 0
@@ -34,22 +35,22 @@ class Detections:
         """See `Measure.update`, but for the number of rows."""
         r, c = _sets(reference), _sets(candidate)
         for own, other in zip(r, c, strict=True):
-            matched, total = match(own[:MOST_ROWS], other[:MOST_ROWS])
-            self.matched += matched
+            unmatched, total = match(own[:MOST_ROWS], other[:MOST_ROWS])
+            self.unmatched += unmatched
             self.total += total
             self.sets += 1
-            self.wrong += matched < total
+            self.wrong += unmatched > 0
 
     def merge(self, other: Detections) -> None:
         """See `Measure.merge`."""
-        self.matched += other.matched
+        self.unmatched += other.unmatched
         self.total += other.total
         self.sets += other.sets
         self.wrong += other.wrong
 
     def finish(self) -> list[Measured]:
         """See `Measure.finish`."""
-        return [Measured("boxes", capped(self.matched / self.total) if self.total else 1.0, self.sets, self.wrong)] if self.sets else []
+        return [Measured("boxes", capped(1 - self.unmatched / self.total) if self.total else 1.0, self.sets, self.wrong)] if self.sets else []
 
 
 def fits(reference: Array, candidate: Array) -> bool:
@@ -60,21 +61,22 @@ def fits(reference: Array, candidate: Array) -> bool:
 
 
 def match(r: Array, c: Array) -> tuple[float, float]:
-    """(weight of the rows of both sides that have a partner, weight of all rows). Rows of the reference choose in the order of their weight."""
+    """(weight of the rows of both sides that have no partner, weight of all rows). Rows of the reference choose in the order of their weight."""
     if not len(r) and not len(c):
         return 0.0, 0.0
     score, limits = _columns(r if len(r) else c)
     own, other = _weights(r, c, score)
     free = np.ones(len(c), bool)
-    matched = 0.0
+    unmatched = 0.0
     for i in np.argsort(-own, kind="stable"):
         apart = np.abs(c - r[i]) if len(c) else np.zeros((0, r.shape[1]))
         near = np.flatnonzero(free & (apart <= limits).all(axis=1))
         if len(near):
             best = near[np.argmin((apart[near] / np.maximum(limits, 1e-30)).sum(axis=1))]
             free[best] = False
-            matched += own[i] + other[best]
-    return matched, float(own.sum() + other.sum())
+        else:
+            unmatched += own[i]
+    return float(unmatched + other[free].sum()), float(own.sum() + other.sum())
 
 
 def _columns(rows: Array) -> tuple[int | None, Array]:
@@ -93,7 +95,7 @@ def _weights(r: Array, c: Array, score: int | None) -> tuple[Array, Array]:
     if score is None:
         return np.ones(len(r)), np.ones(len(c))
     lowest = min(MIDDLE, float(np.concatenate([r[:, score], c[:, score]]).min()))
-    own, other = (np.clip((rows[:, score] - lowest) / (1 - lowest), 0.0, 1.0) for rows in (r, c))
+    own, other = (np.clip((rows[:, score] - lowest) / (1 - lowest), LEAST_WEIGHT, 1.0) for rows in (r, c))
     return own, other
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from graphcompress.runtime.agreement.measured import Array, Measured, capped
 
 CHUNK = 1 << 18
+ROUNDING = 1e-6  # of a cosine of float32 numbers: no difference
 FAR = 0.05  # of a vector: counted as a different answer
 
 
@@ -30,7 +31,8 @@ class Directions:
         step = max(1, CHUNK // max(1, r.shape[1]))
         for start in range(0, len(r), step):
             own, other = _units(r[start : start + step]), _units(c[start : start + step])
-            apart = np.where((own == other).all(axis=1), 0.0, 1 - np.einsum("ij,ij->i", own, other))
+            apart = 1 - np.einsum("ij,ij->i", own, other)
+            apart[(apart < ROUNDING) | (own == other).all(axis=1)] = 0.0
             self.apart += float(apart.sum())
             self.far += int((apart > FAR).sum())
             self._add(own.sum(axis=0), len(own))
