@@ -9,9 +9,9 @@ with three sorts of ranges, weights rounded to 8 to 3 bits, noise on the weights
 the loss in its metric keep its bars. "Unfaithful": one of them is missed by more than half of what it allows. What lies between is decided by which inputs
 happen to be in the test: such pairs are counted apart. Changes that change no bit are no pairs.
 
-Half of the models (every other one by name) are for reading the bars (`runtime.agreement.measured.FLOORS`) off, the others for checking them. `--pairs` prints
-each pair. Needs numpy, onnx, onnxruntime, and about ten minutes of CPU time; `--cache` keeps the outputs of all pairs by task, so that a change of the judge
-is tried in one.
+The table is given for two halves of the models (every other one by name), so that the floors (`runtime.agreement.measured.FLOORS`) can be read on one and
+checked on the other. `--pairs` prints each pair. Needs numpy, onnx, onnxruntime, and about ten minutes of CPU time; `--cache` keeps the outputs of all pairs by
+task, so that a change of the judge is tried in one.
 """
 
 from __future__ import annotations
