@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
+from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError
 from graphcompress.gate import Bars, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
@@ -32,20 +34,27 @@ def compress(
     seed: int = 0,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
+    kinds: Mapping[str, str] | None = None,
+    metric: AnyMetric | None = None,
+    metric_joins: bool = False,
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
     """Run a recipe, and return what of it is faithful and not slower, at worst the original (see `gate.search`).
 
     Every 4th feed is kept out of calibration and judges the result (all of them, and the record says so, below 8 feeds). `measure=False` leaves out all timing:
-    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not slower): what
-    misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `provider` and `place` say where results run and
-    are judged (default: on the target's provider).
+    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not
+    slower): what misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `kinds` says of outputs
+    by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
+    function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
+    outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
+    results run and are judged (default: on the target's provider).
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
     """
     bars = Bars(min_agreement, min_speedup)
+    task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -58,7 +67,8 @@ def compress(
     if feeds.all is None or feeds.judging is None:
         return _unjudged(source, plan, context, feeds, bars)
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
+    outputs = output_kinds(source.model, shapes, kinds)
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         outcome = search(source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else ())
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -31,13 +31,14 @@ def quantize(
     place: Place | None = None,
     threads: int | None = None,
     seed: int = 0,
+    kinds: Mapping[str, str] | None = None,
     measure: bool = True,
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
-    in the record. `exclude` are regular expressions on node names; further keywords are options of the step. `provider` and `place` say where the result runs (default: on
-    the target's provider).
+    in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
+    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider).
 
     Raises UsageError for an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """
@@ -57,7 +58,7 @@ def quantize(
     assert executed.result is not None
     result = executed.result.model
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file())) as judge:
         try:
             comparison = judge.compare(result)
             measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))

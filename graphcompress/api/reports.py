@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.ir.shapes.infer import Shapes
     from graphcompress.recipe import Recipe
+    from graphcompress.runtime.agreement.measured import Measured
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
     from graphcompress.step import Certificate, Context, ExecutedStep
@@ -130,11 +131,10 @@ def distance_report(comparison: Comparison) -> record.Distance:
             kind=o.kind,
             equal=o.equal,
             agreement=number(o.agreement),
+            measures=[measure_report(m) for m in o.measures],
             sqnr_db=number(o.sqnr_db),
             cosine=number(o.cosine),
             max_abs=number(o.max_abs),
-            decisions=o.decisions,
-            disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
             unstable=o.unstable,
@@ -148,6 +148,19 @@ def distance_report(comparison: Comparison) -> record.Distance:
         statement=comparison.statement(),
         findings=finding_reports(comparison.findings),
         outputs=outputs,
+        metric=None if comparison.metric is None else measure_report(comparison.metric),
+    )
+
+
+def measure_report(measured: Measured) -> record.MeasureReport:
+    """A measure of agreement as a document."""
+    return record.MeasureReport(
+        name=measured.name,
+        value=measured.value,
+        floor=measured.floor,
+        agreement=measured.agreement,
+        decisions=measured.decisions,
+        disagreements=measured.disagreements,
     )
 
 

@@ -26,6 +26,9 @@ def compress(
     record: options.RecordPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
+    kind: options.Kinds = None,
+    metric: options.MetricName = None,
+    metric_joins: options.MetricJoins = False,
     keep: Annotated[bool, typer.Option("--keep", help="Write the result even where a bar is missed.")] = False,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -48,6 +51,7 @@ def compress(
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model)
@@ -64,6 +68,9 @@ def compress(
                 threads=threads,
                 min_agreement=min_agreement,
                 min_speedup=min_speedup,
+                kinds=kinds,
+                metric=task,
+                metric_joins=metric_joins,
                 measure=not no_measure,
                 progress=console.progress,
             ),

@@ -39,6 +39,7 @@ def quantize(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    kind: options.Kinds = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -56,6 +57,7 @@ def quantize(
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        kinds = api.parse_kinds(kind or ())
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model)
@@ -71,6 +73,7 @@ def quantize(
                 target=target,
                 provider=provider,
                 threads=threads,
+                kinds=kinds,
                 measure=not no_measure,
                 progress=console.progress,
             ),

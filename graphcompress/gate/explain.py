@@ -66,4 +66,6 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
         return f"The result {agreed}, but {chosen.because}."
     if not chosen.measurements:
         return f"The result {agreed}{told} Speed was not measured."
-    return f"The result {agreed} and {'is not slower' if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"
+    noisy = any(measurement.verdict == "noisy" for _, measurement in chosen.measurements)
+    not_slower = "is most likely not slower, which this busy machine cannot prove" if noisy else "is not slower"
+    return f"The result {agreed} and {not_slower if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"

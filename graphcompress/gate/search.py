@@ -235,7 +235,8 @@ class _Search:
             return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
         if comparison.agreement >= self.bars.agreement:
             return Judgement(candidate, comparison=comparison)
-        figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
+        whose = "by the metric" if comparison.worst is None else f"of output '{comparison.worst}'"
+        figures = f"agreement {comparison.agreement:.4f} {whose} on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
         return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name}", comparison)
 
     def measured(self, judgement: Judgement) -> Judgement:
@@ -253,7 +254,8 @@ class _Search:
         if reaches((m for _, m in measurements), self.bars.speedup) is not False:
             return judgement
         lowest = min(measurements, key=lambda pair: pair[1].speedup)
-        because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
+        slower = "it may be slower than the original" if lowest[1].verdict == "noisy" else "it is slower than the original"
+        because = slower if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
         return replace(judgement, reason="gate/slower", because=f"{because} ({speed_text(*lowest)})")
 
     def fastest(self) -> Judgement:

@@ -186,7 +186,68 @@ def test_validate_another_model_misses_a_bar(place: Path, run: Any) -> None:
     assert done.status == 1 and "--min-agreement 0.99 was not met" in done.err
     assert done.json["agreement"] < 0.99 and done.json["bars"][0]["held"] is False
     table = run("validate", "model.onnx", "bad.onnx", "--data", "feeds.npz")
-    assert table.status == 0 and "top-1 decisions" in table.out
+    assert table.status == 0 and "0.99" in table.out
+
+
+METRIC = """
+def labelled(reference, candidate, labels):
+    return float(labels["_label"].sum() >= 0 and "y" in candidate) / 2
+
+def fine(reference, candidate):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def metric(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with metrics in the working folder; the feeds have labels."""
+    Path("own_metrics_of_a_test.py").write_text(METRIC)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    arrays = dict(np.load("feeds.npz"))
+    np.savez("feeds.npz", **arrays, _label=np.arange(len(next(iter(arrays.values())))))
+    return "own_metrics_of_a_test"
+
+
+def test_a_metric_takes_the_place_of_agreement_and_is_given_labels(metric: str, run: Any) -> None:
+    done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--metric", f"{metric}:labelled", "--min-agreement", "0.6", "--format", "json")
+    assert done.status == 1 and done.json["agreement"] == 0.5 and done.json["worst"] is None and done.json["metric"]["value"] == 0.5
+    assert done.json["outputs"]["y"]["agreement"] == 1.0
+
+
+def test_a_metric_steers_compress_and_joins_where_that_is_asked(metric: str, run: Any) -> None:
+    words = ("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json")
+    lost = run(*words, "--metric", f"{metric}:labelled")
+    assert lost.status == 0 and lost.json["gate"]["kept"] == [] and "by the metric" in lost.json["gate"]["explanation"]
+    joined = run(*words, "--metric", f"{metric}:fine", "--metric-joins")
+    assert joined.json["comparison"]["metric"]["value"] == 1.0 and joined.json["comparison"]["worst"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--metric", "nowhere_at_all:f"), "cannot be loaded"),
+        (("--metric", "os"), "is not MODULE:FUNCTION"),
+        (("--metric", "os:name"), "is no function"),
+        (("--metric-joins",), "no metric that could join"),
+        (("--kind", "y=class"), "Did you mean 'classes'"),
+        (("--kind", "y"), "is not OUTPUT=KIND"),
+        (("--kind", "z=values"), "no output 'z'"),
+    ],
+)
+def test_metrics_and_kinds_that_are_none(words: tuple[str, ...], told: str, place: Path, run: Any) -> None:
+    done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", *words)
+    assert done.status == 2 and told in done.err and not done.out
+
+
+def test_a_kind_that_is_stated_is_the_one_that_judges(place: Path, run: Any) -> None:
+    for command in (
+        ("validate", "model.onnx", "model.onnx"),
+        ("quantize", "model.onnx", "-o", "q.onnx", "--no-measure"),
+        ("compress", "model.onnx", "-o", "c.onnx", "--no-measure"),
+    ):
+        done = run(*command, "--data", "feeds.npz", "--kind", "y=embedding", "--format", "json")
+        outputs = done.json["outputs"] if command[0] == "validate" else done.json["comparison"]["outputs"]
+        assert outputs["y"]["kind"] == "embedding" and [m["name"] for m in outputs["y"]["measures"]] == ["embedding"]
 
 
 @pytest.mark.slow
