@@ -1,0 +1,122 @@
+"""store: choose a form for each weight, write it, and check that the runtime folds it when it loads the model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcompress.errors import ModelError
+from graphcompress.ir import Model, graphs
+from graphcompress.ir.files.serialize import size_on_disk
+from graphcompress.passes.store.codes import Codes, float16_codes, int8_codes
+from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
+from graphcompress.passes.store.noise import output_noise
+from graphcompress.passes.store.options import Options
+from graphcompress.passes.store.write import write
+from graphcompress.runtime import profile
+from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
+from graphcompress.targets import load_target
+
+OVERHEAD = 120
+"""Bytes that the nodes, names and shapes of one stored weight cost, about."""
+SHARES = (1 / 4, 1 / 16, 1 / 64)
+"""What part of the noise of all weights in int8 the rungs below the first may have."""
+FEWEST_PER_SCALE = 8
+"""Elements that share a scale, at least: with fewer the scales weigh half as much as the codes, and float16 is no larger."""
+
+Forms = Mapping[FloatConstant, Codes]
+
+
+def store(model: Model, context: Context, options: Options | None = None) -> Ladder:
+    """Float weights as int8 codes behind Cast and Mul (a scale per channel) or as float16 behind Cast: the runtime computes the floats once, when it loads the model.
+
+    The first rung has every large float constant in its smallest form; the next ones have those in float16 whose int8 codes move the outputs most, the last one all. Refusals
+    say what stays as it is. Nothing is computed in another precision, so no rung is faster or slower than the model itself.
+    """
+    options = options or Options()
+    target = context.target or load_target("cpu")
+    if target.certificate != "optimized-graph":
+        reason = f"whether the provider of target '{target.name}' makes floats of stored weights when it loads a model cannot be seen, so they stay floats"
+        return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
+    constants, refusals = find(model)
+    small: dict[FloatConstant, Codes] = {}
+    half: dict[FloatConstant, Codes] = {}
+    for number, constant in enumerate(constants):
+        context.progress("store", number, len(constants))
+        values = constant.values
+        if options.weights == "int8" and not constant.vector and np.isfinite(values).all():
+            small[constant] = small_codes(values, channel_axes(constant))
+        if constant.dtype == "float" and (codes := float16_codes(values)) is not None:
+            half[constant] = codes
+        for forms in (small, half):
+            if constant in forms and not smaller(constant, forms[constant]):
+                del forms[constant]
+        if constant not in small and constant not in half and not constant.vector:
+            refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
+
+    def result(forms: Forms) -> StepResult:
+        return written(model, forms, target.provider, target.session_options, refusals)
+
+    @functools.cache
+    def order() -> list[tuple[FloatConstant, float]]:
+        """Those in int8 that could be float16, with their noise; first those where most noise goes for the bytes that it costs."""
+        noise = output_noise(model, {c: small[c] for c in small if c in half}, context)
+        return sorted(noise.items(), key=lambda pair: -pair[1] / (half[pair[0]].nbytes - small[pair[0]].nbytes))
+
+    def mixed(share: float) -> StepResult:
+        left = total = sum(noise for _, noise in order())
+        forms = {**half, **small}
+        for constant, noise in order():
+            if left <= share * total:
+                break
+            forms[constant] = half[constant]
+            left -= noise
+        return result(forms)
+
+    if not small and not half:
+        return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing stored")
+    rungs = [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result({**half, **small}), 0.0)]
+    if small.keys() & half.keys():
+        rungs += [Rung(f"weights stored in int8 and float16, 1/{round(1 / share)} of the noise", functools.partial(mixed, share), 0.0) for share in SHARES]
+        rungs.append(Rung("weights stored in float16", lambda: result(half), 0.0))
+    return Ladder(tuple(rungs))
+
+
+def small_codes(values: np.ndarray[Any, Any], axes: Sequence[int] | None) -> Codes:
+    """int8 codes with scales along `axes`; where none are given, or a scale would stand for too few elements, along the single axis that leaves the least error."""
+    choices = [tuple(axes)] if axes is not None else [(axis,) for axis in range(values.ndim) if values.shape[axis] > 1]
+    fitting = [choice for choice in choices if values.size >= FEWEST_PER_SCALE * int(np.prod([values.shape[a] for a in choice]))]
+    if not fitting:
+        fitting = [(min(range(values.ndim), key=lambda axis: (values.shape[axis] == 1, values.shape[axis])),)]
+    return min((int8_codes(values, choice) for choice in fitting), key=lambda codes: codes.noise)
+
+
+def smaller(constant: FloatConstant, codes: Codes) -> bool:
+    """Whether the file gets smaller."""
+    return codes.nbytes + OVERHEAD < constant.nbytes
+
+
+def written(model: Model, forms: Forms, provider: str, config: Mapping[str, str], refusals: Sequence[Refusal]) -> StepResult:
+    """The model with these forms, without those that the provider does not fold; unchanged where it does not load with them, or gets no smaller."""
+    reasons = list(refusals)
+    result = model
+    while forms:
+        result, codes = write(model, forms)
+        try:
+            optimized = profile.optimized_model(result, provider, config=config)
+        except ModelError as problem:
+            reasons.append(Refusal("store/load", f"the model does not load with its weights stored small: {problem}", count=len(forms)))
+            return StepResult(model, False, refusals=tuple(reasons))
+        left = {codes[name] for graph in graphs(optimized) for name in graph.initializers if name in codes}
+        if not left:
+            break
+        reason = "the provider would make floats of it at each run, instead of once when it loads the model"
+        reasons += [Refusal("store/not-folded", reason, c.name) for c in forms if c in left]
+        forms = {c: f for c, f in forms.items() if c not in left}
+    if not forms or size_on_disk(result) >= size_on_disk(model):
+        return StepResult(model, False, refusals=tuple(reasons))
+    applied = {f"store/{kind}": count for kind in ("int8", "float16") if (count := sum(f.codes.dtype == kind for f in forms.values()))}
+    return StepResult(result, True, applied, tuple(reasons), {"weights": {c.name: str(f.codes.dtype) for c, f in forms.items()}})
