@@ -33,8 +33,8 @@ def _chain(model: Model, edits: Edits, twins: Twins, constant: FloatConstant, co
     """
     results = [(twins.tensor(t), twins.graph(g)) for t, g in constant.results]
     sources = [(twins.tensor(t), twins.graph(g)) for t, g in constant.sources]
-    first, place = results[0]
-    result = Variable(first.name if place is graph else model.fresh("w"))
+    # Where several graphs had one, the name of one of them may mean something else in another.
+    result = Variable(results[0][0].name if {where for _, where in sources} == {graph} else model.fresh("w"))
     stored = _initializer(model, graph, "q", codes.codes)
     rest: list[tuple[str, tuple[Tensor, ...], dict[str, Any]]] = [("Cast", (), {"to": FLOAT})]
     if codes.scales is not None:
