@@ -101,7 +101,7 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalReport]
     decisions: dict[str, Any]
-    certificate: CertificateReport | None = Field(description="Of a quantizing step.")
+    certificate: CertificateReport | None = Field(description="What runs in integers after this step: of a quantizing step, and of those after it.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})

@@ -23,7 +23,7 @@ SMALLEST = 1024
 LARGE_VECTOR = 1 << 18
 """Bytes from which on a constant with one axis (a bias, statistics, a window: little to gain, and much hangs on each value) is no small matter any more."""
 # Kernels that compute on codes take the scales as they are; what they mean is not ours to round.
-QUANTIZED_OPERATOR = re.compile(r"Quant|QLinear|Integer|NBits|Bnb4|^QGemm|^QAttention|^QMoE")
+QUANTIZED_OPERATOR = re.compile(r"[Qq]uant|QLinear|Integer|NBits|Bnb4|^QGemm|^QAttention|^QMoE")
 FLOAT = 1  # ONNX's enum of the element type
 
 
