@@ -164,7 +164,7 @@ class Timing(Document):
 
 
 class CandidateReport(Document):
-    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower,
+    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower, gate/larger,
     gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]
@@ -178,8 +178,9 @@ class CandidateReport(Document):
 
 class Gate(Document):
     """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
-    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
+    (0.99, and 1: not slower; 1 / 1.02 where the goal is size), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
+    goal: Literal["balanced", "speed", "size"] = "balanced"
     agreement: float
     speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
-from graphcompress.errors import UsageError
-from graphcompress.gate import Bars, SessionJudge, search, thread_settings
+from graphcompress.errors import UsageError, suggestion
+from graphcompress.gate import Bars, Goal, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
@@ -31,6 +32,7 @@ def compress(
     seed: int = 0,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
+    goal: Goal = "balanced",
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
@@ -39,11 +41,14 @@ def compress(
     Every 4th feed is kept out of calibration and judges the result (all of them, and the record says so, below 8 feeds). `measure=False` leaves out all timing:
     then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not slower): what
     misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `provider` and `place` say where results run and
-    are judged (default: on the target's provider).
+    are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size" (the smallest that takes at
+    most 1.02 times as long).
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
     """
+    if goal not in (goals := get_args(Goal)):
+        raise UsageError(f"There is no goal '{goal}'. {suggestion(goal, goals)}")
     bars = Bars(min_agreement, min_speedup)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
@@ -58,7 +63,9 @@ def compress(
         return _unjudged(source, plan, context, feeds, bars)
     shapes = run_shapes(source.model, feeds.shapes())
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
-        outcome = search(source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else ())
+        outcome = search(
+            source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else (), goal=goal
+        )
         result = outcome.chosen.candidate.model
         info = judge.info(result)
     chosen = outcome.chosen
@@ -75,7 +82,7 @@ def compress(
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
-        gate=reports.gate_report(outcome, bars),
+        gate=reports.gate_report(outcome, bars, goal),
         bars=reports.stated_bars(bars, chosen),
         notes=[*place_notes(table, where["provider"]), *info.notes],
     )

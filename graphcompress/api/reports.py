@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Judgement, Outcome, reaches
+from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
@@ -219,12 +219,13 @@ def step_run(executed: ExecutedStep, target: Target | None, certificate: Certifi
     )
 
 
-def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
+def gate_report(outcome: Outcome, bars: Bars, goal: Goal) -> record.Gate:
     """The gate's work as a document."""
     kept = list(outcome.chosen.candidate.steps)
     tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
     in_result = {part.position for part in outcome.chosen.candidate.path}
     return record.Gate(
+        goal=goal,
         agreement=bars.agreement,
         speedup=bars.speedup,
         kept=kept,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+
+
+class Goal(StrEnum):
+    """What is wanted of a result."""
+
+    balanced = "balanced"
+    speed = "speed"
+    size = "size"
 
 
 def compress(
@@ -20,6 +29,13 @@ def compress(
         str,
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
     ] = "cpu",
+    goal: Annotated[
+        Goal,
+        typer.Option(
+            "--goal",
+            help="balanced: as small as it gets without being slower. speed: not slower, whatever its size. size: the smallest that takes at most 1.02 times as long.",
+        ),
+    ] = Goal.balanced,
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
@@ -32,10 +48,10 @@ def compress(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Simplify and quantize a model, and return what is faithful to it and not slower.
+    """Simplify, quantize and store small a model, and return what is faithful to it, not slower and not larger.
 
-    Every 4th feed judges the result and is kept out of calibration. Where agreement is below 0.99 (or --min-agreement), or it is slower (or below --min-speedup), layers and
-    steps are rolled back, at worst all.
+    Every 4th feed judges the result and is kept out of calibration. Where agreement is below 0.99 (or --min-agreement), or it is slower (or below --min-speedup), or larger,
+    layers and steps are rolled back, at worst all.
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
@@ -64,6 +80,7 @@ def compress(
                 threads=threads,
                 min_agreement=min_agreement,
                 min_speedup=min_speedup,
+                goal=goal.value,
                 measure=not no_measure,
                 progress=console.progress,
             ),

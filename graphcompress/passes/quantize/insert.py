@@ -25,6 +25,10 @@ from graphcompress.passes.quantize.parameters import (
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import Target
 
+FLOAT = 1  # ONNX's enum of the element type
+SMALLEST_SHARED = 256
+"""Codes from which on two more nodes are less than the floats that they are instead of."""
+
 
 @dataclass(slots=True)
 class Insertion:
@@ -97,6 +101,7 @@ class Inserter:
         self._originals = dict(groups)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Constant] = {}
         self._replaced: dict[int, Tensor] = {}
+        self._codes: dict[Tensor, tuple[QuantizedWeight, Constant]] = {}
         self._with_q: set[Group] = set()
         self._node_homes = node_homes(model)
         self._tensor_homes = tensor_homes(model)
@@ -122,6 +127,8 @@ class Inserter:
             others = [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and tensor not in signature else []
             self._activation(tensor, integer, others, makers.get(tensor))
         self._edits.close()
+        if self.target.certificate == "optimized-graph":
+            self._share_codes()
         self._sweep()
         return self.insertion
 
@@ -216,8 +223,10 @@ class Inserter:
         quantized = self._weights_of.of(self._originals[group], x_scale)
         values = vector(bias or operand, quantized.scales.size)
         index = group.row.slots.index("weight")
-        self._forget(node.inputs[index])
-        self._edits.set_input(node, index, self._constant_dequantize(quantized.codes, quantized.scales, axis, node))
+        self._forget(weight)
+        dequantized = self._constant_dequantize(quantized.codes, quantized.scales, axis, node)
+        self._codes.setdefault(weight, (quantized, dequantized.inputs[0].inputs[0]))
+        self._edits.set_input(node, index, dequantized)
         if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
@@ -262,6 +271,20 @@ class Inserter:
         if codes.dtype == np.int8:  # without a zero point the provider does not fuse; that of a bias, which is 0 in any case, costs as much as the bias
             parts.append(self._constant("z", np.zeros(scales.shape, codes.dtype)))
         return self._dequantize(parts[0], parts[1:], node, axis)
+
+    def _share_codes(self) -> None:
+        """Let float readers of a weight that is in integers elsewhere read the same codes, so that it is not in the file twice: behind a Cast and a Mul, which the provider
+        computes once, when it loads the model (a DQ there would run each time)."""
+        outputs = output_ids(self.model)
+        with Edits(self.model) as edits:
+            for weight, (quantized, codes) in self._codes.items():
+                if not weight.outputs or id(weight) in outputs or codes.nbytes < SMALLEST_SHARED:
+                    continue
+                near = min(consumers(weight), key=lambda n: n.rank)
+                shape = [-1 if axis == quantized.axis else 1 for axis in range(quantized.codes.ndim)]
+                wide = self.model.add("Cast", [codes], [self.model.variable("c")], {"to": FLOAT}, near=near).outputs[0]
+                scales = self._constant("s", quantized.scales.reshape(shape))
+                edits.replace(weight, self.model.add("Mul", [wide, scales], [self.model.variable("c")], near=near).outputs[0])
 
     def _forget(self, tensor: Tensor) -> None:
         self._replaced[id(tensor)] = tensor
