@@ -14,6 +14,8 @@ from graphcompress.gate import Bars, Goal, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.serialize import size_on_disk
+from graphcompress.ir.model.model import Model
 from graphcompress.recipe import Recipe, load_recipe, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
@@ -63,9 +65,8 @@ def compress(
         return _unjudged(source, plan, context, feeds, bars)
     shapes = run_shapes(source.model, feeds.shapes())
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
-        outcome = search(
-            source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else (), goal=goal
-        )
+        calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
+        outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=goal, size=partial(_bytes, source))
         result = outcome.chosen.candidate.model
         info = judge.info(result)
     chosen = outcome.chosen
@@ -89,6 +90,12 @@ def compress(
     done = reports.Result(result, record)
     reports.raise_missed(record.bars, done)
     return done
+
+
+def _bytes(source: Source, model: Model) -> int:
+    """Bytes of the file of a model; the original is not put together for that where it lies in one."""
+    file = source.same_file()
+    return file.stat().st_size if model is source.model and file is not None else size_on_disk(model)
 
 
 def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars) -> reports.Result:

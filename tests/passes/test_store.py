@@ -12,6 +12,7 @@ from graphcompress.errors import ModelError
 from graphcompress.ir import Model, TensorData, graphs, lint, model_from_proto, nodes, to_bytes, to_proto, toposort
 from graphcompress.passes.simplify import simplify
 from graphcompress.passes.store import Options, store
+from graphcompress.passes.store.run import OVERHEAD
 from graphcompress.runtime import profile
 from graphcompress.runtime.session import open_session
 from graphcompress.step import Context, StepResult
@@ -360,3 +361,13 @@ def test_without_data_the_noise_of_the_weights_decides() -> None:
 def test_no_rung_is_expected_to_gain_time() -> None:
     """So that a search for speed does not try them."""
     assert {r.gain_ns for r in store(with_weights(*MODELS["conv"][:2]), Context()).rungs} == {0.0}
+
+
+def test_one_stored_weight_costs_fewer_bytes_than_are_reckoned_with() -> None:
+    """So that what is expected to make the file smaller does."""
+    for text, weights, _ in MODELS.values():
+        model = with_weights(text, weights)
+        result = stored(model)
+        codes = sum(c.nbytes for c in result.model.graph.initializers.values() if c.nbytes < c.values.size * 4 or c.name.startswith("s"))
+        floats = sum(c.nbytes for name, c in model.graph.initializers.items() if name not in result.model.graph.initializers)
+        assert len(to_bytes(result.model)) - codes < len(to_bytes(model)) - floats + OVERHEAD * result.applied["store/int8"]
