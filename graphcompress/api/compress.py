@@ -114,7 +114,7 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
         executed,
         reports.sizes(source, result),
         bars=reports.stated_bars(bars, None),
-        notes=["No data was given, so the result was neither compared with the original nor measured."],
+        notes=[reports.UNCOMPARED],
     )
     done = reports.Result(result, record)
     reports.raise_missed(record.bars, done)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 
+UNCOMPARED = "No data was given, so the result was neither compared with the original nor measured."
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
