@@ -23,6 +23,12 @@ R = np.random.default_rng(3)
 F32 = np.float32
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before."""
+    R.bit_generator.state = np.random.default_rng(3).bit_generator.state
+
+
 def weight(*shape: int, scale: float = 0.1) -> np.ndarray[Any, Any]:
     return (R.standard_normal(shape) * scale).astype(F32)
 
@@ -104,6 +110,17 @@ def test_a_weight_becomes_codes_with_a_scale_per_output_channel(name: str, opset
     assert {n.op for n in nodes(left)}.isdisjoint({"Cast", "Mul"}) and not any(t.startswith("q") for g in graphs(left) for t in g.initializers)
 
 
+def test_slices_of_unlike_size_along_a_second_axis_get_factors() -> None:
+    """An input channel whose weights are a hundred times the others' would take all codes."""
+    sizes = np.exp(R.normal(0, 1.5, (1, 40, 1, 1))).astype(F32)
+    model = with_weights("(float[1,40,9,9] x) => (float[1,30,7,7] y) { y = Conv (x, w) }", {"w": weight(30, 40, 3, 3) * sizes})
+    result = stored(model).model
+    assert order(result) == ["Cast", "Mul", "Mul", "Conv"]
+    assert sorted(c.shape for c in result.graph.initializers.values()) == [(1, 40, 1, 1), (30, 1, 1, 1), (30, 40, 3, 3)]
+    close(model, result, {"x": R.standard_normal((1, 40, 9, 9)).astype(F32)})
+    assert not any(n.op in ("Cast", "Mul") for n in nodes(profile.optimized_model(result)))
+
+
 def test_a_float16_form_is_a_cast_alone() -> None:
     text, weights, _ = MODELS["conv"]
     model = with_weights(text, weights)
@@ -169,7 +186,7 @@ def test_the_weight_of_a_loop_is_made_once() -> None:
     )
     result = stored(model)
     assert result.applied == {"store/int8": 1} and not refused(result)
-    close(model, result.model, {"x": weight(2, 40, scale=1), "n": np.array(3), "c": np.array(True)})
+    close(model, result.model, {"x": weight(2, 40, scale=1), "n": np.array(3), "c": np.array(True)}, 0.05)
 
 
 def test_a_weight_of_two_readers_and_equal_weights_are_stored_once() -> None:
@@ -353,7 +370,7 @@ def test_the_rungs_move_the_outputs_less_and_less(tools: Any) -> None:
 
 def test_without_data_the_noise_of_the_weights_decides() -> None:
     skewed = weight(40, 40)
-    skewed[0] *= 50
+    skewed[np.arange(40), np.arange(40)] *= 50
     ladder = store(with_weights(TWO, {"w": weight(40, 40), "v": skewed, "k": np.array(1.0, F32)}), Context())
     assert forms(ladder.rungs[1].result) == {"v": "float16", "w": "int8"}
 

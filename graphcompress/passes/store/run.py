@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, graphs
-from graphcompress.passes.store.codes import Codes, float16_codes, int8_codes
+from graphcompress.passes.store.codes import EXPONENTS, Codes, float16_codes, int8_codes, slice_factors
 from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
 from graphcompress.passes.store.noise import output_noise
 from graphcompress.passes.store.options import Options
@@ -19,12 +20,19 @@ from graphcompress.runtime import profile
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 from graphcompress.targets import load_target
 
-OVERHEAD = 120
-"""Bytes that the nodes, names and shapes of one stored weight cost at most: 95 were seen for int8 behind Cast and Mul of rank 4."""
+OVERHEAD = 160
+"""Bytes that the nodes, names and shapes of one stored weight cost at most."""
 SHARES = (1 / 4, 1 / 16, 1 / 64)
 """What part of the noise of all weights in int8 the rungs below the first may have."""
 FEWEST_PER_SCALE = 8
 """Elements that share a scale, at least: with fewer the scales weigh half as much as the codes, and float16 is no larger."""
+
+FEWEST_PER_FACTOR = 32
+"""Elements that share a factor of a second axis, at least."""
+UNLIKE = 0.2
+"""Standard deviation of the logarithms of such factors from which on they are tried."""
+WORTH_FACTORS = 0.7
+"""What part of the noise they may leave, at most (1.5 dB): a Mul more is in the file for them."""
 
 Forms = Mapping[FloatConstant, Codes]
 
@@ -85,12 +93,19 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
 
 
 def small_codes(values: np.ndarray[Any, Any], axes: Sequence[int] | None) -> Codes:
-    """int8 codes with scales along `axes`; where none are given, or a scale would stand for too few elements, along the single axis that leaves the least error."""
+    """int8 codes with scales along `axes`; where none are given, or a scale would stand for too few elements, along the single axis that leaves the least error. Where slices along
+    another axis are of unlike size, and it pays, they have factors of their own."""
     choices = [tuple(axes)] if axes is not None else [(axis,) for axis in range(values.ndim) if values.shape[axis] > 1]
-    fitting = [choice for choice in choices if values.size >= FEWEST_PER_SCALE * int(np.prod([values.shape[a] for a in choice]))]
+    fitting = [choice for choice in choices if values.size >= FEWEST_PER_SCALE * math.prod(values.shape[a] for a in choice)]
     if not fitting:
         fitting = [(min(range(values.ndim), key=lambda axis: (values.shape[axis] == 1, values.shape[axis])),)]
-    return min((int8_codes(values, choice) for choice in fitting), key=lambda codes: codes.noise)
+    best, along = min(((int8_codes(values, choice), choice) for choice in fitting), key=lambda pair: pair[0].noise)
+    factors = [slice_factors(values, along, a) for a in range(values.ndim) if a not in along and 1 < values.shape[a] * FEWEST_PER_FACTOR <= values.size]
+    unlike = max(factors, key=lambda f: float(np.log(f).std()), default=None)
+    if unlike is None or float(np.log(unlike).std()) < UNLIKE:
+        return best
+    finer = min((int8_codes(values, along, unlike**exponent) for exponent in EXPONENTS), key=lambda codes: codes.noise)
+    return finer if finer.noise < WORTH_FACTORS * best.noise else best
 
 
 def smaller(constant: FloatConstant, codes: Codes) -> bool:

@@ -27,7 +27,7 @@ def write(model: Model, forms: Mapping[FloatConstant, Codes]) -> tuple[Model, di
 
 
 def _chain(model: Model, edits: Edits, twins: Twins, constant: FloatConstant, codes: Codes, graph: Graph) -> str:
-    """Write one constant into `graph`: codes, a Cast, and a Mul where there are scales; the name of the codes.
+    """Write one constant into `graph`: codes, a Cast, and a Mul for each array of scales; the name of the codes.
 
     The result has the name of the constant, so that the runtime ends with the initializer that it had before. Nodes have no names, and tensors short ones: the file is to be small.
     """
@@ -37,10 +37,9 @@ def _chain(model: Model, edits: Edits, twins: Twins, constant: FloatConstant, co
     result = Variable(results[0][0].name if {where for _, where in sources} == {graph} else model.fresh("w"))
     stored = _initializer(model, graph, "q", codes.codes)
     rest: list[tuple[str, tuple[Tensor, ...], dict[str, Any]]] = [("Cast", (), {"to": FLOAT})]
-    if codes.scales is not None:
-        rest.append(("Mul", (_initializer(model, graph, "s", codes.scales),), {}))
-        if constant.dtype == "float16" and not constant.wide:
-            rest.append(("Cast", (), {"to": FLOAT16}))
+    rest += [("Mul", (_initializer(model, graph, "s", scale),), {}) for scale in codes.scales]
+    if constant.dtype == "float16" and not constant.wide:
+        rest.append(("Cast", (), {"to": FLOAT16}))
     rank = min(n.rank for n in constant.readers)
     at: Tensor = stored
     for number, (op, others, attrs) in enumerate(rest, 1):
