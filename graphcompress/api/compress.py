@@ -27,7 +27,7 @@ def compress(
     model: AnyModel,
     data: AnyData | None = None,
     *,
-    recipe: str | Path | Recipe = "default",
+    recipe: str | Path | Recipe | None = None,
     target: str = "cpu",
     provider: str | None = None,
     place: Place | None = None,
@@ -45,7 +45,7 @@ def compress(
     then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not slower): what
     misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `provider` and `place` say where results run and
     are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size" (the smallest that takes at
-    most 1.02 times as long).
+    most 1.02 times as long). Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
@@ -55,6 +55,8 @@ def compress(
     bars = Bars(min_agreement, min_speedup)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
+    if recipe is None:
+        recipe = "size" if goal == "size" else "default"
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)

@@ -24,7 +24,15 @@ def compress(
     output: options.Output,
     data: options.MaybeData = None,
     random_data: options.RandomData = False,
-    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="What to do: a name of rules/recipes/, or a TOML file.")] = "default",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            help="What to do: a name of rules/recipes/, or a TOML file. Default: default, with --goal size: size.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
@@ -58,7 +66,7 @@ def compress(
     from graphcompress.cli.run import check_target, choose_data, finish
     from graphcompress.recipe import load_recipe
 
-    plan = load_recipe(recipe)
+    plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
     check_target(target)
     outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
