@@ -13,7 +13,7 @@ ladder is searched: by bisection for the boldest faithful rung where the ladder 
 holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
 cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
 
-Where size is the goal, the same is done once more without each step that may have cost bytes, and the smallest of what holds is chosen.
+Where size is the goal, the same is done once more without each step that a later one may save more bytes without, and the smallest of what holds is chosen.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ class _Search:
         return Outcome(chosen, tuple(self.judged.values()), tuple(self.executed(chosen.candidate)))
 
     def smallest(self, chosen: Judgement) -> Judgement:
-        """The smallest of `chosen` and what holds without one of the steps that are in it."""
+        """The smallest of `chosen` and what holds without one of the steps that are in it, where a later one may save more bytes by itself."""
         for part in chosen.candidate.path:
-            if part.step is not None and not part.step.kind.exact:
+            if part.step is not None and not part.step.kind.exact and not all(step.kind.exact for step in self.steps[part.position + 1 :]):
                 assert part.base is not None
                 self.limit, self.limit_is = self.size(chosen.candidate.model) - 1, "what is chosen"
                 chosen = self.best(part.base, part.position + 1) or chosen

@@ -43,6 +43,12 @@ def test_the_smallest_is_taken_where_size_is_the_goal(goal: Goal, expected: str)
     assert chosen(gate(FakeJudge(), *STEPS, goal=goal, size=sizes())) == expected
 
 
+def test_what_was_left_out_for_size_is_told() -> None:
+    said = told(gate(FakeJudge(), *STEPS, goal="size", size=sizes()))
+    assert said.startswith("Quantization was left out because the result is smaller without it. The result reaches")
+    assert "left out" not in told(gate(FakeJudge(), *STEPS, size=sizes()))
+
+
 def test_where_the_smallest_is_not_faithful_what_holds_stays() -> None:
     judge = FakeJudge(agreement={"simple/s0": 0.5})
     outcome = gate(judge, *STEPS, goal="size", size=sizes())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graphcompress.passes.store.codes import LARGEST_CODE, SHARES, Codes, float16_codes, int8_codes, slice_factors
+from graphcompress.passes.store.codes import LARGEST_CODE, SHARES, Codes, fits_float16, float16_codes, int8_codes, slice_factors
 
 WEIGHTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=4, max_side=6), elements=st.floats(-1e6, 1e6, width=32))
 
@@ -103,9 +103,15 @@ def test_a_large_weight_is_worked_on_in_parts_with_the_same_result(monkeypatch: 
     assert parts.noise == pytest.approx(whole.noise)
 
 
-def test_float16_keeps_what_is_not_finite_and_refuses_what_is_beyond_its_range() -> None:
+def test_float16_keeps_what_is_not_finite() -> None:
     codes = float16_codes(np.array([1.0, -np.inf, np.nan, 0.1], np.float32))
-    assert codes is not None and codes.scales == () and codes.nbytes == 8
+    assert codes.scales == () and codes.nbytes == 8
     assert np.array_equal(restored(codes)[:2], [1.0, -np.inf]) and np.isnan(restored(codes)[2])
     assert codes.noise == pytest.approx((np.float64(np.float16(0.1)) - 0.1) ** 2 / 1.01, rel=1e-3)
-    assert float16_codes(np.array([1.0, 1e6], np.float32)) is None
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_what_fits_float16_stays_finite(value: float) -> None:
+    values = np.array([value, np.inf, np.nan], np.float32)
+    with np.errstate(over="ignore"):
+        assert fits_float16(values) == bool(np.isfinite(values[:1].astype(np.float16)).all())

@@ -20,6 +20,7 @@ BLOCK = 1 << 20
 """Elements of a weight that are worked on at a time, so that memory stays a small multiple of the codes."""
 EXPONENTS = (0.5, 1.0)
 """How much of the unlike size of the slices along another axis is taken out before rounding; all of it may make values unlike that were alike."""
+FLOAT16_END = 65520.0  # what is no smaller is rounded to infinity
 ROUNDS = 4  # of making rows and columns alike in turn; more change nothing that is seen in 8 bits
 
 F32 = np.float32
@@ -103,12 +104,14 @@ def slice_factors(values: Array, axes: Sequence[int], axis: int) -> Array:
     return factors.reshape(shape)
 
 
-def float16_codes(values: Array) -> Codes | None:
-    """`values` as 16-bit floats; None where one of them is beyond their range."""
-    with np.errstate(over="ignore"):
-        codes = values.astype(np.float16)
-    if not np.array_equal(np.isfinite(codes), np.isfinite(values)):
-        return None
+def fits_float16(values: Array) -> bool:
+    """Whether all finite `values` are finite as 16-bit floats."""
+    return float(np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0)) < FLOAT16_END
+
+
+def float16_codes(values: Array) -> Codes:
+    """`values`, which must fit, as 16-bit floats; `noise` is that of the finite ones."""
+    codes = values.astype(np.float16)
     finite = np.isfinite(values)
     exact = values[finite].astype(np.float64)
     power = float(np.square(exact).sum())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, graphs
-from graphcompress.passes.store.codes import EXPONENTS, Codes, float16_codes, int8_codes, slice_factors
+from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
 from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
 from graphcompress.passes.store.noise import output_noise
 from graphcompress.passes.store.options import Options
@@ -34,8 +34,6 @@ UNLIKE = 0.2
 WORTH_FACTORS = 0.7
 """What part of the noise they may leave, at most (1.5 dB): a Mul more is in the file for them."""
 
-Forms = Mapping[FloatConstant, Codes]
-
 
 def store(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """Float weights as int8 codes behind Cast and Mul (a scale per channel) or as float16 behind Cast: the runtime computes the floats once, when it loads the model.
@@ -50,46 +48,54 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
         return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
     constants, refusals = find(model)
     small: dict[FloatConstant, Codes] = {}
-    half: dict[FloatConstant, Codes] = {}
+    half: list[FloatConstant] = []
     for number, constant in enumerate(constants):
         context.progress("store", number, len(constants))
         values = constant.values
         if options.weights == "int8" and not constant.vector and np.isfinite(values).all():
-            small[constant] = small_codes(values, channel_axes(constant))
-        if constant.dtype == "float" and (codes := float16_codes(values)) is not None:
-            half[constant] = codes
-        for forms in (small, half):
-            if constant in forms and not smaller(constant, forms[constant]):
-                del forms[constant]
-        if constant not in small and constant not in half and not constant.vector:
+            codes = small_codes(values, channel_axes(constant))
+            if codes.nbytes + OVERHEAD < constant.nbytes:
+                small[constant] = codes
+        if constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
+            half.append(constant)
+        elif constant not in small and not constant.vector:
             refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
 
-    def result(forms: Forms) -> StepResult:
+    def result(integers: Collection[FloatConstant]) -> StepResult:
+        """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
+        forms = {c: small[c] if c in integers else float16_codes(c.values) for c in constants if c in integers or c in half}
         return written(model, forms, target.provider, target.session_options, refusals)
+
+    both = [c for c in half if c in small]
 
     @functools.cache
     def order() -> list[tuple[FloatConstant, float]]:
         """Those in int8 that could be float16, with their noise; first those where most noise goes for the bytes that it costs."""
-        noise = output_noise(model, {c: small[c] for c in small if c in half}, context)
-        return sorted(noise.items(), key=lambda pair: -pair[1] / (half[pair[0]].nbytes - small[pair[0]].nbytes))
+        noise = output_noise(model, {c: small[c] for c in both}, context)
+        return sorted(noise.items(), key=lambda pair: -pair[1] / (half_bytes(pair[0]) - small[pair[0]].nbytes))
 
     def mixed(share: float) -> StepResult:
         left = total = sum(noise for _, noise in order())
-        forms = {**half, **small}
+        integers = dict.fromkeys(small)
         for constant, noise in order():
             if left <= share * total:
                 break
-            forms[constant] = half[constant]
+            del integers[constant]
             left -= noise
-        return result(forms)
+        return result(integers)
 
     if not small and not half:
         return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing stored")
-    rungs = [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result({**half, **small}), 0.0)]
-    if small.keys() & half.keys():
+    rungs = [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result(small), 0.0)]
+    if both:
         rungs += [Rung(f"weights stored in int8 and float16, 1/{round(1 / share)} of the noise", functools.partial(mixed, share), 0.0) for share in SHARES]
-        rungs.append(Rung("weights stored in float16", lambda: result(half), 0.0))
+        rungs.append(Rung("weights stored in float16", lambda: result(()), 0.0))
     return Ladder(tuple(rungs))
+
+
+def half_bytes(constant: FloatConstant) -> int:
+    """Bytes of its elements as 16-bit floats."""
+    return 2 * math.prod(constant.shape)
 
 
 def small_codes(values: np.ndarray[Any, Any], axes: Sequence[int] | None) -> Codes:
@@ -108,12 +114,7 @@ def small_codes(values: np.ndarray[Any, Any], axes: Sequence[int] | None) -> Cod
     return finer if finer.noise < WORTH_FACTORS * best.noise else best
 
 
-def smaller(constant: FloatConstant, codes: Codes) -> bool:
-    """Whether the file gets smaller."""
-    return codes.nbytes + OVERHEAD < constant.nbytes
-
-
-def written(model: Model, forms: Forms, provider: str, config: Mapping[str, str], refusals: Sequence[Refusal]) -> StepResult:
+def written(model: Model, forms: Mapping[FloatConstant, Codes], provider: str, config: Mapping[str, str], refusals: Sequence[Refusal]) -> StepResult:
     """The model with these forms, without those that the provider does not fold; unchanged where it does not load with them."""
     reasons = list(refusals)
     result = model
