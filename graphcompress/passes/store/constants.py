@@ -89,14 +89,16 @@ def find(model: Model) -> tuple[list[FloatConstant], list[Refusal]]:
         casts = _casts(tensor, graph, outputs) if dtype == "float16" else []
         results = [(n.outputs[0], graph) for n in casts] or [(tensor, graph)]
         constant = FloatConstant([(tensor, graph)], results, data, dtype, bool(casts))
+        if constant.vector and data.nbytes < LARGE_VECTOR:
+            continue
         exact = next((n for n in constant.readers if QUANTIZED_OPERATOR.search(n.op)), None)
         if exact is not None:
             refusals.append(Refusal("store/quantized", f"{exact.op} reads '{tensor.name}' as scales, or quantizes it itself", tensor.name))
-        elif not constant.vector or data.nbytes >= LARGE_VECTOR:
-            same = equal.setdefault((dtype, constant.wide, constant.shape, _digest(data)), constant)
-            if same is not constant:
-                same.sources += constant.sources
-                same.results += constant.results
+            continue
+        same = equal.setdefault((dtype, constant.wide, constant.shape, _digest(data)), constant)
+        if same is not constant:
+            same.sources += constant.sources
+            same.results += constant.results
     return sorted(equal.values(), key=lambda c: -c.nbytes), refusals
 
 
