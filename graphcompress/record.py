@@ -101,7 +101,7 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalReport]
     decisions: dict[str, Any]
-    certificate: CertificateReport | None = Field(description="Of a quantizing step.")
+    certificate: CertificateReport | None = Field(description="What runs in integers after this step: of a quantizing step, and of those after it.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})
@@ -176,7 +176,7 @@ class Timing(Document):
 
 
 class CandidateReport(Document):
-    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower,
+    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower, gate/larger,
     gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]
@@ -190,8 +190,9 @@ class CandidateReport(Document):
 
 class Gate(Document):
     """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
-    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
+    (0.99, and 1: not slower; 1 / 1.02 where the goal is size), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
+    goal: Literal["balanced", "speed", "size"] = "balanced"
     agreement: float
     speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")

@@ -20,11 +20,25 @@ class Calibration(StrEnum):
     mse = "mse"
 
 
+class Mode(StrEnum):
+    """What becomes INT8."""
+
+    static = "static"
+    weights_int8 = "weights-int8"
+    weights_fp16 = "weights-fp16"
+
+
 def quantize(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
     random_data: options.RandomData = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode", help="static: weights and activations. weights-int8, weights-fp16: weights are stored small and computed with in float; needs no data."
+        ),
+    ] = Mode.static,
     calibration: Annotated[
         Calibration | None, typer.Option("--calibration", help="How ranges are chosen. Default: the step's own.", show_default=False)
     ] = None,
@@ -68,6 +82,7 @@ def quantize(
             lambda: api.quantize(
                 source,
                 feeds,
+                mode=mode.value,
                 calibration=calibration.value if calibration else None,
                 exclude=patterns,
                 target=target,

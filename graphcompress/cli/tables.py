@@ -76,12 +76,15 @@ def _bars(bars: Sequence[Bar]) -> Iterator[str]:
 def _steps(record: Record) -> Iterator[RenderableType]:
     """What was applied, what stayed float, and what was refused. Of a step that was rolled back the explanation of the gate tells."""
     rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
+    told = None
     for step in record.steps:
         if not step.in_result and step.use in rolled_back:
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
-        floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
+        certificate = None if step.certificate == told else step.certificate
+        told = step.certificate
+        floats = [] if certificate is None else [operator for operator in certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
             _rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])

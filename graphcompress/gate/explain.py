@@ -27,10 +27,12 @@ def explanation(outcome: Outcome, bars: Bars) -> str:
 def _rolled_back(outcome: Outcome, position: int) -> Iterator[str]:
     """What was rolled back of one step: all of it, or what its boldest rung has more than the chosen one."""
     failures = [j for j in outcome.judged if j.candidate.position == position and j.reason and j is not outcome.chosen]
-    if not failures:
-        return
     executed = outcome.executed[position]
     noun = executed.step.kind.noun
+    if not failures:
+        if executed.result is not None and executed.result.changed and not executed.in_result:
+            yield f"{noun[:1].upper()}{noun[1:]} was left out because the result is smaller without it."
+        return
     first = failures[0]
     chosen = next((part for part in outcome.chosen.candidate.path if part.position == position), None)
     if chosen is None:

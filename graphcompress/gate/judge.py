@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.step import Context
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
     from graphcompress.ir.analysis.output_kinds import OutputKind
@@ -90,6 +89,7 @@ class SessionJudge:
         self._originals: dict[tuple[str, int], Session] = {}
         self._candidates: dict[int, tuple[Session, tuple[str, ...]]] = {}
         self._candidate: Snapshot | None = None
+        self._latest: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
         self._original_runs = False
 
@@ -136,10 +136,18 @@ class SessionJudge:
         return next((info for compared, info in self._runs if compared is model), RunInfo())
 
     def snapshot(self, model: Model) -> Snapshot:
-        """A model with its message: as its sessions were opened from, where it is the original or the latest candidate."""
+        """A model with its message: that of the original, of the latest candidate, or of what was asked for last, where it is one of these."""
         from graphcompress.ir.files.snapshot import Snapshot
 
-        return next((s for s in (self._candidate, self._original) if s is not None and s.source is model), None) or Snapshot(model)
+        known = next((s for s in (self._candidate, self._original, self._latest) if s is not None and s.source is model), None)
+        self._latest = known or Snapshot(model)
+        return self._latest
+
+    def size(self, model: Model) -> int:
+        """Bytes of the file of a model; the original is not put together for that where it lies in one."""
+        if model is self._original.source and isinstance(self._source, Path):
+            return self._source.stat().st_size
+        return self.snapshot(model).size
 
     def close(self) -> None:
         """Close all sessions."""

@@ -16,6 +16,7 @@ from graphcompress.errors import ModelError
 from graphcompress.ir.files import serialize
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
 from graphcompress.targets import load_target
+from tests.support.weights import with_weights
 
 QUICK = ("--no-measure", "-q")
 
@@ -31,7 +32,7 @@ def test_compress_writes_a_model_with_the_same_inputs_and_outputs_and_its_record
     record = Record.model_validate(done.json)
     before, after = graphcompress.load("model.onnx"), graphcompress.load("out.onnx")
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
-    assert [step.use for step in record.steps] == ["simplify", "quantize"]
+    assert [step.use for step in record.steps] == ["simplify", "quantize", "store"]
     assert record.data is not None and (record.data.feeds, record.data.calibration, record.data.held_out) == (24, 18, 6)
     assert record.output == "out.onnx" and record.after.bytes == (place / "out.onnx").stat().st_size
     assert record.before.bytes == (place / "model.onnx").stat().st_size
@@ -45,7 +46,7 @@ def test_the_result_of_compress_is_put_together_once(place: Path, run: Any, monk
     inline = serialize.inline
     monkeypatch.setattr(serialize, "inline", lambda model: (built.append(len(model.graph.nodes)), inline(model))[1])
     done = compressed(run, "--format", "json")
-    assert Record.model_validate(done.json).gate.kept == ["simplify", "quantize"]  # type: ignore[union-attr]
+    assert Record.model_validate(done.json).gate.kept == ["simplify", "quantize", "store"]  # type: ignore[union-attr]
     assert built == [len(graphcompress.load("out.onnx").graph.nodes)]
 
 
@@ -162,6 +163,24 @@ def test_quantize(place: Path, run: Any) -> None:
     assert record.steps[0].options["calibration"] == "mse" and record.steps[0].options["exclude"] == ["^head$"]
     assert record.gate is None and record.comparison is not None
     assert "QuantizeLinear" in {n.op_type for n in onnx.load("out.onnx").graph.node}
+
+
+@pytest.mark.parametrize(("mode", "least"), [("weights-int8", 3.0), ("weights-fp16", 1.7)])
+@pytest.mark.parametrize("data", [(), ("--data", "rows.npz")])
+def test_quantize_weights_alone(place: Path, run: Any, mode: str, least: float, data: tuple[str, ...]) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
+    graphcompress.save(with_weights("(float[N,64] x) => (float[N,64] y) { y = MatMul (x, w) }", weights), "weights.onnx")
+    np.savez("rows.npz", x=np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32))
+    done = run("quantize", "weights.onnx", "-o", "out.onnx", "--mode", mode, *data, "--no-measure", "--format", "json")
+    assert done.status == 0, done.err
+    record = Record.model_validate(done.json)
+    assert record.steps[0].use == "store" and record.smaller > least
+    assert (record.comparison is None) == (not data) and (record.provider is None) == (not data)
+
+
+def test_options_of_static_quantization_are_refused_for_weights_alone(place: Path, run: Any) -> None:
+    done = run("quantize", "model.onnx", "-o", "out.onnx", "--mode", "weights-int8", "--calibration", "mse")
+    assert done.status == 2 and "'calibration' is an option of mode 'static'" in done.err
 
 
 def test_validate_equal_models(place: Path, run: Any) -> None:

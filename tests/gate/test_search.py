@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
-from graphcompress.gate import Bars, CandidateFails, Outcome, search, thread_settings
+from graphcompress.gate import Bars, CandidateFails, Goal, Outcome, search, thread_settings
 from graphcompress.gate.bars import reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
@@ -25,10 +25,15 @@ def model(name: str, outputs: tuple[TensorSpec, ...] = (Y,)) -> Any:
     return SimpleNamespace(name=name, inputs=(TensorSpec("x", "float", (1, 4)),), outputs=outputs)
 
 
+def same_size(model: Any) -> int:
+    return 100
+
+
 ORIGINAL = model("original")
 SPEEDS: dict[str, tuple[float, tuple[float, float], Any]] = {
     "faster": (2.0, (1.9, 2.1), "faster"),
     "slower": (0.5, (0.4, 0.6), "slower"),
+    "barely slower": (0.985, (0.983, 0.988), "slower"),
     "same": (0.99, (0.98, 1.0), "same"),
     "noisy": (1.02, (0.8, 1.3), "noisy"),
     "noisy loss": (0.91, (0.7, 1.1), "noisy"),
@@ -109,8 +114,10 @@ class Quantize:
         return step("quantize", "quantization", self.ladder)
 
 
-def gate(judge: FakeJudge, *steps: Any, bars: Bars | None = None, settings: tuple[int, ...] = (1, 2)) -> Outcome:
-    return search(ORIGINAL, steps or (simplify(), Quantize().step), Context(), judge, bars or Bars(), settings)
+def gate(
+    judge: FakeJudge, *steps: Any, bars: Bars | None = None, settings: tuple[int, ...] = (1, 2), goal: Goal = "balanced", size: Any = same_size
+) -> Outcome:
+    return search(ORIGINAL, steps or (simplify(), Quantize().step), Context(), judge, bars or Bars(), settings, goal=goal, size=size)
 
 
 def chosen(outcome: Outcome) -> str:
