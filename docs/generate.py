@@ -77,7 +77,6 @@ have stable ids, and their sentences are among the notes. Those marked with * vo
 | `compare/unstable-output` | the original differs from itself on the same input, so the output was not judged |
 | `compare/constant-output` * | an output is the same for all feeds (* where all are) |
 | `compare/one-class` | an output gives the same class for all inputs |
-| `compare/hidden-channels` | parts of an output are so small beside the others that agreement does not see them |
 | `measure/busy` | other processes disturbed the measurement |
 
 ## Recipe

@@ -36,6 +36,8 @@ STEPS: Mapping[str, StepKind] = {
         StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification", exact=True),
         StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning"),
         StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
+        StepKind("store", "graphcompress.passes.store.options:Options", "graphcompress.passes.store:store", "storing weights small"),
+        StepKind("strip", "graphcompress.passes.strip.options:Options", "graphcompress.passes.strip:strip", "stripping", exact=True),
     )
 }
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 VARIES = {"varies": True}
 Varying = Field(json_schema_extra={"varies": True})
 
-FORMAT = 2
+FORMAT = 3
 """Version of all documents here. It rises when a field is removed or changes its meaning, not when one is added."""
 
 
@@ -101,26 +101,36 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalReport]
     decisions: dict[str, Any]
-    certificate: CertificateReport | None = Field(description="Of a quantizing step.")
+    certificate: CertificateReport | None = Field(description="What runs in integers after this step: of a quantizing step, and of those after it.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
         int | None, Field(description="Highest resident memory of the process up to the end of the step.", json_schema_extra={"varies": True})
     ]
 
 
+class MeasureReport(Document):
+    """How much of what an output is used for is the same, by one measure: classes (1 - what the other choices cost), sequence (edit similarity of collapsed
+    sequences), probabilities (F1 at the threshold, weighed by margin), scores (probabilities within 0.05), values (elements within 5% of their spread),
+    channel (those of the worst channel), embedding (cosine), boxes (F1 of matched rows), exact (equal elements), or metric (the caller's own)."""
+
+    name: str
+    value: float = Field(description="0 to 1.")
+    floor: float = Field(description="The value at which a task begins to notice (from benchmarks/judge.py).")
+    agreement: float = Field(description="The value on the scale of all measures: 0.99 at the floor, 1 where nothing differs, 0 where nothing is the same.")
+    decisions: float = Field(description="What the measure counts: rows, sequences, elements, sets, weights.")
+    disagreements: float
+
+
 class OutputDistance(Document):
     """How far one output is from the reference over all feeds compared. SQNR, cosine and max abs are over the elements that are finite on both sides."""
 
-    kind: str = Field(
-        description="What agreement means: class (equal top-1 decisions), exact (equal elements), value (elements within 5% of the 99th percentile of |reference|, in parts of unlike scale each by its own: the worst part counts)."
-    )
+    kind: str = Field(description="What the output is, found from the graph or stated: classes, sequence, probabilities, boxes, values, embedding or exact.")
     equal: bool = Field(description="Every element is equal.")
-    agreement: float | None = Field(description="0 to 1, by the kind.")
+    agreement: float | None = Field(description="The lowest of the measures.")
+    measures: list[MeasureReport]
     sqnr_db: float | None
     cosine: float | None
     max_abs: float | None
-    decisions: int = Field(description="How many decisions (class) or elements were judged.")
-    disagreements: int
     inputs: int = Field(description="How many inputs may be called independent: rows of a table of classes, else feeds.")
     broken: int = Field(description="Elements that are finite on one side only.")
     unstable: bool = Field(description="The reference differs from itself when it runs twice on the same input, so this output was not judged.")
@@ -134,7 +144,8 @@ class FindingReport(Document):
 
 
 class Distance(Document):
-    """How far a model is from the reference on the same feeds. `agreement` is that of the worst output, `worst` its name."""
+    """How far a model is from the reference on the same feeds. `agreement` is that of the worst output, `worst` its name, or that of the caller's metric
+    (`worst` is null)."""
 
     agreement: float | None
     worst: str | None
@@ -142,6 +153,7 @@ class Distance(Document):
     statement: str = Field(description="An exact binomial bound on inputs as a sentence, or that none is claimed; never used as a bar.")
     findings: list[FindingReport] = Field(description="What makes these feeds or outputs poor judges.")
     outputs: dict[str, OutputDistance]
+    metric: MeasureReport | None = Field(default=None, description="The caller's own, in place of the outputs' measures or beside them.")
 
 
 class Timing(Document):
@@ -164,7 +176,7 @@ class Timing(Document):
 
 
 class CandidateReport(Document):
-    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower,
+    """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower, gate/larger,
     gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]
@@ -178,8 +190,9 @@ class CandidateReport(Document):
 
 class Gate(Document):
     """How `compress` chose what it returns: the boldest candidate that reaches both bars on the feeds that judge. `agreement` and `speedup` are the bars: the built-in ones
-    (0.99, and 1: not slower), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
+    (0.99, and 1: not slower; 1 / 1.02 where the goal is size), or those that the caller stated. Agreement and bar are compared as numbers; a speed-up misses its bar where the measurement proves it."""
 
+    goal: Literal["balanced", "speed", "size"] = "balanced"
     agreement: float
     speedup: float
     kept: list[str] = Field(description="The steps that are in the result.")
@@ -269,12 +282,13 @@ class ValidateReport(Document):
     candidate: ModelFile
     data: DataSource
     provider: str
-    agreement: float | None = Field(description="Of the worst output.")
+    agreement: float | None = Field(description="Of the worst output, or the caller's metric.")
     worst: str | None
     feeds: int
     statement: str
     findings: list[FindingReport]
     outputs: dict[str, OutputDistance]
+    metric: MeasureReport | None = Field(default=None, description="The caller's own.")
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
     smaller: float

@@ -165,7 +165,7 @@ def test_simplify_and_quantize(path: Path) -> None:
 
 def test_validate_takes_models_and_feeds_in_memory(path: Path) -> None:
     report = graphcompress.validate(path, graphcompress.load(path), feeds())
-    assert report.agreement == 1.0 and report.feeds == 16 and report.outputs["y"].kind == "class"
+    assert report.agreement == 1.0 and report.feeds == 16 and report.outputs["y"].kind == "classes"
 
 
 def test_inspect(path: Path) -> None:

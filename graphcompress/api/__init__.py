@@ -8,10 +8,11 @@ from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
+from graphcompress.api.metrics import open_metric, parse_kinds
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
 from graphcompress.api.simplify import simplify
 from graphcompress.api.validate import validate
 
-__all__ = ["Result", "Source", "benchmark", "compress", "inspect", "open_model", "prune", "quantize", "simplify", "validate"]
+__all__ = ["Result", "Source", "benchmark", "compress", "inspect", "open_metric", "open_model", "parse_kinds", "prune", "quantize", "simplify", "validate"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
-from graphcompress.errors import UsageError
-from graphcompress.gate import Bars, SessionJudge, search, thread_settings
+from graphcompress.api.metrics import AnyMetric, open_metric
+from graphcompress.errors import UsageError, suggestion
+from graphcompress.gate import Bars, Goal, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
@@ -24,7 +27,7 @@ def compress(
     model: AnyModel,
     data: AnyData | None = None,
     *,
-    recipe: str | Path | Recipe = "default",
+    recipe: str | Path | Recipe | None = None,
     target: str = "cpu",
     provider: str | None = None,
     place: Place | None = None,
@@ -32,22 +35,35 @@ def compress(
     seed: int = 0,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
+    kinds: Mapping[str, str] | None = None,
+    metric: AnyMetric | None = None,
+    metric_joins: bool = False,
+    goal: Goal = "balanced",
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
     """Run a recipe, and return what of it is faithful and not slower, at worst the original (see `gate.search`).
 
     Every 4th feed is kept out of calibration and judges the result (all of them, and the record says so, below 8 feeds). `measure=False` leaves out all timing:
-    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not slower): what
-    misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `provider` and `place` say where results run and
-    are judged (default: on the target's provider).
+    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not
+    slower): what misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `kinds` says of outputs
+    by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
+    function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
+    outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
+    results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
+    (the smallest that takes at most 1.02 times as long). Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
     """
+    if goal not in (goals := get_args(Goal)):
+        raise UsageError(f"There is no goal '{goal}'. {suggestion(goal, goals)}")
     bars = Bars(min_agreement, min_speedup)
+    task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
+    if recipe is None:
+        recipe = "size" if goal == "size" else "default"
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
@@ -58,8 +74,10 @@ def compress(
     if feeds.all is None or feeds.judging is None:
         return _unjudged(source, plan, context, feeds, bars)
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
-        outcome = search(source.model, plan.steps, replace(context, data=feeds.calibration), judge, bars, thread_settings(threads) if measure else ())
+    outputs = output_kinds(source.model, shapes, kinds)
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
+        calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
+        outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=goal, size=judge.size)
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen
@@ -76,7 +94,7 @@ def compress(
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
-        gate=reports.gate_report(outcome, bars),
+        gate=reports.gate_report(outcome, bars, goal),
         bars=reports.stated_bars(bars, chosen),
         notes=[*place_notes(table, where["provider"]), *info.notes],
     )
@@ -101,7 +119,7 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
         executed,
         reports.sizes(source, snapshot),
         bars=reports.stated_bars(bars, None),
-        notes=["No data was given, so the result was neither compared with the original nor measured."],
+        notes=[reports.UNCOMPARED],
     )
     done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model, place_notes
-from graphcompress.errors import ModelError
+from graphcompress.errors import ModelError, UsageError, suggestion
 from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
+from graphcompress.gate.judge import RunInfo
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.recipe import run, single_step
+from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
 
+Mode: TypeAlias = Literal["static", "weights-int8", "weights-fp16"]
+STORED_AS = {"weights-int8": "int8", "weights-fp16": "float16"}
+
 
 def quantize(
     model: AnyModel,
-    data: AnyData | None,
+    data: AnyData | None = None,
     *,
+    mode: Mode = "static",
     calibration: str | None = None,
     exclude: Iterable[str] = (),
     target: str = "cpu",
@@ -31,39 +38,50 @@ def quantize(
     place: Place | None = None,
     threads: int | None = None,
     seed: int = 0,
+    kinds: Mapping[str, str] | None = None,
     measure: bool = True,
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
-    in the record. `exclude` are regular expressions on node names; further keywords are options of the step. `provider` and `place` say where the result runs (default: on
-    the target's provider).
+    in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
+    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider). `mode`: "static" (weights and activations),
+    "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
 
-    Raises UsageError for an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
+    Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """
+    if mode not in (modes := ("static", *STORED_AS)):
+        raise UsageError(f"There is no mode '{mode}'. {suggestion(mode, modes)}")
     if calibration is not None:
         options["calibration"] = calibration
     if patterns := tuple(exclude):
         options["exclude"] = patterns
-    plan = single_step("quantize", options)
+    if mode == "static":
+        plan = single_step("quantize", options)
+    elif options:
+        raise UsageError(f"'{next(iter(options))}' is an option of mode 'static': weights alone need neither ranges nor exclusions.")
+    else:
+        plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     source = open_model(model)
     require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)
-    assert feeds.all is not None and feeds.judging is not None
     (executed,) = run(plan, source.model, replace(context, data=feeds.calibration))
     assert executed.result is not None
     result = executed.result.model
     shapes = run_shapes(source.model, feeds.shapes())
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
-        try:
-            comparison = judge.compare(result)
-            measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
-        except CandidateFails as problem:
-            raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
-        info, snapshot = judge.info(result), judge.snapshot(result)
+    comparison, info, snapshot = None, RunInfo(), Snapshot(result)
+    measurements: tuple[tuple[int, Measurement], ...] = ()
+    if feeds.all is not None and feeds.judging is not None:
+        with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file())) as judge:
+            try:
+                comparison = judge.compare(result)
+                measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
+            except CandidateFails as problem:
+                raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
+            info, snapshot = judge.info(result), judge.snapshot(result)
     record = reports.run_record(
         "quantize",
         source,
@@ -73,10 +91,10 @@ def quantize(
         context,
         [executed],
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
-        provider=where["provider"],
+        provider=where["provider"] if comparison is not None else None,
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,
-        notes=[*place_notes(table, where["provider"]), *info.notes],
+        notes=[*place_notes(table, where["provider"]), *info.notes, *([] if comparison is not None else [reports.UNCOMPARED])],
     )
     return reports.Result(result, record, snapshot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Judgement, Outcome, reaches
+from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.ir.shapes.infer import Shapes
     from graphcompress.recipe import Recipe
+    from graphcompress.runtime.agreement.measured import Measured
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
     from graphcompress.step import Certificate, Context, ExecutedStep
     from graphcompress.targets import Target
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+
+UNCOMPARED = "No data was given, so the result was neither compared with the original nor measured."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def run_record(
         before=before,
         after=after,
         smaller=ratio(before.bytes, after.bytes),
-        steps=[step_run(step, context.target) for step in executed],
+        steps=list(step_runs(executed, context.target)),
         nodes=nodes,
         comparison=None if comparison is None else distance_report(comparison),
         measurements=timings,
@@ -130,11 +133,10 @@ def distance_report(comparison: Comparison) -> record.Distance:
             kind=o.kind,
             equal=o.equal,
             agreement=number(o.agreement),
+            measures=[measure_report(m) for m in o.measures],
             sqnr_db=number(o.sqnr_db),
             cosine=number(o.cosine),
             max_abs=number(o.max_abs),
-            decisions=o.decisions,
-            disagreements=o.disagreements,
             inputs=o.inputs,
             broken=o.broken,
             unstable=o.unstable,
@@ -148,6 +150,19 @@ def distance_report(comparison: Comparison) -> record.Distance:
         statement=comparison.statement(),
         findings=finding_reports(comparison.findings),
         outputs=outputs,
+        metric=None if comparison.metric is None else measure_report(comparison.metric),
+    )
+
+
+def measure_report(measured: Measured) -> record.MeasureReport:
+    """A measure of agreement as a document."""
+    return record.MeasureReport(
+        name=measured.name,
+        value=measured.value,
+        floor=measured.floor,
+        agreement=measured.agreement,
+        decisions=measured.decisions,
+        disagreements=measured.disagreements,
     )
 
 
@@ -188,10 +203,22 @@ def certificate_report(certificate: Certificate, target: Target) -> record.Certi
     )
 
 
-def step_run(executed: ExecutedStep, target: Target | None) -> record.StepRun:
+def step_runs(executed: Iterable[ExecutedStep], target: Target | None) -> Iterator[record.StepRun]:
+    """The steps as documents. What runs in integers after a quantizing step does so after the later ones, which bear its certificate on."""
+    certificate: Certificate | None = None
+    for step in executed:
+        result = step.result
+        if result is None or result.certificate is None:
+            yield step_run(step, target, certificate)
+            continue
+        yield step_run(step, target, result.certificate)
+        if step.in_result or not result.changed:
+            certificate = result.certificate
+
+
+def step_run(executed: ExecutedStep, target: Target | None, certificate: Certificate | None) -> record.StepRun:
     """A step that was executed as a document; one that could not be built has neither rules nor refusals of its own."""
     result = executed.result
-    certificate = None if result is None else result.certificate
     refusals = () if result is None else result.refusals
     return record.StepRun(
         use=executed.step.kind.name,
@@ -208,12 +235,13 @@ def step_run(executed: ExecutedStep, target: Target | None) -> record.StepRun:
     )
 
 
-def gate_report(outcome: Outcome, bars: Bars) -> record.Gate:
+def gate_report(outcome: Outcome, bars: Bars, goal: Goal) -> record.Gate:
     """The gate's work as a document."""
     kept = list(outcome.chosen.candidate.steps)
     tried = {j.candidate.position: j.candidate.step.kind.name for j in outcome.judged if j.candidate.step is not None}
     in_result = {part.position for part in outcome.chosen.candidate.path}
     return record.Gate(
+        goal=goal,
         agreement=bars.agreement,
         speedup=bars.speedup,
         kept=kept,

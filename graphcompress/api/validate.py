@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, check_comparable, choose_place, data_source, feed_shapes, open_feeds, open_model, with_progress
+from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.gate import Bars
 from graphcompress.record import ValidateReport
 from graphcompress.runtime.place import Place
@@ -22,9 +24,13 @@ def validate(
     place: Place | None = None,
     threads: int | None = None,
     min_agreement: float | None = None,
+    kinds: Mapping[str, str] | None = None,
+    metric: AnyMetric | None = None,
+    metric_joins: bool = False,
     progress: Progress = silent,
 ) -> ValidateReport:
     """How far `candidate` (on `provider`, or at `place`; default: the CPU provider in this process) is from `reference` (on the CPU provider), over all feeds.
+    `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`.
 
     Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
     """
@@ -35,15 +41,17 @@ def validate(
     from graphcompress.runtime.place import open_for
 
     Bars(min_agreement)
+    task = open_metric(metric, joins=metric_joins)
     where = choose_place(None, provider, place)
     described = where.describe()
     first, second = open_model(reference), open_model(candidate)
     check_comparable(first, second)
     feeds = open_feeds(data, first.model)
-    kinds = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)))
+    judged_as = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)), kinds)
     session, notes = open_for(where, second.model, feeds, threads=threads)
     with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
-        comparison = compare(reference_session, session, with_progress(feeds, "compare", progress), kinds, feeds.findings())
+        seen = with_progress(feeds, "compare", progress)
+        comparison = compare(reference_session, session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
         ran = session.describe()
     distance = reports.distance_report(comparison)
     bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]
@@ -59,6 +67,7 @@ def validate(
         statement=distance.statement,
         findings=distance.findings,
         outputs=distance.outputs,
+        metric=distance.metric,
         nodes=ran.get("nodes"),
         share=ran.get("share"),
         smaller=reports.ratio(size_on_disk(first.model), size_on_disk(second.model)),

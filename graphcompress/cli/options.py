@@ -57,6 +57,25 @@ RecordPath: TypeAlias = Annotated[
 MinAgreement: TypeAlias = Annotated[
     float | None, typer.Option("--min-agreement", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower.", show_default=False)
 ]
+Kinds: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="OUTPUT=KIND",
+        help="How an output is judged, where the graph does not tell: classes, sequence, probabilities, boxes, values, embedding, exact. Repeatable.",
+        show_default=False,
+    ),
+]
+MetricName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="MODULE:FUNCTION",
+        help="A function (reference, candidate[, labels]) on the outputs of a feed that gives the agreement, 0 to 1, in place of the outputs' own.",
+        show_default=False,
+    ),
+]
+MetricJoins: TypeAlias = Annotated[bool, typer.Option("--metric-joins", help="The outputs' own agreement judges, too, beside the metric.")]
 MinSpeedup: TypeAlias = Annotated[
     float | None,
     typer.Option(

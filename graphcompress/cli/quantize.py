@@ -20,11 +20,25 @@ class Calibration(StrEnum):
     mse = "mse"
 
 
+class Mode(StrEnum):
+    """What becomes INT8."""
+
+    static = "static"
+    weights_int8 = "weights-int8"
+    weights_fp16 = "weights-fp16"
+
+
 def quantize(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
     random_data: options.RandomData = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode", help="static: weights and activations. weights-int8, weights-fp16: weights are stored small and computed with in float; needs no data."
+        ),
+    ] = Mode.static,
     calibration: Annotated[
         Calibration | None, typer.Option("--calibration", help="How ranges are chosen. Default: the step's own.", show_default=False)
     ] = None,
@@ -39,6 +53,7 @@ def quantize(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    kind: options.Kinds = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -56,6 +71,7 @@ def quantize(
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        kinds = api.parse_kinds(kind or ())
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model)
@@ -66,11 +82,13 @@ def quantize(
             lambda: api.quantize(
                 source,
                 feeds,
+                mode=mode.value,
                 calibration=calibration.value if calibration else None,
                 exclude=patterns,
                 target=target,
                 provider=provider,
                 threads=threads,
+                kinds=kinds,
                 measure=not no_measure,
                 progress=console.progress,
             ),

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 
     from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
+MEASURES = {
+    "classes": "classes, by what the other choices cost",
+    "sequence": "edits of collapsed sequences",
+    "probabilities": "F1 at the threshold, by margin",
+    "scores": "probabilities within 0.05",
+    "values": "elements within 5% of their spread",
+    "channel": "elements of the worst channel",
+    "embedding": "cosine, beside that of other inputs",
+    "boxes": "matched rows",
+    "exact": "equal elements",
+}
+"""What the measures of agreement look at."""
 LONGEST_LIST = 12
 """Rows of a list before the rest is only counted; the JSON has all of them."""
 
@@ -35,7 +47,9 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     if before.macs is not None:
         _row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
     if record.comparison is not None:
-        judged = f"on {record.comparison.feeds} feeds" + (f", worst output '{record.comparison.worst}'" if len(record.comparison.outputs) > 1 else "")
+        whose = "by the metric" if record.comparison.worst is None else f"worst output '{record.comparison.worst}'"
+        plain = len(record.comparison.outputs) == 1 and record.comparison.metric is None
+        judged = f"on {record.comparison.feeds} feeds" + ("" if plain or record.comparison.agreement is None else f", {whose}")
         _row(table, "agreement", "", share(record.comparison.agreement), judged)
     for timing in record.measurements:
         _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
@@ -62,6 +76,7 @@ def _bars(bars: Sequence[Bar]) -> Iterator[str]:
 def _steps(record: Record) -> Iterator[RenderableType]:
     """What was applied, what stayed float, and what was refused. Of a step that was rolled back the explanation of the gate tells."""
     rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
+    told = None
     for step in record.steps:
         if not step.in_result and step.use in rolled_back:
             continue
@@ -72,7 +87,9 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             table = _table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
             _rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
             yield table
-        floats = [] if step.certificate is None else [operator for operator in step.certificate.operators if operator.precision == "float"]
+        certificate = None if step.certificate == told else step.certificate
+        told = step.certificate
+        floats = [] if certificate is None else [operator for operator in certificate.operators if operator.precision == "float"]
         if floats:
             table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
             _rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])
@@ -92,6 +109,8 @@ def _steps(record: Record) -> Iterator[RenderableType]:
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
     yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
+    if report.metric is not None:
+        yield f"By the metric: {share(report.metric.agreement)}."
     yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
@@ -99,21 +118,25 @@ def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
 
 
 def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
-    table = _table(title, ("output", "left"), ("agreement", "right"), ("judged by", "left"), ("SQNR dB", "right"), ("cosine", "right"), ("max abs", "right"))
-    words = {"class": "top-1 decisions", "exact": "equal elements", "value": "elements within 5%"}
+    columns = (
+        ("output", "left"),
+        ("agreement", "right"),
+        ("judged by", "left"),
+        ("value", "right"),
+        ("floor", "right"),
+        ("SQNR dB", "right"),
+        ("cosine", "right"),
+        ("max abs", "right"),
+    )
+    table = _table(title, *columns)
     for name, o in outputs.items():
+        apart = (figure(o.sqnr_db, 1), figure(o.cosine, 6), "-" if o.max_abs is None else f"{o.max_abs:.4g}")
         if o.equal and o.sqnr_db is None:
-            _row(table, name, share(o.agreement), "all bits equal", "-", "-", "0")
-        else:
-            _row(
-                table,
-                name,
-                share(o.agreement),
-                words.get(o.kind, o.kind),
-                figure(o.sqnr_db, 1),
-                figure(o.cosine, 6),
-                "-" if o.max_abs is None else f"{o.max_abs:.4g}",
-            )
+            _row(table, name, share(o.agreement), "all bits equal", "", "", "-", "-", "0")
+        elif not o.measures:
+            _row(table, name, "-", "nothing to judge", "", "", *apart)
+        for i, m in enumerate([] if o.equal and o.sqnr_db is None else o.measures):
+            _row(table, name if not i else "", share(m.agreement), MEASURES[m.name], share(m.value), f"{m.floor:g}", *(apart if not i else ("", "", "")))
     return table
 
 

@@ -18,6 +18,9 @@ def validate(
     provider: options.Provider = "cpu",
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
     min_agreement: options.MinAgreement = None,
+    kind: options.Kinds = None,
+    metric: options.MetricName = None,
+    metric_joins: options.MetricJoins = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -30,8 +33,20 @@ def validate(
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         return finish_report(
             console,
             validate_tables,
-            lambda: api.validate(reference, candidate, data, provider=provider, threads=threads, min_agreement=min_agreement, progress=console.progress),
+            lambda: api.validate(
+                reference,
+                candidate,
+                data,
+                provider=provider,
+                threads=threads,
+                min_agreement=min_agreement,
+                kinds=kinds,
+                metric=task,
+                metric_joins=metric_joins,
+                progress=console.progress,
+            ),
         )

@@ -16,6 +16,7 @@ from graphcompress.findings import Finding
 FEW = 8  # below this many different feeds none are held out
 
 Read = Callable[[Sequence[int]], Iterator[Feed]]
+Labels = Mapping[str, Array]
 Entries = AbstractContextManager[Mapping[str, Entry]]
 
 
@@ -24,7 +25,7 @@ class Dataset:
     """Feeds that can be iterated any number of times. `sha256` is that of the source's fed content, whichever part of it this is; `random` feeds are no data.
 
     `signature` is what the feeds were checked against (None: they were not), `repeats` maps the index of a feed to that of an equal one before it, `notes` are
-    findings about the source as a whole.
+    findings about the source as a whole, `truth` reads the arrays whose keys begin with `_` (None: there are none).
     """
 
     source: str
@@ -35,6 +36,7 @@ class Dataset:
     signature: Signature | None = None
     repeats: Mapping[int, int] = field(default_factory=dict)
     notes: tuple[Finding, ...] = ()
+    truth: Callable[[Sequence[int]], Iterator[Labels]] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -49,6 +51,10 @@ class Dataset:
     def take(self, count: int) -> Dataset:
         """The first `count` feeds."""
         return replace(self, indices=self.indices[:count])
+
+    def labels(self) -> Iterator[Labels] | None:
+        """The ground truth of each feed, in the order of the feeds; None where the source has none."""
+        return None if self.truth is None else self.truth(self.indices)
 
     def findings(self) -> tuple[Finding, ...]:
         """What makes these feeds poor judges."""
@@ -94,18 +100,26 @@ def of_feeds(source: str, count: int, entries: Callable[[int], Entries], where: 
             with entries(index) as opened:
                 yield feed(index, opened)
 
+    def truth(indices: Sequence[int]) -> Iterator[Labels]:
+        for index in indices:
+            with entries(index) as opened:
+                yield {name: opened[name].whole() for name in signature.truth(opened)}
+
     survey = Survey()
+    known = False
     for index in range(count):
         with entries(index) as opened:
             signature.check_feed(where(index), opened, hint)
             survey.take(where(index), index, feed(index, opened))
-    return survey.dataset(source, range(count), read, signature)
+            known |= bool(signature.truth(opened))
+    return replace(survey.dataset(source, range(count), read, signature), truth=truth if known else None)
 
 
 def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) -> Dataset:
     """A dataset of arrays stacked along the first axis, read row by row. Raises DataError where they do not fit."""
     with entries() as opened:
         steps, count = signature.check_stack(source, opened)
+        labels = {name: opened[name].shape[0] // count for name in signature.truth(opened) if opened[name].shape and opened[name].shape[0] % count == 0}
 
     def read(indices: Sequence[int]) -> Iterator[Feed]:
         with entries() as opened, contextlib.ExitStack() as stack:
@@ -114,10 +128,16 @@ def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) 
                 arrays = {name: rows[name](index if step else 0) for name, step in steps.items()}
                 yield signature.feed(source, {name: a.reshape(()) if signature.specs[name].shape == () else a for name, a in arrays.items()})
 
+    def truth(indices: Sequence[int]) -> Iterator[Labels]:
+        with entries() as opened, contextlib.ExitStack() as stack:
+            rows = {name: stack.enter_context(opened[name].rows(step)) for name, step in labels.items()}
+            for index in indices:
+                yield {name: rows[name](index) for name in labels}
+
     survey = Survey()
     for index, feed in enumerate(read(range(count))):
         survey.take(source, index, feed, {name: index * step for name, step in steps.items()})
-    return survey.dataset(source, range(count), read, signature)
+    return replace(survey.dataset(source, range(count), read, signature), truth=truth if labels else None)
 
 
 class Survey:

@@ -85,9 +85,12 @@ def _stack(arrays: Mapping[Any, Any], signature: Signature) -> Dataset:
 
 
 def _held(where: str, arrays: Mapping[Any, Any], signature: Signature, *, copy: bool = False) -> dict[str, Held]:
-    """The arrays by name; ground truth is not converted."""
+    """The arrays by name. Ground truth may be anything: what is no array yet is left out."""
     specs = signature.specs
-    return {name: Held(_array(where, arrays, name, copy)) for name in arrays if name in specs or not str(name).startswith("_")}
+    held = {name: Held(_array(where, arrays, name, copy)) for name in arrays if name in specs or not str(name).startswith("_")}
+    return held | {
+        name: Held(np.array(arrays[name])) for name in arrays if name not in held and isinstance(arrays[name], np.ndarray | np.generic | int | float)
+    }
 
 
 def _array(where: str, arrays: Mapping[Any, Any], name: Any, copy: bool) -> Array:

@@ -80,6 +80,10 @@ class Signature:
             _check_type(where, entries[name], specs[name])
         return {name: spec for name, spec in specs.items() if name in feeding}
 
+    def truth(self, entries: Mapping[str, Entry]) -> list[str]:
+        """The keys of ground truth: they begin with `_` and are no inputs."""
+        return [key for key, entry in entries.items() if str(key).startswith("_") and key not in self.specs and not entry.dtype.hasobject]
+
     def check_feed(self, where: str, entries: Mapping[str, Entry], hint: str = "") -> None:
         """Names, types and shapes of one complete feed. `hint` is added where a first axis has another size than the model's. Raises DataError."""
         fed = self.fed(where, entries)

@@ -1,8 +1,9 @@
 """The gate of `compress`: which of the alternatives that the steps offer is returned."""
 
-from graphcompress.gate.bars import FLOOR, Bars, reaches
+from graphcompress.gate.bars import Bars, reaches
 from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text
-from graphcompress.gate.search import Candidate, Judgement, Outcome, search
+from graphcompress.gate.search import Candidate, Goal, Judgement, Outcome, search
+from graphcompress.runtime.agreement.measured import FLOOR
 
 __all__ = [
     "FLOOR",
@@ -10,6 +11,7 @@ __all__ = [
     "Bars",
     "Candidate",
     "CandidateFails",
+    "Goal",
     "Judge",
     "Judgement",
     "Outcome",

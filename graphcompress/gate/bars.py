@@ -1,8 +1,10 @@
 """The two bars that a result is held against. The built-in ones and those that the user states mean the same and are compared in the same way.
 
-- agreement: a result reaches the bar where its agreement is at least that number, compared as numbers.
+- agreement: a result reaches the bar where its agreement is at least that number, compared as numbers. The floor of 0.99 is where a task begins to notice,
+  whatever the kind of the output (`runtime.agreement.measured`).
 - speed-up: a result reaches the bar where that is not measured to be missed, with every thread setting (`Measurement.reaches`): equal within the interval is enough, and
-  what is not proved slower counts as 1. Where a machine is too busy to tell, nothing is rolled back, and a stated bar counts as missed.
+  what is measured and not slower counts as 1. Where a machine stays too busy to tell, the built-in bar goes by what is most likely, and a stated bar above 1
+  counts as missed.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphcompress.errors import UsageError
+from graphcompress.runtime.agreement.measured import FLOOR
 
 if TYPE_CHECKING:
     from graphcompress.runtime.measure import Measurement
-
-FLOOR = 0.99
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,12 @@ def explanation(outcome: Outcome, bars: Bars) -> str:
 def _rolled_back(outcome: Outcome, position: int) -> Iterator[str]:
     """What was rolled back of one step: all of it, or what its boldest rung has more than the chosen one."""
     failures = [j for j in outcome.judged if j.candidate.position == position and j.reason and j is not outcome.chosen]
-    if not failures:
-        return
     executed = outcome.executed[position]
     noun = executed.step.kind.noun
+    if not failures:
+        if executed.result is not None and executed.result.changed and not executed.in_result:
+            yield f"{noun[:1].upper()}{noun[1:]} was left out because the result is smaller without it."
+        return
     first = failures[0]
     chosen = next((part for part in outcome.chosen.candidate.path if part.position == position), None)
     if chosen is None:
@@ -66,4 +68,6 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
         return f"The result {agreed}, but {chosen.because}."
     if not chosen.measurements:
         return f"The result {agreed}{told} Speed was not measured."
-    return f"The result {agreed} and {'is not slower' if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"
+    noisy = any(measurement.verdict == "noisy" for _, measurement in chosen.measurements)
+    not_slower = "is most likely not slower, which this busy machine cannot prove" if noisy else "is not slower"
+    return f"The result {agreed} and {not_slower if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.step import Context
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
+    from graphcompress.ir.analysis.output_kinds import OutputKind
     from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
+    from graphcompress.runtime.metric import Metric
     from graphcompress.runtime.place import Place
     from graphcompress.runtime.session import Feed, Session
 
@@ -61,9 +62,18 @@ class SessionJudge:
 
     Sessions of the original stay open from one candidate to the next, those of a candidate until the next one comes. Use it in a `with` block, or `close` it."""
 
-    def __init__(self, original: Model, feeds: Dataset, judging: Dataset, context: Context, kinds: Mapping[str, str], file: Path | None = None) -> None:
-        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared. `file` holds just the
-        original, where there is such a file: it runs from there, and is not held once more as a message."""
+    def __init__(
+        self,
+        original: Model,
+        feeds: Dataset,
+        judging: Dataset,
+        context: Context,
+        kinds: Mapping[str, OutputKind],
+        file: Path | None = None,
+        metric: Metric | None = None,
+    ) -> None:
+        """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared, `metric` is the
+        caller's. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message."""
         from graphcompress.ir.files.snapshot import Snapshot
 
         self._original = Snapshot(original)
@@ -73,11 +83,13 @@ class SessionJudge:
         self._context = context
         self._place = context.judging_place()
         self._kinds = kinds
+        self._metric = metric
         self._threads = thread_settings(context.threads)[-1]
         self._large = constant_bytes(original) >= LARGE
         self._originals: dict[tuple[str, int], Session] = {}
         self._candidates: dict[int, tuple[Session, tuple[str, ...]]] = {}
         self._candidate: Snapshot | None = None
+        self._latest: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
         self._original_runs = False
 
@@ -90,7 +102,8 @@ class SessionJudge:
             shared = model is self._original.source and self._place.reference is self._place
             candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
-            return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings())
+            labels = self._judging.labels()
+            return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings(), metric=self._metric, labels=labels)
         except (ModelError, DataError) as problem:
             self.check_original()
             raise CandidateFails(str(problem)) from problem
@@ -123,10 +136,18 @@ class SessionJudge:
         return next((info for compared, info in self._runs if compared is model), RunInfo())
 
     def snapshot(self, model: Model) -> Snapshot:
-        """A model with its message: as its sessions were opened from, where it is the original or the latest candidate."""
+        """A model with its message: that of the original, of the latest candidate, or of what was asked for last, where it is one of these."""
         from graphcompress.ir.files.snapshot import Snapshot
 
-        return next((s for s in (self._candidate, self._original) if s is not None and s.source is model), None) or Snapshot(model)
+        known = next((s for s in (self._candidate, self._original, self._latest) if s is not None and s.source is model), None)
+        self._latest = known or Snapshot(model)
+        return self._latest
+
+    def size(self, model: Model) -> int:
+        """Bytes of the file of a model; the original is not put together for that where it lies in one."""
+        if model is self._original.source and isinstance(self._source, Path):
+            return self._source.stat().st_size
+        return self.snapshot(model).size
 
     def close(self) -> None:
         """Close all sessions."""

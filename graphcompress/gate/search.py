@@ -4,13 +4,16 @@ Each step of the recipe offers a ladder of alternatives for the model before it,
 original is the last of all. A candidate holds where it
 
 - is built, has the inputs and outputs of the original, loads, and runs on every feed that judges,
-- reaches the bar of agreement (`bars.Bars`), and
+- reaches the bar of agreement (`bars.Bars`),
+- is no larger than the original, unless speed is the goal, and
 - reaches the bar of speed with every thread setting that is measured.
 
 All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
 ladder is searched: by bisection for the boldest faithful rung where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
 holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
 cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
+
+Where size is the goal, the same is done once more without each step that a later one may save more bytes without, and the smallest of what holds is chosen.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.gate.bars import Bars, reaches
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
-from graphcompress.step import Context, ExecutedStep, Ladder, PlannedStep, Rung, StepResult
+from graphcompress.step import Context, ExecutedStep, PlannedStep, Rung, StepResult
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
 
 LINEAR_TRIES = 8
 """How many rungs of a ladder that is not monotone are judged."""
+Goal: TypeAlias = Literal["balanced", "speed", "size"]
+"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs next to no time."""
+
+NEXT_TO_NOTHING = 1.02
+"""How many times the original's time a result may take where size is the goal and the user states no bar."""
+
 SPEED_TRIES = 3
 """How many less bold rungs are timed where the boldest faithful one is too slow."""
 
@@ -109,13 +118,24 @@ class Outcome:
     executed: tuple[ExecutedStep, ...]
 
 
-def search(original: Model, steps: Sequence[PlannedStep], context: Context, judge: Judge, bars: Bars, settings: Sequence[int]) -> Outcome:
-    """Take `original` through `steps` and choose (see above). `settings` are the thread settings to measure with; none: nothing is measured.
+def search(
+    original: Model,
+    steps: Sequence[PlannedStep],
+    context: Context,
+    judge: Judge,
+    bars: Bars,
+    settings: Sequence[int],
+    *,
+    goal: Goal = "balanced",
+    size: Callable[[Model], int] | None = None,
+) -> Outcome:
+    """Take `original` through `steps` and choose (see above). `settings` are the thread settings to measure with; none: nothing is measured. `size` gives the bytes of a model (None: those of
+    its file).
 
     Where a stated bar of speed is reached by nothing, the fastest candidate that is faithful and not slower than the original is chosen. Raises what the original
     raises where it does not load or run, UsageError for options that do not fit the model, RuntimeUnavailable without a runtime.
     """
-    return _Search(original, steps, context, judge, bars, settings).outcome()
+    return _Search(original, steps, context, judge, bars, settings, goal, size or _bytes).outcome()
 
 
 @dataclass(slots=True)
@@ -128,33 +148,59 @@ class _Execution:
 
 
 class _Search:
-    def __init__(self, original: Model, steps: Sequence[PlannedStep], context: Context, judge: Judge, bars: Bars, settings: Sequence[int]) -> None:
+    def __init__(
+        self,
+        original: Model,
+        steps: Sequence[PlannedStep],
+        context: Context,
+        judge: Judge,
+        bars: Bars,
+        settings: Sequence[int],
+        goal: Goal,
+        size: Callable[[Model], int],
+    ) -> None:
         self.original = Candidate(original)
         self.steps = steps
         self.context = context
         self.judge = judge
         self.bars = bars
         self.settings = settings
+        self.goal = goal
+        self.size = size
+        self.speedup = 1 / NEXT_TO_NOTHING if goal == "size" and bars.min_speedup is None else bars.speedup
+        #: What a candidate may not be larger than: its bytes (None: there is no limit), and what it is.
+        self.limit = None if goal == "speed" else size(original)
+        self.limit_is = "the original"
+        self.offered: dict[tuple[Candidate, int], tuple[list[Candidate], bool]] = {}
         self.judged: dict[Candidate, Judgement] = {}
         self.timed: set[Candidate] = set()
         self.executions = [_Execution() for _ in steps]
 
     def outcome(self) -> Outcome:
         chosen = self.best(self.original, 0) or self.fastest()
+        if self.goal == "size":
+            chosen = self.smallest(chosen)
         if chosen.candidate is self.original:
             chosen = replace(chosen, comparison=self.judge.compare(self.original.model))
         self.judged[chosen.candidate] = chosen
         return Outcome(chosen, tuple(self.judged.values()), tuple(self.executed(chosen.candidate)))
 
+    def smallest(self, chosen: Judgement) -> Judgement:
+        """The smallest of `chosen` and what holds without one of the steps that are in it, where a later one may save more bytes by itself."""
+        for part in chosen.candidate.path:
+            if part.step is not None and not part.step.kind.exact and not all(step.kind.exact for step in self.steps[part.position + 1 :]):
+                assert part.base is not None
+                self.limit, self.limit_is = self.size(chosen.candidate.model) - 1, "what is chosen"
+                chosen = self.best(part.base, part.position + 1) or chosen
+        return chosen
+
     def best(self, base: Candidate, position: int) -> Judgement | None:
         """The first candidate that holds among `base` and what the steps from `position` on make of it; None where not even `base` does."""
         if position == len(self.steps):
             return self.holding(base)
-        ladder = self.ladder(base, position)
-        if ladder is None:
+        rungs, monotone = self.rungs(base, position)
+        if not rungs:
             return self.best(base, position + 1)
-        step = self.steps[position]
-        rungs = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(ladder.rungs)]
         boldest = self.built(rungs[0])
         if boldest is not None and not boldest.changed:
             return self.best(base, position + 1)
@@ -163,7 +209,7 @@ class _Search:
             return judgement
         if not self.faithful(base):
             return None
-        for candidate in self.less_bold(rungs, ladder.monotone):
+        for candidate in self.less_bold(rungs, monotone):
             judgement = self.best(candidate, position + 1)
             if judgement is not None:
                 return judgement
@@ -201,7 +247,7 @@ class _Search:
             return True
         if candidate not in self.judged:
             self.judged[candidate] = self.compared(candidate)
-        return self.judged[candidate].reason in ("", "gate/slower")
+        return self.judged[candidate].reason in ("", "gate/slower", "gate/larger")
 
     def holding(self, candidate: Candidate) -> Judgement | None:
         """The judgement of a candidate that holds in everything. Timed once, and only where it is faithful.
@@ -209,6 +255,10 @@ class _Search:
         None where it does not hold, and for the original, which stands where nothing else does.
         """
         if candidate is self.original or not self.faithful(candidate):
+            return None
+        if self.limit is not None and (size := self.size(candidate.model)) > self.limit:
+            because = f"its file is larger than {self.limit_is} ({size:,} bytes; at most {self.limit:,} were wanted)"
+            self.judged[candidate] = replace(self.judged[candidate], reason="gate/larger", because=because)
             return None
         if candidate not in self.timed:
             self.timed.add(candidate)
@@ -235,7 +285,8 @@ class _Search:
             return replace(judgement, reason="gate/not-judged", because=f"nothing can judge it: {because}")
         if comparison.agreement >= self.bars.agreement:
             return Judgement(candidate, comparison=comparison)
-        figures = f"agreement {comparison.agreement:.4f} of output '{comparison.worst}' on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
+        whose = "by the metric" if comparison.worst is None else f"of output '{comparison.worst}'"
+        figures = f"agreement {comparison.agreement:.4f} {whose} on {comparison.feeds} feed{'s' * (comparison.feeds != 1)}"
         return Judgement(candidate, "gate/floor", f"{figures} is below {self.bars.agreement_name}", comparison)
 
     def measured(self, judgement: Judgement) -> Judgement:
@@ -247,13 +298,14 @@ class _Search:
             except CandidateFails as problem:
                 return replace(judgement, reason="gate/does-not-run", because=f"the result does not run: {clause(problem)}")
             measurements.append((threads, measurement))
-            if measurement.verdict == "slower" and self.bars.speedup >= 1:
+            if measurement.verdict == "slower" and self.speedup >= 1:
                 break
         judgement = replace(judgement, measurements=tuple(measurements))
-        if reaches((m for _, m in measurements), self.bars.speedup) is not False:
+        if reaches((m for _, m in measurements), self.speedup) is not False:
             return judgement
         lowest = min(measurements, key=lambda pair: pair[1].speedup)
-        because = "it is slower than the original" if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
+        slower = "it may be slower than the original" if lowest[1].verdict == "noisy" else "it is slower than the original"
+        because = slower if self.bars.min_speedup is None else f"it misses the bar of {self.bars.min_speedup:g} (--min-speedup)"
         return replace(judgement, reason="gate/slower", because=f"{because} ({speed_text(*lowest)})")
 
     def fastest(self) -> Judgement:
@@ -263,11 +315,17 @@ class _Search:
 
     # --- steps ------------------------------------------------------------------------------------------------------------------
 
-    def ladder(self, base: Candidate, position: int) -> Ladder | None:
-        """What a step offers for `base`; None where that is nothing, with a refusal where the step failed."""
-        step = self.steps[position]
-        ladder = self.attempt(position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, self.context))
-        return ladder if ladder is not None and ladder.rungs else None
+    def rungs(self, base: Candidate, position: int) -> tuple[list[Candidate], bool]:
+        """What a step offers for `base`, and whether its ladder is monotone; none, with a refusal, where the step failed."""
+        if (base, position) not in self.offered:
+            step = self.steps[position]
+            ladder = self.attempt(
+                position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, self.context)
+            )
+            rungs = () if ladder is None else ladder.rungs
+            candidates = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(rungs)]
+            self.offered[base, position] = candidates, ladder is not None and ladder.monotone
+        return self.offered[base, position]
 
     def built(self, candidate: Candidate) -> StepResult | None:
         """A rung's result; None, with a refusal, where it cannot be built."""
@@ -319,6 +377,12 @@ def maybe_faster(rungs: Sequence[Candidate]) -> list[Candidate]:
         picked.append(rungs[middle])
         begin = middle + 1
     return picked
+
+
+def _bytes(model: Model) -> int:
+    from graphcompress.ir.files.serialize import size_on_disk
+
+    return size_on_disk(model)
 
 
 def clause(problem: Exception) -> str:

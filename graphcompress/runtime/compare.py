@@ -1,16 +1,13 @@
 """How far a candidate is from a reference on the same feeds.
 
-Agreement of an output, 0 to 1, by its kind (`graphcompress.ir.analysis.output_kinds`):
-- "class": share of equal top-1 decisions along the last axis;
-- "exact": share of equal elements;
-- "value": share of elements within 5% of the 99th percentile of |reference|, over all feeds. Where a tensor joins parts of unlike scale along its second or last
-  axis (`channels`), each is held against its own percentile, and the worst part is the output's agreement.
-NaN equals NaN; NaN or an infinity where the other side is finite disagrees. A model's agreement is that of its worst output. On the first feeds the reference
-runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
+Agreement of an output, 0 to 1, is how much of what it is used for is the same: by its kind (`graphcompress.ir.analysis.output_kinds`), as the measures in
+`agreement` say. A model's agreement is that of its worst output; a metric of the caller's (`metric`) takes its place, or joins it. On the first feeds the
+reference runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +15,10 @@ from typing import Any, Self
 
 from graphcompress.errors import ModelError
 from graphcompress.findings import Finding
-from graphcompress.runtime.output_statistics import TOLERANCE, OutputComparison, OutputStatistic
+from graphcompress.ir.analysis.output_kinds import VALUES, OutputKind
+from graphcompress.runtime.agreement.measured import Measured
+from graphcompress.runtime.metric import Metric, MetricMean
+from graphcompress.runtime.output_statistics import OutputComparison, OutputStatistic
 from graphcompress.runtime.session import Feed, Session
 
 CONFIDENCE = 0.95
@@ -28,13 +28,24 @@ RUN_TWICE = 4  # feeds on which the reference is compared with itself
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A model beside another. `agreement` is that of the output `worst`; both None where no output could be judged. `findings` are about the feeds and the outputs."""
+    """A model beside another. `judging` are the measures that judge, by output ("" for a `metric` of the caller's); nothing judges where it is empty.
+    `findings` are about the feeds and the outputs."""
 
-    agreement: float | None
     outputs: dict[str, OutputComparison]
     feeds: int
-    worst: str | None
+    judging: tuple[tuple[str, Measured], ...]
+    metric: Measured | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def agreement(self) -> float | None:
+        """The lowest of the measures that judge."""
+        return min((m.agreement for _, m in self.judging), default=None)
+
+    @property
+    def worst(self) -> str | None:
+        """The output that it is of; None for a metric."""
+        return min(self.judging, key=lambda pair: pair[1].agreement, default=("", None))[0] or None
 
     def statement(self) -> str:
         """What so many inputs prove of the worst output: the exact (Clopper-Pearson) one-sided bound on the share of inputs that are answered differently.
@@ -43,12 +54,13 @@ class Comparison:
         and the sum is rounded up; repeated inputs count once. No bound where a finding voids it.
         """
         output = self.outputs.get(self.worst or "")
-        if output is None or not output.inputs:
+        measured, trials = (self.metric, self.feeds) if output is None else (output.lowest, output.inputs)
+        if measured is None or not trials:
             return "nothing could be compared"
         if any(finding.voids_bound for finding in self.findings):
             return "no bound on other inputs is claimed"
-        share = output.disagreements / output.decisions
-        inputs = max(1, math.floor(output.inputs * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
+        share = measured.disagreements / measured.decisions if measured.decisions else 0.0
+        inputs = max(1, math.floor(trials * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
         more = MORE if inputs <= MORE else math.ceil(inputs / 100) * 100
         now, then = upper_bound(_failures(share, inputs), inputs), upper_bound(_failures(share, inputs + more), inputs + more)
         noun = "input" if inputs == 1 else "inputs"
@@ -58,23 +70,34 @@ class Comparison:
         )
 
 
-def compare(ref: Session, cand: Session, feeds: Iterable[Feed], kinds: Mapping[str, str], findings: Sequence[Finding] = ()) -> Comparison:
-    """Run both on every feed, in order. `kinds` says of each output of the reference how it is judged, `findings` what is known of the feeds.
+def compare(
+    ref: Session,
+    cand: Session,
+    feeds: Iterable[Feed],
+    kinds: Mapping[str, OutputKind],
+    findings: Sequence[Finding] = (),
+    *,
+    metric: Metric | None = None,
+    labels: Iterable[Mapping[str, Any]] | None = None,
+) -> Comparison:
+    """Run both on every feed, in order. `kinds` says of each output of the reference how it is judged, `findings` what is known of the feeds; `labels` are the
+    ground truth of each feed, for the metric.
 
-    Raises ModelError where the candidate lacks an output, DataError where a feed does not fit.
+    Raises ModelError where the candidate lacks an output, DataError where a feed does not fit, UsageError where the metric fails.
     """
-    statistic = ComparisonStatistic([o.name for o in ref.outputs], kinds)
+    statistic = ComparisonStatistic([o.name for o in ref.outputs], kinds, metric)
     missing = {o.name for o in ref.outputs} - {o.name for o in cand.outputs}
     if missing:
         raise ModelError(f"The candidate has no output '{min(missing)}', which the reference has: they cannot be compared.")
+    truth = itertools.repeat(None) if labels is None else iter(labels)
     for index, feed in enumerate(feeds):
         reference = ref.run(feed)
         again = ref.run(feed) if index < RUN_TWICE else None
-        statistic.update(reference, cand.run(feed), again=again, rows=_rows(feed))
+        statistic.update(reference, cand.run(feed), again=again, rows=rows_of(feed), labels=next(truth, None))
     return statistic.finish(findings)
 
 
-def _rows(feed: Feed) -> int:
+def rows_of(feed: Feed) -> int:
     """How many inputs a feed is: the common length of the first axes, 1 where there is none."""
     lengths = {array.shape[0] for array in feed.values() if array.ndim}
     return lengths.pop() if len(lengths) == 1 else 1
@@ -98,14 +121,26 @@ def _percent(share: float) -> str:
 class ComparisonStatistic:
     """What is learned from pairs of outputs; `update`, `merge`, `finish`."""
 
-    def __init__(self, names: Sequence[str], kinds: Mapping[str, str]) -> None:
-        self.outputs = {name: OutputStatistic(kinds.get(name, "value")) for name in names}
+    def __init__(self, names: Sequence[str], kinds: Mapping[str, OutputKind], metric: Metric | None = None) -> None:
+        self.outputs = {name: OutputStatistic(kinds.get(name, VALUES)) for name in names}
+        self.metric = metric
+        self.mean = MetricMean()
         self.itself = {name: OutputStatistic(statistic.kind) for name, statistic in self.outputs.items()}
         self.feeds = 0
 
-    def update(self, reference: Mapping[str, Any], candidate: Mapping[str, Any], *, again: Mapping[str, Any] | None = None, rows: int = 1) -> None:
-        """Take in the outputs of one feed of `rows` inputs; `again` are those of a second run of the reference."""
+    def update(
+        self,
+        reference: Mapping[str, Any],
+        candidate: Mapping[str, Any],
+        *,
+        again: Mapping[str, Any] | None = None,
+        rows: int = 1,
+        labels: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take in the outputs of one feed of `rows` inputs; `again` are those of a second run of the reference, `labels` the ground truth."""
         self.feeds += 1
+        if self.metric is not None:
+            self.mean.update(self.metric.value(reference, candidate, labels))
         for name, statistic in self.outputs.items():
             statistic.update(reference[name], candidate[name], rows)
             if again is not None:
@@ -114,6 +149,7 @@ class ComparisonStatistic:
     def merge(self, other: ComparisonStatistic) -> Self:
         """Add what `other` has learned about the same outputs."""
         self.feeds += other.feeds
+        self.mean.merge(other.mean)
         for name, statistic in self.outputs.items():
             statistic.merge(other.outputs[name])
             self.itself[name].merge(other.itself[name])
@@ -122,16 +158,17 @@ class ComparisonStatistic:
     def finish(self, findings: Sequence[Finding] = ()) -> Comparison:
         """The comparison of everything taken in; `findings` are about the feeds."""
         outputs = {name: replace(statistic.finish(), unstable=self._unstable(name)) for name, statistic in self.outputs.items()}
-        judged = {name: o.agreement for name, o in outputs.items() if o.agreement is not None and not o.unstable}
-        worst = min(judged, key=lambda n: judged[n], default=None)
+        judged = [name for name, o in outputs.items() if o.measures and not o.unstable]
+        metric = self.mean.finish()
+        judging = [(name, m) for name in judged for m in outputs[name].measures] if metric is None or (self.metric is not None and self.metric.joins) else []
         # That equal inputs are answered equally is no news.
         alike = any(finding.id == "data/identical" for finding in findings)
-        seen = (*findings, *_unstable(outputs), *_hidden(outputs, judged), *([] if alike else _unvaried(outputs, judged, self.feeds)))
-        return Comparison(None if worst is None else judged[worst], outputs, self.feeds, worst, seen)
+        seen = (*findings, *_unstable(outputs), *([] if alike else _unvaried(outputs, judged, self.feeds)))
+        return Comparison(outputs, self.feeds, (*judging, *([] if metric is None else [("", metric)])), metric, seen)
 
     def _unstable(self, name: str) -> bool:
-        agreement = self.itself[name].finish().agreement
-        return agreement is not None and agreement < 1
+        itself = self.itself[name].finish()
+        return not itself.equal and itself.agreement is not None and itself.agreement < 1
 
 
 def _unstable(outputs: Mapping[str, OutputComparison]) -> Iterator[Finding]:
@@ -141,25 +178,13 @@ def _unstable(outputs: Mapping[str, OutputComparison]) -> Iterator[Finding]:
             yield Finding("compare/unstable-output", text)
 
 
-def _hidden(outputs: Mapping[str, OutputComparison], judged: Iterable[str]) -> Iterator[Finding]:
-    """Small values beside large ones."""
-    for name in judged:
-        if (hidden := outputs[name].hidden) is not None:
-            axis, small, total = hidden
-            text = (
-                f"Output '{name}' joins values of unlike scale: in {small} of the {total} positions along axis {axis} all values are below {TOLERANCE:.0%} of the "
-                "large ones elsewhere, and agreement does not see them."
-            )
-            yield Finding("compare/hidden-channels", text)
-
-
-def _unvaried(outputs: Mapping[str, OutputComparison], judged: Iterable[str], feeds: int) -> Iterator[Finding]:
+def _unvaried(outputs: Mapping[str, OutputComparison], judged: Sequence[str], feeds: int) -> Iterator[Finding]:
     """Outputs that do not depend on the input, as far as these feeds show."""
     nothing_varies = all(outputs[name].constant for name in judged)
     for name in judged:
         if outputs[name].constant:
             text = f"Output '{name}' of the original is the same for all {feeds} feeds: agreement on it says nothing about other inputs."
             yield Finding("compare/constant-output", text, voids_bound=nothing_varies)
-        elif (answer := outputs[name].answer) is not None and outputs[name].decisions > 1:
+        elif (answer := outputs[name].answer) is not None and (lowest := outputs[name].lowest) is not None and lowest.decisions > 1:
             text = f"Output '{name}' of the original gives class {answer} for all inputs: agreement on it says nothing about the other classes."
             yield Finding("compare/one-class", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -10,6 +11,14 @@ import numpy as np
 # A bin is what the first 18 bits of a float32 after the sign tell: exponent and 10 bits of mantissa, 1024 bins per factor of two. A value is known to 0.05%.
 DROPPED_BITS = 13
 LARGEST = float(np.finfo(np.float32).max)
+
+# A coarse grid of eight bins per factor of two, for many distributions side by side.
+COARSE_DROPPED_BITS = 20
+OCTAVES = 40  # to both sides of 1; what is smaller counts as zero
+LOWEST = (127 - OCTAVES) << 3
+COARSE_BINS = 2 * OCTAVES << 3
+_EDGES = ((np.arange(COARSE_BINS + 1) + LOWEST).astype(np.uint32) << COARSE_DROPPED_BITS).view(np.float32).astype(np.float64)
+COARSE_MIDDLES = np.where(np.arange(COARSE_BINS) == 0, 0.0, (_EDGES[:-1] + _EDGES[1:]) / 2)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -54,6 +63,13 @@ class Magnitudes:
             return 0
         return int(self.counts[_middle(self.first + np.arange(len(self.counts))) <= limit].sum())
 
+    def sum_of(self, function: Callable[[Floats], Floats]) -> float:
+        """The sum of a function of each number, a bin counting as its middle."""
+        if not self.total:
+            return 0.0
+        some = np.flatnonzero(self.counts)
+        return float(self.counts[some] @ function(_middle(self.first + some)))
+
     def _ordered(self, rank: int) -> float:
         index = int(np.searchsorted(np.cumsum(self.counts), rank, side="right"))
         return float(_middle(np.asarray([self.first + index]))[0])
@@ -72,6 +88,12 @@ class Magnitudes:
                 self.first, self.counts = low, grown
             self.counts[first - low : first - low + len(counts)] += counts
         self.total += int(counts.sum())
+
+
+def coarse_bins(values: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The bin on the coarse grid of each of `values` (non-negative; infinite ones are in the last)."""
+    bits = np.minimum(values, LARGEST).astype(np.float32).view(np.uint32) >> COARSE_DROPPED_BITS
+    return np.clip(bits.astype(np.int64) - LOWEST, 0, COARSE_BINS - 1)
 
 
 def _middle(bins: np.ndarray[Any, Any]) -> Floats:

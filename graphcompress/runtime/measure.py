@@ -15,7 +15,10 @@ How a verdict comes about:
 7. "faster" or "slower": the whole interval of the speed-up lies outside the band, and on one side of 1. Otherwise "same", or "noisy" where the band is wider
    than 5%, the interval wider than 10%, or rounds were missing.
 8. Measuring stops when the verdict is decided: after ten rounds that count, as soon as the interval is narrow and clear of the band or inside it; else when the
-   rounds or the budget are used up. The budget is in seconds of the clock, so that a busy machine gets as many rounds as an idle one.
+   rounds or the budget are used up; what is noisy then goes on for up to three times as many. The budget is in seconds of the clock, so that a busy machine
+   gets as many rounds as an idle one.
+9. What stays noisy proves nothing, and is never handed out as more than it is: against the bar "not slower" the median decides (2% below 1 at most), whatever
+   the interval holds.
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ WIDEST_BAND = 0.05
 LEAST_BAND = 0.01
 CONFIDENCE = 0.95
 BUDGET_S = 6.0
+PATIENCE = 3  # times the budget and the rounds, while the verdict is noisy
+CLOSE = 0.02  # below 1, of a noisy median that passes for no loss
 LEAST_SHARE = 0.8  # of the wall time, that one thread gets on an idle machine
 ORDERS = ((0, 2, 1), (1, 2, 0))  # reference, candidate, reference again
 
@@ -74,12 +79,14 @@ class Measurement:
     busy: bool = False
 
     def reaches(self, bar: float) -> bool | None:
-        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is not proved slower counts as 1. A noisy measurement proves
-        no slowness, and no gain either: None where a bar above 1 lies inside its interval."""
+        """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is measured and not slower counts as 1. A noisy measurement
+        proves nothing: the median decides about a bar up to 1, and None is the answer where a higher one lies inside its interval."""
         low, high = self.speedup_ci
-        if low >= bar or (bar <= 1 and self.verdict != "slower"):
+        if low >= bar:
             return True
-        return None if self.verdict == "noisy" and high >= bar else high >= bar
+        if self.verdict == "noisy":
+            return self.speedup >= bar - CLOSE if bar <= 1 else None if high >= bar else False
+        return high >= bar or (bar <= 1 and self.verdict != "slower")
 
     def findings(self) -> tuple[Finding, ...]:
         """That the machine is busy, where it is."""
@@ -142,6 +149,11 @@ class Rounds:
         low, high = band(sorted(a / b for a, b, _ in self.counting))
         return min(low, 1 - LEAST_BAND), max(high, 1 + LEAST_BAND)
 
+    def noisy(self) -> bool:
+        """Whether nothing can be told yet."""
+        answer = verdict(self.interval(), self.band())
+        return answer == "noisy" or (answer == "same" and len(self.steady) < FEWEST_ROUNDS)
+
     def decided(self) -> bool:
         """Whether more rounds would not change the verdict."""
         if len(self.steady) < DECIDING_ROUNDS:
@@ -178,9 +190,9 @@ def _rounds(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> 
     cost = sum(p * r + p * len(w) / len(feeds) for p, r, w in zip(passes, repeats, waking, strict=True))
     rounds = Rounds(clock, ())
     wall = cpu = 0.0
-    for order in itertools.islice(itertools.cycle(ORDERS), 2 * MOST_ROUNDS[clock]):
-        count = len(rounds.seconds)
-        if count >= FEWEST_ROUNDS and (len(rounds.steady) >= MOST_ROUNDS[clock] or count * cost > budget_s or rounds.decided()):
+    for order in itertools.islice(itertools.cycle(ORDERS), 2 * PATIENCE * MOST_ROUNDS[clock]):
+        used = max(len(rounds.steady) / MOST_ROUNDS[clock], len(rounds.seconds) / (2 * MOST_ROUNDS[clock]), len(rounds.seconds) * cost / budget_s)
+        if len(rounds.seconds) >= FEWEST_ROUNDS and (rounds.decided() or used >= PATIENCE or (used >= 1 and not rounds.noisy())):
             break
         blocks = {i: _block(trio[i], feeds, waking[i], repeats[i], clock) for i in order}
         wall += sum(b.wall * repeats[i] for i, b in blocks.items())
@@ -216,8 +228,6 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 def _judged(rounds: Rounds, feeds: int, threads: int | None) -> Measurement:
     counting, interval, noise = rounds.counting, rounds.interval(), rounds.band()
-    missing = len(rounds.steady) < FEWEST_ROUNDS
-    answer = verdict(interval, noise)
     return Measurement(
         reference_ms=statistics.median((a + b) / 2 for a, b, _ in counting) / feeds * 1e3,
         median_ms=statistics.median(c for _, _, c in counting) / feeds * 1e3,
@@ -225,7 +235,7 @@ def _judged(rounds: Rounds, feeds: int, threads: int | None) -> Measurement:
         speedup_ci=interval,
         band=noise,
         rounds=len(rounds.seconds),
-        verdict="noisy" if missing and answer == "same" else answer,
+        verdict="noisy" if rounds.noisy() else verdict(interval, noise),
         threads=threads,
         clock=rounds.clock,
         rejected=len(rounds.seconds) - len(rounds.steady),

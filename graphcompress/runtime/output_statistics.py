@@ -1,24 +1,30 @@
-"""What is learned of one output of two models, in one pass and bounded memory.
+"""What is learned of one output of two models, in one pass and bounded memory: how far the numbers are apart, and how much of what the output is used for is
+the same.
 
-The percentile that a tolerance refers to is known only at the end, so |reference| and |reference - candidate| are both counted on a logarithmic grid
-(`magnitudes`): the tolerance is right to 0.05%, memory does not depend on the data, and statistics of parts can be merged in any order.
+The measures of agreement (`agreement/`) are chosen by the kind of the output and by the arrays that come: integers have no tolerance, one column has no
+classes. Several may speak: the output's agreement is that of the lowest.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
-from graphcompress.runtime.channels import MOST_POSITIONS, UNIT, Channels
-from graphcompress.runtime.magnitudes import Magnitudes
+from graphcompress.ir.analysis.output_kinds import VALUES, OutputKind
+from graphcompress.runtime.agreement import detections
+from graphcompress.runtime.agreement.decisions import FEWEST_CLASSES, ClassDecisions
+from graphcompress.runtime.agreement.measured import Measure, Measured
+from graphcompress.runtime.agreement.sequences import ClassSequences
+from graphcompress.runtime.agreement.spreads import SpreadShares
+from graphcompress.runtime.agreement.unsure import ClassesOrValues
+from graphcompress.runtime.agreement.vectors import Directions
 
-TOLERANCE = 0.05
-PERCENTILE = 0.99
 CHUNK = 1 << 18  # elements taken to float64 at once
 
 Array = np.ndarray[Any, Any]
@@ -28,34 +34,80 @@ Array = np.ndarray[Any, Any]
 class OutputComparison:
     """One output over all feeds.
 
-    `equal`: every element is. `sqnr_db` = 10 log10(sum r^2 / sum (r - c)^2), `cosine` and `max_abs` are over the elements that are finite on both sides; None
-    where undefined (SQNR of equal tensors, texts). `decisions` and `disagreements` are rows for classes, else elements; `inputs` counts what may be called
-    independent (rows of a table of classes that has a row for each row of the inputs, else feeds); `broken` elements are finite on one side only.
-    `unstable`: the reference differs from itself. `constant`: the reference is the same for all of several feeds. `answer`: the only class it ever gives.
-    `hidden`: (axis, positions, all positions) where many positions along an axis are so small beside the others that no value of them would disagree.
+    `equal`: every element is. `agreement` is that of the lowest of `measures`, `decisions` and `disagreements` are its counts. `sqnr_db` = 10 log10(sum r^2 /
+    sum (r - c)^2), `cosine` and `max_abs` are over the elements that are finite on both sides; None where undefined (SQNR of equal tensors, texts). `inputs`
+    counts what may be called independent (rows of a table of classes that has a row for each row of the inputs, else feeds); `broken` elements are finite on
+    one side only. `unstable`: the reference differs from itself. `constant`: the reference is the same for all of several feeds. `answer`: the only class it
+    ever gives.
     """
 
     kind: str
     equal: bool
-    agreement: float | None
+    measures: tuple[Measured, ...]
     sqnr_db: float | None
     cosine: float | None
     max_abs: float | None
-    decisions: int
-    disagreements: int
     inputs: int
     broken: int
     unstable: bool = False
     constant: bool = False
     answer: int | None = None
-    hidden: tuple[int, int, int] | None = None
+
+    @property
+    def lowest(self) -> Measured | None:
+        """The measure that decides."""
+        return min(self.measures, key=lambda m: m.agreement, default=None)
+
+    @property
+    def agreement(self) -> float | None:
+        """0 to 1; None where nothing was decided."""
+        return None if self.lowest is None else self.lowest.agreement
+
+
+class EqualElements:
+    """Integers, booleans, texts: the share of equal elements."""
+
+    def __init__(self) -> None:
+        self.elements = 0
+        self.wrong = 0
+
+    def update(self, reference: Array, candidate: Array, rows: int) -> None:
+        """See `Measure.update`."""
+        self.elements += reference.size
+        self.wrong += int((~_equal(reference, candidate)).sum())
+
+    def merge(self, other: EqualElements) -> None:
+        """See `Measure.merge`."""
+        self.elements += other.elements
+        self.wrong += other.wrong
+
+    def finish(self) -> list[Measured]:
+        """See `Measure.finish`."""
+        return [Measured("exact", (self.elements - self.wrong) / self.elements, self.elements, self.wrong)] if self.elements else []
+
+
+def measures_of(kind: OutputKind, array: Array) -> dict[str, Measure]:
+    """New measures for an output of a kind that gives such arrays, by a name that is the same for all arrays that they can take together."""
+    if kind.name == "boxes" and _numeric(array) and array.ndim:
+        return {"boxes": detections.Detections()}
+    if kind.name == "exact" or not _fractional(array):
+        return {"exact": EqualElements()}
+    real = array.dtype.kind != "c"
+    if kind.name == "sequence" and array.ndim == 3 and array.shape[-1] >= FEWEST_CLASSES and real:
+        return {"unsure": ClassesOrValues(ClassSequences())} if kind.unsure else {"sequence": ClassSequences()}
+    if kind.name in ("classes", "sequence") and real and -array.ndim <= kind.axis < array.ndim and array.shape[kind.axis] >= FEWEST_CLASSES:
+        return {"unsure": ClassesOrValues(ClassDecisions(kind.axis), kind.axis)} if kind.unsure else {"classes": ClassDecisions(kind.axis)}
+    if kind.name == "embedding" and real and -array.ndim <= kind.axis < array.ndim:
+        return {"embedding": Directions(kind.axis)}
+    scores = kind.scores or kind.name == "probabilities" or (kind.name == "classes" and not kind.unsure)
+    return {"values": SpreadShares(scores=scores and real)}
 
 
 @dataclass(slots=True)
 class OutputStatistic:
     """What is learned of one output of a kind. Sums are float64."""
 
-    kind: str
+    kind: OutputKind = VALUES
     equal: bool = True
     numeric: bool = False
     signal: float = 0.0
@@ -65,16 +117,12 @@ class OutputStatistic:
     max_abs: float = 0.0
     broken: int = 0
     inputs: int = 0
-    decisions: int = 0
-    wrong: int = 0
+    elements: int = 0
+    lost: int = 0  # elements without a counterpart
     feeds: int = 0
     first: bytes = b""  # digest of the reference for the first feed, as long as no feed differs
     varies: bool = False
-    lowest: int | None = None  # class that the reference gives
-    highest: int | None = None
-    channels: dict[int, Channels | None] = field(default_factory=dict)  # by axis; None where feeds differ in length
-    reference: Magnitudes = field(default_factory=Magnitudes)
-    difference: Magnitudes = field(default_factory=Magnitudes)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
     def update(self, reference: Any, candidate: Any, rows: int = 1) -> None:
         """Take in the output for a feed of `rows` inputs: an array, or a sequence or map of arrays, which counts element by element."""
@@ -83,15 +131,12 @@ class OutputStatistic:
         inputs = 1
         for index in range(max(len(refs), len(cands))):
             r, c = (side[index] if index < len(side) else None for side in (refs, cands))
-            if r is not None and c is not None and r.shape == c.shape and _numeric(r) == _numeric(c):
-                self._pair(r, c)
-                if r.ndim == 2 and len(r) == rows and self._by(r) == "class":
-                    inputs = rows
-            else:  # a part is missing, or has another shape: nothing of it agrees
-                self.equal = False
-                lost = max((self._decisions(a) for a in (r, c) if a is not None), default=0)
-                self.decisions += lost
-                self.wrong += lost
+            if r is None or c is None:
+                self._lose(r, c)
+            elif _numeric(r) == _numeric(c) and (r.shape == c.shape or (self.kind.name == "boxes" and detections.fits(r, c))):
+                inputs = max(inputs, self._pair(r, c, rows))
+            else:
+                self._lose(r, c)
         self.inputs += inputs
 
     def merge(self, other: OutputStatistic) -> Self:
@@ -101,63 +146,66 @@ class OutputStatistic:
         self.max_abs = max(self.max_abs, other.max_abs)
         self.varies |= other.varies or bool(self.feeds and other.feeds and self.first != other.first)
         self.first = self.first or other.first
-        self._classes_seen(other.lowest, other.highest)
-        for axis, channels in other.channels.items():
-            known = self.channels[axis] if axis in self.channels else channels and Channels.of(channels.positions)
-            self.channels[axis] = known and known.merged(channels)
-        for name in ("signal", "noise", "power", "product", "broken", "inputs", "feeds", "decisions", "wrong"):
+        for name in ("signal", "noise", "power", "product", "broken", "inputs", "feeds", "elements", "lost"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.reference.merge(other.reference)
-        self.difference.merge(other.difference)
+        for name, measure in other.measures.items():
+            if name not in self.measures:
+                self.measures[name] = copy.deepcopy(measure)
+            else:
+                self.measures[name].merge(measure)
         return self
 
     def finish(self) -> OutputComparison:
         """The comparison of everything taken in."""
-        tolerance = TOLERANCE * self.reference.quantile(PERCENTILE)
-        wrong = self.wrong + self.difference.total - self.difference.at_most(tolerance)
-        decisions = self.decisions + self.difference.total
-        for part_wrong, part_decisions in self._parts():
-            if part_wrong * decisions > wrong * part_decisions:
-                wrong, decisions = part_wrong, part_decisions
         norms = math.sqrt(self.signal) * math.sqrt(self.power)
+        classes = self.measures.get("unsure", self.measures.get("classes"))
         return OutputComparison(
-            kind=self.kind,
+            kind=self.kind.name,
             equal=self.equal,
-            agreement=(decisions - wrong) / decisions if decisions else None,
+            measures=tuple(self._measured()),
             sqnr_db=_decibel(self.signal, self.noise) if self.numeric else None,
             cosine=max(-1.0, min(1.0, self.product / norms)) if self.numeric and 0 < norms < math.inf else None,
             max_abs=self.max_abs if self.numeric and math.isfinite(self.max_abs) else None,
-            decisions=decisions,
-            disagreements=wrong,
             inputs=self.inputs,
             broken=self.broken,
             constant=self.feeds > 1 and not self.varies,
-            answer=self.lowest if self.lowest == self.highest else None,
-            hidden=self._hidden(tolerance),
+            answer=classes.answer if isinstance(classes, ClassDecisions | ClassesOrValues) else None,
         )
 
     # --- inside -----------------------------------------------------------------------------------------------------------------
 
-    def _by(self, array: Array) -> str:
-        """How an array is judged: classes need a last axis, tolerances need fractions."""
-        if self.kind == "class" and array.ndim and array.shape[-1] and _numeric(array):
-            return "class"
-        return "value" if self.kind != "exact" and _fractional(array) else "exact"
+    def _measured(self) -> Iterator[Measured]:
+        """What each measure says. Elements without a counterpart count as the part of all decisions that they are of all elements."""
+        measured = [m for measure in self.measures.values() for m in measure.finish()]
+        if not measured and self.lost:
+            yield Measured("exact" if self.kind.name == "exact" else "values", 0.0, self.lost, self.lost)
+        there = self.elements / max(1, self.elements + self.lost)
+        for m in measured:
+            yield (
+                m
+                if not self.lost
+                else replace(m, value=m.value * there, decisions=m.decisions / there, disagreements=m.disagreements + m.decisions * (1 / there - 1))
+            )
 
-    def _decisions(self, array: Array) -> int:
-        return array.size // array.shape[-1] if self._by(array) == "class" else array.size
+    def _pair(self, r: Array, c: Array, rows: int) -> int:
+        """Take in a pair; how many independent inputs it holds."""
+        self.elements += r.size
+        fresh = measures_of(self.kind, r)
+        for name, measure in fresh.items():
+            if r.size or name == "boxes":
+                self.measures.setdefault(name, measure).update(_real(r), _real(c), rows)
+        if r.shape == c.shape:
+            flat_r, flat_c = r.reshape(-1), c.reshape(-1)
+            for start in range(0, r.size, CHUNK):
+                self._chunk(flat_r[start : start + CHUNK], flat_c[start : start + CHUNK])
+        else:
+            self.equal = False
+        return rows if r.ndim == 2 and len(r) == rows and self.kind.name == "classes" else 1
 
-    def _pair(self, r: Array, c: Array) -> None:
-        by = self._by(r)
-        if by == "class":
-            self._classes(r.reshape(-1, r.shape[-1]), c.reshape(-1, c.shape[-1]))
-        flat_r, flat_c = r.reshape(-1), c.reshape(-1)
-        channels = self._channels_of(r.shape) if by == "value" and r.size and r.dtype.kind != "c" else {}
-        for start in range(0, r.size, CHUNK):
-            piece_r, piece_c = flat_r[start : start + CHUNK], flat_c[start : start + CHUNK]
-            self._chunk(piece_r, piece_c, by)
-            for axis, counted in channels.items():
-                counted.update(piece_r.astype(np.float64), piece_c.astype(np.float64), start, math.prod(r.shape[axis + 1 :]))
+    def _lose(self, r: Array | None, c: Array | None) -> None:
+        """A part is missing, or has another shape: nothing of it agrees."""
+        self.equal = False
+        self.lost += max((a.size for a in (r, c) if a is not None), default=0)
 
     def _vary(self, reference: Sequence[Array]) -> None:
         """Whether the reference has had more than one value."""
@@ -171,64 +219,15 @@ class OutputStatistic:
         self.first = self.first or digest.digest()
         self.varies = self.first != digest.digest()
 
-    def _classes_seen(self, lowest: int | None, highest: int | None) -> None:
-        if lowest is not None and highest is not None:
-            self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
-            self.highest = highest if self.highest is None else max(self.highest, highest)
-
-    def _channels_of(self, shape: tuple[int, ...]) -> dict[int, Channels]:
-        """Where to count an array of this shape: along its second axis and its last one, as long as all feeds have the same number of positions there."""
-        for axis in {1, len(shape) - 1} & set(range(1, len(shape))):
-            known = self.channels.setdefault(axis, Channels.of(shape[axis]) if 1 < shape[axis] <= MOST_POSITIONS else None)
-            if known is not None and known.positions != shape[axis]:
-                self.channels[axis] = None
-        return {axis: channels for axis, channels in self.channels.items() if channels is not None}
-
-    def _parts(self) -> Iterator[tuple[int, int]]:
-        """(wrong, all) elements of each part, where an axis joins parts of unlike scale."""
-        for channels in self.channels.values():
-            if channels is not None:
-                yield from (channels.wrong(part, TOLERANCE, PERCENTILE) for part in channels.parts(TOLERANCE, PERCENTILE))
-
-    def _hidden(self, tolerance: float) -> tuple[int, int, int] | None:
-        """An axis along which half of the positions or more are too small to disagree, and no gap separates them from the large ones. (Of probabilities most may be
-        small.)"""
-        if tolerance <= TOLERANCE * UNIT:
-            return None
-        for axis, channels in self.channels.items():
-            if channels is not None and not list(channels.parts(TOLERANCE, PERCENTILE)):
-                largest = channels.largest()
-                small = int(((largest > 0) & (largest <= tolerance)).sum())
-                if 2 * small >= channels.positions:
-                    return axis, small, channels.positions
-        return None
-
-    def _classes(self, r: Array, c: Array) -> None:
-        top = np.argmax(r, axis=1)
-        if top.size:
-            self._classes_seen(int(top.min()), int(top.max()))
-        same = top == np.argmax(c, axis=1)
-        odd = np.isnan(r.astype(np.float64)).any(axis=1) | np.isnan(c.astype(np.float64)).any(axis=1)
-        if odd.any():  # with NaN there is no decision: the rows must be equal
-            same[odd] = _equal(r[odd], c[odd]).all(axis=1)
-        self.decisions += len(same)
-        self.wrong += int((~same).sum())
-
-    def _chunk(self, r: Array, c: Array, by: str) -> None:
+    def _chunk(self, r: Array, c: Array) -> None:
         same = _equal(r, c)
         self.equal = self.equal and bool(same.all())
-        if by == "exact":
-            self.decisions += len(same)
-            self.wrong += int((~same).sum())
         if not _numeric(r):
             return
         self.numeric = True
-        a, b = _reals(r), _reals(c)
+        a, b = _real(r).reshape(-1).astype(np.float64), _real(c).reshape(-1).astype(np.float64)
         finite = np.isfinite(a) & np.isfinite(b)
-        lost = ~(finite | np.repeat(same, len(a) // max(1, len(same))))
-        self.broken += int(lost.sum())
-        if by == "value":
-            self.reference.update(np.abs(a[np.isfinite(a)]))
+        self.broken += int((~(finite | np.repeat(same, len(a) // max(1, len(same))))).sum())
         a, b = a[finite], b[finite]
         with np.errstate(over="ignore"):
             difference = np.abs(a - b)
@@ -237,11 +236,6 @@ class OutputStatistic:
             self.product += float(a @ b)
             self.noise += float(difference @ difference)
         self.max_abs = max(self.max_abs, float(difference.max(initial=0.0)))
-        if by == "value":
-            self.difference.update(difference)
-            rest = len(finite) - len(a)
-            self.decisions += rest
-            self.wrong += int(lost.sum())
 
 
 def flatten(value: Any) -> Iterator[Array]:
@@ -288,11 +282,11 @@ def _equal(r: Array, c: Array) -> Array:
     return same
 
 
-def _reals(array: Array) -> Array:
-    """As float64, a complex number as its two parts."""
+def _real(array: Array) -> Array:
+    """A complex array with a last axis of its two parts; others as they are."""
     if array.dtype.kind == "c":
-        return np.ascontiguousarray(array).astype(np.complex128).view(np.float64)
-    return array.astype(np.float64)
+        return np.stack([array.real, array.imag], axis=-1)
+    return array
 
 
 def _decibel(signal: float, noise: float) -> float | None:

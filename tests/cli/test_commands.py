@@ -16,6 +16,7 @@ from graphcompress.errors import ModelError
 from graphcompress.ir.files import serialize
 from graphcompress.record import BenchmarkReport, InspectReport, Record, ValidateReport
 from graphcompress.targets import load_target
+from tests.support.weights import with_weights
 
 QUICK = ("--no-measure", "-q")
 
@@ -31,7 +32,7 @@ def test_compress_writes_a_model_with_the_same_inputs_and_outputs_and_its_record
     record = Record.model_validate(done.json)
     before, after = graphcompress.load("model.onnx"), graphcompress.load("out.onnx")
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
-    assert [step.use for step in record.steps] == ["simplify", "quantize"]
+    assert [step.use for step in record.steps] == ["simplify", "quantize", "store"]
     assert record.data is not None and (record.data.feeds, record.data.calibration, record.data.held_out) == (24, 18, 6)
     assert record.output == "out.onnx" and record.after.bytes == (place / "out.onnx").stat().st_size
     assert record.before.bytes == (place / "model.onnx").stat().st_size
@@ -45,7 +46,7 @@ def test_the_result_of_compress_is_put_together_once(place: Path, run: Any, monk
     inline = serialize.inline
     monkeypatch.setattr(serialize, "inline", lambda model: (built.append(len(model.graph.nodes)), inline(model))[1])
     done = compressed(run, "--format", "json")
-    assert Record.model_validate(done.json).gate.kept == ["simplify", "quantize"]  # type: ignore[union-attr]
+    assert Record.model_validate(done.json).gate.kept == ["simplify", "quantize", "store"]  # type: ignore[union-attr]
     assert built == [len(graphcompress.load("out.onnx").graph.nodes)]
 
 
@@ -164,6 +165,24 @@ def test_quantize(place: Path, run: Any) -> None:
     assert "QuantizeLinear" in {n.op_type for n in onnx.load("out.onnx").graph.node}
 
 
+@pytest.mark.parametrize(("mode", "least"), [("weights-int8", 3.0), ("weights-fp16", 1.7)])
+@pytest.mark.parametrize("data", [(), ("--data", "rows.npz")])
+def test_quantize_weights_alone(place: Path, run: Any, mode: str, least: float, data: tuple[str, ...]) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
+    graphcompress.save(with_weights("(float[N,64] x) => (float[N,64] y) { y = MatMul (x, w) }", weights), "weights.onnx")
+    np.savez("rows.npz", x=np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32))
+    done = run("quantize", "weights.onnx", "-o", "out.onnx", "--mode", mode, *data, "--no-measure", "--format", "json")
+    assert done.status == 0, done.err
+    record = Record.model_validate(done.json)
+    assert record.steps[0].use == "store" and record.smaller > least
+    assert (record.comparison is None) == (not data) and (record.provider is None) == (not data)
+
+
+def test_options_of_static_quantization_are_refused_for_weights_alone(place: Path, run: Any) -> None:
+    done = run("quantize", "model.onnx", "-o", "out.onnx", "--mode", "weights-int8", "--calibration", "mse")
+    assert done.status == 2 and "'calibration' is an option of mode 'static'" in done.err
+
+
 def test_validate_equal_models(place: Path, run: Any) -> None:
     done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--format", "json")
     assert (done.status, done.err) == (0, "")
@@ -186,7 +205,68 @@ def test_validate_another_model_misses_a_bar(place: Path, run: Any) -> None:
     assert done.status == 1 and "--min-agreement 0.99 was not met" in done.err
     assert done.json["agreement"] < 0.99 and done.json["bars"][0]["held"] is False
     table = run("validate", "model.onnx", "bad.onnx", "--data", "feeds.npz")
-    assert table.status == 0 and "top-1 decisions" in table.out
+    assert table.status == 0 and "0.99" in table.out
+
+
+METRIC = """
+def labelled(reference, candidate, labels):
+    return float(labels["_label"].sum() >= 0 and "y" in candidate) / 2
+
+def fine(reference, candidate):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def metric(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with metrics in the working folder; the feeds have labels."""
+    Path("own_metrics_of_a_test.py").write_text(METRIC)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    arrays = dict(np.load("feeds.npz"))
+    np.savez("feeds.npz", **arrays, _label=np.arange(len(next(iter(arrays.values())))))
+    return "own_metrics_of_a_test"
+
+
+def test_a_metric_takes_the_place_of_agreement_and_is_given_labels(metric: str, run: Any) -> None:
+    done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--metric", f"{metric}:labelled", "--min-agreement", "0.6", "--format", "json")
+    assert done.status == 1 and done.json["agreement"] == 0.5 and done.json["worst"] is None and done.json["metric"]["value"] == 0.5
+    assert done.json["outputs"]["y"]["agreement"] == 1.0
+
+
+def test_a_metric_steers_compress_and_joins_where_that_is_asked(metric: str, run: Any) -> None:
+    words = ("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json")
+    lost = run(*words, "--metric", f"{metric}:labelled")
+    assert lost.status == 0 and lost.json["gate"]["kept"] == [] and "by the metric" in lost.json["gate"]["explanation"]
+    joined = run(*words, "--metric", f"{metric}:fine", "--metric-joins")
+    assert joined.json["comparison"]["metric"]["value"] == 1.0 and joined.json["comparison"]["worst"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--metric", "nowhere_at_all:f"), "cannot be loaded"),
+        (("--metric", "os"), "is not MODULE:FUNCTION"),
+        (("--metric", "os:name"), "is no function"),
+        (("--metric-joins",), "no metric that could join"),
+        (("--kind", "y=class"), "Did you mean 'classes'"),
+        (("--kind", "y"), "is not OUTPUT=KIND"),
+        (("--kind", "z=values"), "no output 'z'"),
+    ],
+)
+def test_metrics_and_kinds_that_are_none(words: tuple[str, ...], told: str, place: Path, run: Any) -> None:
+    done = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", *words)
+    assert done.status == 2 and told in done.err and not done.out
+
+
+def test_a_kind_that_is_stated_is_the_one_that_judges(place: Path, run: Any) -> None:
+    for command in (
+        ("validate", "model.onnx", "model.onnx"),
+        ("quantize", "model.onnx", "-o", "q.onnx", "--no-measure"),
+        ("compress", "model.onnx", "-o", "c.onnx", "--no-measure"),
+    ):
+        done = run(*command, "--data", "feeds.npz", "--kind", "y=embedding", "--format", "json")
+        outputs = done.json["outputs"] if command[0] == "validate" else done.json["comparison"]["outputs"]
+        assert outputs["y"]["kind"] == "embedding" and [m["name"] for m in outputs["y"]["measures"]] == ["embedding"]
 
 
 @pytest.mark.slow

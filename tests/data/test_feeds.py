@@ -171,3 +171,12 @@ def test_a_dataset_is_checked_once_for_a_model(tmp_path: Path) -> None:
         memory_data(data, [TensorSpec("x", "float", ("n", 5))])
     held = split(memory_data(data, [TensorSpec("x", "float", (1, 3))]))[1]
     assert held.sha256 == data.sha256 and len(held) == 4
+
+
+def test_labels_in_memory_are_handed_out_and_may_be_anything() -> None:
+    x = floats(4, 3)
+    stack = memory_data({"x": x, "_label": np.arange(4), "_note": "nothing to cut"}, [X])
+    assert [int(t["_label"][0]) for t in stack.labels() or ()] == [0, 1, 2, 3] and all(t.keys() == {"_label"} for t in stack.labels() or ())
+    listed = memory_data([{"x": x[i : i + 1], "_label": i} for i in range(4)], [X])
+    assert [int(t["_label"]) for t in listed.labels() or ()] == [0, 1, 2, 3]
+    assert memory_data([{"x": x[:1], "_note": ["a"]}], [X]).labels() is None

@@ -31,6 +31,30 @@ def test_stacked_is_cut_one_by_one(tmp_path: Path, compressed: bool) -> None:
     assert [list(f) for f in data] == [["x"]] * 4 and next(iter(data))["x"].shape == (1, 3)
 
 
+def labels(data: Any) -> list[dict[str, Any]]:
+    return [{name: np.asarray(value).tolist() for name, value in truth.items()} for truth in data.labels()]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_labels_are_cut_as_the_feeds_are_and_go_with_them(tmp_path: Path, compressed: bool) -> None:
+    data = open_data(stacked(tmp_path, compressed, x=floats(8, 3), _label=np.arange(8), _box=np.arange(16).reshape(8, 2)), [X])
+    assert labels(data)[2] == {"_label": [2], "_box": [[4, 5]]} and len(labels(data)) == 8
+    assert [truth["_label"] for truth in labels(data.part(lambda i: i % 4 == 3))] == [[3], [7]]
+    by_two = open_data(stacked(tmp_path, compressed, x=floats(8, 3), _label=np.arange(8)), [FIXED])
+    assert [truth["_label"] for truth in labels(by_two)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_labels_of_a_folder_are_those_of_each_file(tmp_path: Path) -> None:
+    for i in range(3):
+        np.savez(tmp_path / f"{i}.npz", x=floats(1, 3), _text=np.array(f"line {i}"))
+    assert labels(open_data(tmp_path, [X])) == [{"_text": f"line {i}"} for i in range(3)]
+
+
+def test_without_labels_there_are_none(tmp_path: Path) -> None:
+    assert open_data(stacked(tmp_path, x=floats(4, 3), _about=np.arange(5)), [X]).labels() is None
+    assert open_data(stacked(tmp_path, x=floats(4, 3)), [X]).labels() is None
+
+
 def test_stacked_is_cut_by_the_fixed_dimension(tmp_path: Path) -> None:
     data = open_data(stacked(tmp_path, x=floats(6, 3)), [FIXED])
     assert [f["x"].shape for f in data] == [(2, 3)] * 3

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
-from graphcompress.gate import Bars, CandidateFails, Outcome, search, thread_settings
+from graphcompress.gate import Bars, CandidateFails, Goal, Outcome, search, thread_settings
 from graphcompress.gate.bars import reaches
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
@@ -25,12 +25,19 @@ def model(name: str, outputs: tuple[TensorSpec, ...] = (Y,)) -> Any:
     return SimpleNamespace(name=name, inputs=(TensorSpec("x", "float", (1, 4)),), outputs=outputs)
 
 
+def same_size(model: Any) -> int:
+    return 100
+
+
 ORIGINAL = model("original")
 SPEEDS: dict[str, tuple[float, tuple[float, float], Any]] = {
     "faster": (2.0, (1.9, 2.1), "faster"),
     "slower": (0.5, (0.4, 0.6), "slower"),
+    "barely slower": (0.985, (0.983, 0.988), "slower"),
     "same": (0.99, (0.98, 1.0), "same"),
-    "noisy": (0.8, (0.6, 1.1), "noisy"),
+    "noisy": (1.02, (0.8, 1.3), "noisy"),
+    "noisy loss": (0.91, (0.7, 1.1), "noisy"),
+    "noisy gain": (1.4, (0.9, 1.8), "noisy"),
 }
 
 
@@ -43,6 +50,7 @@ class FakeJudge:
     fails: dict[str, str] = field(default_factory=dict)
     original_fails: str = ""
     unstable: bool = False
+    worst: str | None = "y"
     compared: list[str] = field(default_factory=list)
     measured: list[tuple[str, int]] = field(default_factory=list)
 
@@ -51,7 +59,8 @@ class FakeJudge:
         if model.name in self.fails:
             raise CandidateFails(self.fails[model.name])
         outputs = {"y": SimpleNamespace(unstable=self.unstable)}
-        return SimpleNamespace(agreement=self.agreement.get(model.name, 1.0), worst="y", feeds=6, outputs=outputs)
+        agreement = self.agreement.get(model.name, 1.0)
+        return SimpleNamespace(agreement=agreement, worst=self.worst, feeds=6, outputs=outputs)
 
     def measure(self, model: Any, threads: int) -> Any:
         self.measured.append((model.name, threads))
@@ -105,8 +114,10 @@ class Quantize:
         return step("quantize", "quantization", self.ladder)
 
 
-def gate(judge: FakeJudge, *steps: Any, bars: Bars | None = None, settings: tuple[int, ...] = (1, 2)) -> Outcome:
-    return search(ORIGINAL, steps or (simplify(), Quantize().step), Context(), judge, bars or Bars(), settings)
+def gate(
+    judge: FakeJudge, *steps: Any, bars: Bars | None = None, settings: tuple[int, ...] = (1, 2), goal: Goal = "balanced", size: Any = same_size
+) -> Outcome:
+    return search(ORIGINAL, steps or (simplify(), Quantize().step), Context(), judge, bars or Bars(), settings, goal=goal, size=size)
 
 
 def chosen(outcome: Outcome) -> str:
@@ -220,11 +231,22 @@ def test_a_loss_ends_the_measuring_and_nothing_is_timed_or_compared_twice() -> N
     assert told(outcome).endswith("The result is the original model.")
 
 
-def test_noise_rolls_nothing_back() -> None:
-    judge = FakeJudge(verdicts={"q0": "noisy"})
+@pytest.mark.parametrize("verdict", ["noisy", "noisy gain"])
+def test_a_noisy_measurement_rejects_no_gain_and_claims_little(verdict: str) -> None:
+    judge = FakeJudge(verdicts={"q0": verdict})
     outcome = gate(judge)
     assert chosen(outcome) == "q0" and judge.measured == [("q0", 1), ("q0", 2)]
-    assert told(outcome).count("too noisy to tell") == 2
+    assert told(outcome).count("too noisy to tell") == 2 and "is most likely not slower, which this busy machine cannot prove" in told(outcome)
+
+
+def test_a_noisy_measurement_accepts_no_loss() -> None:
+    outcome = gate(FakeJudge(verdicts={"q0": "noisy loss"}))
+    assert chosen(outcome) == "simple"
+    assert "because it may be slower than the original (0.91x with 1 thread, too noisy to tell)" in told(outcome)
+
+
+def test_a_metric_that_is_missed_is_told() -> None:
+    assert "because agreement 0.5000 by the metric on 6 feeds is below" in told(gate(FakeJudge(agreement={"q0": 0.5}, worst=None)))
 
 
 @pytest.mark.parametrize(("verdict", "bar"), [("noisy", 1.0), ("same", 1.0), ("noisy", 1.05), ("faster", 1.9), ("faster", 2.05), ("slower", 0.45)])

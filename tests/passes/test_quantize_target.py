@@ -181,7 +181,7 @@ def written(model: Model, tools: Any) -> Attempt:
     tensors = [t for g in candidates.groups for t in (*g.inputs, *g.outputs)]
     observed = observe(model, tensors, tools.feeds(model), lambda t: MinMax())
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
-    plan = Plan(model, candidates, known, Ranges(observed, lambda s: s.finish(), CPU), silent, next(iter(tools.feeds(model))))
+    plan = Plan(model, {}, candidates, known, Ranges(observed, lambda s: s.finish(), CPU), silent, next(iter(tools.feeds(model))))
     return plan.write(plan.groups)
 
 

@@ -211,10 +211,6 @@ def test_a_node_that_cannot_be_computed_stays_and_the_others_are_folded() -> Non
         ("(int32[1,2] x) => (int32[1,2] y) <float[1,2] k = {1, 2}> { r = Multinomial <sample_size = 2> (k) y = Add (x, r) }", "random"),
         ("(float[2] x) => (float[2] y) <float[2] k = {1, 2}, float p = {0.5}, bool t = {1}> { r = Dropout (k, p, t) y = Add (x, r) }", "random"),
         ("(float[2] x) => (float[2] y) <int8[2] k = {1, 2}, float s = {0.5}> { r = DequantizeLinear (k, s) y = Add (x, r) }", "quantized"),
-        (
-            "(float[2] x) => (float[2] y) <float[2] k = {1, 2}, float s = {0.5}, uint8 z = {0}> { q = QuantizeLinear (k, s, z) r = DequantizeLinear (q, s, z) y = Add (x, r) }",
-            "quantized",
-        ),
         ("(float[1] x) => (float[N] y) <int64[1] s = {1000000}> { r = ConstantOfShape <value = float[1] {0.5}> (s) y = Add (x, r) }", "growth"),
         ("(float[1] x) => (float[N] y) <float a = {0}, float b = {1000000}, float d = {1}> { r = Range (a, b, d) y = Add (x, r) }", "growth"),
     ],

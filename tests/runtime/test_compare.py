@@ -13,19 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from graphcompress import ir
-from graphcompress.errors import ModelError
+from graphcompress.errors import ModelError, UsageError
 from graphcompress.findings import Finding
+from graphcompress.ir.analysis.output_kinds import KIND_NAMES, OutputKind, stated_kind
+from graphcompress.runtime.agreement.measured import FLOORS, Measured
 from graphcompress.runtime.compare import Comparison, ComparisonStatistic, compare, upper_bound
 from graphcompress.runtime.magnitudes import Magnitudes
-from graphcompress.runtime.output_statistics import OutputStatistic, flatten
+from graphcompress.runtime.metric import Metric
+from graphcompress.runtime.output_statistics import OutputComparison, OutputStatistic, flatten
 from graphcompress.runtime.session import open_session
 
 Array = np.ndarray[Any, Any]
 NAN, INF = math.nan, math.inf
 
 
-def single(kind: str, *pairs: tuple[Any, Any]) -> Any:
-    statistic = OutputStatistic(kind)
+def single(kind: str, *pairs: tuple[Any, Any]) -> OutputComparison:
+    statistic = OutputStatistic(stated_kind(kind))
     for r, c in pairs:
         statistic.update(r, c, rows=len(r) if isinstance(r, list) or getattr(r, "ndim", 0) else 1)
     return statistic.finish()
@@ -38,30 +41,6 @@ def f32(*values: Any) -> Array:
 # --- definitions ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_class_counts_equal_top_one_decisions() -> None:
-    found = single("class", (f32([0, 1], [5, 2], [1, 3]), f32([0, 9], [5, 6], [0, 1])))
-    assert (found.agreement, found.decisions, found.disagreements, found.inputs) == (2 / 3, 3, 1, 3)
-
-
-def test_class_along_the_last_axis_of_any_rank() -> None:
-    r = np.random.default_rng(0).random((2, 3, 4, 5))
-    found = single("class", (r, r))
-    assert found.decisions == 24 and found.inputs == 1 and found.agreement == 1
-
-
-def test_value_counts_elements_within_five_percent_of_the_large_ones() -> None:
-    r = np.linspace(0, 100, 1001).astype(np.float32)
-    tolerance = 0.05 * np.percentile(np.abs(r), 99)
-    c = r + np.where(np.arange(1001) % 4 == 0, tolerance * 1.01, tolerance * 0.99).astype(np.float32)
-    found = single("value", (r, c))
-    assert found.disagreements == 251 and found.agreement == 750 / 1001
-
-
-def test_value_uses_the_percentile_over_all_feeds() -> None:
-    found = single("value", (f32(0.1), f32(0.2)), (f32(*[10] * 99), f32(*[10] * 99)))
-    assert found.agreement == 1  # 0.1 apart is nothing beside 10
-
-
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "U3", object])
 def test_exact_counts_equal_elements(dtype: str) -> None:
     found = single("exact", (np.array([0, 1, 1, 0]).astype(dtype), np.array([0, 1, 0, 0]).astype(dtype)))
@@ -69,7 +48,7 @@ def test_exact_counts_equal_elements(dtype: str) -> None:
 
 
 def test_integers_are_exact_whatever_is_asked() -> None:
-    assert single("value", (np.array([1000]), np.array([1001]))).agreement == 0
+    assert single("values", (np.array([1000]), np.array([1001]))).agreement == 0
 
 
 def test_large_integers_are_not_rounded() -> None:
@@ -77,50 +56,50 @@ def test_large_integers_are_not_rounded() -> None:
 
 
 def test_sqnr_cosine_and_largest_difference() -> None:
-    found = single("value", (f32(3, 4), f32(3, 5)))
+    found = single("values", (f32(3, 4), f32(3, 5)))
     assert found.sqnr_db == pytest.approx(10 * math.log10(25 / 1))
     assert found.cosine == pytest.approx((9 + 20) / (5 * math.sqrt(34)))
     assert found.max_abs == 1 and not found.equal
 
 
 def test_equal_tensors_have_no_sqnr() -> None:
-    found = single("value", (f32(1, 2), f32(1, 2)))
+    found = single("values", (f32(1, 2), f32(1, 2)))
     assert found.equal and found.sqnr_db is None and found.agreement == 1 and found.max_abs == 0 and found.cosine == pytest.approx(1)
 
 
 def test_zeros() -> None:
-    found = single("value", (f32(0, 0), f32(0, 0)))
+    found = single("values", (f32(0, 0), f32(0, 0)))
     assert found.equal and found.cosine is None and found.agreement == 1
-    found = single("value", (f32(0, 0), f32(0, 1e-3)))
-    assert found.agreement == 0.5 and found.sqnr_db is None
+    found = single("values", (f32(0, 0), f32(0, 1e-3)))
+    assert found.lowest is not None and found.lowest.value == 0.5 and found.sqnr_db is None
 
 
-@pytest.mark.parametrize("kind", ["value", "class"])
+@pytest.mark.parametrize("kind", ["values", "classes"])
 @pytest.mark.parametrize(
     ("r", "c", "agrees"),
     [(1, NAN, False), (NAN, 1, False), (NAN, NAN, True), (INF, INF, True), (INF, -INF, False), (1, INF, False), (INF, 1, False)],
 )
 def test_values_that_are_not_finite(kind: str, r: float, c: float, agrees: bool) -> None:
     found = single(kind, (f32([r, 2]), f32([c, 2])))
-    assert (found.disagreements == 0) is agrees
+    assert found.lowest is not None and (found.lowest.disagreements == 0) is agrees
     assert found.equal is agrees
     assert found.broken == (0 if agrees else 1)
 
 
 def test_broken_candidate_is_not_hidden_by_its_percentile() -> None:
-    found = single("value", (f32(*range(100)), f32(*[NAN] * 100)))
+    found = single("values", (f32(*range(100)), f32(*[NAN] * 100)))
     assert found.agreement == 0 and found.broken == 100 and found.sqnr_db is None
 
 
 def test_other_shape_disagrees_altogether() -> None:
-    found = single("value", (f32(1, 2, 3), f32(1, 2)))
-    assert found.agreement == 0 and not found.equal and found.decisions == 3
-    found = single("value", (f32(1, 2), np.array(["a", "b"])))
+    found = single("values", (f32(1, 2, 3), f32(1, 2)))
+    assert found.agreement == 0 and not found.equal and found.measures == (Measured("values", 0.0, 3, 3),)
+    found = single("values", (f32(1, 2), np.array(["a", "b"])))
     assert found.agreement == 0
 
 
 def test_empty_output_decides_nothing() -> None:
-    found = single("value", (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)))
+    found = single("values", (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)))
     assert found.agreement is None and found.equal
 
 
@@ -130,8 +109,8 @@ def test_types_of_fractions(dtype: str) -> None:
 
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
     r = np.array([1, 2, 100]).astype(kind)
-    found = single("value", (r, (r + np.array([0, 0, 50]).astype(kind)).astype(kind)))
-    assert 0.6 < found.agreement < 0.9 and found.max_abs == 50
+    found = single("values", (r, (r + np.array([0, 0, 50]).astype(kind)).astype(kind)))
+    assert found.lowest is not None and 0.6 < found.lowest.value < 0.9 and found.max_abs == 50
 
 
 # --- sequences and maps -------------------------------------------------------------------------------------------------------------------
@@ -140,51 +119,54 @@ def test_types_of_fractions(dtype: str) -> None:
 def test_maps_of_one_table_are_its_rows() -> None:
     r = [{1: 0.9, 2: 0.1}, {1: 0.2, 2: 0.8}]
     c = [{1: 0.6, 2: 0.4}, {1: 0.7, 2: 0.3}]
-    found = single("class", (r, c))
-    assert (found.decisions, found.disagreements, found.inputs) == (2, 1, 2)
+    found = single("classes", (r, c))
+    assert found.lowest is not None
+    assert (found.lowest.decisions, found.lowest.disagreements, found.inputs) == (2, 1, 2)
 
 
 def test_sequences_count_all_their_parts() -> None:
-    found = single("value", ([f32(1, 2), f32(3)], [f32(1, 2), f32(9)]))
-    assert found.decisions == 3 and found.disagreements == 1
-    found = single("value", ([f32(1, 2), f32(3)], [f32(1, 2)]))
-    assert found.decisions == 3 and found.disagreements == 1 and not found.equal
+    found = single("values", ([f32(1, 2), f32(3)], [f32(1, 2), f32(9)]))
+    assert found.lowest is not None and found.lowest.value == pytest.approx(2 / 3)
+    found = single("values", ([f32(1, 2), f32(3)], [f32(1, 2)]))
+    assert found.lowest is not None and found.lowest.value == pytest.approx(2 / 3) and not found.equal
 
 
 def test_maps_with_other_keys_disagree() -> None:
-    found = single("value", ({"a": 1.0}, {"b": 1.0}))
-    assert found.disagreements >= 1 and not found.equal
+    found = single("values", ({"a": 1.0}, {"b": 1.0}))
+    assert found.agreement is not None and found.agreement < 1 and not found.equal
 
 
 @pytest.mark.parametrize("value", [None, [], {}, [[]], [None], "text", 3, 2.5, [{}], [{1: 2}, {2: 3}], {"a": [f32(1)]}])
 def test_nothing_crashes(value: Any) -> None:
     assert all(isinstance(a, np.ndarray) for a in flatten(value))
-    for kind in ("class", "exact", "value"):
+    for kind in KIND_NAMES:
         assert single(kind, (value, value)).equal
 
 
 # --- laws -----------------------------------------------------------------------------------------------------------------------------------
 
 ARRAYS = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(3)), elements=st.floats(-1e6, 1e6, width=32) | st.sampled_from([NAN, INF, 0.0]))
+KINDS = [*map(stated_kind, KIND_NAMES), OutputKind("classes", unsure=True), OutputKind("values", scores=True)]
 
 
 def same(a: Comparison, b: Comparison) -> None:
     for name, left in a.outputs.items():
         right = b.outputs[name]
-        for part in ("kind", "equal", "agreement", "max_abs", "decisions", "disagreements", "inputs", "broken", "constant", "answer", "hidden"):
+        for part in ("kind", "equal", "max_abs", "inputs", "broken", "constant", "answer"):
             assert getattr(left, part) == getattr(right, part), part
+        assert sorted(m.name for m in left.measures) == sorted(m.name for m in right.measures)
+        for m, other in zip(sorted(left.measures, key=lambda m: m.name), sorted(right.measures, key=lambda m: m.name), strict=True):
+            assert (m.value, m.decisions, m.disagreements) == pytest.approx((other.value, other.decisions, other.disagreements), rel=1e-9, abs=1e-9)
         for part in ("sqnr_db", "cosine"):
             x, y = getattr(left, part), getattr(right, part)
             assert (x is None) == (y is None)
             if x is not None:
                 assert x == pytest.approx(y, rel=1e-9, abs=1e-9)
-    assert (a.feeds, a.worst, a.agreement) == (b.feeds, b.worst, b.agreement)
+    assert (a.feeds, a.worst) == (b.feeds, b.worst)
 
 
-@given(
-    data=st.data(), pairs=st.lists(ARRAYS.map(lambda a: (a, a * np.float32(1.01))), min_size=1, max_size=6), kind=st.sampled_from(["class", "exact", "value"])
-)
-def test_any_split_and_order_gives_the_same(data: st.DataObject, pairs: list[tuple[Array, Array]], kind: str) -> None:
+@given(data=st.data(), pairs=st.lists(ARRAYS.map(lambda a: (a, a * np.float32(1.01))), min_size=1, max_size=6), kind=st.sampled_from(KINDS))
+def test_any_split_and_order_gives_the_same(data: st.DataObject, pairs: list[tuple[Array, Array]], kind: OutputKind) -> None:
     def learn(part: list[tuple[Array, Array]]) -> ComparisonStatistic:
         return learned(*part, kind=kind)
 
@@ -224,20 +206,20 @@ def test_magnitudes_stay_small() -> None:
 # --- the whole model --------------------------------------------------------------------------------------------------------------------------
 
 
-def comparison(kind: str, decisions: int, disagreements: int, inputs: int | None = None) -> Comparison:
-    statistic = ComparisonStatistic(["y"], {"y": kind})
-    statistic.outputs["y"].decisions, statistic.outputs["y"].wrong, statistic.outputs["y"].inputs = decisions, disagreements, inputs or decisions
-    return statistic.finish()
+def comparison(decisions: int, disagreements: int, inputs: int | None = None) -> Comparison:
+    measured = Measured("classes", 1.0, decisions, disagreements)
+    output = OutputComparison("classes", False, (measured,), None, None, None, inputs or decisions, 0)
+    return Comparison({"y": output}, 1, (("y", measured),))
 
 
 def test_worst_output_is_the_models(model_of: Callable[..., ir.Model]) -> None:
     ref = model_of("g (float[n, 2] x) => (float[n, 2] y, float[n, 2] z) { y = Neg(x) z = Abs(x) }")
     cand = model_of("g (float[n, 2] x) => (float[n, 2] y, float[n, 2] z) { y = Neg(x) z = Neg(x) }")
     with open_session(ref) as a, open_session(cand) as b:
-        found = compare(a, b, ({"x": f32([1, i])} for i in range(-2, 3)), {"y": "value", "z": "value"})
+        found = compare(a, b, ({"x": f32([1, i])} for i in range(-2, 3)), {})
     assert found.worst == "z" and found.feeds == 5 and found.outputs["y"].equal
-    # z: [1, |i|] beside [-1, -i]; i = -2, -1 and 0 agree
-    assert found.agreement == 3 / 10
+    # z: [1, |i|] beside [-1, -i]: i = -2, -1 and 0 agree
+    assert found.agreement == pytest.approx(0.3 * 0.99 / FLOORS["values"])
 
 
 def test_missing_output_is_named(model_of: Callable[..., ir.Model]) -> None:
@@ -249,13 +231,13 @@ def test_missing_output_is_named(model_of: Callable[..., ir.Model]) -> None:
 
 def test_statement_is_the_exact_bound() -> None:
     sentence = "at most 4.6% of such inputs are answered differently (95% confidence, 64 inputs); 300 more would bring it to 0.8%"
-    assert comparison("class", 64, 0).statement() == sentence
-    assert comparison("class", 10, 10).statement().startswith("at most 100.0% of such inputs")
+    assert comparison(64, 0).statement() == sentence
+    assert comparison(10, 10).statement().startswith("at most 100.0% of such inputs")
     assert ComparisonStatistic([], {}).finish().statement() == "nothing could be compared"
 
 
 def test_elements_of_one_input_are_not_so_many_trials() -> None:
-    assert "(95% confidence, 64 inputs)" in comparison("value", 640_000, 0, inputs=64).statement()
+    assert "(95% confidence, 64 inputs)" in comparison(640_000, 0, inputs=64).statement()
 
 
 @pytest.mark.parametrize(
@@ -264,10 +246,11 @@ def test_elements_of_one_input_are_not_so_many_trials() -> None:
     ids=["a batch of 3", "3 frames of one input", "3 frames of 6 steps"],
 )
 def test_rows_are_inputs_where_the_feed_has_as_many(rows: int, inputs: int) -> None:
-    statistic = OutputStatistic("class")
+    statistic = OutputStatistic(stated_kind("classes"))
     table = f32([0, 1], [5, 2], [1, 3])
     statistic.update(table, table, rows=rows)
-    assert (statistic.finish().inputs, statistic.finish().decisions) == (inputs, 3)
+    found = statistic.finish()
+    assert found.lowest is not None and (found.inputs, found.lowest.decisions) == (inputs, 3)
 
 
 @pytest.mark.parametrize(("a", "b", "inputs"), [((5, 3), (), 5), ((5, 3), (5,), 5), ((5, 3), (2,), 1)])
@@ -275,12 +258,12 @@ def test_rows_are_those_that_all_tensors_of_a_feed_have(a: tuple[int, ...], b: t
     shapes = [",".join(map(str, shape)) for shape in (a, b)]
     model = model_of(f"g (float[{shapes[0]}] a, float[{shapes[1]}] b) => (float[5, 3] y) {{ c = ReduceMax <keepdims = 0> (b) y = Add (a, c) }}")
     with open_session(model) as session:
-        seen = compare(session, session, [{"a": np.ones(a, np.float32), "b": np.ones(b, np.float32)}], {"y": "class"})
+        seen = compare(session, session, [{"a": np.ones(a, np.float32), "b": np.ones(b, np.float32)}], {"y": stated_kind("classes")})
     assert seen.outputs["y"].inputs == inputs
 
 
 def test_a_finding_about_the_feeds_voids_the_bound() -> None:
-    statistic = ComparisonStatistic(["y"], {"y": "value"})
+    statistic = ComparisonStatistic(["y"], {})
     for value in (1.0, 2.0):
         statistic.update({"y": f32(value)}, {"y": f32(value)})
     fine, poor = Finding("data/constant-input", "Input 'h' is 0."), Finding("data/random", "Random.", voids_bound=True)
@@ -290,7 +273,7 @@ def test_a_finding_about_the_feeds_voids_the_bound() -> None:
 
 
 def test_repeated_inputs_count_once() -> None:
-    statistic = ComparisonStatistic(["y"], {"y": "value"})
+    statistic = ComparisonStatistic(["y"], {})
     for i in range(100):
         statistic.update({"y": f32(i % 64)}, {"y": f32(i % 64)})
     assert "64 inputs" in statistic.finish([Finding("data/repeated", "36 repeat.", distinct=64 / 100)]).statement()
@@ -299,8 +282,8 @@ def test_repeated_inputs_count_once() -> None:
 # --- judging on nothing -----------------------------------------------------------------------------------------------------------------------
 
 
-def learned(*feeds: tuple[Any, Any], kind: str = "value", again: Callable[[Any], Any] | None = None) -> ComparisonStatistic:
-    statistic = ComparisonStatistic(["y"], {"y": kind})
+def learned(*feeds: tuple[Any, Any], kind: str | OutputKind = "values", again: Callable[[Any], Any] | None = None) -> ComparisonStatistic:
+    statistic = ComparisonStatistic(["y"], {"y": kind if isinstance(kind, OutputKind) else stated_kind(kind)})
     for r, c in feeds:
         statistic.update({"y": r}, {"y": c}, again=None if again is None else {"y": again(r)})
     return statistic
@@ -325,9 +308,9 @@ def test_a_constant_output_beside_one_that_varies_leaves_the_bound() -> None:
 
 
 def test_a_single_class_is_said() -> None:
-    found = learned((f32([0, 1]), f32([0, 1])), (f32([0, 3]), f32([0, 3])), kind="class").finish()
+    found = learned((f32([0, 1]), f32([0, 1])), (f32([0, 3]), f32([0, 3])), kind="classes").finish()
     assert [f.id for f in found.findings] == ["compare/one-class"] and "class 1" in found.findings[0].text
-    assert learned((f32([0, 1]), f32([0, 1])), (f32([3, 1]), f32([3, 1])), kind="class").finish().findings == ()
+    assert learned((f32([0, 1]), f32([0, 1])), (f32([3, 1]), f32([3, 1])), kind="classes").finish().findings == ()
 
 
 @given(st.lists(st.sampled_from([1.0, 2.0]), min_size=2, max_size=5), st.data())
@@ -339,7 +322,7 @@ def test_constancy_does_not_depend_on_the_split(values: list[float], data: st.Da
     assert learned(*pairs).finish().outputs["y"].constant is expected
 
 
-@pytest.mark.parametrize("kind", ["value", "class"])
+@pytest.mark.parametrize("kind", ["values", "classes"])
 def test_an_output_that_differs_from_itself_is_no_judge(kind: str) -> None:
     table = f32([0, 1], [5, 2])
     found = learned((table, table), kind=kind, again=lambda r: r[::-1]).finish()
@@ -366,3 +349,44 @@ def test_bound_inverts_the_binomial(failures: int, trials: int) -> None:
     chance = sum(math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(failures + 1))
     assert chance == pytest.approx(0.05)
     assert upper_bound(trials, trials) == 1
+
+
+# --- metrics of the caller ----------------------------------------------------------------------------------------------------------------------
+
+
+def judged(metric: Metric, labels: list[dict[str, Any]] | None = None) -> Comparison:
+    statistic = ComparisonStatistic(["y"], {}, metric)
+    for i in range(4):
+        statistic.update({"y": f32(i, 0)}, {"y": f32(i, 9)}, labels=None if labels is None else labels[i])
+    return statistic.finish()
+
+
+def test_a_metric_takes_the_place_of_the_outputs_or_joins_them() -> None:
+    alone = judged(Metric("half", lambda r, c: 0.5 if r["y"][0] else 1.0))
+    assert (alone.agreement, alone.worst, alone.metric) == (0.625, None, Measured("metric", 0.625, 4, 1.5))
+    assert alone.outputs["y"].agreement is not None and "4 inputs" in alone.statement()
+    joined = judged(Metric("fine", lambda r, c: 1.0, joins=True))
+    assert joined.worst == "y" and joined.agreement == joined.outputs["y"].agreement is not None and joined.agreement < 1
+
+
+def test_a_metric_of_three_arguments_is_given_the_labels_where_there_are_any() -> None:
+    labels = [{"_label": i % 2} for i in range(4)]
+    three = Metric("three", lambda r, c, known=None: 1.0 if known is None else float(known["_label"]))
+    assert judged(three, labels).agreement == 0.5
+    assert judged(three).agreement == 1.0
+    assert judged(Metric("two", lambda r, c: 1.0), labels).agreement == 1.0
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [(lambda r, c: 1.5, "gave 1.5"), (lambda r, c: NAN, "gave nan"), (lambda r, c: r["z"], "KeyError"), (lambda r: 1.0, "TypeError")]
+)
+def test_a_metric_that_fails_is_the_callers_fault(function: Callable[..., Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        judged(Metric("mine", function))
+
+
+def test_metrics_of_parts_add_up() -> None:
+    parts = [ComparisonStatistic(["y"], {}, Metric("m", lambda r, c: float(c["y"][0]))) for _ in range(2)]
+    for part, value in zip(parts, (0.25, 0.75), strict=True):
+        part.update({"y": f32(1)}, {"y": f32(value)})
+    assert parts[0].merge(parts[1]).finish().agreement == 0.5

@@ -169,6 +169,16 @@ def test_waking_a_session_counts_as_one_inference_against_the_budget() -> None:
     assert found.rounds == pytest.approx(6 / 0.375, abs=1.5)
 
 
+def test_what_is_noisy_is_measured_on_within_bounds() -> None:
+    """A clear answer that the budget is too short for comes later; where there is none, measuring ends at three times the budget."""
+    noise = tuple(np.random.default_rng(4).uniform(1, 1.08, 1000))
+    found = timed(0.95e-3, Machine(calls=noise), alone=True, budget_s=0.3)
+    assert found.verdict == "faster" and found.rounds * 0.03 > 0.4
+    wild = tuple(np.random.default_rng(2).uniform(1, 3, 1000))
+    found = timed(1e-3, Machine(calls=wild), alone=True, budget_s=0.5)
+    assert found.verdict == "noisy" and 0.5 < found.rounds * 0.03 < 3 * 0.5 * 2
+
+
 def test_sessions_take_turns_with_the_candidate_in_the_middle() -> None:
     log: list[str] = []
     measure(Timed(1e-3, log=log, name="A"), Timed(1e-3, log=log, name="B"), Timed(1e-3, log=log, name="C"), [FEED])
@@ -203,8 +213,10 @@ def test_no_feeds() -> None:
         ("same", (0.985, 0.998), 1.0, True),
         ("same", (0.985, 0.998), 1.01, False),
         ("slower", (0.9, 0.95), 1.0, False),
-        ("noisy", (0.8, 0.99), 1.0, True),
+        ("noisy", (0.8, 0.99), 1.0, False),
+        ("noisy", (0.8, 1.02), 1.0, False),
         ("noisy", (0.8, 1.3), 1.0, True),
+        ("noisy", (0.8, 1.17), 1.0, True),
         ("noisy", (0.8, 1.3), 1.2, None),
         ("noisy", (1.3, 1.9), 1.2, True),
     ],

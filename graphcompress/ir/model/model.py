@@ -114,6 +114,11 @@ class Model:
         self._names.add(name)
         return name
 
+    def forget_names(self) -> None:
+        """Whoever gave tensors or nodes other names says so: `fresh` looks at all of them again."""
+        self._names = None
+        self._counters = {}
+
     def variable(self, hint: str) -> Variable:
         """A new tensor with a free name."""
         return Variable(self.fresh(hint))

@@ -11,7 +11,7 @@ import numpy as np
 from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
-from graphcompress.passes.quantize.groups import Group, node_name
+from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.parameters import (
     Array,
     QuantizationParameters,
@@ -25,13 +25,9 @@ from graphcompress.passes.quantize.parameters import (
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import Target
 
-ORIGIN = "quantize"
-LONGEST = 40  # characters: a tensor's name goes into those of its Q and DQs and their outputs, and some exporters write hundreds
-
-
-def short(name: str) -> str:
-    """The end of a long name, which says most."""
-    return name if len(name) <= LONGEST else name[-LONGEST:].lstrip("/;:._")
+FLOAT = 1  # ONNX's enum of the element type
+SMALLEST_SHARED = 256
+"""Codes from which on two more nodes are less than the floats that they are instead of."""
 
 
 @dataclass(slots=True)
@@ -103,8 +99,9 @@ class Inserter:
         self._edits = Edits(model)
         self._weights_of = weights
         self._originals = dict(groups)
-        self._constants: dict[tuple[str, str, bytes], Constant] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Constant] = {}
         self._replaced: dict[int, Tensor] = {}
+        self._codes: dict[Tensor, tuple[QuantizedWeight, Constant]] = {}
         self._with_q: set[Group] = set()
         self._node_homes = node_homes(model)
         self._tensor_homes = tensor_homes(model)
@@ -130,6 +127,8 @@ class Inserter:
             others = [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and tensor not in signature else []
             self._activation(tensor, integer, others, makers.get(tensor))
         self._edits.close()
+        if self.target.certificate == "optimized-graph":
+            self._share_codes()
         self._sweep()
         return self.insertion
 
@@ -140,15 +139,14 @@ class Inserter:
         parameters: Sequence[Tensor] = [self._scalar(scale), self._zero(scale)]
         home = self._tensor_homes.get(tensor, self.model.graph)
         near = maker.chain[-1] if maker is not None else integer[0][0]
-        name = short(tensor.name)
-        q = self.model.variable(f"{name}_q")
-        self.model.add("QuantizeLinear", [tensor, *parameters], [q], name=f"{name}_quantize", graph=home, near=near, origin=(ORIGIN,))
+        q = self.model.variable("q")
+        self.model.add("QuantizeLinear", [tensor, *parameters], [q], graph=home, near=near)
         self.insertion.scales[tensor] = scale
         for node, index in integer:
-            self._edits.set_input(node, index, self._dequantize(q, parameters, node, name))
+            self._edits.set_input(node, index, self._dequantize(q, parameters, node))
         if maker is not None and home is not self.model.graph and any(t is tensor for t in home.outputs):
             # What a branch or body hands out is no signature: its readers outside get the float of the codes.
-            out = self._dequantize(q, parameters, near, name)
+            out = self._dequantize(q, parameters, near)
             home.outputs = [out if t is tensor else t for t in home.outputs]
         by_node: dict[int, Tensor] = {}
         for node, index in others:
@@ -158,14 +156,14 @@ class Inserter:
                 self.insertion.protected += channels is not None
                 # What stays float needs no DQ in its own graph, and in a body it would run in each iteration.
                 outside = maker is not None and self._node_homes[node] is not home
-                by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, name, axis)
+                by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, axis)
             self._edits.set_input(node, index, by_node[id(node)])
 
-    def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], reader: Node, name: str, axis: int | None = None) -> Variable:
-        out = self.model.variable(f"{name}_dq")
+    def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], reader: Node, axis: int | None = None) -> Variable:
+        out = self.model.variable("d")
         attrs = None if axis is None else {"axis": axis}
         home = self._node_homes[reader]
-        self.model.add("DequantizeLinear", [q, *parameters], [out], attrs, name=f"{name}_dequantize", graph=home, near=reader, origin=(ORIGIN,))
+        self.model.add("DequantizeLinear", [q, *parameters], [out], attrs, graph=home, near=reader)
         return out
 
     def _vector(self, tensor: Tensor, node: Node, scale: QuantizationParameters) -> tuple[int, list[Constant]] | None:
@@ -184,7 +182,7 @@ class Inserter:
             return None
         axis, size = place
         zeros = np.full(size, scale.zero, self.target.activation.type)
-        return axis, [self._constant("scale", np.full(size, scale.scale, np.float32)), self._constant("zero_point", zeros)]
+        return axis, [self._constant("s", np.full(size, scale.scale, np.float32)), self._constant("z", zeros)]
 
     def _axis(self, tensor: Tensor, node: Node) -> tuple[int, int] | None:
         """An axis of `tensor` whose size is certain: by inference, else from the weight that reads it."""
@@ -200,14 +198,14 @@ class Inserter:
         return None
 
     def _scalar(self, scale: QuantizationParameters) -> Constant:
-        return self._constant("scale", np.asarray(scale.scale, np.float32))
+        return self._constant("s", np.asarray(scale.scale, np.float32))
 
     def _zero(self, scale: QuantizationParameters) -> Constant:
-        return self._constant("zero_point", np.asarray(scale.zero, self.target.activation.type))
+        return self._constant("z", np.asarray(scale.zero, self.target.activation.type))
 
     def _constant(self, hint: str, values: Array) -> Constant:
         """An initializer; equal ones are one."""
-        key = (hint, f"{values.dtype}{values.shape}", hashlib.sha256(np.ascontiguousarray(values).data).digest())
+        key = (str(values.dtype), values.shape, hashlib.sha256(np.ascontiguousarray(values).data).digest())
         if key not in self._constants:
             self._constants[key] = self.model.constant(hint, values)
         return self._constants[key]
@@ -223,26 +221,27 @@ class Inserter:
         bias, added = group.bias, group.added
         operand = added[0].inputs[added[1]] if added is not None else None
         quantized = self._weights_of.of(self._originals[group], x_scale)
-        name = short(weight.name or node_name(node))
         values = vector(bias or operand, quantized.scales.size)
         index = group.row.slots.index("weight")
-        self._forget(node.inputs[index])
-        self._edits.set_input(node, index, self._constant_dequantize(name, quantized.codes, quantized.scales, axis, node))
+        self._forget(weight)
+        dequantized = self._constant_dequantize(quantized.codes, quantized.scales, axis, node)
+        self._codes.setdefault(weight, (quantized, dequantized.inputs[0].inputs[0]))
+        self._edits.set_input(node, index, dequantized)
         if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
             self._forget(bias)
-            self._edits.set_input(node, slot, self._bias(short(bias.name or f"{name}_bias"), values, x_scale, quantized, node))
+            self._edits.set_input(node, slot, self._bias(values, x_scale, quantized, node))
         elif added is not None and operand is not None and values is not None:
             self._forget(operand)
-            self._edits.set_input(added[0], added[1], self._added_bias(group, short(operand.name or f"{name}_bias"), values, x_scale, quantized))
+            self._edits.set_input(added[0], added[1], self._added_bias(group, values, x_scale, quantized))
 
-    def _bias(self, name: str, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
+    def _bias(self, values: Array, x_scale: float, weight: QuantizedWeight, node: Node) -> Tensor:
         if self.target.bias.form == "float":
-            return self._constant(f"{name}_vector", values)
+            return self._constant("b", values)
         scale = bias_scale(x_scale, weight.scales)
-        return self._constant_dequantize(name, quantize_bias(values, scale), scale, 0, node)
+        return self._constant_dequantize(quantize_bias(values, scale), scale, 0, node)
 
-    def _added_bias(self, group: Group, name: str, values: Array, x_scale: float, weight: QuantizedWeight) -> Tensor:
+    def _added_bias(self, group: Group, values: Array, x_scale: float, weight: QuantizedWeight) -> Tensor:
         """The operand of an Add behind a MatMul, in the one form that fuses.
 
         With a Q behind: a float vector, which makes the two a Gemm whose bias the provider quantizes itself. Without: an int32 vector for a Gemm of matrices;
@@ -250,10 +249,10 @@ class Inserter:
         """
         rank = len(self.shapes.get(group.inputs[0]) or ())
         if group in self._with_q:
-            return self._constant(f"{name}_vector", values)
+            return self._constant("b", values)
         if rank == 2:
-            return self._bias(name, values, x_scale, weight, group.chain[1])
-        return self._constant(f"{name}_row", values.reshape((1,) * max(rank - 1, 0) + (-1,)))
+            return self._bias(values, x_scale, weight, group.chain[1])
+        return self._constant("b", values.reshape((1,) * max(rank - 1, 0) + (-1,)))
 
     def _operands(self, group: Group) -> None:
         """Constants in the activation's type: the other side of an Add, a part of a Concat."""
@@ -263,17 +262,29 @@ class Inserter:
             assert values is not None
             seen = Range(float(values.min(initial=0.0)), float(values.max(initial=0.0)))
             scale = activation_scale(seen, self.target.activation)
-            codes = self._constant(f"{short(tensor.name)}_codes", to_codes(values, scale, self.target.activation))
+            codes = self._constant("w", to_codes(values, scale, self.target.activation))
             self._forget(tensor)
-            self._edits.set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node, short(tensor.name)))
+            self._edits.set_input(group.node, index, self._dequantize(codes, [self._scalar(scale), self._zero(scale)], group.node))
 
-    def _constant_dequantize(self, name: str, codes: Array, scales: Array, axis: int, node: Node) -> Variable:
-        parts = [
-            self._constant(f"{name}_codes", codes),
-            self._constant(f"{name}_scales", scales),
-            self._constant("zero_points", np.zeros(scales.shape, codes.dtype)),
-        ]
-        return self._dequantize(parts[0], parts[1:], node, name, axis)
+    def _constant_dequantize(self, codes: Array, scales: Array, axis: int, node: Node) -> Variable:
+        parts = [self._constant("w", codes), self._constant("s", scales)]
+        if codes.dtype == np.int8:  # without a zero point the provider does not fuse; that of a bias, which is 0 in any case, costs as much as the bias
+            parts.append(self._constant("z", np.zeros(scales.shape, codes.dtype)))
+        return self._dequantize(parts[0], parts[1:], node, axis)
+
+    def _share_codes(self) -> None:
+        """Let float readers of a weight that is in integers elsewhere read the same codes, so that it is not in the file twice: behind a Cast and a Mul, which the provider
+        computes once, when it loads the model (a DQ there would run each time)."""
+        outputs = output_ids(self.model)
+        with Edits(self.model) as edits:
+            for weight, (quantized, codes) in self._codes.items():
+                if not weight.outputs or id(weight) in outputs or codes.nbytes < SMALLEST_SHARED:
+                    continue
+                near = min(consumers(weight), key=lambda n: n.rank)
+                shape = [-1 if axis == quantized.axis else 1 for axis in range(quantized.codes.ndim)]
+                wide = self.model.add("Cast", [codes], [self.model.variable("c")], {"to": FLOAT}, near=near).outputs[0]
+                scales = self._constant("s", quantized.scales.reshape(shape))
+                edits.replace(weight, self.model.add("Mul", [wide, scales], [self.model.variable("c")], near=near).outputs[0])
 
     def _forget(self, tensor: Tensor) -> None:
         self._replaced[id(tensor)] = tensor

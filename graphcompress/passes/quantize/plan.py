@@ -11,6 +11,7 @@ from graphcompress.ir.model.twins import Twins
 from graphcompress.passes.quantize import placement
 from graphcompress.passes.quantize.attention import blurred_scores
 from graphcompress.passes.quantize.certify import Fusion, certificate, check_constants, check_fusion, neighbours
+from graphcompress.passes.quantize.expansion import Stored, restore
 from graphcompress.passes.quantize.groups import Candidates, Group, node_name
 from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
 from graphcompress.passes.quantize.scales import Ranges, scales_of
@@ -38,10 +39,14 @@ def twin_group(group: Group, twins: Twins) -> Group:
 
 
 class Plan:
-    """What goes to integers in `base`. `reasons` says why an operator does not; `feed` is one that attempts are run on."""
+    """What goes to integers in `base`, where some constants are those of weights that are `stored` small. `reasons` says why an operator does not; `feed` is one that attempts
+    are run on."""
 
-    def __init__(self, base: Model, candidates: Candidates, shapes: dict[Tensor, Shape], ranges: Ranges, progress: Progress, feed: Feed) -> None:
+    def __init__(
+        self, base: Model, stored: Stored, candidates: Candidates, shapes: dict[Tensor, Shape], ranges: Ranges, progress: Progress, feed: Feed
+    ) -> None:
         self.base = base
+        self.stored = stored
         self.candidates = candidates
         self.shapes = shapes
         self.ranges = ranges
@@ -100,6 +105,7 @@ class Plan:
         shapes = {nodes.tensor(t): s for t, s in self.shapes.items()}
         insertion = Inserter(model, list(zip(twins, groups, strict=True)), scales, self.target, shapes, self.weights).run()
         check_constants(twins)
+        restore(model, nodes, self.stored)
         return Attempt(model, nodes, list(groups), twins, insertion)
 
     def result(self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, excluded: Collection[Group] = ()) -> StepResult:

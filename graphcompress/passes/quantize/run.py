@@ -15,6 +15,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.dimensions import evaluated, product
 from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.quantize.expansion import expand
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
 from graphcompress.passes.quantize.ladder import ladder
 from graphcompress.passes.quantize.observe import observe
@@ -49,11 +50,13 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
     feed = next(iter(context.data))
+    written = base
+    base, stored = expand(written, target)
     shapes = infer(base)
     candidates = find(base, target, shapes, excluded)
     if needed := opset_needed(candidates.groups, target, base.opset):
         try:
-            base = lifted(base, needed, feed)
+            base, stored = expand(lifted(written, needed, feed), target)
         except ModelError as problem:
             candidates = all_float(candidates, f"INT8 needs opset {needed}: {problem}")
         else:
@@ -76,7 +79,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
         seen.shape = shapes.static(tensor) or seen.shape
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
-    plan = Plan(base, candidates, known, Ranges(observed, choose, target), context.progress, feed)
+    plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed)
     return ladder(plan, model, applied, options.calibration)
 
 

@@ -33,14 +33,17 @@ LARGEST = 32 << 20
 ROOM = 64 << 20
 
 RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"))
-# A dequantized weight is float at run time on purpose: folding it would undo the quantization.
-QUANTIZED = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
+# A dequantized weight is float at run time on purpose: folding it would undo the quantization. The codes of a weight that is float in the file are folded.
+QUANTIZED = frozenset(("DequantizeLinear", "DynamicQuantizeLinear"))
+# Types that weights are stored in to be small, and made float of when a runtime loads the model.
+STORED = frozenset(("int8", "uint8", "float16"))
 NO_TENSORS = frozenset(("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SplitToSequence", "Optional", "StringSplit"))
 PLAIN = frozenset(("float", "double", "float16", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
 
 REASONS = {
     "random": "a random operator gives new values in each run",
     "quantized": "folding would turn a quantized weight back into floats",
+    "stored": "folding would turn a weight that is stored small back into floats",
     "kind": "it holds a subgraph, or makes a sequence or an optional",
     "name": "it makes an output whose name a subgraph uses as well, and constants are known before subgraphs are",
     "size-unknown": "the size of the result is not known before it is computed",
@@ -137,6 +140,8 @@ class Folding:
         if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in inputs.values()):
             return "type"
         written = sum(sizes.values())
+        if node.op == "Cast" and written > SMALL and self.shapes().dtype(node.inputs[0]) in STORED and self._bytes(node.inputs[0]) < written:
+            return "stored"
         read = sum(self._bytes(t) for t in inputs.values())
         dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
         growth = written - dying if written > SMALL else 0

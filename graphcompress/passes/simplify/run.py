@@ -14,7 +14,7 @@ from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import branches, constants, dead, fold, known_shapes
+from graphcompress.passes.simplify import branches, constants, dead, duplicates, fold, known_shapes
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
@@ -29,7 +29,7 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -152,8 +152,12 @@ class _Work:
         for round_ in range(ROUNDS):
             context.progress("simplify", round_, None)
             if not self.round():
-                return
-        self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
+                break
+        else:
+            self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
+        if duplicates.STAGE not in self.off:  # last, since rules and folding look at who reads a constant
+            self.applied[duplicates.STAGE] += duplicates.merge_equal_constants(self.model)
+            self.applied = +self.applied
 
     def round(self) -> bool:
         """One pass of every stage; whether anything changed that another pass could build on."""

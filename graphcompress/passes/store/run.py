@@ -1,0 +1,137 @@
+"""store: choose a form for each weight, write it, and check that the runtime folds it when it loads the model."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcompress.errors import ModelError
+from graphcompress.ir import Model, graphs
+from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
+from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
+from graphcompress.passes.store.noise import output_noise
+from graphcompress.passes.store.options import Options
+from graphcompress.passes.store.write import write
+from graphcompress.runtime import profile
+from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
+from graphcompress.targets import load_target
+
+OVERHEAD = 160
+"""Bytes that the nodes, names and shapes of one stored weight cost at most."""
+SHARES = (1 / 4, 1 / 16, 1 / 64)
+"""What part of the noise of all weights in int8 the rungs below the first may have."""
+FEWEST_PER_SCALE = 8
+"""Elements that share a scale, at least: with fewer the scales weigh half as much as the codes, and float16 is no larger."""
+
+FEWEST_PER_FACTOR = 32
+"""Elements that share a factor of a second axis, at least."""
+UNLIKE = 0.2
+"""Standard deviation of the logarithms of such factors from which on they are tried."""
+WORTH_FACTORS = 0.7
+"""What part of the noise they may leave, at most (1.5 dB): a Mul more is in the file for them."""
+
+
+def store(model: Model, context: Context, options: Options | None = None) -> Ladder:
+    """Float weights as int8 codes behind Cast and Mul (a scale per channel) or as float16 behind Cast: the runtime computes the floats once, when it loads the model.
+
+    The first rung has every large float constant in its smallest form; the next ones have those in float16 whose int8 codes move the outputs most, the last one all. Refusals
+    say what stays as it is. Nothing is computed in another precision, so no rung is faster or slower than the model itself.
+    """
+    options = options or Options()
+    target = context.target or load_target("cpu")
+    if target.certificate != "optimized-graph":
+        reason = f"whether the provider of target '{target.name}' makes floats of stored weights when it loads a model cannot be seen, so they stay floats"
+        return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
+    constants, refusals = find(model)
+    small: dict[FloatConstant, Codes] = {}
+    half: list[FloatConstant] = []
+    for number, constant in enumerate(constants):
+        context.progress("store", number, len(constants))
+        values = constant.values
+        if options.weights == "int8" and not constant.vector and np.isfinite(values).all():
+            codes = small_codes(values, channel_axes(constant))
+            if codes.nbytes + OVERHEAD < constant.nbytes:
+                small[constant] = codes
+        if constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
+            half.append(constant)
+        elif constant not in small and not constant.vector:
+            refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
+
+    def result(integers: Collection[FloatConstant]) -> StepResult:
+        """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
+        forms = {c: small[c] if c in integers else float16_codes(c.values) for c in constants if c in integers or c in half}
+        return written(model, forms, target.provider, target.session_options, refusals)
+
+    both = [c for c in half if c in small]
+
+    @functools.cache
+    def order() -> list[tuple[FloatConstant, float]]:
+        """Those in int8 that could be float16, with their noise; first those where most noise goes for the bytes that it costs."""
+        noise = output_noise(model, {c: small[c] for c in both}, context)
+        return sorted(noise.items(), key=lambda pair: -pair[1] / (half_bytes(pair[0]) - small[pair[0]].nbytes))
+
+    def mixed(share: float) -> StepResult:
+        left = total = sum(noise for _, noise in order())
+        integers = dict.fromkeys(small)
+        for constant, noise in order():
+            if left <= share * total:
+                break
+            del integers[constant]
+            left -= noise
+        return result(integers)
+
+    if not small and not half:
+        return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing stored")
+    rungs = [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result(small), 0.0)]
+    if both:
+        rungs += [Rung(f"weights stored in int8 and float16, 1/{round(1 / share)} of the noise", functools.partial(mixed, share), 0.0) for share in SHARES]
+        rungs.append(Rung("weights stored in float16", lambda: result(()), 0.0))
+    return Ladder(tuple(rungs))
+
+
+def half_bytes(constant: FloatConstant) -> int:
+    """Bytes of its elements as 16-bit floats."""
+    return 2 * math.prod(constant.shape)
+
+
+def small_codes(values: np.ndarray[Any, Any], axes: Sequence[int] | None) -> Codes:
+    """int8 codes with scales along `axes`; where none are given, or a scale would stand for too few elements, along the single axis that leaves the least error. Where slices along
+    another axis are of unlike size, and it pays, they have factors of their own."""
+    choices = [tuple(axes)] if axes is not None else [(axis,) for axis in range(values.ndim) if values.shape[axis] > 1]
+    fitting = [choice for choice in choices if values.size >= FEWEST_PER_SCALE * math.prod(values.shape[a] for a in choice)]
+    if not fitting:
+        fitting = [(min(range(values.ndim), key=lambda axis: (values.shape[axis] == 1, values.shape[axis])),)]
+    best, along = min(((int8_codes(values, choice), choice) for choice in fitting), key=lambda pair: pair[0].noise)
+    factors = [slice_factors(values, along, a) for a in range(values.ndim) if a not in along and 1 < values.shape[a] * FEWEST_PER_FACTOR <= values.size]
+    unlike = max(factors, key=lambda f: float(np.log(f).std()), default=None)
+    if unlike is None or float(np.log(unlike).std()) < UNLIKE:
+        return best
+    finer = min((int8_codes(values, along, unlike**exponent) for exponent in EXPONENTS), key=lambda codes: codes.noise)
+    return finer if finer.noise < WORTH_FACTORS * best.noise else best
+
+
+def written(model: Model, forms: Mapping[FloatConstant, Codes], provider: str, config: Mapping[str, str], refusals: Sequence[Refusal]) -> StepResult:
+    """The model with these forms, without those that the provider does not fold; unchanged where it does not load with them."""
+    reasons = list(refusals)
+    result = model
+    while forms:
+        result, codes = write(model, forms)
+        try:
+            optimized = profile.optimized_model(result, provider, config=config)
+        except ModelError as problem:
+            reasons.append(Refusal("store/load", f"the model does not load with its weights stored small: {problem}", count=len(forms)))
+            return StepResult(model, False, refusals=tuple(reasons))
+        left = {codes[name] for graph in graphs(optimized) for name in graph.initializers if name in codes}
+        if not left:
+            break
+        reason = "the provider would make floats of it at each run, instead of once when it loads the model"
+        reasons += [Refusal("store/not-folded", reason, c.name) for c in forms if c in left]
+        forms = {c: f for c, f in forms.items() if c not in left}
+    if not forms:
+        return StepResult(model, False, refusals=tuple(reasons))
+    applied = {f"store/{kind}": count for kind in ("int8", "float16") if (count := sum(f.codes.dtype == kind for f in forms.values()))}
+    return StepResult(result, True, applied, tuple(reasons), {"weights": {c.name: str(f.codes.dtype) for c, f in forms.items()}})
