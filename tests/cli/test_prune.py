@@ -93,5 +93,5 @@ def test_from_python(place: Path) -> None:
 def test_a_recipe_prunes_then_quantizes(place: Path, run: Any) -> None:
     done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--recipe", "half", "--min-agreement", "0.5", "--format", "json", *QUICK)
     record = Record.model_validate(done.json)
-    assert done.status == 0 and [step.use for step in record.steps] == ["simplify", "prune", "quantize"]
+    assert done.status == 0 and [step.use for step in record.steps] == ["simplify", "prune", "quantize", "store"]
     assert next(step for step in record.steps if step.use == "prune").in_result

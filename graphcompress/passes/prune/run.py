@@ -58,20 +58,20 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     pruner = _Pruner(model, groups, context, options)
     if not groups.groups:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
-    goals = [Goal(options.macs, options.params)] + [Goal(options.macs, options.params).towards_whole(part) for part in LESS_BOLD]
+    goals = [Budget(options.macs, options.params)] + [Budget(options.macs, options.params).towards_whole(part) for part in LESS_BOLD]
     return Ladder(tuple(Rung(goal.label, lambda goal=goal: pruner.result(goal)) for goal in goals))  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class Budget:
     """Parts that are kept, None where nothing is asked."""
 
     macs: float | None
     params: float | None
 
-    def towards_whole(self, part: float) -> Goal:
+    def towards_whole(self, part: float) -> Budget:
         """A goal that is less bold by `part` of what was to go."""
-        return Goal(*(None if x is None else x + part * (1 - x) for x in (self.macs, self.params)))
+        return Budget(*(None if x is None else x + part * (1 - x) for x in (self.macs, self.params)))
 
     @property
     def label(self) -> str:
@@ -97,7 +97,7 @@ class _Pruner:
 
     # --- rungs ------------------------------------------------------------------------------------------------------------------
 
-    def result(self, goal: Goal) -> StepResult:
+    def result(self, goal: Budget) -> StepResult:
         """The model at `goal`."""
         widths = self.widths(goal)
         attempt = self.checked(widths)
@@ -124,7 +124,7 @@ class _Pruner:
         changed = int((widths < self.groups.widths).sum())
         return StepResult(attempt.model, True, {"prune/cut": changed}, tuple(refusals), decisions)
 
-    def widths(self, goal: Goal) -> Array:
+    def widths(self, goal: Budget) -> Array:
         """Units that each group keeps."""
         multiple = self.multiple()
         curves = []
@@ -243,7 +243,7 @@ class _Pruner:
         oracle = "a cut of this group does not compute what the model with masked channels does"
         return [*reasons, *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
 
-    def decisions(self, widths: Array, goal: Goal) -> dict[str, Any]:
+    def decisions(self, widths: Array, goal: Budget) -> dict[str, Any]:
         whole = self.groups.widths
         parts = {"macs": self.groups.macs, "params": self.groups.parameters}
         return {
