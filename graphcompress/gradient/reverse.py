@@ -9,7 +9,7 @@ from functools import cache
 from graphcompress.errors import ModelError, UsageError, suggestion
 from graphcompress.gradient.apply import apply_rule, rule_of
 from graphcompress.gradient.build import FLOATS, GradientBuilder, NodeGradient, NoGradient
-from graphcompress.gradient.prepare import prepared
+from graphcompress.gradient.prepare import Array, prepared
 from graphcompress.gradient.rulefile import GradientRule, load_gradient_rules
 from graphcompress.ir import Constant, Model, Node, Tensor, toposort
 from graphcompress.ir.model.dimensions import Dim
@@ -62,20 +62,22 @@ def gradient(
     tensors: Iterable[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[Dim]] | None = None,
+    fixed: Mapping[str, Array] | None = None,
     fed: bool = False,
     rules: Mapping[str, GradientRule] | None = None,
 ) -> Gradient:
     """A model that computes, beside `outputs` (tensors of the main graph; default: the float outputs), the gradients of their sum with respect to `tensors` (initializers,
-    inputs and other tensors of the main graph; default: every float initializer).
+    inputs and other tensors of the main graph; default: all `weights`).
 
     An output that is no scalar is weighed by a cotangent of its shape, which becomes an input: the result is a vector-Jacobian product. `shapes` states the shapes of inputs; rules that
-    need numbers have them then. `fed`: the initializers among `tensors` become inputs, so that one session serves while they change. `rules` default to rules/gradient.
+    need numbers have them then. `fixed` has values of inputs that are no longer inputs, so that branches that hang on them can be differentiated. `fed`: the initializers among `tensors` become inputs, so that one session serves while they change. `rules` default to rules/gradient.
 
     A tensor of which some path to the outputs leads through what has no rule has no gradient, with the reason in `frozen`.
     Raises UsageError for a name that the main graph does not have, ModelError where the model cannot be lifted to the rules' opset.
     """
     known = gradient_rules() if rules is None else rules
-    return _Reverse(prepared(model, shapes, known), known, shapes).run(outputs, tensors, fed=fed)
+    work, names = prepared(model, shapes, fixed, known)
+    return _Reverse(work, known, shapes).run(outputs, names if tensors is None else tensors, fed=fed)
 
 
 class _Reverse:
@@ -88,12 +90,12 @@ class _Reverse:
         self.parts: dict[Tensor, list[Tensor]] = {}
         self.blocked: dict[Tensor, Refusal] = {}
 
-    def run(self, outputs: Sequence[str] | None, tensors: Iterable[str] | None, *, fed: bool) -> Gradient:
+    def run(self, outputs: Sequence[str] | None, tensors: Iterable[str], *, fed: bool) -> Gradient:
         graph = self.model.graph
         named: dict[str, Tensor] = {t.name: t for n in graph.nodes for t in n.outputs if t.name}
         named |= {t.name: t for t in graph.inputs} | dict(graph.initializers)
         chosen = [o.name for o in self.model.outputs if self.is_float(named[o.name])] if outputs is None else list(outputs)
-        sources = list(graph.initializers) if tensors is None else list(dict.fromkeys(tensors))
+        sources = list(dict.fromkeys(tensors))
         for name in (*chosen, *sources):
             if name not in named:
                 raise UsageError(f"{self.model.path or 'The model'} has no tensor '{name}' in its main graph. {suggestion(name, named)}")

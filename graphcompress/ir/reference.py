@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -23,7 +22,7 @@ Array = np.ndarray[Any, Any]
 class ConvTranspose(OpRun):
     """The operator with groups, which onnx's evaluator (1.23) mixes up. Pads are explicit, as gradients write them."""
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         x: Array,
         w: Array,
@@ -53,7 +52,8 @@ class ConvTranspose(OpRun):
         target = y.reshape(x.shape[0], groups, -1, *whole)
         for tap in itertools.product(*(range(k) for k in w.shape[2:])):
             places = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, x.shape[2:], stride, strict=True))
-            target[(slice(None), slice(None), slice(None), *places)] += np.einsum("ngi...,gio->ngo...", parts, weights[(..., *tap)])
+            taps: tuple[Any, ...] = (..., *tap)
+            target[(slice(None), slice(None), slice(None), *places)] += np.einsum("ngi...,gio->ngo...", parts, weights[taps])
         y = y[(slice(None), slice(None), *(slice(pad[i], whole[i] - pad[rank + i]) for i in range(rank)))]
         return (y if b is None else y + b.reshape(-1, *[1] * rank),)
 
@@ -61,8 +61,15 @@ class ConvTranspose(OpRun):
 class Erf(OpRun):
     """The operator in the precision of its input; onnx's evaluator (1.23) has it in single precision only."""
 
-    def _run(self, x: Array) -> tuple[Array]:  # type: ignore[override]
+    def _run(self, x: Array) -> tuple[Array]:
         return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+
+class GlobalMaxPool(OpRun):
+    """The operator for any rank; onnx's evaluator (1.23) leaves two axes whatever the rank."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 class Reference:
@@ -73,12 +80,13 @@ class Reference:
         self._names = [o.name for o in proto.graph.output]
         for info in proto.graph.output:  # types that are not known cannot be written
             info.type.Clear()
-        self._evaluator = ReferenceEvaluator(proto, new_ops=[ConvTranspose, Erf])
+        self._evaluator = ReferenceEvaluator(proto, new_ops=[ConvTranspose, Erf, GlobalMaxPool])
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Any]:
         """All outputs by name. Raises ModelError where the evaluator fails."""
         try:
-            values = self._evaluator.run(None, dict(feed))
+            with np.errstate(all="ignore"):
+                values = self._evaluator.run(None, dict(feed))
         except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, RuntimeError, AttributeError) as problem:
             raise ModelError(f"onnx's reference evaluator cannot run the model: {problem}") from problem
         return dict(zip(self._names, values, strict=True))

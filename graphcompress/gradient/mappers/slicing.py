@@ -83,16 +83,15 @@ def resize(call: NodeGradient) -> Mapping[int, Tensor]:
     attrs = {name: call.attr(name) for name in names if call.attr(name) is not None}
     gradient = call.dy
     for place, axis in enumerate(axes):
-        if scales is not None and scales.size and float(scales[place]) == 1.0:
-            continue
-        size, result = call.size(call.x, axis), call.size(call.y, axis)
-        if size == result and scales is None:
-            continue
-        # The result of a scale that is no quotient of the sizes depends on the scale itself.
-        inputs = (
-            [None, np.array([1, 1, 1, scales[place]], np.float32)]
-            if scales is not None and scales.size
-            else [None, None, np.array([size, 1, 1, result], np.int64)]
-        )
-        gradient = transposed_along(call, gradient, axis_matrix(call, "Resize", size, attrs, inputs, between=2), axis)
+        size = call.shape(call.x)[axis]
+        if scales is not None and scales.size:  # the result of a scale that is no quotient of the sizes depends on the scale itself
+            if float(scales[place]) == 1.0:
+                continue
+            inputs = [None, np.array([1, 1, 1, scales[place]], np.float32)]
+        else:
+            result = call.shape(call.y)[axis]
+            if size is not None and size == result:
+                continue
+            inputs = [None, None, np.array([call.size(call.x, axis), 1, 1, call.size(call.y, axis)], np.int64)]
+        gradient = transposed_along(call, gradient, axis_matrix(call, "Resize", call.size(call.x, axis), attrs, inputs, between=2), axis)
     return {0: gradient}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -38,6 +40,19 @@ def with_signature(
     graph.input_protos = (*old, *added)
     graph.outputs = list(outputs)
     graph.output_protos = tuple(onnx.ValueInfoProto(name=t.name) for t in outputs)
+    return Model(model.header, graph, graph.input_protos, graph.output_protos, model.path, model.data)
+
+
+def with_values(model: Model, values: Mapping[str, np.ndarray[Any, Any]]) -> Model:
+    """`model` with constants in the place of the inputs named in `values`; the graph itself is taken over, not copied."""
+    graph = model.graph
+    with Edits(model) as edits:
+        for tensor in [t for t in graph.inputs if t.name in values]:
+            constant = Constant(tensor.name, np.asarray(values[tensor.name]))
+            graph.initializers[constant.name] = constant
+            graph.inputs.remove(tensor)
+            edits.replace(tensor, constant)
+    graph.input_protos = tuple(info for info in graph.input_protos if info.name not in values)
     return Model(model.header, graph, graph.input_protos, graph.output_protos, model.path, model.data)
 
 
