@@ -152,10 +152,8 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
     before = {axis + 2: b for axis, b in enumerate(shape.before)}
     after = {axis + 2: n * s - size - b for axis, (n, s, size, b) in enumerate(zip(cells, shape.strides, shape.large, shape.before, strict=True))}
     grid = call.pad(x, before, after, rank + 2)
-    phases = call.reshape(grid, [-1, c, *itertools.chain.from_iterable(zip(cells, shape.strides, strict=True))])
-    inner, outer = [2 + 2 * i for i in range(rank)], [3 + 2 * i for i in range(rank)]
     strided = math.prod(shape.strides) > 1
-    table = call.reshape(call.transpose(phases, [*outer, 0, *inner, 1]), [math.prod(shape.strides), -1, c] if strided else [-1, c])
+    table = by_phase(call, grid, cells, shape) if strided else call.reshape(call.transpose(grid, [0, *axes, 1]), [-1, c])
     rows = rows_of(call, call.pad(dy, {}, {axis + 2: q for axis, q in enumerate(spread)}, rank + 2), m, rank)
     steps = [math.prod(cells[axis + 1 :]) for axis in range(rank)]
     farthest = sum(q * s for q, s in zip(spread, steps, strict=True))
@@ -174,6 +172,14 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
         taps.append(call.add("MatMul", rows, call.add("Slice", kinds[phase], call.ints([shift]), end, call.ints([0]))))
     joined = call.add("Concat", *(call.add("Unsqueeze", t, call.ints([2])) for t in taps), axis=2)
     return call.reshape(joined, [m, c, *shape.kernel])
+
+
+def by_phase(call: NodeGradient, grid: Tensor, cells: list[int], shape: Windows) -> Tensor:
+    """[phase, positions of all images, channels]: the grid [N, channels, ...], every stride-th position of an axis in one phase."""
+    c, rank = call.size(grid, 1), shape.rank
+    phases = call.reshape(grid, [-1, c, *itertools.chain.from_iterable(zip(cells, shape.strides, strict=True))])
+    inner, outer = [2 + 2 * i for i in range(rank)], [3 + 2 * i for i in range(rank)]
+    return call.reshape(call.transpose(phases, [*outer, 0, *inner, 1]), [math.prod(shape.strides), -1, c])
 
 
 def rows_of(call: NodeGradient, dy: Tensor, channels: int, rank: int) -> Tensor:
