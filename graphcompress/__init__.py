@@ -31,6 +31,7 @@ from graphcompress.version import __version__
 if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
+    from graphcompress.api.distill import distill
     from graphcompress.api.inspect import inspect
     from graphcompress.api.quantize import quantize
     from graphcompress.api.reports import Result
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "inspect", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "distill",
     "inspect",
     "load",
     "quantize",

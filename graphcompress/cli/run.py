@@ -29,13 +29,13 @@ def check_target(name: str | None) -> None:
         load_target(name)
 
 
-def check_patterns(patterns: Iterable[str]) -> None:
+def check_patterns(patterns: Iterable[str], option: str = "--exclude") -> None:
     """Raise UsageError for what is not a regular expression."""
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UsageError(f"--exclude '{pattern}' is not a regular expression: {error}.") from error
+            raise UsageError(f"{option} '{pattern}' is not a regular expression: {error}.") from error
 
 
 def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) -> Path | Dataset | None:

@@ -76,7 +76,7 @@ class _Course:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
         order = batches(len(self.teach), self.size, self.rng)
-        steps, step_seconds = self.budget(next(order))
+        steps = self.budget(next(order))
         best, best_loss = dict(self.start), self.watched()
         losses = [[0, best_loss]]
         adam = Adam(self.weights, self.options.rate, steps)
@@ -96,19 +96,20 @@ class _Course:
             "matched": {"outputs": [p.name for p in first.pairs if p.output], "features": [p.name for p in first.pairs if not p.output]},
             "losses": losses,
             "loss": {"before": losses[0][1], "after": best_loss},
-            "step_seconds": step_seconds,
         }
         result = with_weights(self.student, {name: best[name] for name in trained}) if changed else self.student
         return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), decisions)
 
-    def budget(self, indices: Sequence[int]) -> tuple[int, float]:
-        """The number of steps, and the seconds that one takes."""
+    def budget(self, indices: Sequence[int]) -> int:
+        """The number of steps: where it is not stated, what the first ones take decides."""
+        if self.options.steps is not None:
+            return self.options.steps
         self.gradients(indices)
         begin = time.perf_counter()
         for _ in range(TIMED):
             self.gradients(indices)
         seconds = (time.perf_counter() - begin) / TIMED
-        return self.options.steps or max(1, round(60 * self.options.minutes / seconds)), seconds
+        return max(1, round(60 * self.options.minutes / seconds))
 
     def gradients(self, indices: Iterable[int]) -> dict[str, Array]:
         """The mean gradient over some feeds that teach."""
