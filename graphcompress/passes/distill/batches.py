@@ -44,6 +44,7 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[list[in
     pending: list[int] = []
     while True:
         while len(pending) < size:
-            pending.extend(i for i in rng.permutation(count).tolist() if i not in pending)
+            again = set(pending)
+            pending.extend(sorted(rng.permutation(count).tolist(), key=again.__contains__))  # what is waiting comes again last, so that no batch has it twice
         yield pending[:size]
         pending = pending[size:]
