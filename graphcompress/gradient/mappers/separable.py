@@ -1,4 +1,4 @@
-"""Linear operators that work along one axis after the other (Resize, Pad, AveragePool): the matrix of each axis, and its transposition applied to a gradient."""
+"""Linear operators that work along one axis after the other (Resize, AveragePool): the matrix of each axis, and its transposition applied to a gradient."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from graphcompress.runtime.evaluate import run_once
 
 Array = np.ndarray[Any, Any]
 
+LONGEST = 4096  # elements of an axis: its matrix has their square
+
 
 def axis_matrix(call: NodeGradient, op: str, size: int, attrs: Mapping[str, Any], extra: Sequence[Array | None] = (), *, between: int = 1) -> Array:
     """What `op` makes of an axis of `size` elements, as a matrix [size, result]: it is run on the rows of the identity. `extra` are its inputs beside the first,
@@ -23,6 +25,8 @@ def axis_matrix(call: NodeGradient, op: str, size: int, attrs: Mapping[str, Any]
 
     Raises NoGradient where the runtime does not run it so.
     """
+    if size > LONGEST:
+        raise NoGradient("long-axis", f"{call.node.op} works along an axis of {size} elements; up to {LONGEST} have a gradient rule")
     shape = (size, *[1] * between, size)
     model = parse_model(f"(float[{','.join(map(str, shape))}] x) => (float y) {{ y = Identity (x) }}", {"": call.build.model.opset})
     with Edits(model) as edits:

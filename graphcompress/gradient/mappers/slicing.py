@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -65,10 +66,26 @@ def padding(call: NodeGradient) -> Mapping[int, Tensor]:
         return {0: call.pad(call.dy, {a: -n for a, n in before.items()}, {a: -n for a, n in after.items()}, rank)}
     gradient = call.dy
     for axis in axes:
-        if before[axis] or after[axis]:
-            extra = np.array([0, 0, before[axis], 0, 0, after[axis]], np.int64)
-            gradient = transposed_along(call, gradient, axis_matrix(call, "Pad", call.size(call.x, axis), {"mode": mode}, [extra]), axis)
+        gradient = copies_returned(call, gradient, axis, (before[axis], after[axis]), mode)
     return {0: gradient}
+
+
+def copies_returned(call: NodeGradient, gradient: Tensor, axis: int, pads: tuple[int, int], mode: Literal["reflect", "edge", "wrap"]) -> Tensor:
+    """Along one axis: what lies inside, and each end that was added, times the matrix that says which of a few neighbouring elements it is a copy of."""
+    if min(pads) < 0:
+        raise NoGradient("cut", f"a Pad that repeats elements ({mode}) and cuts some has no gradient rule")
+    size, rank = call.size(call.x, axis), call.rank(gradient)
+    sources = np.pad(np.arange(size), pads, mode=mode)
+    total = [call.pad(gradient, {axis: -pads[0]}, {axis: -pads[1]}, rank)]
+    for first, last in ((0, pads[0]), (pads[0] + size, len(sources))):
+        if first == last:
+            continue
+        copied = sources[first:last]
+        low, high = int(copied.min()), int(copied.max())
+        matrix = (copied[None, :] == np.arange(low, high + 1)[:, None]).astype(np.float32)
+        end = call.pad(gradient, {axis: -first}, {axis: last - len(sources)}, rank)
+        total.append(call.pad(transposed_along(call, end, matrix, axis), {axis: low}, {axis: size - 1 - high}, rank))
+    return call.build.total(total)
 
 
 @mapper
