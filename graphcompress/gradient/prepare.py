@@ -44,7 +44,7 @@ def prepared(model: Model, inputs: Mapping[str, Sequence[Dim]] | None, fixed: Ma
             break
         work = expanded
     sources = weights(work)
-    _store_constants(work)
+    store_constants(work)
     return work, sources
 
 
@@ -65,7 +65,8 @@ def _is_float(tensor: Tensor) -> bool:
     return data is not None and (data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data)) in FLOATS
 
 
-def _store_constants(model: Model) -> None:
+def store_constants(model: Model) -> None:
+    """Let the floating-point Constant nodes of the main graph be initializers of the same names."""
     outputs = output_ids(model)
     with Edits(model) as edits:
         for node in _constants(model):

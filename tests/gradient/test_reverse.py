@@ -9,6 +9,8 @@ import pytest
 
 from graphcompress.errors import ModelError, UsageError
 from graphcompress.gradient import Gradient, gradient
+from graphcompress.gradient.rulefile import GradientExample
+from graphcompress.gradient.verify import fault_of
 from graphcompress.ir import Model
 from graphcompress.ir.files.text import parse_model
 from graphcompress.runtime.session import open_session
@@ -112,9 +114,19 @@ def test_a_weight_that_changes_nothing_is_frozen() -> None:
     assert gradient(graph(text)).frozen["a"].id == "gradient/unused"
 
 
-def test_an_operator_without_a_rule_is_written_out_by_its_definition() -> None:
-    result = gradient(graph("(float[4] x) => (float y) { m = Mish (x)  y = ReduceSum <keepdims = 0> (m) }"), None, ["x"])
-    assert result.frozen == {}
+@pytest.mark.parametrize(
+    ("inputs", "body", "opset"),
+    [
+        ("float[4] x", "y = Mish (x)", 18),
+        ("float[4] x", "y = Gelu (x)", 20),
+        ("float[4] x", 'y = Gelu <approximate = "tanh"> (x)', 20),
+        ("float[1,3,4] x, float[1,3,4] k, float[1,3,4] v", "y = Attention <q_num_heads = 2, kv_num_heads = 2, is_causal = 1> (x, k, v)", 23),
+        ("float[1,3,4] x, float[1,3,1] c, float[1,3,1] s", "y = RotaryEmbedding <num_heads = 2> (x, c, s)", 23),
+    ],
+)
+def test_an_operator_without_a_rule_is_written_out_by_its_definition(inputs: str, body: str, opset: int) -> None:
+    example = GradientExample("", {}, {}, opset, 0, None)
+    assert fault_of(f"({inputs}) => (float y) {{ {body} }}", example, np.random.default_rng(0)) is None
 
 
 def test_a_branch_is_taken_by_the_value_of_an_input() -> None:

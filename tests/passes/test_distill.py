@@ -78,6 +78,21 @@ def test_every_weight_that_is_said_to_learn_differs_in_the_result(n: str) -> Non
         assert not np.array_equal(constant.values, result.model.graph.initializers[name].values)
 
 
+def test_weights_in_constant_nodes_learn_too() -> None:
+    text = """(float[n,6] x) => (float[n,3] y) {
+        w1 = Constant <value = float[6,8] {$a}> ()
+        w2 = Constant <value = float[8,3] {$c}> ()
+        p = MatMul (x, w1)
+        h = Relu (p)
+        y = MatMul (h, w2)
+    }"""
+    teacher = net(text=text)
+    student = disturbed(teacher)
+    result = taught(student, teacher)
+    assert result.applied == {"distill/weights": 2} and [n.op for n in result.model.graph.nodes] == [n.op for n in student.graph.nodes]
+    assert error(result.model, teacher) < 0.5 * error(student, teacher)
+
+
 def test_the_written_weights_give_the_loss_that_was_seen() -> None:
     """What learns and what is written are one function."""
     teacher = net()

@@ -38,7 +38,7 @@ class Lesson:
         self.gradient: Gradient = gradient(judged, [LOSS], weights, shapes=free, fixed=fixed, fed=True)
         self._step = open_session(self.gradient.model, threads=threads)
         tensors = named_tensors(judged)
-        fed = [(tensors[name], "float", weights[name].shape) for name in self.gradient.gradients if name in judged.graph.initializers]
+        fed = [(tensors[name], "float", weights[name].shape) for name in self.gradient.gradients]
         self._loss = open_session(with_signature(judged, fed, judged.graph.outputs), threads=threads)
 
     @property

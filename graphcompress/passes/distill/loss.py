@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graphcompress.gradient.prepare import store_constants
 from graphcompress.ir import Constant, Model, Tensor
 from graphcompress.ir.model.signature import with_signature
 from graphcompress.passes.distill.match import Pair
@@ -26,6 +27,7 @@ def with_loss(student: Model, pairs: Sequence[Pair], shapes: Mapping[str, Sequen
     `shapes` are those of the pairs' tensors, `scales` the teacher's variances. The loss is the mean over outputs plus the mean over features.
     """
     model = student.copy()
+    store_constants(model)  # so that they can be fed like other weights
     tensors = named_tensors(model)
     targets = {pair: model.variable(target_name(pair)) for pair in pairs}
     builder = _LossBuilder(model)
