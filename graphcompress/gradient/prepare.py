@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.gradient.build import FLOATS
+from graphcompress.gradient.unroll import unroll
 from graphcompress.ir import Graph, Model, Node, Tensor, TensorData, constant_data, output_ids
 from graphcompress.ir.inline import composed_operators, defined_names, expand_operators, inline_branch, inline_functions
 from graphcompress.ir.lift import lift
@@ -38,6 +39,7 @@ def prepared(model: Model, inputs: Mapping[str, Sequence[Dim]] | None, fixed: Ma
         with Edits(work) as edits:
             for node, attribute in branches:
                 inline_branch(work, edits, work.graph, node, attribute, names)
+    unroll(work, infer(work, inputs))
     while composed := composed_operators(work) - set(known):
         expanded = expand_operators(work, composed)
         if expanded is work:

@@ -165,3 +165,25 @@ def test_nothing_is_written_that_no_gradient_needs() -> None:
     result = gradient(graph("(float[3] a, float[3] b) => (float[3] y) { p = Mul (a, b)  z = Exp (a)  y = Relu (p) }"), None, ["a"])
     assert "Exp" not in [n.op for n in result.model.graph.nodes]
     assert sum(n.op == "Mul" for n in result.model.graph.nodes) == 3
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(
+    ("op", "gates", "more"),
+    [("LSTM", 4, ""), ("GRU", 3, ""), ("GRU", 3, ", linear_before_reset = 1"), ("RNN", 1, "")],
+    ids=["lstm", "gru", "gru-before", "rnn"],
+)
+def test_recurrent_operators_are_written_out_step_by_step(op: str, gates: int, more: str, direction: str) -> None:
+    d = 2 if direction == "bidirectional" else 1
+    inputs = f"float[3,2,4] x, float[{d},{5 * gates},4] w, float[{d},{5 * gates},5] r, float[{d},{10 * gates}] b, float[{d},2,5] h"
+    inputs, cell = (f"{inputs}, float[{d},2,5] c", ", c") if op == "LSTM" else (inputs, "")
+    for outputs in (("y", "z", "v") if op == "LSTM" else ("y", "z")), ("", "z"):
+        made = ", ".join(outputs)
+        signature = ", ".join(f"float {name}" for name in outputs if name)
+        text = f'({inputs}) => ({signature}) {{ {made} = {op} <hidden_size = 5, direction = "{direction}"{more}> (x, w, r, b, , h{cell}) }}'
+        assert fault_of(text, GradientExample("", {}, {}, 18, 0, None), np.random.default_rng(0)) is None
+
+
+def test_a_recurrent_operator_with_lengths_stays_and_is_named() -> None:
+    text = "(float[3,2,4] x, float[1,5,4] w, float[1,5,5] r, int32[2] n) => (float[3,1,2,5] y) { y = RNN <hidden_size = 5> (x, w, r, , n) }"
+    assert gradient(graph(text), None, ["w"]).frozen["w"].id == "gradient/no-rule"
