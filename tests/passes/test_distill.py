@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,12 @@ def test_what_is_no_weight_does_not_learn(body: str, initializer: str, id: str) 
     assert learnable(model, ())[1]["w"].id == id
 
 
+def test_a_student_without_weights_is_handed_back_with_the_reason() -> None:
+    model = parse_model("(float[n,6] x) => (float[n,6] y) { y = Relu (x) }")
+    result = taught(model, model)
+    assert result.model is model and [r.id for r in result.refusals] == ["distill/no-weights"]
+
+
 def test_a_softplus_is_no_front_end() -> None:
     model = parse_model(
         "(float[n,2] x) => (float[n,2] y)\n<float[2] w = {1, 2}, float[1] o = {1}>\n{ p = Mul (x, w)  q = Exp (p)  r = Add (q, o)  y = Log (r) }"
@@ -248,3 +255,10 @@ def test_batches_take_every_feed_before_one_comes_again() -> None:
     drawn = [next(order) for _ in range(3)]
     assert all(len(set(batch)) == 4 for batch in drawn)
     assert sorted(i for batch in drawn for i in batch) == sorted([*range(6)] * 2)
+
+
+def test_as_a_step_of_a_recipe_the_original_is_the_teacher(tmp_path: Path) -> None:
+    teacher = net()
+    (tmp_path / "learn.toml").write_text('[[step]]\nuse = "simplify"\n\n[[step]]\nuse = "distill"\nsteps = 3\n')
+    result = graphcompress.compress(teacher, feeds(teacher), recipe=tmp_path / "learn.toml", measure=False, threads=1)
+    assert [(s.use, s.changed) for s in result.record.steps] == [("simplify", False), ("distill", False)]

@@ -69,6 +69,9 @@ class _Course:
                 lesson.close()
 
     def learn(self) -> StepResult:
+        if not self.weights:
+            nothing = Refusal("distill/no-weights", "no initializer of its main graph can learn")
+            return StepResult(self.student, False, refusals=(nothing, *self.refusals()))
         first = self.lesson(self.parts(range(self.size), self.teach)[0][0])
         self.frozen |= {name: Refusal(r.id.replace("gradient/", "distill/"), r.reason, name) for name, r in first.frozen.items()}
         trained = first.trained
