@@ -61,17 +61,17 @@ class _Text:
             if not self.value_of(clause):
                 raise NoGradient("where", f"{self.rule.op}: the rule asks for {clause.text}")
         for node in self.backward.nodes:
-            made = [self.call.build.model.variable("gradient") if n else Variable("") for n in node.outputs]
+            outputs = [self.call.build.model.variable("gradient") if n else Variable("") for n in node.outputs]
             attrs = {**node.attrs, **{name: self.plain(self.names[ref]) for name, ref in node.refs.items()}}
-            self.call.build.model.add(node.op, [self.operand(n) for n in node.inputs], made, attrs)
-            self.tensors.update(zip(node.outputs, made, strict=True))
+            self.call.build.model.add(node.op, [self.operand(n) for n in node.inputs], outputs, attrs)
+            self.tensors.update(zip(node.outputs, outputs, strict=True))
         places = {f"d{name}": index for index, name in enumerate(self.forward.inputs)}
         results = {places[name]: self.tensors[name] for name in self.backward.outputs}
         several = len(self.forward.inputs) > 1
         return {
             index: self.call.build.reduced_to(tensor, self.call.input(index)) if several else tensor
             for index, tensor in results.items()
-            if tensor is not None and self.call.has(index) and index in self.call.wanted
+            if tensor is not None and self.call.has(index) and index in self.call.targets
         }
 
     def bind(self) -> None:

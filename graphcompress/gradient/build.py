@@ -1,4 +1,4 @@
-"""What writes gradients into a graph: new nodes, constants, and what is known of shapes while they are made."""
+"""What writes gradients into a graph: new nodes, constants, and what is known of shapes while they are built."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class GradientBuilder:
 
     def add(self, op: str, *inputs: Tensor, hint: str = "gradient", **attrs: Any) -> Tensor:
         """The output of a new node; attributes that are None are left out."""
-        made = self.model.variable(hint)
-        self.model.add(op, inputs, [made], {k: v for k, v in attrs.items() if v is not None})
-        return made
+        output = self.model.variable(hint)
+        self.model.add(op, inputs, [output], {k: v for k, v in attrs.items() if v is not None})
+        return output
 
     def add_several(self, op: str, count: int, *inputs: Tensor, **attrs: Any) -> list[Tensor]:
         """The `count` outputs of a new node."""
-        made: list[Tensor] = [self.model.variable("gradient") for _ in range(count)]
-        self.model.add(op, inputs, made, attrs)
-        return made
+        outputs: list[Tensor] = [self.model.variable("gradient") for _ in range(count)]
+        self.model.add(op, inputs, outputs, attrs)
+        return outputs
 
     def ints(self, values: Sequence[int] | int) -> Constant:
         """A constant of int64: a list, or a scalar."""
@@ -100,14 +100,14 @@ class GradientBuilder:
 class NodeGradient:
     """One node on the way back: its inputs and outputs, the gradients of the outputs, and what a rule or a mapper needs to write those of the inputs.
 
-    `wanted` are the indices of the inputs whose gradients are asked for; a mapper may hand out more. `build` adds nodes.
+    `targets` are the indices of the inputs whose gradients are asked for; a mapper may hand out more. `build` adds nodes.
     """
 
-    def __init__(self, build: GradientBuilder, node: Node, cotangents: Sequence[Tensor | None], wanted: frozenset[int]) -> None:
+    def __init__(self, build: GradientBuilder, node: Node, cotangents: Sequence[Tensor | None], targets: frozenset[int]) -> None:
         self.build = build
         self.node = node
         self.cotangents = cotangents
-        self.wanted = wanted
+        self.targets = targets
         self.add = build.add
         self.ints = build.ints
 

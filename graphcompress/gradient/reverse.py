@@ -99,34 +99,34 @@ class _Reverse:
         for name in (*chosen, *sources):
             if name not in named:
                 raise UsageError(f"{self.model.path or 'The model'} has no tensor '{name}' in its main graph. {suggestion(name, named)}")
-        wanted = {name: named[name] for name in sources if self.is_float(named[name])}
+        targets = {name: named[name] for name in sources if self.is_float(named[name])}
         stated = {
             name: Refusal("gradient/no-float", f"'{name}' holds no floating-point numbers", name)
             for name in sources
-            if tensors is not None and name not in wanted
+            if tensors is not None and name not in targets
         }
         roots = [named[name] for name in chosen]
         if not roots:
             raise ModelError(f"{self.model.path or 'The model'} has no output of floating-point numbers, so nothing can be differentiated.")
         order = toposort(graph)
-        live = self.live(order, wanted.values())
+        live = self.live(order, targets.values())
         cotangents = self.seed(roots, live)
         for node in reversed(order):
             self.step_back(node, live)
-        frozen = {**stated, **self.frozen(wanted)}
+        frozen = {**stated, **self.frozen(targets)}
         results = {
-            name: self.build.add("Identity", self.build.total(self.parts[t]), hint=f"gradient.{name}") for name, t in wanted.items() if name not in frozen
+            name: self.build.add("Identity", self.build.total(self.parts[t]), hint=f"gradient.{name}") for name, t in targets.items() if name not in frozen
         }
-        return self.finish(roots, results, cotangents, frozen, wanted if fed else {})
+        return self.finish(roots, results, cotangents, frozen, targets if fed else {})
 
     def is_float(self, tensor: Tensor) -> bool:
         """An unknown type may be a float: what is learned through it must not be lost in silence."""
         dtype = self.shapes.dtype(tensor)
         return dtype in FLOATS or (dtype is None and not isinstance(tensor, Constant))
 
-    def live(self, order: Sequence[Node], wanted: Iterable[Tensor]) -> set[Tensor]:
-        """The float tensors that change with one of `wanted`."""
-        live = set(wanted)
+    def live(self, order: Sequence[Node], targets: Iterable[Tensor]) -> set[Tensor]:
+        """The float tensors that change with one of `targets`."""
+        live = set(targets)
         for node in order:
             if any(t in live for t in causes(node)):
                 live.update(t for t in node.outputs if t.name and self.is_float(t))
@@ -174,7 +174,7 @@ class _Reverse:
                     refusal or Refusal("gradient/input", f"input {index} of {node.op} has no gradient (node '{node.name or node.outputs[0].name}')", node.name),
                 )
 
-    def gradients_of(self, node: Node, wanted: frozenset[int]) -> dict[int, Tensor]:
+    def gradients_of(self, node: Node, targets: frozenset[int]) -> dict[int, Tensor]:
         rule = rule_of(self.rules, node, self.model.opset)
         if rule is None:
             domain = "" if node.standard else f"{node.domain}."
@@ -183,11 +183,11 @@ class _Reverse:
             if len(self.parts.get(tensor, ())) > 1:
                 self.parts[tensor] = [self.build.total(self.parts[tensor])]
         cotangents = [self.parts[t][0] if t in self.parts else None for t in node.outputs]
-        return apply_rule(rule, NodeGradient(self.build, node, cotangents, wanted))
+        return apply_rule(rule, NodeGradient(self.build, node, cotangents, targets))
 
-    def frozen(self, wanted: Mapping[str, Tensor]) -> dict[str, Refusal]:
-        reasons = {name: self.blocked[t] for name, t in wanted.items() if t in self.blocked}
-        for name, tensor in wanted.items():
+    def frozen(self, targets: Mapping[str, Tensor]) -> dict[str, Refusal]:
+        reasons = {name: self.blocked[t] for name, t in targets.items() if t in self.blocked}
+        for name, tensor in targets.items():
             if name not in reasons and tensor not in self.parts:
                 reasons[name] = Refusal("gradient/unused", "the outputs do not change with it", name)
         return reasons

@@ -94,8 +94,8 @@ def _direction(of: Recurrence, build: GradientBuilder, index: int, backward: boo
         return None if tensor is None else add("Gather", tensor, ints(index), axis=0)
 
     def start(place: int) -> Tensor:
-        given = part(place)
-        return given if given is not None else add("Expand", build.number(0.0, dtype), ints([of.batch, of.hidden]))
+        initial = part(place)
+        return initial if initial is not None else add("Expand", build.number(0.0, dtype), ints([of.batch, of.hidden]))
 
     weight, recurrent, bias = part(1), part(2), part(3)
     assert weight is not None and recurrent is not None

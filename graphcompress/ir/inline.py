@@ -258,10 +258,10 @@ def expand_operators(model: Model, ops: Collection[str]) -> Model:
         constant.values = np.zeros(0, np.float32)
     proto = to_proto(light)
     stubs = {t.name: t for t in proto.graph.initializer}
-    kept = [t for t in proto.graph.initializer if t.name not in {info.name for info in infos}]
+    small = [t for t in proto.graph.initializer if t.name not in {info.name for info in infos}]
     empty = [onnx.TensorProto.FromString(stubs[info.name].SerializeToString()) for info in infos]
     del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
+    proto.graph.initializer.extend(small)
     count = len(proto.graph.input)
     proto.graph.input.extend(infos)
     try:

@@ -178,9 +178,9 @@ def test_recurrent_operators_are_written_out_step_by_step(op: str, gates: int, m
     inputs = f"float[3,2,4] x, float[{d},{5 * gates},4] w, float[{d},{5 * gates},5] r, float[{d},{10 * gates}] b, float[{d},2,5] h"
     inputs, cell = (f"{inputs}, float[{d},2,5] c", ", c") if op == "LSTM" else (inputs, "")
     for outputs in (("y", "z", "v") if op == "LSTM" else ("y", "z")), ("", "z"):
-        made = ", ".join(outputs)
+        names = ", ".join(outputs)
         signature = ", ".join(f"float {name}" for name in outputs if name)
-        text = f'({inputs}) => ({signature}) {{ {made} = {op} <hidden_size = 5, direction = "{direction}"{more}> (x, w, r, b, , h{cell}) }}'
+        text = f'({inputs}) => ({signature}) {{ {names} = {op} <hidden_size = 5, direction = "{direction}"{more}> (x, w, r, b, , h{cell}) }}'
         assert fault_of(text, GradientExample("", {}, {}, 18, 0, None), np.random.default_rng(0)) is None
 
 

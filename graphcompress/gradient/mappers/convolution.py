@@ -26,11 +26,11 @@ def convolution(call: NodeGradient) -> Mapping[int, Tensor]:
     shape = windows(call, call.sizes(w, 2), x, call.y)
     group = int(call.attr("group", 1))
     gradients: dict[int, Tensor] = {}
-    if 0 in call.wanted:
+    if 0 in call.targets:
         gradients[0] = scattered(call, dy, w, shape, group)
-    if 1 in call.wanted:
+    if 1 in call.targets:
         gradients[1] = weight_gradient(call, x, dy, shape, group)
-    if 2 in call.wanted:
+    if 2 in call.targets:
         gradients[2] = channel_sums(call, dy)
     return gradients
 
@@ -42,13 +42,13 @@ def transposed_convolution(call: NodeGradient) -> Mapping[int, Tensor]:
     shape = of_transposed(call, w)
     group = int(call.attr("group", 1))
     gradients: dict[int, Tensor] = {}
-    if 0 in call.wanted:
+    if 0 in call.targets:
         pads = [*shape.before, *(a - s for a, s in zip(shape.after, shape.surplus, strict=True))]
         fitting, pads = fitted(call, dy, pads)
         gradients[0] = call.add("Conv", fitting, w, strides=list(shape.strides), dilations=list(shape.dilations), group=group, pads=pads)
-    if 1 in call.wanted:
+    if 1 in call.targets:
         gradients[1] = weight_gradient(call, dy, x, shape, group)
-    if 2 in call.wanted:
+    if 2 in call.targets:
         gradients[2] = channel_sums(call, dy)
     return gradients
 

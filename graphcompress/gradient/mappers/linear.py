@@ -21,9 +21,9 @@ def matmul(call: NodeGradient) -> Mapping[int, Tensor]:
     left = call.add("Unsqueeze", a, call.ints([0])) if rank_a == 1 else a
     right = call.add("Unsqueeze", b, call.ints([1])) if rank_b == 1 else b
     gradients: dict[int, Tensor] = {}
-    if 0 in call.wanted:
+    if 0 in call.targets:
         gradients[0] = product(call, dy, transposed(call, right, max(2, rank_b)), a)
-    if 1 in call.wanted:
+    if 1 in call.targets:
         rank = max(2, rank_a)
         if rank_b <= 2 and rank > 2:
             rows, columns = call.size(left, -1), call.size(dy, -1)
@@ -54,11 +54,11 @@ def gemm(call: NodeGradient) -> Mapping[int, Tensor]:
     alpha, beta = float(call.attr("alpha", 1.0)), float(call.attr("beta", 1.0))
     ta, tb = int(call.attr("transA", 0)), int(call.attr("transB", 0))
     gradients: dict[int, Tensor] = {}
-    if 0 in call.wanted:
+    if 0 in call.targets:
         gradients[0] = call.add("Gemm", b, dy, alpha=alpha, transA=tb, transB=1) if ta else call.add("Gemm", dy, b, alpha=alpha, transB=1 - tb)
-    if 1 in call.wanted:
+    if 1 in call.targets:
         gradients[1] = call.add("Gemm", dy, a, alpha=alpha, transA=1, transB=ta) if tb else call.add("Gemm", a, dy, alpha=alpha, transA=1 - ta)
-    if call.has(2) and 2 in call.wanted:
+    if call.has(2) and 2 in call.targets:
         scaled = dy if beta == 1 else call.add("Mul", dy, call.number(beta))
         gradients[2] = call.build.reduced_to(scaled, call.input(2))
     return gradients
@@ -79,7 +79,7 @@ def einsum(call: NodeGradient) -> Mapping[int, Tensor]:
         raise NoGradient("diagonal", "an Einsum that takes a diagonal has no gradient rule")
     gradients: dict[int, Tensor] = {}
     for index, term in enumerate(operands):
-        if index not in call.wanted:
+        if index not in call.targets:
             continue
         others = [(t, call.input(i)) for i, t in enumerate(operands) if i != index]
         present = set(result).union(*(t for t, _ in others)) if others else set(result)

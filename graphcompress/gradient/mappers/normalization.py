@@ -74,16 +74,16 @@ def through(call: NodeGradient, x: Tensor, dy: Tensor, axes: Sequence[int], scal
     inverse = add("Reciprocal", add("Sqrt", add("Add", variance, epsilon)))
     normal = add("Mul", away, inverse)
     gradients: dict[int, Tensor] = {}
-    if 0 in call.wanted:
+    if 0 in call.targets:
         scaled = add("Mul", dy, scale)
         inner = add("Mul", normal, add("ReduceMean", add("Mul", scaled, normal), over, keepdims=1))
         rest = add("Sub", scaled, inner)
         if centered:
             rest = add("Sub", rest, add("ReduceMean", scaled, over, keepdims=1))
         gradients[0] = add("Mul", rest, inverse)
-    if 1 in call.wanted:
+    if 1 in call.targets:
         gradients[1] = as_parameter(call, add("Mul", dy, normal), scale, call.input(1))
-    if 2 in call.wanted:
+    if 2 in call.targets:
         gradients[2] = as_parameter(call, dy, scale, call.input(2))
     return gradients
 

@@ -13,7 +13,7 @@ from graphcompress.ir import Tensor
 def reduction(call: NodeGradient) -> Mapping[int, Tensor]:
     """Every kind of reduction: the gradient of the result, repeated along the axes that were reduced, times the derivative of the result by each element."""
     op, x = call.node.op, call.x
-    dy, y = kept(call, call.dy), kept(call, call.y)
+    dy, y = keep_axes(call, call.dy), keep_axes(call, call.y)
     add = call.add
     match op:
         case "ReduceSum":
@@ -23,7 +23,7 @@ def reduction(call: NodeGradient) -> Mapping[int, Tensor]:
             return {0: add("Expand", add("Mul", dy, share), call.build.shape_of(x))}
         case "ReduceMax" | "ReduceMin":
             mask = add("CastLike", add("Equal", x, y), dy)
-            ties = kept(
+            ties = keep_axes(
                 call,
                 add("ReduceSum", mask, *call.node.inputs[1:], keepdims=call.attr("keepdims", 1), noop_with_empty_axes=call.attr("noop_with_empty_axes", 0)),
             )
@@ -42,7 +42,7 @@ def reduction(call: NodeGradient) -> Mapping[int, Tensor]:
             return {0: add("Div", add("Mul", dy, y), x)}
 
 
-def kept(call: NodeGradient, tensor: Tensor) -> Tensor:
+def keep_axes(call: NodeGradient, tensor: Tensor) -> Tensor:
     """A result, or its gradient, with the reduced axes as axes of size one."""
     axes = call.node.input(1)
     if call.attr("keepdims", 1):

@@ -27,15 +27,15 @@ def slicing(call: NodeGradient) -> Mapping[int, Tensor]:
         if start == 0 and step == 1 and end >= 2**31 - 1:  # the whole axis, whatever its size
             continue
         size = call.size(call.x, axis)
-        taken = range(size)[slice(start, end if step > 0 or end >= -size else None, step)]
-        if not taken:
+        positions = range(size)[slice(start, end if step > 0 or end >= -size else None, step)]
+        if not positions:
             return {0: call.zeros(call.x)}
         if step < 0:
             gradient = call.add("Slice", gradient, call.ints([-1]), call.ints([-FARTHEST]), call.ints([axis]), call.ints([-1]))
-            taken = taken[::-1]
-        if taken.step > 1:
-            gradient = spread(call, gradient, axis, taken.step)
-        before[axis], after[axis] = taken[0], size - 1 - taken[-1]
+            positions = positions[::-1]
+        if positions.step > 1:
+            gradient = spread(call, gradient, axis, positions.step)
+        before[axis], after[axis] = positions[0], size - 1 - positions[-1]
     return {0: call.pad(gradient, before, after, rank)}
 
 

@@ -13,7 +13,7 @@ from graphcompress.ir import Tensor
 def summed(call: NodeGradient) -> Mapping[int, Tensor]:
     """Sum hands dy to every operand, Mean its share."""
     dy = call.dy if call.node.op == "Sum" else call.add("Div", call.dy, call.number(len(call.node.inputs)))
-    return {i: call.build.reduced_to(dy, call.input(i)) for i in call.wanted}
+    return {i: call.build.reduced_to(dy, call.input(i)) for i in call.targets}
 
 
 @mapper
@@ -26,4 +26,4 @@ def extreme(call: NodeGradient) -> Mapping[int, Tensor]:
         call.dy,
         call.build.total([call.add("Expand", m, call.build.shape_of(call.y)) for m in masks]) if len(masks) > 1 else call.build.number(1.0, dtype),
     )
-    return {i: call.build.reduced_to(call.add("Mul", share, masks[i]), call.input(i)) for i in call.wanted}
+    return {i: call.build.reduced_to(call.add("Mul", share, masks[i]), call.input(i)) for i in call.targets}

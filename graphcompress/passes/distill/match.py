@@ -39,12 +39,12 @@ def pairs(student: Model, teacher: Model, shapes: tuple[Shapes, Shapes], *, feat
             f"{student.path or 'The student'} and {teacher.path or 'the teacher'} have no output of float32 with equal name and shape, so there is nothing to learn from."
         )
     if features:
-        taken = {pair.name for pair in result}
+        outputs = {pair.name for pair in result}
         read = dict.fromkeys(n.inputs[0].name for n in student.graph.nodes if n.is_op(*HEAVY) and constant_data(n.input(1)) is not None)
         names = [
             n
             for n in read
-            if n in theirs and n not in taken and producer(ours[n]) is not None and _alike(ours[n], theirs[n], shapes) and shapes[0].dtype(ours[n]) == "float"
+            if n in theirs and n not in outputs and producer(ours[n]) is not None and _alike(ours[n], theirs[n], shapes) and shapes[0].dtype(ours[n]) == "float"
         ]
         count = min(len(names), MOST_FEATURES)
         result += [Pair(names[(i + 1) * len(names) // count - 1], "values", output=False) for i in range(count)]
