@@ -24,7 +24,7 @@ FEWEST = 4  # different feeds; fewer cannot be split into those that teach and t
 WATCHING = 8  # every 8th feed watches: the state that is best on these is kept
 WATCHES = 20  # how often, over all steps
 TIMED = 3  # steps that are timed, after one that warms up
-MOST_LESSONS = 8  # sessions for different shapes of feeds that are open at one time
+MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
 
 
