@@ -43,7 +43,6 @@ def spread(call: NodeGradient, tensor: Tensor, axis: int, step: int) -> Tensor:
     """`step` - 1 zeros between the elements of an axis."""
     rank, size = call.rank(tensor), call.size(tensor, axis)
     wide = call.pad(call.add("Unsqueeze", tensor, call.ints([axis + 1])), {}, {axis + 1: step - 1}, rank + 1)
-
     if axis == rank - 1:
         joined = call.add("Reshape", wide, call.ints([*[0] * axis, -1]))
     else:
