@@ -31,6 +31,7 @@ from graphcompress.version import __version__
 if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
+    from graphcompress.api.distill import distill
     from graphcompress.api.inspect import inspect
     from graphcompress.api.prune import prune
     from graphcompress.api.quantize import quantize
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "inspect", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -64,6 +65,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "distill",
     "inspect",
     "load",
     "prune",

@@ -220,6 +220,7 @@ class Record(Document):
     libraries: dict[str, str]
     command: str
     model: ModelFile
+    teacher: ModelFile | None = Field(default=None, description="Of distill only: the model that was learned from; `comparison` is with it.")
     data: DataSource | None
     recipe: RecipeSource
     target: str | None

@@ -24,6 +24,7 @@ COLUMNS = (
     ("runtime", "data", "targets"),
     ("step",),
     ("engine",),
+    ("gradient",),
     ("passes",),
     ("recipe", "record", "gate"),
     ("api",),

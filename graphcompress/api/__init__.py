@@ -6,6 +6,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
+from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.metrics import open_metric, parse_kinds
@@ -15,4 +16,18 @@ from graphcompress.api.reports import Result
 from graphcompress.api.simplify import simplify
 from graphcompress.api.validate import validate
 
-__all__ = ["Result", "Source", "benchmark", "compress", "inspect", "open_metric", "open_model", "parse_kinds", "prune", "quantize", "simplify", "validate"]
+__all__ = [
+    "Result",
+    "Source",
+    "benchmark",
+    "compress",
+    "distill",
+    "inspect",
+    "open_metric",
+    "open_model",
+    "parse_kinds",
+    "prune",
+    "quantize",
+    "simplify",
+    "validate",
+]

@@ -69,6 +69,7 @@ def compress(
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     source = open_model(model)
+    context = replace(context, teacher=source.model)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if feeds.all is None or feeds.judging is None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, inspect, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, distill, inspect, prune, quantize, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -28,6 +28,7 @@ app.command("compress")(compress.compress)
 app.command("simplify")(simplify.simplify)
 app.command("prune")(prune.prune)
 app.command("quantize")(quantize.quantize)
+app.command("distill")(distill.distill)
 app.command("validate")(validate.validate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("inspect")(inspect.inspect)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from graphcompress.engine import expression
-from graphcompress.engine.expression import Expression, ExpressionError
-from graphcompress.errors import RuleError
-from graphcompress.ir.files.text import Body, BodyNode, TextError, parse_body
-from graphcompress.ir.schemas.operators import newest_opset, operator_definition
+from graphcompress.engine.expression import Expression
+from graphcompress.engine.rulereader import RuleText, rule_files
+from graphcompress.ir.files.text import Body
 
 KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "example"}
 REQUIRED = ("summary", "effect", "opset", "before", "after", "example")
 EXAMPLE_KEYS = {"graph", "refused", "opset"}
 EFFECTS = ("exact", "equivalent", "approximate")
 TARGETS = "targets"
-BOUND = re.compile(r"\s*(>=|<=|==|<|>)\s*(\d+)\s*")
 EXAMPLE_OPSET = 17
 Effect = Literal["exact", "equivalent", "approximate"]
 
@@ -69,11 +65,6 @@ class Rule:
         return len(self.before.nodes)
 
 
-def rule_files(root: Path) -> list[Path]:
-    """The rule files below `root` (rules/rewrite), in order."""
-    return sorted(root.rglob("*.toml"))
-
-
 def load_rules(root: Path, target: str | None = None) -> list[Rule]:
     """Every rule below `root` that holds for `target`: those for other targets are not even read. Raises RuleError."""
     return [load_rule(f, root) for f in rule_files(root) if _target_of(f, root) in (None, target)]
@@ -81,11 +72,7 @@ def load_rules(root: Path, target: str | None = None) -> list[Rule]:
 
 def load_rule(path: Path, root: Path | None = None) -> Rule:
     """Read one rule file; its id is the path below `root`, or its name alone. Raises RuleError naming file, line and what was expected."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise RuleError(f"{path}: cannot be read: {problem}") from problem
-    return _Loader(path, root or path.parent, text).rule()
+    return _Loader(path, root or path.parent).rule()
 
 
 def _target_of(path: Path, root: Path) -> str | None:
@@ -94,31 +81,18 @@ def _target_of(path: Path, root: Path) -> str | None:
 
 
 class _Loader:
-    def __init__(self, path: Path, root: Path, text: str) -> None:
-        self.path, self.root, self.text = path, root, text
-        self.lines = text.splitlines()
-
-    def fail(self, line: int, message: str) -> NoReturn:
-        raise RuleError(f"{self.path}:{line}: {message}")
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root, self.text = path, root, RuleText(path)
 
     def rule(self) -> Rule:
-        try:
-            table = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as problem:
-            place = re.search(r"at line (\d+)", str(problem))
-            self.fail(int(place[1]) if place else len(self.lines), f"no TOML: {problem}")
-        for key in table.keys() - KEYS:
-            self.fail(self.line_of(key), f"unknown key '{key}'; a rule has {', '.join(sorted(KEYS))}")
-        for key in REQUIRED:
-            if key not in table:
-                self.fail(1, f"the key '{key}' is missing")
-        summary, effect = self.text_of(table, "summary"), self.text_of(table, "effect")
+        table = self.text.table(KEYS, REQUIRED)
+        summary, effect = self.text.text_of(table, "summary"), self.text.text_of(table, "effect")
         if effect not in EFFECTS:
-            self.fail(self.line_of("effect"), f"effect is '{effect}'; it must be one of {', '.join(EFFECTS)}")
-        opsets = self.opsets(self.text_of(table, "opset"))
-        before, after = (self.body(table, key, opsets) for key in ("before", "after"))
-        lets = {k: self.expression(v, self.line_of(k)) for k, v in self.texts(table, "let").items()}
-        where = [self.expression(c, self.line_of_text(c, "where")) for c in self.list_of(table, "where")]
+            self.text.fail(self.text.line_of("effect"), f"effect is '{effect}'; it must be one of {', '.join(EFFECTS)}")
+        opsets = self.text.opsets(self.text.text_of(table, "opset"))
+        before, after = (self.text.body(table, key, opsets) for key in ("before", "after"))
+        lets = {k: self.text.expression(v, self.text.line_of(k)) for k, v in self.text.texts(table, "let").items()}
+        where = [self.text.expression(c, self.text.line_of_text(c, "where")) for c in self.text.list_of(table, "where")]
         rule = Rule(
             id=self.path.relative_to(self.root).with_suffix("").as_posix(),
             path=self.path,
@@ -127,8 +101,8 @@ class _Loader:
             opsets=opsets,
             before=before,
             after=after,
-            inherit=self.texts(table, "inherit"),
-            optional=frozenset(self.list_of(table, "optional")),
+            inherit=self.text.texts(table, "inherit"),
+            optional=frozenset(self.text.list_of(table, "optional")),
             clauses=self.ordered(where, lets, before),
             lets=lets,
             examples=tuple(self.examples(table, opsets)),
@@ -139,78 +113,6 @@ class _Loader:
         self.check_names(rule)
         self.check_examples(rule)
         return rule
-
-    # --- parts of the file ----------------------------------------------------------------------------------------------------------
-
-    def opsets(self, text: str) -> tuple[int, int]:
-        low, high = 1, newest_opset()
-        for part in text.split(","):
-            bound = BOUND.fullmatch(part)
-            if not bound:
-                self.fail(self.line_of("opset"), f"opset is '{text}'; expected bounds such as '>=9' or '>=9, <15'")
-            number = int(bound[2])
-            match bound[1]:
-                case ">=":
-                    low = max(low, number)
-                case ">":
-                    low = max(low, number + 1)
-                case "<=":
-                    high = min(high, number)
-                case "<":
-                    high = min(high, number - 1)
-                case _:
-                    low, high = max(low, number), min(high, number)
-        if low > high:
-            self.fail(self.line_of("opset"), f"no opset up to {newest_opset()}, the newest known, fits '{text}'")
-        return low, high
-
-    def body(self, table: Mapping[str, Any], key: str, opsets: tuple[int, int]) -> Body:
-        text = self.text_of(table, key)
-        start = self.line_of(key)
-        opener = re.match(rf"{key}\s*=\s*('''|\"\"\")(.*)", self.lines[start - 1])
-        first = start + 1 if opener and not opener[2].strip() else start
-        try:
-            body = parse_body(text, {"": opsets[0]})
-        except TextError as problem:
-            self.fail(first + problem.line - 1, f"{key}: {problem.message}")
-        for node in body.nodes:
-            self.check_operator(node, opsets, first + node.line - 1)
-        outputs = [t for n in body.nodes for t in n.outputs if t]
-        for name in outputs:
-            if outputs.count(name) > 1 or name in body.inputs:
-                self.fail(first, f"{key}: '{name}' is defined twice")
-        known = {*body.inputs, *outputs}
-        for node in body.nodes:
-            for name in node.inputs:
-                if name and name not in known:
-                    self.fail(first + node.line - 1, f"{key}: '{name}' is not bound; it is no input and no output of a node")
-        for name in body.outputs:
-            if name not in known:
-                self.fail(first, f"{key}: the output '{name}' is not bound")
-        read = {t for n in body.nodes for t in n.inputs} | set(body.outputs)
-        for name in body.inputs:
-            if name not in read:
-                self.fail(first, f"{key}: the input '{name}' is not used")
-        return body
-
-    def check_operator(self, node: BodyNode, opsets: tuple[int, int], line: int) -> None:
-        if node.domain not in ("", "ai.onnx"):
-            return
-        for version in range(opsets[0], opsets[1] + 1):
-            definition = operator_definition(node.op, node.domain, version)
-            if definition is None:
-                self.fail(line, f"opset {version} has no operator {node.op}; the rule says it is for opsets {opsets[0]} to {opsets[1]}")
-            if len(node.outputs) > definition.outputs[1]:
-                self.fail(line, f"{node.op} of opset {version} has {definition.outputs[1]} outputs, not {len(node.outputs)}")
-            for name in (*node.attrs, *node.refs):
-                if name not in definition.attributes:
-                    self.fail(line, f"{node.op} of opset {version} has no attribute '{name}'")
-
-    def expression(self, text: str, line: int) -> Expression:
-        try:
-            return expression.parse(text)
-        except ExpressionError as problem:
-            self.fail(line, str(problem))
 
     def ordered(self, where: list[Expression], lets: Mapping[str, Expression], before: Body) -> tuple[Expression, ...]:
         """Clauses that need no values first: nothing is decoded for a match that cannot hold."""
@@ -226,16 +128,10 @@ class _Loader:
         return all(n not in lets or n in plain for n in expression_.names) and expression.structural(expression_, tensors)
 
     def examples(self, table: Mapping[str, Any], opsets: tuple[int, int]) -> Iterator[Example]:
-        entries = table["example"]
-        places = [i for i, line in enumerate(self.lines, 1) if re.match(r"\s*\[\[example\]\]", line)]
-        if not isinstance(entries, list) or len(places) != len(entries) or not all(isinstance(e, dict) for e in entries):
-            self.fail(self.line_of("example"), "examples are written as [[example]] tables")
-        for entry, line in zip(entries, places, strict=True):
-            for key in entry.keys() - EXAMPLE_KEYS:
-                self.fail(line, f"unknown key '{key}' in an example; it has {', '.join(sorted(EXAMPLE_KEYS))}")
+        for entry, line in self.text.example_tables(table, EXAMPLE_KEYS):
             version = entry.get("opset", min(max(EXAMPLE_OPSET, opsets[0]), opsets[1]))
             if not isinstance(entry.get("graph"), str) or not isinstance(entry.get("refused", ""), str) or not isinstance(version, int):
-                self.fail(line, "an example has a `graph` in ONNX text, and may have a `refused` clause and an `opset` number")
+                self.text.fail(line, "an example has a `graph` in ONNX text, and may have a `refused` clause and an `opset` number")
             yield Example(entry["graph"], entry.get("refused"), version, line)
 
     def root_of(self, before: Body) -> int:
@@ -244,11 +140,11 @@ class _Loader:
         read = {makers[t] for n in before.nodes for t in n.inputs if t in makers}
         roots = [i for i in range(len(before.nodes)) if i not in read]
         if len(roots) != 1:
-            self.fail(self.line_of("before"), f"before must have one last node that all others lead to; it has {len(roots)}")
+            self.text.fail(self.text.line_of("before"), f"before must have one last node that all others lead to; it has {len(roots)}")
         root = before.nodes[roots[0]]
         for name in before.outputs:
             if name not in root.outputs:
-                self.fail(self.line_of("before"), f"the output '{name}' is not made by the last node, {root.op}")
+                self.text.fail(self.text.line_of("before"), f"the output '{name}' is not made by the last node, {root.op}")
         return roots[0]
 
     # --- checks across parts --------------------------------------------------------------------------------------------------------
@@ -258,74 +154,46 @@ class _Loader:
         made_after = {t for n in rule.after.nodes for t in n.outputs if t}
         for name in rule.lets:
             if name in tensors:
-                self.fail(self.line_of(name), f"let: '{name}' is already a name of `before`")
+                self.text.fail(self.text.line_of(name), f"let: '{name}' is already a name of `before`")
         seen: set[str] = set()
         for name, expression_ in rule.lets.items():
             for used in expression_.names:
                 if used not in tensors and used not in seen:
-                    self.fail(self.line_of(name), f"let: '{used}' in '{name}' is not bound; it must be a name of `before` or an earlier entry of `let`")
+                    self.text.fail(
+                        self.text.line_of(name), f"let: '{used}' in '{name}' is not bound; it must be a name of `before` or an earlier entry of `let`"
+                    )
             seen.add(name)
         for clause in rule.clauses:
             for used in clause.names:
                 if used not in tensors and used not in rule.lets:
-                    self.fail(self.line_of_text(clause.text, "where"), f"where: '{used}' in '{clause.text}' is not bound")
+                    self.text.fail(self.text.line_of_text(clause.text, "where"), f"where: '{used}' in '{clause.text}' is not bound")
         for name in rule.after.inputs:
             if name not in tensors and name not in rule.lets:
-                self.fail(self.line_of("after"), f"after: the input '{name}' is neither a name of `before` nor of `let`")
+                self.text.fail(self.text.line_of("after"), f"after: the input '{name}' is neither a name of `before` nor of `let`")
         refs = {r for n in rule.after.nodes for r in n.refs.values()}
         for name in refs - rule.lets.keys():
-            self.fail(self.line_of("after"), f"after: '@{name}' is not in `let`")
+            self.text.fail(self.text.line_of("after"), f"after: '@{name}' is not in `let`")
         if any(n.refs for n in rule.before.nodes):
-            self.fail(self.line_of("before"), "before: attributes are compared with what is written; read them with attr() in `let`")
+            self.text.fail(self.text.line_of("before"), "before: attributes are compared with what is written; read them with attr() in `let`")
         used_names = {*rule.after.inputs, *refs, *(u for c in rule.clauses for u in c.names), *(u for e in rule.lets.values() for u in e.names)}
         for name in rule.lets.keys() - used_names:
-            self.fail(self.line_of(name), f"let: '{name}' is not used")
+            self.text.fail(self.text.line_of(name), f"let: '{name}' is not used")
         for name in rule.optional - set(rule.before.inputs):
-            self.fail(self.line_of("optional"), f"optional: '{name}' is no input of `before`")
+            self.text.fail(self.text.line_of("optional"), f"optional: '{name}' is no input of `before`")
         for new, old in rule.inherit.items():
             if new not in made_after or old not in tensors - set(rule.before.inputs):
-                self.fail(self.line_of("inherit"), f"inherit: '{new}' must be made in `after` and '{old}' in `before`")
+                self.text.fail(self.text.line_of("inherit"), f"inherit: '{new}' must be made in `after` and '{old}' in `before`")
         if len(rule.before.outputs) != len(rule.after.outputs):
-            self.fail(self.line_of("after"), "before and after must have equally many outputs")
+            self.text.fail(self.text.line_of("after"), "before and after must have equally many outputs")
 
     def check_examples(self, rule: Rule) -> None:
         clauses = {c.text for c in rule.clauses}
         for example in rule.examples:
             if example.refused is not None and example.refused not in clauses:
-                self.fail(example.line, f"refused = '{example.refused}' is no clause of `where`")
+                self.text.fail(example.line, f"refused = '{example.refused}' is no clause of `where`")
             if not rule.opsets[0] <= example.opset <= rule.opsets[1]:
-                self.fail(example.line, f"opset {example.opset} is not one that the rule is for")
+                self.text.fail(example.line, f"opset {example.opset} is not one that the rule is for")
         if all(e.refused is not None for e in rule.examples):
-            self.fail(1, "there is no example that the rule changes (one without `refused`)")
+            self.text.fail(1, "there is no example that the rule changes (one without `refused`)")
         for clause in sorted(clauses - {e.refused for e in rule.examples if e.refused is not None}):
-            self.fail(self.line_of_text(clause, "where"), f"no example is refused by '{clause}'")
-
-    # --- reading --------------------------------------------------------------------------------------------------------------------
-
-    def line_of(self, key: str) -> int:
-        """Where a key (or table) stands; 1 where it cannot be found."""
-        pattern = re.compile(rf"\s*\[*\"?{re.escape(key)}\"?\s*[=\]]")
-        return next((i for i, line in enumerate(self.lines, 1) if pattern.match(line)), 1)
-
-    def line_of_text(self, text: str, key: str) -> int:
-        """Where a clause stands: the line at or behind `key` that holds its text."""
-        start = self.line_of(key)
-        return next((i for i in range(start, len(self.lines) + 1) if text in self.lines[i - 1]), start)
-
-    def text_of(self, table: Mapping[str, Any], key: str) -> str:
-        value = table[key]
-        if not isinstance(value, str) or not value.strip():
-            self.fail(self.line_of(key), f"'{key}' must be a text that is not empty")
-        return value
-
-    def list_of(self, table: Mapping[str, Any], key: str) -> list[str]:
-        values = table.get(key, [])
-        if not isinstance(values, list) or not all(isinstance(v, str) for v in values) or len(set(values)) != len(values):
-            self.fail(self.line_of(key), f"'{key}' must be a list of different texts")
-        return values
-
-    def texts(self, table: Mapping[str, Any], key: str) -> dict[str, str]:
-        entries = table.get(key, {})
-        if not isinstance(entries, dict) or not all(isinstance(v, str) for v in entries.values()):
-            self.fail(self.line_of(key), f"'{key}' must be a table of texts")
-        return entries
+            self.text.fail(self.text.line_of_text(clause, "where"), f"no example is refused by '{clause}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ RUNTIME_DOMAINS = frozenset((*DEFAULT_DOMAINS, "ai.onnx.ml", "com.microsoft"))
 INLINE = "inline"
 MOST_NODES = 200_000  # of all calls together; functions that call one another twice grow without bounds
 _SOURCE = "graphcompress.function"
+_LARGEST_SHOWN = 4096  # bytes
 
 
 def function_bodies(model: Model) -> dict[Key, list[onnx.NodeProto]]:
@@ -233,3 +235,50 @@ def _unfolded_nodes(model: Model) -> float:
 
 def _key(function: onnx.FunctionProto) -> Key:
     return function_key(function.domain, function.name, function.overload)
+
+
+# --- operators that their definitions write in other operators -------------------------------------------------------------------------
+
+
+def composed_operators(model: Model) -> set[str]:
+    """The operators of ai.onnx in `model`'s main graph whose definitions have a body of other operators."""
+    ops = {n.op for n in model.graph.nodes if n.standard}
+    return {op for op in ops if _has_body(op, model.opset)}
+
+
+def expand_operators(model: Model, ops: Collection[str]) -> Model:
+    """A copy of `model` in which operators of ai.onnx are written out by the bodies of their definitions; `model` itself where there is nothing to do. Initializers keep their names and bytes."""
+    present = composed_operators(model) & set(ops)
+    if not present:
+        return model
+    light = model.copy()
+    large = [c for c in light.graph.initializers.values() if c.nbytes > _LARGEST_SHOWN]
+    infos = [onnx.helper.make_tensor_value_info(c.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(c.dtype)), c.shape) for c in large]
+    for constant in large:  # bodies look at small values only (axes, sizes); the inliner copies the whole model several times
+        constant.values = np.zeros(0, np.float32)
+    proto = to_proto(light)
+    stubs = {t.name: t for t in proto.graph.initializer}
+    small = [t for t in proto.graph.initializer if t.name not in {info.name for info in infos}]
+    empty = [onnx.TensorProto.FromString(stubs[info.name].SerializeToString()) for info in infos]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(small)
+    count = len(proto.graph.input)
+    proto.graph.input.extend(infos)
+    try:
+        expanded = inliner.inline_selected_functions(proto, [("", op) for op in sorted(present)], inline_schema_functions=True)
+    except (RuntimeError, ValueError, EncodeError, DecodeError):
+        return model
+    del expanded.graph.input[count:]
+    expanded.graph.initializer.extend(empty)
+    result = model_from_proto(expanded, source=model, check=False)
+    for name, constant in model.graph.initializers.items():
+        result.graph.initializers[name].values = constant.data or constant.values
+    return result
+
+
+def _has_body(op: str, version: int) -> bool:
+    try:
+        schema: Any = onnx.defs.get_schema(op, version, "")  # the stub lacks what is asked for here
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from graphcompress.ir import Model, lint, model_from_proto, nodes, to_proto
-from graphcompress.ir.inline import MOST_NODES, defined_names, functions_holding, inline_branch, inline_functions, inlined_from
+from graphcompress.ir.files.text import parse_model
+from graphcompress.ir.inline import MOST_NODES, defined_names, expand_operators, functions_holding, inline_branch, inline_functions, inlined_from
 from graphcompress.ir.model.edit import Edits
 from graphcompress.runtime.evaluate import run_once
 
@@ -199,3 +200,26 @@ def test_onnx_still_forgets_defaults_of_attributes() -> None:
     """The day this fails, `_prepare` may leave them to the inliner."""
     inlined = onnx.inliner.inline_local_functions(parser.parse_model(CALLS["attributes and their defaults"]))
     assert any(not n.attribute for n in inlined.graph.node)
+
+
+def test_an_operator_is_written_out_by_its_definition() -> None:
+    model = parse_model("(float[2,4] x) => (float[2,4] y)\n<float[4] w = {1, 2, 3, 4}>\n{ p = Mish (x)  q = Mul (p, w)  y = Softplus (q) }", {"": 18})
+    expanded = expand_operators(model, {"Mish"})
+    assert [n.op for n in expanded.graph.nodes] == ["Softplus", "Tanh", "Mul", "Mul", "Softplus"]
+    np.testing.assert_array_equal(expanded.graph.initializers["w"].values, [1, 2, 3, 4])
+    assert [n.op for n in model.graph.nodes] == ["Mish", "Mul", "Softplus"]
+
+
+def test_large_initializers_do_not_go_through_the_inliner() -> None:
+    model = parse_model("(float[n,40] x) => (float[n,40] y) { p = MatMul (x, x)  y = Mish (p) }", {"": 18})
+    weight = model.constant("w", np.ones((40, 40), np.float32))
+    with Edits(model) as edits:
+        edits.set_input(model.graph.nodes[0], 1, weight)
+    expanded = expand_operators(model, {"Mish"})
+    assert np.shares_memory(expanded.graph.initializers["w"].values, weight.values)
+    assert [i.name for i in expanded.inputs] == ["x"]
+
+
+def test_nothing_is_written_out_where_there_is_nothing_to_do() -> None:
+    model = parse_model("(float[4] x) => (float[4] y) { y = Relu (x) }")
+    assert expand_operators(model, {"Mish"}) is model

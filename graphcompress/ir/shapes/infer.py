@@ -121,6 +121,17 @@ class Shapes:
         """Tell of a new node before its outputs know of it."""
         self._makers.update((t, node) for t in node.outputs if t not in self._facts)
 
+    def same_as(self, tensor: Tensor, other: Tensor) -> None:
+        """Tell of a tensor that no node makes: it has the type and shape of `other`."""
+        fact = self.fact(other)
+        if fact is not None:
+            self._record(tensor, Fact(fact.dtype, fact.shape, None, fact.kind, fact.proto))
+
+    def same_shape(self, a: Tensor, b: Tensor) -> bool:
+        """Whether both have one shape in every run, sizes without a name included."""
+        first, second = self.fact(a), self.fact(b)
+        return first is not None and second is not None and first.shape is not None and first.shape == second.shape
+
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Infer again what hangs on `tensors`, whose shape or value was changed, when it is asked for. The tensors themselves too, if a node makes them."""
         pending = list(tensors)

@@ -57,7 +57,7 @@ class RelativeError:
             return float((self._errors[counted] / self._squares[counted]).mean())
 
 
-class Reference:
+class TeacherAnswers:
     """A teacher's answers to `feeds`, which must be iterable again, calculated once and held: many students can be compared with them."""
 
     def __init__(self, teacher: Model, feeds: Iterable[Feed], *, threads: int | None = None) -> None:

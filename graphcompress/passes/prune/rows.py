@@ -208,7 +208,7 @@ def _is_vector(bias: Tensor, length: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class Convolution:
     """Conv, or with `transposed` ConvTranspose: at an output position the taps of the kernel and the inputs that they meet, zeros outside.
 
     `begins` and `ends` are explicit pads (unused with `auto_pad` SAME_UPPER or SAME_LOWER), `extra` is ConvTranspose's output_padding, `sizes` its output_shape.
@@ -308,7 +308,7 @@ def _convolution(node: Node, _: set[int]) -> Layer | None:
     first, second = weight.shape[:2]
     shape = (groups, first // groups * taps, second) if transposed else (groups, second * taps, first // groups)
     pads = _numbers(node, "pads", 2 * rank, 0)
-    form = Windows(
+    form = Convolution(
         shape=shape,
         kernel=kernel,
         strides=_numbers(node, "strides", rank, 1),

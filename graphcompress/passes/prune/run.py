@@ -19,7 +19,7 @@ from graphcompress.passes.prune.agenda import RepairLayer
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import Cut, cut
-from graphcompress.passes.prune.deviation import Reference
+from graphcompress.passes.prune.deviation import TeacherAnswers
 from graphcompress.passes.prune.groups import FEWEST, Groups, find_groups
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import TOLERANCE, difference
@@ -200,13 +200,13 @@ class _Pruner:
                 probes = sampled(self.context.data, PROBE_FEEDS)
                 judging = probes[PROBE_JUDGES - 1 :: PROBE_JUDGES] or probes
                 probes = [feed for index, feed in enumerate(probes) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
-                reference = Reference(self.model, judging, threads=self.context.threads)
+                reference = TeacherAnswers(self.model, judging, threads=self.context.threads)
                 for index in range(count):
                     self._sensitivities[index] = self.sensitivity(index, probes, reference)
                     self.context.progress("measuring sensitivity", index + 1, count)
         return self._sensitivities
 
-    def sensitivity(self, index: int, probes: Sequence[Feed], reference: Reference) -> float:
+    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers) -> float:
         widths = self.groups.widths
         size = int(widths[index])
         widths[index] = max(FEWEST, size // 2)

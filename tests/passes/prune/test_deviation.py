@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.prune.deviation import Reference, RelativeError, logits
+from graphcompress.passes.prune.deviation import TeacherAnswers, RelativeError, logits
 
 TEXT = "(float[n,4] x) => (float[n,4] p, int64[n] k) <float[4] w = {1,2,3,4}> { a = Mul (x, w) s = Softmax (a) p = Identity (s) k = ArgMax <axis = 1, keepdims = 0> (a) }"
 
@@ -60,7 +60,7 @@ def test_outputs_are_compared_before_a_softmax() -> None:
 
 def test_a_reference_judges_students() -> None:
     feeds = [{"x": np.random.default_rng(i).normal(0, 1, (1, 4)).astype(np.float32)} for i in range(5)]
-    reference = Reference(parse_model(TEXT), feeds)
+    reference = TeacherAnswers(parse_model(TEXT), feeds)
     assert reference.relative_error(parse_model(TEXT)) == 0
     twice = parse_model(TEXT.replace("{1,2,3,4}", "{2,4,6,8}"))
     np.testing.assert_allclose(reference.relative_error(twice), 1, rtol=1e-5)

@@ -1,0 +1,32 @@
+"""What a caller of `distill` may choose."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Options(BaseModel):
+    """steps    how many steps of the optimizer; None: as many as fit into `minutes`
+    minutes  for how long to learn, where `steps` is not stated: the number of steps follows from the time that the first ones take
+    batch    inputs per step
+    rate     the highest learning rate of Adam
+    match    "auto": outputs, and what layers read where student and teacher have tensors of equal name and shape; "outputs": these alone
+    freeze   regular expressions; a weight whose name one of them matches anywhere stays as it is
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int | None = Field(default=None, ge=1)
+    minutes: float = Field(default=3.0, gt=0)
+    batch: int = Field(default=32, ge=1)
+    rate: float = Field(default=1e-3, gt=0)
+    match: Literal["auto", "outputs"] = "auto"
+    freeze: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Options:
+        if self.steps is not None and "minutes" in self.model_fields_set:
+            raise ValueError("steps and minutes exclude each other")
+        return self

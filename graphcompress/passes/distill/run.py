@@ -1,0 +1,157 @@
+"""distill: match, differentiate, learn, keep the best."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphcompress.errors import DataError, UsageError
+from graphcompress.ir import Model
+from graphcompress.passes.distill.batches import Feed, batches, can_join, constant_inputs, joined
+from graphcompress.passes.distill.lesson import Lesson
+from graphcompress.passes.distill.optimizer import Adam
+from graphcompress.passes.distill.options import Options
+from graphcompress.passes.distill.weights import learnable, with_weights
+from graphcompress.step import Context, Ladder, Refusal, StepResult
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+FEWEST = 4  # different feeds; fewer cannot be split into those that teach and those that watch
+WATCHING = 8  # every 8th feed watches: the state that is best on these is kept
+WATCHES = 20  # how often, over all steps
+TIMED = 3  # steps that are timed, after one that warms up
+MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
+IMPROVEMENT = 1e-3  # relative: a smaller one is noise
+
+
+def distill(model: Model, context: Context, options: Options | None = None) -> Ladder:
+    """Let `model`, the student, learn the outputs of `context.teacher` on `context.data`, without labels.
+
+    Only initializers change. The state with the lowest loss of the outputs on feeds that it does not learn from is the result; where none is better than the start, the model itself. Weights
+    that do not learn are refusals with their reason. Raises UsageError without a teacher or for a pattern that matches nothing, DataError without feeds, ModelError where teacher and
+    student have no output in common.
+    """
+    options = options or Options()
+    if context.teacher is None:
+        raise UsageError("A student needs a teacher: there is none in the context (`--teacher`).")
+    feeds: list[Feed] = [] if context.data is None else list(context.data)
+    if len(feeds) < FEWEST:
+        raise DataError(f"A student learns from feeds, and there are {len(feeds)} of them here; at least {FEWEST} are needed. Give more with --data.")
+    return Ladder.single(_Course(model, context.teacher, feeds, context, options).run())
+
+
+class _Course:
+    """One student on its way."""
+
+    def __init__(self, student: Model, teacher: Model, feeds: Sequence[Feed], context: Context, options: Options) -> None:
+        self.student, self.teacher, self.context, self.options = student, teacher, context, options
+        self.fixed = constant_inputs(feeds)
+        watching = min(WATCHING, len(feeds))
+        self.watch = [f for i, f in enumerate(feeds) if i % watching == watching - 1]
+        self.teach = [f for i, f in enumerate(feeds) if i % watching != watching - 1]
+        self.join = can_join((student, teacher), feeds, self.fixed)
+        self.size = min(options.batch, len(self.teach))
+        self.lessons: dict[tuple[Any, ...], Lesson] = {}
+        values, self.frozen = learnable(student, options.freeze)
+        self.start = values
+        self.weights = {name: np.array(value) for name, value in values.items()}
+        self.rng = np.random.default_rng(context.seed)
+
+    def run(self) -> StepResult:
+        try:
+            return self.learn()
+        finally:
+            for lesson in self.lessons.values():
+                lesson.close()
+
+    def learn(self) -> StepResult:
+        if not self.weights:
+            nothing = Refusal("distill/no-weights", "no initializer of its main graph can learn")
+            return StepResult(self.student, False, refusals=(nothing, *self.refusals()))
+        first = self.lesson(self.parts(range(self.size), self.teach)[0][0])
+        self.frozen |= {name: Refusal(r.id.replace("gradient/", "distill/"), r.reason, name) for name, r in first.frozen.items()}
+        trained = first.trained
+        if not trained:
+            return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
+        self.weights = {name: self.weights[name] for name in trained}
+        order = batches(len(self.teach), self.size, self.rng)
+        steps = self.budget(next(order))
+        best, best_loss = dict(self.start), self.watched()
+        losses = [[0, best_loss]]
+        adam = Adam(self.weights, self.options.rate, steps)
+        every = max(1, steps // WATCHES)
+        for step in range(1, steps + 1):
+            adam.update(self.gradients(next(order)))
+            self.context.progress(f"distill, error {losses[-1][1]:.4f}", step, steps)
+            if step % every == 0 or step == steps:
+                losses.append([step, self.watched()])
+                if losses[-1][1] < best_loss:
+                    best, best_loss = {name: np.array(w) for name, w in self.weights.items()}, losses[-1][1]
+        changed = best_loss < losses[0][1] * (1 - IMPROVEMENT)
+        decisions = {
+            "steps": steps,
+            "batch": self.size,
+            "trained": len(trained),
+            "matched": {"outputs": [p.name for p in first.pairs if p.output], "features": [p.name for p in first.pairs if not p.output]},
+            "losses": losses,
+            "loss": {"before": losses[0][1], "after": best_loss},
+        }
+        result = with_weights(self.student, {name: best[name] for name in trained}) if changed else self.student
+        return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), decisions)
+
+    def budget(self, indices: Sequence[int]) -> int:
+        """The number of steps: where it is not stated, what the first ones take decides."""
+        if self.options.steps is not None:
+            return self.options.steps
+        self.gradients(indices)
+        begin = time.perf_counter()
+        for _ in range(TIMED):
+            self.gradients(indices)
+        seconds = (time.perf_counter() - begin) / TIMED
+        return max(1, round(60 * self.options.minutes / seconds))
+
+    def gradients(self, indices: Iterable[int]) -> dict[str, Array]:
+        """The mean gradient over some feeds that teach."""
+        parts = self.parts(indices, self.teach)
+        total: dict[str, Array] = {}
+        for feed, share in parts:
+            _, gradients = self.lesson(feed).gradients(feed, self.weights)
+            for name, value in gradients.items():
+                total[name] = value if len(parts) == 1 else total.get(name, 0) + share * value
+        return total
+
+    def watched(self) -> float:
+        """The loss of the outputs over the feeds that watch."""
+        size = self.size if self.join else 1
+        groups = [range(i, min(i + size, len(self.watch))) for i in range(0, len(self.watch), size)]
+        loss = 0.0
+        for group in groups:
+            for feed, share in self.parts(group, self.watch):
+                loss += share * len(group) * self.lesson(feed).output_loss(feed, self.weights)
+        return loss / len(self.watch)
+
+    def parts(self, indices: Iterable[int], feeds: Sequence[Feed]) -> list[tuple[Feed, float]]:
+        """Some feeds as one where they can be joined, else one by one, each with its share."""
+        chosen = [feeds[i] for i in indices]
+        return [(joined(chosen, self.fixed), 1.0)] if self.join else [(feed, 1 / len(chosen)) for feed in chosen]
+
+    def lesson(self, feed: Feed) -> Lesson:
+        """The sessions for feeds of this shape; those that were not used for longest are closed."""
+        key = tuple((name, array.shape) for name, array in sorted(feed.items()))
+        lesson = self.lessons.pop(key, None)
+        if lesson is None:
+            while len(self.lessons) >= MOST_LESSONS:
+                self.lessons.pop(next(iter(self.lessons))).close()
+            lesson = Lesson(self.student, self.teacher, feed, self.fixed, self.weights, features=self.options.match == "auto", threads=self.context.threads)
+        self.lessons[key] = lesson
+        return lesson
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Why weights do not learn: one entry for each reason, with the first weight and how many there are."""
+        counts = Counter((r.id, r.reason) for r in self.frozen.values())
+        firsts: Mapping[tuple[str, str], str] = {(r.id, r.reason): name for name, r in reversed(self.frozen.items())}
+        return tuple(Refusal(id, reason, firsts[id, reason], count) for (id, reason), count in counts.items())

@@ -1,0 +1,264 @@
+"""distill: what learns, what does not, and that the file holds what was learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphcompress
+from graphcompress.data import Dataset, memory_data
+from graphcompress.errors import BarMissed, DataError, ModelError, UsageError
+from graphcompress.ir import Model
+from graphcompress.ir.files.text import parse_model
+from graphcompress.passes.distill import Options, distill
+from graphcompress.passes.distill.batches import batches
+from graphcompress.passes.distill.lesson import Lesson
+from graphcompress.passes.distill.optimizer import STEP_LIMIT, Adam, schedule
+from graphcompress.passes.distill.weights import learnable, with_weights
+from graphcompress.runtime.session import open_session
+from graphcompress.step import Context, StepResult
+
+Array = np.ndarray[Any, Any]
+NET = """(float[$n,6] x) => (float[$n,3] y)
+<float[6,8] w1 = {$a}, float[8] b1 = {$b}, float[8,3] w2 = {$c}>
+{
+    p = Gemm (x, w1, b1)
+    h = Relu (p)
+    y = MatMul (h, w2)
+}"""
+
+
+def net(seed: int = 0, n: str = "n", text: str = NET) -> Model:
+    rng = np.random.default_rng(seed)
+    for mark, count in (("$a", 48), ("$b", 8), ("$c", 24)):
+        text = text.replace(mark, ", ".join(f"{v:.6f}" for v in rng.standard_normal(count)))
+    return parse_model(text.replace("$n", n), {"": 17})
+
+
+def disturbed(model: Model, amount: float = 0.3) -> Model:
+    rng = np.random.default_rng(9)
+    values, _ = learnable(model, ())
+    return with_weights(model, {name: (v + amount * rng.standard_normal(v.shape)).astype(np.float32) for name, v in values.items()})
+
+
+def feeds(model: Model, count: int = 64) -> Dataset:
+    rng = np.random.default_rng(5)
+    return memory_data([{"x": rng.standard_normal((1, 6)).astype(np.float32)} for _ in range(count)], model.inputs)
+
+
+def taught(student: Model, teacher: Model, data: Dataset | None = None, **options: Any) -> StepResult:
+    data = feeds(teacher) if data is None else data
+    return distill(student, Context(data=data, teacher=teacher, threads=1), Options(**{"steps": 60, "rate": 0.01, **options})).boldest
+
+
+def error(model: Model, teacher: Model) -> float:
+    x = np.random.default_rng(77).standard_normal((200, 6)).astype(np.float32)
+    first, second = (np.concatenate([s.run({"x": row[None]})["y"] for row in x]) for s in (open_session(teacher, threads=1), open_session(model, threads=1)))
+    return float(np.mean((first - second) ** 2))
+
+
+def test_a_student_comes_nearer_to_its_teacher_on_unseen_inputs() -> None:
+    teacher = net()
+    student = disturbed(teacher)
+    result = taught(student, teacher)
+    assert result.changed
+    assert error(result.model, teacher) < 0.2 * error(student, teacher)
+
+
+@pytest.mark.parametrize("n", ["n", "1"])
+def test_every_weight_that_is_said_to_learn_differs_in_the_result(n: str) -> None:
+    """With a free batch and, one by one, with a fixed one."""
+    teacher = net(n=n)
+    student = disturbed(teacher)
+    result = taught(student, teacher, steps=10, batch=8)
+    assert result.applied == {"distill/weights": 3}
+    for name, constant in student.graph.initializers.items():
+        assert not np.array_equal(constant.values, result.model.graph.initializers[name].values)
+
+
+def test_weights_in_constant_nodes_learn_too() -> None:
+    text = """(float[n,6] x) => (float[n,3] y) {
+        w1 = Constant <value = float[6,8] {$a}> ()
+        w2 = Constant <value = float[8,3] {$c}> ()
+        p = MatMul (x, w1)
+        h = Relu (p)
+        y = MatMul (h, w2)
+    }"""
+    teacher = net(text=text)
+    student = disturbed(teacher)
+    result = taught(student, teacher)
+    assert result.applied == {"distill/weights": 2} and [n.op for n in result.model.graph.nodes] == [n.op for n in student.graph.nodes]
+    assert error(result.model, teacher) < 0.5 * error(student, teacher)
+
+
+def test_the_written_weights_give_the_loss_that_was_seen() -> None:
+    """What learns and what is written are one function."""
+    teacher = net()
+    student = disturbed(teacher)
+    data = feeds(teacher)
+    result = taught(student, teacher, data, steps=20)
+    watch = [f for i, f in enumerate(data) if i % 8 == 7]
+    feed = {"x": np.concatenate([f["x"] for f in watch])}
+    values, _ = learnable(result.model, ())
+    lesson = Lesson(result.model, teacher, feed, {}, values, features=False, threads=1)
+    reference = Lesson(student, teacher, {"x": np.concatenate([f["x"] for f in list(data)[:32]])}, {}, values, features=False, threads=1)
+    assert lesson.output_loss(feed, values) > 0
+    np.testing.assert_allclose(open_session(result.model).run(feed)["y"], open_session(with_weights(student, values)).run(feed)["y"], rtol=1e-6)
+    reference.close()
+    lesson.close()
+
+
+def test_only_weights_change() -> None:
+    teacher = net()
+    student = disturbed(teacher)
+    result = taught(student, teacher, steps=10).model
+    assert (result.inputs, result.outputs, result.opset) == (student.inputs, student.outputs, student.opset)
+    assert [n.op for n in result.graph.nodes] == [n.op for n in student.graph.nodes]
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    teacher = net()
+    first, second = (taught(disturbed(teacher), teacher, steps=10).model.graph.initializers["w1"].values for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_student_that_cannot_improve_is_handed_back() -> None:
+    teacher = net()
+    result = taught(teacher, teacher, steps=10)
+    assert not result.changed and result.model is teacher
+
+
+def test_features_of_equal_name_and_shape_are_matched() -> None:
+    teacher = net()
+    assert taught(disturbed(teacher), teacher, steps=5).decisions["matched"] == {"outputs": ["y"], "features": ["h"]}
+    assert taught(disturbed(teacher), teacher, steps=5, match="outputs").decisions["matched"] == {"outputs": ["y"], "features": []}
+
+
+def test_probabilities_are_learned_by_their_divergence() -> None:
+    text = NET.replace("y = MatMul (h, w2)", "l = MatMul (h, w2)  y = Softmax (l)")
+    teacher = net(text=text)
+    student = disturbed(teacher)
+    result = taught(student, teacher)
+    assert error(result.model, teacher) < 0.5 * error(student, teacher)
+
+
+def test_frozen_weights_stay_as_they_are() -> None:
+    teacher = net()
+    student = disturbed(teacher)
+    result = taught(student, teacher, freeze=("^w1$",))
+    np.testing.assert_array_equal(result.model.graph.initializers["w1"].values, student.graph.initializers["w1"].values)
+    assert [(r.id, r.node, r.count) for r in result.refusals] == [("distill/asked", "w1", 1)]
+
+
+def test_a_pattern_that_matches_no_weight_is_an_error() -> None:
+    with pytest.raises(UsageError, match="matches no weight"):
+        taught(net(), net(), freeze=("nothing",))
+
+
+@pytest.mark.parametrize(
+    ("body", "initializer", "id"),
+    [
+        ("y = Add (x, w)", "float w = {1}", "distill/scalar"),
+        ("y = Add (x, w)", "float[2] w = {0, -1e9}", "distill/mask"),
+        ("p = Mul (x, w)  q = Exp (p)  y = Log (q)", "float[2] w = {1, 2}", "distill/front-end"),
+        ("y = BatchNormalization (x, s, s, s, w)", "float[2] s = {1, 2}, float[2] w = {1, 2}", "distill/statistics"),
+        ("d = Cast <to = 11> (x)  p = Mul (d, w)  y = Cast <to = 1> (p)", "double[2] w = {1, 2}", "distill/precision"),
+    ],
+)
+def test_what_is_no_weight_does_not_learn(body: str, initializer: str, id: str) -> None:
+    model = parse_model(f"(float[n,2] x) => (float[n,2] y)\n<{initializer}>\n{{ {body} }}")
+    assert learnable(model, ())[1]["w"].id == id
+
+
+def test_a_student_without_weights_is_handed_back_with_the_reason() -> None:
+    model = parse_model("(float[n,6] x) => (float[n,6] y) { y = Relu (x) }")
+    result = taught(model, model)
+    assert result.model is model and [r.id for r in result.refusals] == ["distill/no-weights"]
+
+
+def test_a_softplus_is_no_front_end() -> None:
+    model = parse_model(
+        "(float[n,2] x) => (float[n,2] y)\n<float[2] w = {1, 2}, float[1] o = {1}>\n{ p = Mul (x, w)  q = Exp (p)  r = Add (q, o)  y = Log (r) }"
+    )
+    assert "w" in learnable(model, ())[0]
+
+
+def test_a_weight_behind_what_has_no_rule_is_named() -> None:
+    text = "(float[n,2,2] x) => (float[n] y)\n<float[2,2] w = {1, 2, 3, 4}, float[1] b = {1}>\n{ p = Mul (x, w)  q = Det (p)  y = Add (q, b) }"
+    teacher = parse_model(text)
+    rng = np.random.default_rng(0)
+    data = memory_data([{"x": rng.standard_normal((1, 2, 2)).astype(np.float32)} for _ in range(16)], teacher.inputs)
+    result = taught(disturbed(teacher), teacher, data, steps=5)
+    assert [(r.id, r.node) for r in result.refusals] == [("distill/no-rule", "w")]
+    assert result.decisions["trained"] == 1
+
+
+def test_models_without_a_common_output_are_an_error() -> None:
+    other = parse_model("(float[n,6] x) => (float[n,6] z) { z = Relu (x) }")
+    with pytest.raises(ModelError, match="no output"):
+        taught(net(), other)
+
+
+def test_few_feeds_are_an_error() -> None:
+    with pytest.raises(DataError, match="at least 4"):
+        taught(net(), net(), feeds(net(), 3))
+
+
+def test_no_teacher_is_an_error() -> None:
+    with pytest.raises(UsageError, match="needs a teacher"):
+        distill(net(), Context(data=feeds(net())))
+
+
+def test_minutes_become_steps() -> None:
+    teacher = net()
+    result = distill(disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1), Options(minutes=0.003)).boldest
+    assert result.decisions["steps"] >= 1
+
+
+def test_from_python_the_record_names_the_teacher_and_compares_with_it() -> None:
+    teacher = net()
+    result = graphcompress.distill(disturbed(teacher), teacher, feeds(teacher), steps=60, rate=0.01, threads=1)
+    assert result.record.teacher is not None and result.record.comparison is not None
+    assert result.record.steps[0].use == "distill" and result.record.steps[0].in_result
+
+
+def test_from_python_a_student_that_has_not_improved_comes_back_with_the_error() -> None:
+    teacher = net()
+    with pytest.raises(BarMissed, match="not nearer") as caught:
+        graphcompress.distill(teacher, teacher, feeds(teacher), steps=5, threads=1)
+    assert caught.value.result.model is teacher
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [schedule(step, 400) for step in range(1, 401)]
+    assert rates[0] == 1 / 20 and rates[19] == 1.0 and rates[-1] == pytest.approx(0.01)
+    assert rates[19:] == sorted(rates[19:], reverse=True)
+
+
+def test_a_step_is_limited_by_the_norm_of_the_tensor() -> None:
+    weights = {"w": np.full(4, 0.01, np.float32)}
+    Adam(weights, rate=1.0, steps=1).update({"w": np.ones(4, np.float32)})
+    assert np.linalg.norm(weights["w"] - np.float32(0.01)) == pytest.approx(STEP_LIMIT * 0.02, rel=1e-4)
+
+
+def test_gradients_that_are_not_finite_are_left_out() -> None:
+    weights = {"w": np.ones(2, np.float32)}
+    Adam(weights, rate=0.1, steps=1).update({"w": np.array([np.nan, 1], np.float32)})
+    assert (weights["w"] == 1).all()
+
+
+def test_batches_take_every_feed_before_one_comes_again() -> None:
+    order = batches(6, 4, np.random.default_rng(0))
+    drawn = [next(order) for _ in range(3)]
+    assert all(len(set(batch)) == 4 for batch in drawn)
+    assert sorted(i for batch in drawn for i in batch) == sorted([*range(6)] * 2)
+
+
+def test_as_a_step_of_a_recipe_the_original_is_the_teacher(tmp_path: Path) -> None:
+    teacher = net()
+    (tmp_path / "learn.toml").write_text('[[step]]\nuse = "simplify"\n\n[[step]]\nuse = "distill"\nsteps = 3\n')
+    result = graphcompress.compress(teacher, feeds(teacher), recipe=tmp_path / "learn.toml", measure=False, threads=1)
+    assert [(s.use, s.changed) for s in result.record.steps] == [("simplify", False), ("distill", False)]
