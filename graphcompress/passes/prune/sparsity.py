@@ -53,7 +53,7 @@ def sparsify(model: Model, context: Context, options: Options) -> Ladder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _WeightFit:
     """What became of the layers that share a weight; errors are parts of the target's energy on inputs that are kept out of the fit."""
 
     method: str
@@ -69,18 +69,18 @@ class _Sparsifier:
         self.student, self.twins = base.clone()
         self.refusals: list[Refusal] = []
         self.layers = self._layers()
-        self.whole = {weight: layers[0].weight_matrix() for weight, layers in self.layers.items()}
-        self.fits: dict[Constant, _Fit] = {}
+        self.whole = {weight: weight.values for weight in self.layers}
+        self.fits: dict[Constant, _WeightFit] = {}
 
     def result(self, original: Model) -> StepResult:
         """The model with its zeros; `original` where no weight is changed."""
         with Edits(self.student) as edits:
             for weight, (layer, *_) in self.layers.items():
-                edits.set_value(weight, layer.weight_from_matrix(zero_by_magnitude(self.whole[weight], self.rule, layer.form.taps)))
-                self.fits[weight] = _Fit("magnitude")
+                edits.set_value(weight, layer.weight_from_matrix(zero_by_magnitude(layer.weight_matrix(), self.rule, layer.form.taps)))
+                self.fits[weight] = _WeightFit("magnitude")
         if self.context.data is not None and self.options.repair:
             self._refit()
-        changed = sum(not np.array_equal(self.whole[weight], layers[0].weight_matrix()) for weight, layers in self.layers.items())
+        changed = sum(not np.array_equal(values, weight.values) for weight, values in self.whole.items())
         if not changed:
             return StepResult(original, False, refusals=tuple(self.refusals))
         return StepResult(self.student, True, {"prune/zeros": changed}, tuple(self.refusals), self._decisions())
@@ -117,8 +117,8 @@ class _Sparsifier:
         assert self.context.data is not None
         entries = []
         teachers = {self.twins.node(node): node for node in self.base.graph.nodes}
-        for weight, layers in self.layers.items():
-            if self.whole[weight].shape[1] > MOST_UNKNOWNS:
+        for layers in self.layers.values():
+            if layers[0].form.shape[1] > MOST_UNKNOWNS:
                 wide = f"it has more than {MOST_UNKNOWNS} inputs, so that its smallest weights became zero and nothing was refitted"
                 self.refusals.append(Refusal("prune/too-wide", wide, _name(layers[0].node)))
             else:
@@ -146,7 +146,7 @@ class _Sparsifier:
             return
         if not all(m.rows for m in validation):
             validation = training
-        whole = self.whole[layer.weight]
+        whole = layer.form.matrix(self.whole[layer.weight])
         curvature = [_curvature(sum(m.xx[g] for m in training)) for g in range(len(whole))]
         new = zero_by_error(refit(training, whole, RIDGE), curvature, self.rule, layer.form.taps, whole == 0)
         plain = np.where(new == 0, 0.0, whole)
@@ -157,7 +157,7 @@ class _Sparsifier:
         after = sum(squared_error(m, new, bias) for m, bias in zip(validation, biases, strict=True)) / energy
         if after > before:
             return
-        self.fits[layer.weight] = _Fit("least squares", before, after)
+        self.fits[layer.weight] = _WeightFit("least squares", before, after)
         with Edits(self.student) as edits:
             edits.set_value(layer.weight, layer.weight_from_matrix(new))
             for job, bias, m in zip(jobs, biases, training, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 from pydantic import ValidationError
 from topologies import TOPOLOGIES
 
@@ -106,6 +107,38 @@ def test_a_weight_that_is_also_read_otherwise_stays(tools: Any) -> None:
     result = sparse(model, tools, sparsity=0.5)
     assert result.model is model
     assert sorted((r.id, r.node) for r in result.refusals) == [("prune/no-layer", "free"), ("prune/shared-weight", "one"), ("prune/shared-weight", "tied")]
+
+
+def test_a_weight_that_is_an_output_stays(tools: Any) -> None:
+    s = tools.Small()
+    weight = s.weight(8, 4, name="w")
+    model = s.model(s.node("MatMul", s.input("x", 2, 8), weight, name="last"), weight)
+    assert sparse(model, tools, sparsity=0.5).model is model
+
+
+def test_integers_are_left_alone(tools: Any) -> None:
+    s = tools.Small()
+    x = s.node("Cast", s.input("x", 2, 8), to=TensorProto.INT32)
+    model = s.model(s.node("Cast", s.node("MatMul", x, s.constant(np.arange(32, dtype=np.int32).reshape(8, 4)), name="whole"), to=TensorProto.FLOAT))
+    result = sparse(model, tools, sparsity=0.5)
+    assert result.model is model and [(r.id, r.node) for r in result.refusals] == [("prune/no-layer", "whole")]
+
+
+def test_half_precision_stays_half_precision(tools: Any) -> None:
+    s = tools.Small()
+    x = s.node("Cast", s.input("x", 2, 8), to=TensorProto.FLOAT16)
+    weight = s.constant(s.random.normal(0, 1, (8, 4)).astype(np.float16), "w")
+    result = sparse(s.model(s.node("Cast", s.node("MatMul", x, weight), to=TensorProto.FLOAT)), tools, sparsity=0.5)
+    values = result.model.graph.initializers["w"].values
+    assert values.dtype == np.float16 and (values == 0).mean() == 0.5
+
+
+def test_few_inputs_are_fitted_and_judged_on_alike(tools: Any) -> None:
+    """There is no fourth input that could be kept out."""
+    s = tools.Small()
+    model = s.model(s.conv(s.conv(s.input("x", 1, 2, 12, 12), 2, 8, name="one"), 8, 4, name="two"))
+    result = sparse(model, tools, 3, sparsity=0.5)
+    assert [layer["method"] for layer in result.decisions["layers"]] == ["least squares"] * 2
 
 
 @pytest.mark.parametrize("count", [0, 40])
