@@ -54,7 +54,7 @@ def sparsify(model: Model, context: Context, options: Options) -> Ladder:
 
 @dataclass(frozen=True, slots=True)
 class _WeightFit:
-    """What became of the layers that share a weight; errors are parts of the target's energy on inputs that are kept out of the fit."""
+    """What became of the layers that share a weight; errors, with zeros by magnitude and after the fit, are parts of the target's energy on inputs that are kept out of the fit."""
 
     method: str
     before: float | None = None
@@ -138,7 +138,7 @@ class _Sparsifier:
                 self.context.progress("zeroing weights", index + 1, len(groups))
 
     def _replace(self, jobs: Sequence[Job], moments: Sequence[Mapping[int, Moments]]) -> None:
-        """Write the weight that the layers of `jobs` share, and their biases, where that is nearer to the targets than plain zeros in the same places."""
+        """Write the weight that the layers of `jobs` share, and their biases, where that is nearer to the targets than what magnitude has left."""
         layer = jobs[0].layer
         training, validation = ([m[use] for m in moments] for use in (TRAINING, VALIDATION))
         if not all(m.rows for m in training):
@@ -146,14 +146,13 @@ class _Sparsifier:
             return
         if not all(m.rows for m in validation):
             validation = training
-        whole = layer.form.matrix(self.whole[layer.weight])
+        whole, old = layer.form.matrix(self.whole[layer.weight]), layer.weight_matrix()
         curvature = [_curvature(sum(m.xx[g] for m in training)) for g in range(len(whole))]
         new = zero_by_error(refit(training, whole, RIDGE), curvature, self.rule, layer.form.taps, whole == 0)
-        plain = np.where(new == 0, 0.0, whole)
-        energy = sum(float(m.yy.sum()) for m in validation) or 1.0
         biases = [bias_of(m, new) for m in training]
         old_biases = [job.layer.bias_vector() for job in jobs]
-        before = sum(squared_error(m, plain, bias) for m, bias in zip(validation, old_biases, strict=True)) / energy
+        energy = sum(float(m.yy.sum()) for m in validation) or 1.0
+        before = sum(squared_error(m, old, bias) for m, bias in zip(validation, old_biases, strict=True)) / energy
         after = sum(squared_error(m, new, bias) for m, bias in zip(validation, biases, strict=True)) / energy
         if after > before:
             return

@@ -112,6 +112,18 @@ def test_what_is_zero_stays_and_counts() -> None:
     assert ((fewer == 0) == (once == 0)).all()
 
 
+def test_zeros_that_were_there_count_though_the_fit_moved_them() -> None:
+    weights, moments = matrix(1, 16, 6), correlated(16)[None]
+    zeros = np.random.default_rng(1).random(weights.shape) < 0.3
+    result = by_error(weights, moments, ZeroRule(0.5), zeros=zeros)
+    assert (result == 0).mean() == 0.5 and (result[zeros] == 0).all()
+
+
+def test_rounding_does_not_ask_for_one_more() -> None:
+    assert 0.07 * 100 > 7
+    assert ZeroRule(0.07).count(100) == 7
+
+
 def test_groups_share_one_count() -> None:
     """The second group has what the first one could not give: zeros that were there already."""
     weights, moments = matrix(2, 4, 4), np.stack([correlated(4), correlated(4, 1)])
