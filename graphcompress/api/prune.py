@@ -18,7 +18,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.recipe import recipe_of, run
 from graphcompress.runtime.place import Place
-from graphcompress.step import Context, ExecutedStep, Progress, silent
+from graphcompress.step import Context, ExecutedStep, Progress, StepResult, silent
 from graphcompress.targets import load_target
 
 
@@ -28,6 +28,8 @@ def prune(
     *,
     macs: float | None = None,
     params: float | None = None,
+    sparsity: float | None = None,
+    pattern: str | None = None,
     best_effort: bool = False,
     max_drop: float | None = None,
     ignore: Iterable[str] = (),
@@ -41,6 +43,7 @@ def prune(
     **options: Any,
 ) -> reports.Result:
     """Simplify, then remove channels until `macs` of the multiply-accumulates (or `params` of the parameters; parts of 1) are left, and refit what is left on the data.
+    Or, with shapes that stay, make `sparsity` of each layer's weights zero, or all but n of m by a `pattern` like "2:4".
 
     Agreement (on every 4th feed, kept out of the repair) and speed-up are in the record; nothing is rolled back. Without data the order is by the norms of weights,
     nothing is refitted, and the result is neither compared nor measured. `ignore` are regular expressions on names of groups; further keywords are options of the step.
@@ -48,7 +51,8 @@ def prune(
     Raises BarMissed, with the Result in its `result`, where the groups do not allow that much (not with `best_effort`) or the agreement falls by more than `max_drop`; UsageError for an
     option that the step does not have; DataError where the data does not fit.
     """
-    options |= {k: v for k, v in (("macs", macs), ("params", params), ("best_effort", best_effort), ("ignore", tuple(ignore))) if v is not None}
+    goals = {"macs": macs, "params": params, "sparsity": sparsity, "pattern": pattern}
+    options |= {k: v for k, v in {**goals, "best_effort": best_effort, "ignore": tuple(ignore)}.items() if v is not None}
     plan = recipe_of("prune", (("simplify", {}), ("prune", options)))
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
@@ -60,9 +64,13 @@ def prune(
     assert executed[-1].result is not None
     result = executed[-1].result.model
     shapes = run_shapes(source.model, feeds.shapes())
-    judged: dict[str, Any] = {
-        "notes": ["No data was given: channels went by the norms of their weights, nothing was refitted, and the result was not compared with the original."]
-    }
+    notes = (
+        []
+        if feeds.all is not None
+        else [f"No data was given: {_without_data(options)}, nothing was refitted, and the result was not compared with the original."]
+    )
+    notes += _zero_notes(executed[-1].result)
+    judged: dict[str, Any] = {"notes": notes}
     comparison = None
     snapshot = Snapshot(result)
     if feeds.all is not None and feeds.judging is not None:
@@ -73,7 +81,7 @@ def prune(
             except CandidateFails as problem:
                 raise ModelError(f"The pruned model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
             info, snapshot = judge.info(result), judge.snapshot(result)
-        judged = {"provider": where["provider"], "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": info.notes}
+        judged = {"provider": where["provider"], "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": [*notes, *info.notes]}
     bars = [] if best_effort else _goal_bars(executed[-1], options)
     if max_drop is not None:
         agreement = None if comparison is None else reports.number(comparison.agreement)
@@ -90,5 +98,25 @@ def prune(
 def _goal_bars(executed: ExecutedStep, options: dict[str, Any]) -> list[record.Bar]:
     """What was to be left, and what is."""
     parts = {} if executed.result is None else executed.result.decisions.get("reached", {})
+    if options.get("sparsity") is not None:
+        return [reports.bar("--sparsity", options["sparsity"], parts.get("sparsity", 0.0))]
     goals = [(name, options[name]) for name in ("macs", "params") if options.get(name) is not None]
     return [record.Bar(option=f"--{name}", required=goal, reached=parts.get(name, 1.0), held=parts.get(name, 1.0) <= goal) for name, goal in goals]
+
+
+def _without_data(options: dict[str, Any]) -> str:
+    """What decided in place of data."""
+    if options.get("sparsity") is not None or options.get("pattern") is not None:
+        return "the smallest weights became zero"
+    return "channels went by the norms of their weights"
+
+
+def _zero_notes(result: StepResult) -> list[str]:
+    """What zeros are good for, and what not."""
+    gzip = result.decisions.get("gzip")
+    if gzip is None:
+        return []
+    return [
+        f"{result.decisions['reached']['sparsity']:.1%} of the weights that were looked at are zero. The file is as large as before, and the constants in it take "
+        f"{gzip['after'] / max(1, gzip['before']):.0%} of the bytes after gzip. onnxruntime's CPU provider runs the model no faster: it multiplies by zeros like by any other number."
+    ]

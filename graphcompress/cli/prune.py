@@ -29,6 +29,16 @@ def prune(
         float | None, typer.Option("--macs", metavar="F", help="The part of the multiply-accumulates that is kept, 0 to 1.", show_default=False)
     ] = None,
     params: Annotated[float | None, typer.Option("--params", metavar="F", help="The part of the parameters that is kept, 0 to 1.", show_default=False)] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsity", metavar="F", help="Zeros instead: the part of each layer's weights that becomes zero, 0 to 1; shapes stay.", show_default=False
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option("--pattern", metavar="N:M", help="Zeros instead: N of every M neighbouring input channels keep their weights.", show_default=False),
+    ] = None,
     best_effort: Annotated[bool, typer.Option("--best-effort", help="Status 0 also where the graph does not allow that much.")] = False,
     max_drop: Annotated[
         float | None, typer.Option("--max-drop", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X.", show_default=False)
@@ -37,7 +47,12 @@ def prune(
     round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
     ignore: Annotated[
         list[str] | None,
-        typer.Option("--ignore", metavar="REGEX", help="Leave groups whole whose name matches (inspect --groups lists them). Repeatable.", show_default=False),
+        typer.Option(
+            "--ignore",
+            metavar="REGEX",
+            help="Leave groups whole whose name matches (inspect --groups lists them); for zeros: nodes. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     no_repair: Annotated[bool, typer.Option("--no-repair", help="Do not refit what is left.")] = False,
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that says which widths are fast.")] = "cpu",
@@ -51,7 +66,7 @@ def prune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Remove channels, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first.
+    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first.
 
     graphcompress prune MODEL -o OUT --data DATA --macs 0.5
     """
@@ -59,13 +74,24 @@ def prune(
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
-    if macs is None and params is None:
-        raise UsageError("Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, or --params 0.5.")
+    channels = macs is not None or params is not None
+    if channels + (sparsity is not None) + (pattern is not None) != 1:
+        raise UsageError(
+            "Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, --params 0.5, or both; or else, for zeros in shapes that stay, "
+            "--sparsity 0.5 or --pattern 2:4."
+        )
     for option, value in (("--macs", macs), ("--params", params)):
         if value is not None and not 0 < value <= 1:
             raise UsageError(f"{option} {value:g} is not a part: give a number above 0, at most 1 (0.5 keeps half).")
+    if sparsity is not None and not 0 < sparsity < 1:
+        raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
+    if not channels and (score is not Score.obs or round_to != "auto"):
+        raise UsageError("--score and --round-to are about channels: they go with --macs and --params only.")
     if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
         raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")
+    kept, _, group = (pattern or "1:2").partition(":")
+    if not (kept.isdecimal() and group.isdecimal() and 0 < int(kept) < int(group)):
+        raise UsageError(f"--pattern {pattern} does not say how many weights stay of how many: give two numbers, the smaller first, like 2:4.")
     patterns = [shown(pattern) for pattern in ignore or ()]
     check_patterns(patterns, "--ignore")
     check_target(target)
@@ -85,6 +111,8 @@ def prune(
                 feeds,
                 macs=macs,
                 params=params,
+                sparsity=sparsity,
+                pattern=pattern,
                 best_effort=best_effort,
                 max_drop=max_drop,
                 ignore=patterns,

@@ -65,11 +65,50 @@ def test_a_drop_that_is_too_large_is_status_1(place: Path, run: Any) -> None:
         (("--macs", "0.5", "--round-to", "x"), "--round-to x"),
         (("--macs", "0.5", "--ignore", "("), "--ignore"),
         (("--macs", "0.5", "--ignore", "nothing"), "matches no group"),
+        (("--macs", "0.5", "--sparsity", "0.5"), "or else"),
+        (("--pattern", "2:4", "--sparsity", "0.5"), "or else"),
+        (("--sparsity", "1"), "below 1"),
+        (("--pattern", "4:2"), "like 2:4"),
+        (("--pattern", "half"), "like 2:4"),
+        (("--sparsity", "0.5", "--score", "magnitude"), "--score"),
+        (("--pattern", "2:4", "--round-to", "8"), "--round-to"),
+        (("--sparsity", "0.5", "--ignore", "nothing"), "matches no convolution"),
     ],
 )
 def test_bad_usage(place: Path, run: Any, arguments: tuple[str, ...], message: str) -> None:
     done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", *QUICK, *arguments)
     assert done.status == 2 and message in done.err and not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize(("option", "value", "bars"), [("--sparsity", "0.75", [("--sparsity", True)]), ("--pattern", "1:4", [])])
+def test_zeros_in_shapes_that_stay(place: Path, run: Any, option: str, value: str, bars: list[tuple[str, bool]]) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", option, value, "--format", "json", *QUICK)
+    assert (done.status, done.err) == (0, "")
+    record = Record.model_validate(done.json)
+    assert [(bar.option, bar.held) for bar in record.bars] == bars
+    assert record.after.macs == record.before.macs
+    assert record.comparison is not None and record.comparison.feeds == 6
+    after = graphcompress.load("out.onnx")
+    layers = record.steps[1].decisions["layers"]
+    assert {layer["node"] for layer in layers} == {"conv", "deep", "head"} and all(layer["zeros"] > 0.6 for layer in layers)
+    weights = {n.name: n.inputs[1].values for n in after.graph.nodes if len(n.inputs) > 1}
+    assert {layer["node"]: (weights[layer["node"]] == 0).mean() for layer in layers} == {layer["node"]: layer["zeros"] for layer in layers}
+    assert any("after gzip" in note and "no faster" in note for note in record.notes)
+
+
+def test_zeros_without_data(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--sparsity", "0.5", "--no-measure")
+    assert done.status == 0 and "--sparsity 0.5: held" in done.out
+    words = " ".join(done.err.split())
+    assert "the smallest weights became zero" in words and "no faster" in words
+
+
+def test_zeros_that_could_not_be_had_are_status_1(place: Path, run: Any) -> None:
+    """Nothing is left to look at."""
+    arguments = ("prune", "model.onnx", "-o", "out.onnx", "--sparsity", "0.5", "--ignore", "conv|deep|head", *QUICK)
+    done = run(*arguments)
+    assert done.status == 1 and "--sparsity 0.5 was not met" in done.err
+    assert run(*arguments, "--best-effort").status == 0
 
 
 def test_groups_are_listed(place: Path, run: Any) -> None:

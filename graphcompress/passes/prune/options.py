@@ -11,17 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class Options(BaseModel):
     """macs         the part of the multiply-accumulates of one run that is kept, 0 to 1
     params       the part of the parameters that is kept; with both, both are reached
+    sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
+    pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
     score        how it is decided what goes first: "obs" (error after the rest is refitted), "activation" (error without), "magnitude" (norms of weights; needs no data)
     round_to     groups of more units than this keep a multiple of it, which runtimes compute faster; "auto": by the target's table
     best_effort  less than was asked for is no failure where the groups do not allow more
     repair       refit what is left on the calibration inputs
-    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width
+    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width (with sparsity or pattern: a node its weights)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     macs: float | None = Field(default=None, gt=0, le=1)
     params: float | None = Field(default=None, gt=0, le=1)
+    sparsity: float | None = Field(default=None, gt=0, lt=1)
+    pattern: str | None = None
     score: Literal["obs", "activation", "magnitude"] = "obs"
     round_to: int | Literal["auto"] = "auto"
     best_effort: bool = False
@@ -33,6 +37,14 @@ class Options(BaseModel):
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError('must be a number from 1 on, or "auto"')
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _kept_of_group(cls, value: str | None) -> str | None:
+        parts = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", value or "1:2", re.ASCII)
+        if parts is None or int(parts[1]) >= int(parts[2]):
+            raise ValueError("must say how many weights stay of how many, like 2:4")
         return value
 
     @field_validator("ignore")
@@ -47,6 +59,9 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _goal(self) -> Self:
-        if self.macs is None and self.params is None:
-            raise ValueError("say how much is kept: macs = 0.5 or params = 0.5")
+        channels = self.macs is not None or self.params is not None
+        if channels + (self.sparsity is not None) + (self.pattern is not None) != 1:
+            raise ValueError("say how much is kept: macs = 0.5, params = 0.5 or both, or else sparsity = 0.5, or else pattern = 2:4")
+        if not channels and (self.score != "obs" or self.round_to != "auto"):
+            raise ValueError("score and round_to are about channels: they go with macs and params only")
         return self

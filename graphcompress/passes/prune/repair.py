@@ -207,12 +207,12 @@ def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> l
         with Edits(student) as edits:
             edits.set_value(layer.weight, layer.weight_from_matrix(matrix * new.reshape(g, 1, o) if by_channel else new))
             for fit, bias, moments in zip(fits, biases, whole, strict=True):
-                _set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
+                set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
     return [LayerRepair(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, mirrors, before / energy, after / energy) for fit in fits]
 
 
-def _set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: Moments) -> None:
-    """Write a bias where it has a place, and make one where it matters."""
+def set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: Moments) -> None:
+    """Write a bias [g, o] where it has a place, and make one where it matters."""
     if layer.bias_site is None:
         return
     if layer.bias is None and moments.rows * np.square(bias).sum() <= LEAST_BIAS * moments.yy.sum():

@@ -27,6 +27,7 @@ from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
+from graphcompress.passes.prune.sparsity import sparsify
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
@@ -44,13 +45,16 @@ HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsu
 
 
 def prune(model: Model, context: Context, options: Options) -> Ladder:
-    """Remove channels until the goals of `options` are reached, or as far as groups allow. The first rung is the goal; the others are on the way back from it.
+    """Remove channels until the goals of `options` are reached, or as far as groups allow. The first rung is the goal; the others are on the way back from it. Where `options`
+    ask for zeros, see `sparsity.sparsify`.
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
     feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, ModelError for nodes that nothing here can run
     and where the model does not run.
     """
     require_known_domains(model, "pruned")
+    if options.sparsity is not None or options.pattern is not None:
+        return sparsify(model, context, options)
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = context.data
     first = next(iter(feeds), None) if feeds is not None else None

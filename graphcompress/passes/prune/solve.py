@@ -24,10 +24,14 @@ def refit(moments: Sequence[Moments], old: Array, ridge: float) -> Array:
     for group in np.ndindex(old.shape[:-2]):
         xx: Array = sum(m.xx[group] for m in moments[1:]) + moments[0].xx[group]
         xy: Array = sum(m.xy[group] for m in moments[1:]) + moments[0].xy[group]
-        # The floor is for inputs that never vary: any positive number gives the old weights.
-        damping = ridge * float(np.trace(xx)) / n or 1.0
-        result[group] = solve(xx + damping * np.eye(n), xy + damping * old[group], assume_a="pos")
+        d = damping(xx, ridge)
+        result[group] = solve(xx + d * np.eye(n), xy + d * old[group], assume_a="pos")
     return result
+
+
+def damping(xx: Array, ridge: float) -> float:
+    """What a ridge adds to the diagonal of `xx` [n, n]: `ridge` times its mean. For inputs that never vary 1: any positive number gives the old weights."""
+    return ridge * float(np.trace(xx)) / len(xx) or 1.0
 
 
 def bias_of(moments: Moments, weight: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.prune.deviation import TeacherAnswers, RelativeError, logits
+from graphcompress.passes.prune.deviation import RelativeError, TeacherAnswers, logits
 
 TEXT = "(float[n,4] x) => (float[n,4] p, int64[n] k) <float[4] w = {1,2,3,4}> { a = Mul (x, w) s = Softmax (a) p = Identity (s) k = ArgMax <axis = 1, keepdims = 0> (a) }"
 

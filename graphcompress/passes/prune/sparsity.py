@@ -1,0 +1,216 @@
+"""Single weights that become zero, in shapes that stay: layer after layer, on the inputs that each has with all earlier layers done, towards what the original calculates there.
+
+The best dense weights W for these inputs and targets come first (`solve.refit`); any other weights V then cost tr((V - W)' H (V - W)) more, H being the moments that W was fitted
+with, and `zeros.zero_by_error` looks for zeros that cost little of that.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphcompress.errors import UsageError
+from graphcompress.ir import Constant, Model, Node, graphs, output_ids, toposort
+from graphcompress.ir.inline import functions_holding, inline_functions
+from graphcompress.ir.model.edit import Edits
+from graphcompress.passes.prune.agenda import Job, RepairLayer, agenda, by_weight
+from graphcompress.passes.prune.frontier import Frontier, values_of
+from graphcompress.passes.prune.gram import Array, Gram, Moments
+from graphcompress.passes.prune.options import Options
+from graphcompress.passes.prune.repair import MOST_UNKNOWNS, POSITIONS, set_bias
+from graphcompress.passes.prune.rows import READERS, Layer, layer_of
+from graphcompress.passes.prune.solve import bias_of, damping, refit, squared_error
+from graphcompress.passes.prune.store import Store
+from graphcompress.passes.prune.targets import TRAINING, VALIDATION, Targets
+from graphcompress.passes.prune.zeros import ZeroRule, zero_by_error, zero_by_magnitude
+from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
+
+RIDGE = 1e-2
+"""Of the mean diagonal of the moments."""
+LESS_SPARSE = (1.0, 0.75, 0.5, 0.25)
+"""Rungs: how much of the share that was asked for."""
+
+
+def sparsify(model: Model, context: Context, options: Options) -> Ladder:
+    """Zeros in the constant weights of convolutions and matrix products: a share of each, or a pattern. The first rung is the goal.
+
+    Without data, or where nothing is to be refitted, the smallest weights become zero and the others stay. A weight that is zero already stays zero, and counts.
+    Raises UsageError for an `ignore` that matches no layer, ModelError where the model does not run.
+    """
+    if options.pattern is not None:
+        kept, group = (int(part) for part in options.pattern.split(":"))
+        rules = {options.pattern: ZeroRule(pattern=(kept, group))}
+    else:
+        shares = [part * (options.sparsity or 0.0) for part in LESS_SPARSE]
+        rules = {f"{share:.0%} zeros": ZeroRule(share) for share in shares}
+    base = inline_functions(model, functions_holding(model, set(READERS)))
+    return Ladder(tuple(Rung(label, lambda rule=rule: _Sparsifier(base, context, options, rule).result(model)) for label, rule in rules.items()))  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class _WeightFit:
+    """What became of the layers that share a weight; errors, with zeros by magnitude and after the fit, are parts of the target's energy on inputs that are kept out of the fit."""
+
+    method: str
+    before: float | None = None
+    after: float | None = None
+
+
+class _Sparsifier:
+    """One copy of a model on its way to its zeros."""
+
+    def __init__(self, base: Model, context: Context, options: Options, rule: ZeroRule) -> None:
+        self.base, self.context, self.options, self.rule = base, context, options, rule
+        self.student, self.twins = base.clone()
+        self.refusals: list[Refusal] = []
+        self.layers = self._layers()
+        self.whole = {weight: weight.values for weight in self.layers}
+        self.fits: dict[Constant, _WeightFit] = {}
+
+    def result(self, original: Model) -> StepResult:
+        """The model with its zeros; `original` where no weight is changed."""
+        with Edits(self.student) as edits:
+            for weight, (layer, *_) in self.layers.items():
+                edits.set_value(weight, layer.weight_from_matrix(zero_by_magnitude(layer.weight_matrix(), self.rule, layer.form.taps)))
+                self.fits[weight] = _WeightFit("magnitude")
+        if self.context.data is not None and self.options.repair:
+            self._refit()
+        changed = sum(not np.array_equal(values, weight.values) for weight, values in self.whole.items())
+        if not changed:
+            return StepResult(original, False, refusals=tuple(self.refusals))
+        return StepResult(self.student, True, {"prune/zeros": changed}, tuple(self.refusals), self._decisions())
+
+    # --- layers -----------------------------------------------------------------------------------------------------------------
+
+    def _layers(self) -> dict[Constant, list[Layer]]:
+        """The layers of the copy, by their weight."""
+        layers: dict[Constant, list[Layer]] = {}
+        outputs = output_ids(self.student)
+        nodes = [node for node in toposort(self.student.graph) if node.is_op(*READERS)]
+        ignored = [re.compile(pattern) for pattern in self.options.ignore]
+        for pattern in ignored:
+            if not any(pattern.search(_name(node)) for node in nodes):
+                raise UsageError(f"--ignore '{pattern.pattern}' matches no convolution or matrix product. `graphcompress inspect` lists the nodes.")
+        for node in nodes:
+            layer = layer_of(node, outputs)
+            if any(pattern.search(_name(node)) for pattern in ignored):
+                continue
+            if layer is None or layer.weight.values.dtype.kind != "f":
+                self.refusals.append(Refusal("prune/no-layer", "it has no constant weight of floating-point numbers", _name(node)))
+            else:
+                layers.setdefault(layer.weight, []).append(layer)
+        for weight, readers in list(layers.items()):
+            matrix = readers[0].weight_matrix()
+            alike = all(reader.form.taps == readers[0].form.taps and np.array_equal(reader.weight_matrix(), matrix) for reader in readers[1:])
+            if len(readers) < len(weight.outputs) or weight in self.student.graph.outputs or not alike:
+                del layers[weight]
+                self.refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read in another way", _name(readers[0].node)))
+        return layers
+
+    def _refit(self) -> None:
+        """Choose the zeros again, by the error that they leave, and refit what is not zero."""
+        assert self.context.data is not None
+        entries = []
+        teachers = {self.twins.node(node): node for node in self.base.graph.nodes}
+        for layers in self.layers.values():
+            if layers[0].form.shape[1] > MOST_UNKNOWNS:
+                wide = f"it has more than {MOST_UNKNOWNS} inputs, so that its smallest weights became zero and nothing was refitted"
+                self.refusals.append(Refusal("prune/too-wide", wide, _name(layers[0].node)))
+            else:
+                entries += [RepairLayer(teachers[layer.node], layer.node) for layer in layers]
+        jobs, refusals = agenda(self.base, self.student, entries)
+        self.refusals += refusals
+        if not jobs:
+            return
+        groups = by_weight(jobs)
+        with Store() as store:
+            targets = Targets(self.base, jobs, self.context.data, store, seed=self.context.seed, positions=POSITIONS, threads=self.context.threads)
+            frontier = Frontier(self.student, [group[0].reads for group in groups], targets.feeds, store, threads=self.context.threads)
+            for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
+                moments = [_moments(group[0], targets, values)]
+                moments += [_moments(job, targets, values_of(self.student, job.reads, targets.feeds, threads=self.context.threads)) for job in group[1:]]
+                self._replace(group, moments)
+                self.context.progress("zeroing weights", index + 1, len(groups))
+
+    def _replace(self, jobs: Sequence[Job], moments: Sequence[Mapping[int, Moments]]) -> None:
+        """Write the weight that the layers of `jobs` share, and their biases, where that is nearer to the targets than what magnitude has left."""
+        layer = jobs[0].layer
+        training, validation = ([m[use] for m in moments] for use in (TRAINING, VALIDATION))
+        if not all(m.rows for m in training):
+            self.refusals.append(Refusal("prune/not-finite", "no row of its input and target is finite", _name(layer.node)))
+            return
+        if not all(m.rows for m in validation):
+            validation = training
+        whole, old = layer.form.matrix(self.whole[layer.weight]), layer.weight_matrix()
+        curvature = [_curvature(sum(m.xx[g] for m in training)) for g in range(len(whole))]
+        new = zero_by_error(refit(training, whole, RIDGE), curvature, self.rule, layer.form.taps, whole == 0)
+        biases = [bias_of(m, new) for m in training]
+        old_biases = [job.layer.bias_vector() for job in jobs]
+        energy = sum(float(m.yy.sum()) for m in validation) or 1.0
+        before = sum(squared_error(m, old, bias) for m, bias in zip(validation, old_biases, strict=True)) / energy
+        after = sum(squared_error(m, new, bias) for m, bias in zip(validation, biases, strict=True)) / energy
+        if after > before:
+            return
+        self.fits[layer.weight] = _WeightFit("least squares", before, after)
+        with Edits(self.student) as edits:
+            edits.set_value(layer.weight, layer.weight_from_matrix(new))
+            for job, bias, m in zip(jobs, biases, training, strict=True):
+                set_bias(edits, self.student, job.layer, bias, m)
+
+    # --- words ------------------------------------------------------------------------------------------------------------------
+
+    def _decisions(self) -> dict[str, Any]:
+        zeros = {weight: int((weight.values == 0).sum()) for weight in self.layers}
+        total = sum(weight.values.size for weight in self.layers)
+        return {
+            "goal": {"pattern": self.options.pattern} if self.rule.pattern is not None else {"sparsity": self.rule.share},
+            "reached": {"sparsity": sum(zeros.values()) / max(1, total)},
+            "layers": [
+                {"node": _name(layers[0].node), "weights": weight.values.size, "zeros": zeros[weight] / weight.values.size}
+                | {"method": fit.method, "error_before": fit.before, "error_after": fit.after}
+                for (weight, layers), fit in zip(self.layers.items(), self.fits.values(), strict=True)
+            ],
+            "gzip": {"before": gzip_bytes(self.base), "after": gzip_bytes(self.student)},
+        }
+
+
+def gzip_bytes(model: Model) -> int:
+    """What the constants of `model` take after gzip, in bytes."""
+    stream = zlib.compressobj()
+    return sum(len(stream.compress(part)) for part in _constant_bytes(model)) + len(stream.flush())
+
+
+def _constant_bytes(model: Model) -> Iterable[bytes]:
+    for graph in graphs(model):
+        for constant in graph.initializers.values():
+            if not constant.values.dtype.hasobject:
+                yield constant.values.tobytes()
+
+
+def _moments(job: Job, targets: Targets, values: Iterable[Sequence[Array]]) -> dict[int, Moments]:
+    """The moments of a job's inputs and targets, by use; about 0 where the layer can have no bias."""
+    grams = {use: Gram() for use in (TRAINING, VALIDATION)}
+    layer = job.layer
+    for batch, (x, *branch) in enumerate(values):
+        at, uses, target = targets.of(job, batch)
+        if branch:
+            target = target - layer.form.outputs(branch[0], at)
+        rows, target = layer.form.rows(x, at), layer.grouped(target)
+        for use, gram in grams.items():
+            gram.update(rows[:, uses == use], target[:, uses == use])
+    moments = {use: gram.finish() for use, gram in grams.items()}
+    return moments if layer.bias_site is not None else {use: m.about_zero() for use, m in moments.items()}
+
+
+def _curvature(xx: Array) -> Array:
+    """What `solve.refit` inverts."""
+    return xx + damping(xx, RIDGE) * np.eye(len(xx))
+
+
+def _name(node: Node) -> str:
+    return str(node.name or node.outputs[0].name)
