@@ -5,6 +5,7 @@ The weights are random and the models small. Original and simplified result are 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,18 @@ def test_int8(export: Path, command: str, data: str, tmp_path: Path) -> None:
             assert (original.dtype, original.shape) == (quantized.dtype, quantized.shape)
             if original.dtype.kind == "f":
                 assert np.isfinite(quantized[np.isfinite(original)]).all()
+
+
+def test_prune(export: Path, tmp_path: Path) -> None:
+    """Every cut passes the oracle; the result runs at both shapes, with outputs of the original's types and shapes."""
+    result, record = tmp_path / "pruned.onnx", tmp_path / "record.json"
+    data = export.with_suffix(".feeds")
+    assert run("prune", export, "-o", result, "--data", data, "--macs", "0.6", "--best-effort", "--no-measure", "--record", record) == 0
+    (step,) = (s for s in json.loads(record.read_text("utf-8"))["steps"] if s["use"] == "prune")
+    assert not [r for r in step["refusals"] if r["id"] == "prune/oracle"]
+    for shape in SHAPES:
+        for original, pruned in zip(outputs(export, export, shape), outputs(result, export, shape, optimized=True), strict=True):
+            assert (original.dtype, original.shape) == (pruned.dtype, pruned.shape)
 
 
 # --- running ------------------------------------------------------------------------------------------------------------------------------
