@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, constant_data, constant_value
+from graphcompress.ir import Constant, Model, constant_data, constant_value, graphs
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.cut import Cut
 from graphcompress.runtime.session import Feed, open_session
 
 TOLERANCE = 1e-4
-"""Largest difference, in parts of the largest magnitude of the output, that rounding in float32 may make."""
+HALF_TOLERANCE = 1e-2
+"""Largest difference, in parts of the largest magnitude of the output, that rounding may make: in float32, and where weights are of 16 bits."""
+
+
+def tolerance(model: Model) -> float:
+    """What rounding may make of the outputs of `model`."""
+    half = any(c.dtype in (np.float16, "bfloat16") for graph in graphs(model) for c in graph.initializers.values())
+    return HALF_TOLERANCE if half else TOLERANCE
 
 
 def masked(cut: Cut) -> Model:

@@ -22,7 +22,7 @@ from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.deviation import TeacherAnswers
 from graphcompress.passes.prune.groups import FEWEST, Groups, find_groups
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.oracle import TOLERANCE, difference
+from graphcompress.passes.prune.oracle import difference, tolerance
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
@@ -172,7 +172,7 @@ class _Pruner:
     def sound(self, attempt: Cut) -> bool:
         """Whether the oracle agrees, and the cut model runs."""
         try:
-            return difference(attempt, self.oracle_feeds()) <= TOLERANCE
+            return difference(attempt, self.oracle_feeds()) <= tolerance(self.model)
         except ModelError:
             return False
 

@@ -138,3 +138,15 @@ def test_a_cut_that_the_oracle_refuses_is_left_out(tools: Any, monkeypatch: pyte
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Options(**options)
+
+
+def test_half_precision_is_cut_and_repaired(tools: Any) -> None:
+    """Rounding to 16 bits is no fault of the cut."""
+    s = tools.Small()
+    x = s.node("Cast", s.input("x", 1, 3, 8, 8), to=10)
+    weights = [s.constant(s.random.normal(0, 0.3, shape).astype(np.float16)) for shape in ((12, 3, 3, 3), (5, 12, 1, 1))]
+    y = s.node("Relu", s.node("Conv", x, weights[0], name="a"))
+    model = s.model(s.node("Cast", s.node("Conv", y, weights[1], name="b"), to=1))
+    result = pruned(model, tools, macs=0.6)
+    assert result.changed and share(model, result) <= 0.6
+    assert not [r for r in result.refusals if r.id == "prune/oracle"]
