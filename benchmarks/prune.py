@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,15 @@ PEERS = {
     "torch_pruning": Framework(("torch==2.13.0", "torch-pruning==1.6.1", "onnxruntime==1.32.0", "onnx==1.23.2"), exports=(), required=False),
 }
 FRAMEWORKS |= PEERS
-TOOLS = ("graphcompress", *PEERS)
+OURS = {"graphcompress": "1", "graphcompress_blocks": "auto"}
+"""--round-to: the peers cut to any number of channels too; blocks are what onnxruntime computes fast."""
+TOOLS = (*OURS, *PEERS)
 ROUNDS, BLOCK_SECONDS = 15, 0.04
 LIMIT = 1800
 """Seconds that one run of a tool may take."""
+
+
+Command = Callable[[Path, Path, Path, float], list[str]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,6 @@ def main() -> int:
         # One core for all: onnxruntime's idle threads would spend CPU time on waiting.
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     environments = args.environments or args.outs / "environments"
-    commands = {tool: command(tool, environments) for tool in TOOLS}
     rows: list[Row] = []
     accuracies: dict[str, float] = {}
     for name in args.tasks:
@@ -79,36 +84,33 @@ def main() -> int:
         for part in PARTS:
             for tool in TOOLS:
                 out = args.outs / tool / f"{name}-{part}.onnx"
-                rows.append(judged(Row(name, part, tool), task, reference, out, made(commands[tool], task, out, part)))
+                rows.append(judged(Row(name, part, tool), task, reference, out, made(tool, environments, task, out, part)))
                 print(line(rows[-1]), flush=True)
     (args.outs / "prune.md").write_text(table(rows, accuracies))
     (args.outs / "prune.svg").write_text(plot(rows, accuracies, TOOLS))
     return 0
 
 
-def command(tool: str, environments: Path) -> list[str] | NoEnvironment:
-    """The words that MODEL DATA OUT PART follow, or why the tool cannot be had."""
-    if tool not in PEERS:
-        return [sys.executable, "-m", "graphcompress", "prune"]
-    try:
-        environments.mkdir(parents=True, exist_ok=True)
-        return [str(interpreter(environments, tool)), str(HERE / f"peer_{tool}.py")]
-    except NoEnvironment as problem:
-        return problem
+def command(tool: str, environments: Path) -> Command:
+    """The words that let `tool` make OUT of MODEL with DATA and a part of the MACs. Raises NoEnvironment where the tool cannot be had."""
+    if tool in OURS:
+        options = ["--round-to", OURS[tool], "--threads", "1", "--best-effort", "--no-measure", "-q"]
+        ours = [sys.executable, "-m", "graphcompress", "prune", *options]
+        return lambda model, data, out, part: [*ours, str(model), "--data", str(data), "-o", str(out), "--macs", str(part)]
+    environments.mkdir(parents=True, exist_ok=True)
+    peer = [str(interpreter(environments, tool)), str(HERE / f"peer_{tool}.py")]
+    return lambda *words: [*peer, *map(str, words)]
 
 
-def made(words: list[str] | NoEnvironment, task: Any, out: Path, part: float) -> dict[str, Any]:
+def made(tool: str, environments: Path, task: Any, out: Path, part: float) -> dict[str, Any]:
     """Let a tool make `out`: its CPU seconds, and what it said where it failed; from the file beside `out` where it was made before."""
     notes = out.with_suffix(".json")
-    if isinstance(words, NoEnvironment):
-        return {"seconds": float("nan"), "error": last_line(str(words))}
     if not notes.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        if words[-1] == "prune":
-            options = ["--macs", part, "--round-to", 1, "--threads", 1, "--best-effort", "--no-measure", "-q"]
-            words = [*words, *map(str, [task.model, "-o", out, "--data", task.calib, *options])]
-        else:
-            words = [*words, *map(str, [task.model, task.calib, out, part])]
+        try:
+            words = command(tool, environments)(task.model, task.calib, out, part)
+        except NoEnvironment as problem:
+            return {"seconds": float("nan"), "error": last_line(str(problem))}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
             process = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=LIMIT)

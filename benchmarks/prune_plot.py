@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT, MARGIN, TOP = 300, 210, 46, 56
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a98")
+COLOURS = ("#0b6e4f", "#7fb285", "#c8553d", "#3d5a98")
 LOW, HIGH = 0.25, 1.0
 """Ends of the horizontal axis: the part of the MACs that is left."""
 
@@ -22,7 +22,7 @@ def plot(rows: Sequence[Any], accuracies: Mapping[str, float], tools: Sequence[s
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for index, tool in enumerate(tools):
-        x = MARGIN + 130 * index
+        x = MARGIN + 160 * index
         parts += [f'<circle cx="{x}" cy="16" r="4" fill="{colours[tool]}"/>', f'<text x="{x + 10}" y="20">{escape(tool)}</text>']
     for index, (task, accuracy) in enumerate(accuracies.items()):
         parts.append(f'<g transform="translate({MARGIN + index * (WIDTH + MARGIN)} {TOP})">')
