@@ -37,9 +37,9 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)
-        for conv, pooled in zip(self.convs, (True, True, False, True), strict=True):
+        for conv, pool in zip(self.convs, (True, True, False, True), strict=True):
             x = F.relu(conv(x))
-            x = F.max_pool2d(x, 2) if pooled else x
+            x = F.max_pool2d(x, 2) if pool else x
         return self.head(F.relu(self.hidden(x.flatten(1))))
 
     def channels_first(self) -> None:
@@ -147,8 +147,8 @@ def main(path: str, data: str, out: str, part: str) -> None:
         fill(net, model)
         if isinstance(net, Plain):
             net.channels_first()
-        expected = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {name: inputs[:BATCH].numpy()})[0]
-        np.testing.assert_allclose(net(inputs[:BATCH]).numpy(), expected, rtol=1e-3, atol=1e-3, err_msg="the module does not compute what the file does")
+        reference = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {name: inputs[:BATCH].numpy()})[0]
+        np.testing.assert_allclose(net(inputs[:BATCH]).numpy(), reference, rtol=1e-3, atol=1e-3, err_msg="the module does not compute what the file does")
         if isinstance(net, Mobile):
             unfold(net, inputs)
     prune(net, inputs[:1], float(part) * macs(net, inputs[:1]))
@@ -184,8 +184,8 @@ def fill(net: nn.Module, model: onnx.ModelProto) -> None:
             layer.bias.copy_(arrays[0].flatten())
             continue
         layer = next(layers)
-        transposed = node.op_type == "MatMul" or (node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute))
-        layer.weight.copy_(arrays[0].T if transposed else arrays[0].reshape(layer.weight.shape))
+        transpose = node.op_type == "MatMul" or (node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute))
+        layer.weight.copy_(arrays[0].T if transpose else arrays[0].reshape(layer.weight.shape))
         if len(arrays) > 1:
             layer = next(layers) if layer.bias is None else layer
             layer.bias.copy_(arrays[1])

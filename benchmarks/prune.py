@@ -84,7 +84,7 @@ def main() -> int:
         for part in PARTS:
             for tool in TOOLS:
                 out = args.outs / tool / f"{name}-{part}.onnx"
-                rows.append(judged(Row(name, part, tool), task, reference, out, made(tool, environments, task, out, part)))
+                rows.append(judge(Row(name, part, tool), task, reference, out, make(tool, environments, task, out, part)))
                 print(line(rows[-1]), flush=True)
     (args.outs / "prune.md").write_text(table(rows, accuracies))
     (args.outs / "prune.svg").write_text(plot(rows, accuracies, TOOLS))
@@ -98,11 +98,11 @@ def command(tool: str, environments: Path) -> Command:
         ours = [sys.executable, "-m", "graphcompress", "prune", *options]
         return lambda model, data, out, part: [*ours, str(model), "--data", str(data), "-o", str(out), "--macs", str(part)]
     environments.mkdir(parents=True, exist_ok=True)
-    peer = [str(interpreter(environments, tool)), str(HERE / f"peer_{tool}.py")]
+    peer = [str(interpreter(environments, tool)), "-I", str(HERE / f"peer_{tool}.py")]
     return lambda *words: [*peer, *map(str, words)]
 
 
-def made(tool: str, environments: Path, task: Any, out: Path, part: float) -> dict[str, Any]:
+def make(tool: str, environments: Path, task: Any, out: Path, part: float) -> dict[str, Any]:
     """Let a tool make `out`: its CPU seconds, and what it said where it failed; from the file beside `out` where it was made before."""
     notes = out.with_suffix(".json")
     if not notes.exists():
@@ -128,7 +128,7 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1][:120].replace("|", "/")
 
 
-def judged(row: Row, task: Any, reference: Any, out: Path, notes: dict[str, Any]) -> Row:
+def judge(row: Row, task: Any, reference: Any, out: Path, notes: dict[str, Any]) -> Row:
     """`row` with its figures."""
     error = notes["error"]
     if not error:
@@ -158,8 +158,8 @@ def latency_ratio(task: Any, out: Path) -> float:
     times = [max(1, round(BLOCK_SECONDS / max(1e-6, min(block(s, 1), block(s, 2))))) for s in sessions]
     ratios = []
     for index in range(ROUNDS):
-        took = {i: block(sessions[i], times[i]) for i in ((0, 1) if index % 2 else (1, 0))}
-        ratios.append(took[0] / took[1])
+        seconds = {i: block(sessions[i], times[i]) for i in ((0, 1) if index % 2 else (1, 0))}
+        ratios.append(seconds[0] / seconds[1])
     return statistics.median(ratios)
 
 
@@ -168,8 +168,8 @@ def line(row: Row) -> str:
     start = f"| {row.task} | {row.part:.2f} | {row.tool} |"
     if row.error:
         return f"{start} - | - | - | - | {'-' if np.isnan(row.seconds) else f'{row.seconds:.0f}'} | {row.error} |"
-    missed = "goal not reached" if row.macs > row.part + 0.01 else ""
-    return f"{start} {row.macs:.2f} | {row.accuracy:.3f} | {row.agreement:.3f} | {row.latency:.2f} | {row.seconds:.0f} | {missed} |"
+    note = "goal not reached" if row.macs > row.part + 0.01 else ""
+    return f"{start} {row.macs:.2f} | {row.accuracy:.3f} | {row.agreement:.3f} | {row.latency:.2f} | {row.seconds:.0f} | {note} |"
 
 
 def table(rows: list[Row], accuracies: dict[str, float]) -> str:
