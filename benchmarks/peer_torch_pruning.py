@@ -217,8 +217,10 @@ def macs(net: nn.Module, example: Tensor) -> float:
 
 
 def prune(net: nn.Module, example: Tensor, goal: float) -> None:
-    """Remove channels with the least norms until at most `goal` MACs are left. Of a transformer hidden units and dimensions of heads go, and its width stays, as in the
-    `bottleneck` mode of Torch-Pruning's own example: without training nothing is left otherwise."""
+    """Remove channels with the least norms until at most `goal` MACs are left.
+
+    Of a transformer hidden units and dimensions of heads go, and its width stays, as in the `bottleneck` mode of Torch-Pruning's own example.
+    """
     blocks = list(net.blocks) if isinstance(net, Vision) else []
     ends = [net.get_submodule("fc" if hasattr(net, "fc") else "head"), *([net.patch] if isinstance(net, Vision) else [])]
     pruner = torch_pruning.pruner.BasePruner(

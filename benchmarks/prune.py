@@ -1,4 +1,4 @@
-"""`prune` beside onnxsim's structured pruning and Torch-Pruning, on the image tasks of ../shared/zoo: accuracy against multiply-accumulates, as a table and a plot.
+"""`prune` beside onnxsim's structured pruning and Torch-Pruning, on the image tasks of ../shared/zoo: a table, and a plot of accuracy against MACs.
 
 python benchmarks/prune.py OUTS [TASK...] [--environments FOLDER]
 
@@ -144,7 +144,7 @@ def judge(row: Row, task: Any, reference: Any, out: Path, notes: dict[str, Any])
 
 
 def latency_ratio(task: Any, out: Path) -> float:
-    """CPU time of a run of `out` by that of the float model: the median of interleaved rounds of one thread on the task's own feeds. CPU time, for neighbours disturb it less."""
+    """CPU time of `out` by that of the float model: the median of interleaved rounds of one thread on the task's own feeds. Wall time is noisier."""
     feeds = zoo_tools.feeds(task)[:4]
     sessions = [zoo_tools.session(path, 1) for path in (out, task.model)]
 
