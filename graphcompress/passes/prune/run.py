@@ -124,6 +124,7 @@ class _Pruner:
             decisions["repair"] = [
                 {"node": layer.node, "method": layer.method, "error_before": layer.before, "error_after": layer.after} for layer in report.layers
             ]
+        refusals += odd_widths(attempt)
         shared(attempt.model)
         changed = int((widths < self.groups.widths).sum())
         return StepResult(attempt.model, True, {"prune/cut": changed}, tuple(refusals), decisions)
@@ -267,6 +268,18 @@ class _Pruner:
                 raise UsageError(f"--ignore '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
             result |= hits
         return result
+
+
+def odd_widths(attempt: Cut) -> list[Refusal]:
+    """The depthwise convolutions whose width lies between two blocks: onnxruntime computes them, and what is around them, by much slower kernels."""
+    nodes = []
+    for application in attempt.algebra.applications:
+        node = application.form.node
+        indices = attempt.indices(node.outputs[0], 1) if node.is_op("Conv") and node.attrs.get("group", 1) > 1 else None
+        if indices is not None and len(indices) % NARROW_MULTIPLE and application.form.sizes.get("c") == 1:
+            nodes.append(node)
+    text = f"its width is no multiple of {NARROW_MULTIPLE}, for which onnxruntime has slower kernels: --round-to auto keeps to multiples"
+    return [Refusal("prune/odd-width", text, nodes[0].name or nodes[0].outputs[0].name, len(nodes))] if nodes else []
 
 
 def sampled(feeds: Dataset, count: int) -> list[Feed]:

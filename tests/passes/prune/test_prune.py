@@ -150,3 +150,10 @@ def test_half_precision_is_cut_and_repaired(tools: Any) -> None:
     result = pruned(model, tools, macs=0.6)
     assert result.changed and share(model, result) <= 0.6
     assert not [r for r in result.refusals if r.id == "prune/oracle"]
+
+
+def test_depthwise_widths_between_blocks_are_told(tools: Any) -> None:
+    model = TOPOLOGIES["excite"][0](tools.Small())
+    result = pruned(model, tools, macs=0.7, ignore=("squeeze", "last"))
+    assert [(r.node, r.count) for r in result.refusals if r.id == "prune/odd-width"] == [("deep", 1)]
+    assert not [r for r in pruned(model, tools, macs=0.7, ignore=("stem",)).refusals if r.id == "prune/odd-width"]
