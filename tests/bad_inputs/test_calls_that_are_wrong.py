@@ -114,7 +114,7 @@ TABLE = [
     Case("a recipe whose step is no table", R, ("recipe.toml", "step"), recipe('step = ["simplify"]\n')),
     Case("a recipe whose step is one table", R, ("recipe.toml", "step"), recipe('[step]\nuse = "simplify"\n')),
     Case("a step without name", R, ("recipe.toml", "use"), recipe('[[step]]\ncalibration = "mse"\n')),
-    Case("an unknown step", R, ("recipe.toml", "distil", "simplify"), recipe('[[step]]\nuse = "distil"\n')),
+    Case("an unknown step", R, ("recipe.toml", "shrink", "simplify"), recipe('[[step]]\nuse = "shrink"\n')),
     Case("a step whose name is no text", R, ("recipe.toml", "use"), recipe("[[step]]\nuse = 3\n")),
     Case("an unknown key of a step", R, ("recipe.toml", "calibraton", "calibration"), recipe('[[step]]\nuse = "quantize"\ncalibraton = "mse"\n')),
     Case("a wrong value of a key", R, ("recipe.toml", "calibration", "entropy"), recipe('[[step]]\nuse = "quantize"\ncalibration = "entropy"\n')),

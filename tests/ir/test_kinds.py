@@ -179,6 +179,19 @@ def test_rank_of_the_signature_serves_where_inference_knows_none() -> None:
     assert output_kinds(model)["y"].name == "classes"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "r = Constant <value = int64[1] {4}> ()  v = Reshape (f, r)  y = MatMul (v, v)",
+        "r = Constant <value = int64[1] {1}> ()  i = Constant <value = int64 {0}> ()  s = Softmax <axis = 0> (f)  y = Gather (s, i)",
+        "a = Constant <value = int64[1] {0}> ()  i = Constant <value = int64[1] {0}> ()  g = Gather (f, i)  s = Softmax <axis = 0> (g)  y = Squeeze (s, a)",
+    ],
+)
+def test_one_number_is_a_value(body: str) -> None:
+    """An output of rank 0 has no axis of classes."""
+    assert kind(body, head="g (float[4] f)").name in ("values", "probabilities")
+
+
 def test_classifiers_and_their_maps() -> None:
     head = ML + " g (float[N,4] x) =>"
     tree = "l, p = ai.onnx.ml.LinearClassifier <coefficients = [1.0, 1.0, 1.0, 1.0]> (x)"

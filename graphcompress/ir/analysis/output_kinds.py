@@ -124,7 +124,7 @@ class _Finder:
         """What a Softmax along `axis` of `source` is in the output's shape. Up to opset 12 the operator works on all axes from `axis` on, as one."""
         inner = self.shape(source, None)
         rank = len(shape) if shape is not None else None
-        if inner is None or shape is None or rank is None:
+        if not inner or shape is None or rank is None:
             return self.decisions(shape, -1) if axis == -1 or rank in (None, 2) else VALUES
         node = walk.producer(source)
         place = axis % len(inner)
@@ -139,9 +139,11 @@ class _Finder:
 
     @staticmethod
     def decisions(shape: tuple[int | None, ...] | None, axis: int) -> OutputKind:
-        """Classes along `axis` of an output; one class is none."""
+        """Classes along `axis` of an output; one class is none, and one number has no axis."""
         if shape is None:
             return OutputKind("classes", axis)
+        if not shape:
+            return VALUES
         if shape[axis] == 1:
             return OutputKind("probabilities")
         last = axis in (-1, len(shape) - 1)
@@ -150,7 +152,7 @@ class _Finder:
     def logits(self, node: Node, shape: tuple[int | None, ...] | None) -> OutputKind | None:
         """A table, or frames, of what a heavy operator leaves; None where the width says nothing."""
         weight = self.weight(node)
-        if weight is None or shape is None or shape[-1] is None:
+        if weight is None or not shape or shape[-1] is None:
             return None
         if len(shape) == 2 and shape[-1] > 1:
             return OutputKind("classes", unsure=True)
