@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,8 @@ def certificate_report(certificate: Certificate, target: Target) -> record.Certi
 
 
 def step_runs(executed: Iterable[ExecutedStep], target: Target | None) -> Iterator[record.StepRun]:
-    """The steps as documents. What runs in integers after a quantizing step does so after the later ones, which bear its certificate on."""
+    """The steps as documents. What runs in integers after a quantizing step does so after the later ones, which bear its certificate on; after one that was rolled back,
+    that nothing does, and why."""
     certificate: Certificate | None = None
     for step in executed:
         result = step.result
@@ -212,8 +213,14 @@ def step_runs(executed: Iterable[ExecutedStep], target: Target | None) -> Iterat
             yield step_run(step, target, certificate)
             continue
         yield step_run(step, target, result.certificate)
-        if step.in_result or not result.changed:
-            certificate = result.certificate
+        certificate = result.certificate if step.in_result or not result.changed else _rolled_back(result.certificate)
+
+
+def _rolled_back(certificate: Certificate) -> Certificate:
+    """Of the model before the step: what the step would have in integers is float."""
+    reason = "INT8 was rolled back; the gate says why"
+    operators = (replace(o, precision="float", id="gate/rolled-back", reason=reason) if o.precision == "int8" else o for o in certificate.operators)
+    return replace(certificate, operators=tuple(operators))
 
 
 def step_run(executed: ExecutedStep, target: Target | None, certificate: Certificate | None) -> record.StepRun:
