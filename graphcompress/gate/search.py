@@ -210,6 +210,8 @@ class _Search:
         if not self.faithful(base):
             return None
         for candidate in self.less_bold(rungs, monotone):
+            if candidate.rung is not None and not candidate.rung.result.changed:  # nothing is left of the step, nor in the rungs below
+                break
             judgement = self.best(candidate, position + 1)
             if judgement is not None:
                 return judgement

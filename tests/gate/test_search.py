@@ -381,3 +381,15 @@ def test_a_bar_is_reached_with_every_setting_missed_with_any_and_else_not_known(
 def test_thread_settings() -> None:
     assert thread_settings(3) == (3,)
     assert thread_settings(None)[0] == 1
+
+
+def test_a_rung_that_changes_nothing_is_no_part_of_the_result() -> None:
+    """What would be left of the step is the model before it."""
+
+    def ladder(base: Any) -> Ladder:
+        return Ladder((Rung("all", lambda: StepResult(model("bold"), True)), Rung("none", lambda: StepResult(base, False))))
+
+    judge = FakeJudge(agreement={"bold": 0.5})
+    outcome = search(ORIGINAL, [simplify(), step("quantize", "quantization", ladder)], Context(), judge, Bars(), [1], goal="balanced", size=same_size)
+    assert outcome.chosen.candidate.steps == ("simplify",)
+    assert outcome.chosen.candidate.rungs == ("",)
