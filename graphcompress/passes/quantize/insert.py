@@ -225,7 +225,9 @@ class Inserter:
         index = group.row.slots.index("weight")
         self._forget(weight)
         dequantized = self._constant_dequantize(quantized.codes, quantized.scales, axis, node)
-        self._codes.setdefault(weight, (quantized, dequantized.inputs[0].inputs[0]))
+        pair = producer(dequantized)
+        assert pair is not None
+        self._codes.setdefault(weight, (quantized, pair.inputs[0]))
         self._edits.set_input(node, index, dequantized)
         if bias is not None and values is not None:
             slot = group.row.slots.index("bias")
