@@ -277,9 +277,9 @@ def bar(option: str, required: float, reached: float | None) -> record.Bar:
 def speed_bar(required: float, measurements: Sequence[Measurement]) -> record.Bar:
     """The stated bar of speed, which every measurement must reach (see `gate.bars`)."""
     answer = reaches(measurements, required) if measurements else False
-    # What is too noisy to be called a loss counts as 1.
-    speedups = [max(1.0, m.speedup) if m.verdict == "noisy" and m.reaches(1.0) else m.speedup for m in measurements]
-    return record.Bar(option="--min-speedup", required=required, reached=min(speedups, default=None), held=answer is True, undecided=answer is None)
+    return record.Bar(
+        option="--min-speedup", required=required, reached=min((m.speedup for m in measurements), default=None), held=answer is True, undecided=answer is None
+    )
 
 
 def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
