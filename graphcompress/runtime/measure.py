@@ -80,14 +80,12 @@ class Measurement:
 
     def reaches(self, bar: float) -> bool | None:
         """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is measured and not slower counts as 1. A noisy measurement
-        proves nothing: the median decides about a bar up to 1, and None is the answer where a higher one lies inside its interval. By the wall clock, which other processes
-        move, a median inside the noise of the reference against itself is no loss."""
+        proves nothing: the median decides about a bar up to 1, and None is the answer where a higher one lies inside its interval."""
         low, high = self.speedup_ci
         if low >= bar:
             return True
         if self.verdict == "noisy":
-            least = bar - CLOSE if self.clock == "cpu" else min(bar - CLOSE, bar * self.band[0])
-            return self.speedup >= least if bar <= 1 else None if high >= bar else False
+            return self.speedup >= bar - CLOSE if bar <= 1 else None if high >= bar else False
         return high >= bar or (bar <= 1 and self.verdict != "slower")
 
     def findings(self) -> tuple[Finding, ...]:
