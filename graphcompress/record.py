@@ -203,7 +203,8 @@ class Gate(Document):
 
 class Bar(Document):
     """A bar that the caller stated, and what was reached (null: it could not be judged, which counts as missed). An agreement holds where `reached` >= `required`; a speed-up also
-    where it is equal within what was measured, and what is not proved slower counts as 1."""
+    where it is equal within what was measured, and what is not proved slower counts as 1. `reached` of a speed-up is the lowest of the thread settings that could be told: one that is too
+    noisy by the wall clock tells nothing where another is decided."""
 
     option: str
     required: float

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches
+from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, telling
 from graphcompress.gate.explain import explanation
 from graphcompress.version import __version__
 
@@ -275,10 +275,14 @@ def bar(option: str, required: float, reached: float | None) -> record.Bar:
 
 
 def speed_bar(required: float, measurements: Sequence[Measurement]) -> record.Bar:
-    """The stated bar of speed, which every measurement must reach (see `gate.bars`)."""
+    """The stated bar of speed, which every measurement that tells anything must reach (see `gate.bars`)."""
     answer = reaches(measurements, required) if measurements else False
     return record.Bar(
-        option="--min-speedup", required=required, reached=min((m.speedup for m in measurements), default=None), held=answer is True, undecided=answer is None
+        option="--min-speedup",
+        required=required,
+        reached=min((m.speedup for m in telling(measurements)), default=None),
+        held=answer is True,
+        undecided=answer is None,
     )
 
 

@@ -1,6 +1,6 @@
 """The gate of `compress`: which of the alternatives that the steps offer is returned."""
 
-from graphcompress.gate.bars import Bars, reaches
+from graphcompress.gate.bars import Bars, reaches, telling
 from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text
 from graphcompress.gate.search import Candidate, Goal, Judgement, Outcome, search
 from graphcompress.runtime.agreement.measured import FLOOR
@@ -18,6 +18,7 @@ __all__ = [
     "SessionJudge",
     "reaches",
     "search",
+    "telling",
     "thread_settings",
     "threads_text",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphcompress.gate.judge import speed_text
+from graphcompress.gate.bars import telling
+from graphcompress.gate.judge import speed_text, threads_text
 from graphcompress.gate.search import Candidate, Judgement, Outcome
 from graphcompress.step import ExecutedStep
 
@@ -68,6 +69,10 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
         return f"The result {agreed}, but {chosen.because}."
     if not chosen.measurements:
         return f"The result {agreed}{told} Speed was not measured."
-    noisy = any(measurement.verdict == "noisy" for _, measurement in chosen.measurements)
+    told_by = telling(measurement for _, measurement in chosen.measurements)
+    untold = [threads for threads, measurement in chosen.measurements if measurement not in told_by]
+    noisy = any(measurement.verdict == "noisy" for measurement in told_by)
     not_slower = "is most likely not slower, which this busy machine cannot prove" if noisy else "is not slower"
-    return f"The result {agreed} and {not_slower if bars.min_speedup is None else f'the bar of {bars.min_speedup:g} (--min-speedup)'}{told}"
+    claim = not_slower if bars.min_speedup is None else f"the bar of {bars.min_speedup:g} (--min-speedup)"
+    only = f" as far as this busy machine can tell, which is not with {' and '.join(map(threads_text, untold))}" if untold else ""
+    return f"The result {agreed} and {claim}{only}{told}"

@@ -105,8 +105,8 @@ class Judgement:
 
     @property
     def slower(self) -> bool:
-        """Whether it was measured slower than the original."""
-        return any(m.verdict == "slower" for _, m in self.measurements)
+        """Whether it was measured slower than the original, or is more likely that than not."""
+        return reaches((m for _, m in self.measurements), 1.0) is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +312,8 @@ class _Search:
 
     def fastest(self) -> Judgement:
         """Where nothing reaches a stated bar of speed: the fastest candidate that is faithful and not slower than the original, at worst the original."""
-        slow = [j for j in self.judged.values() if j.reason == "gate/slower" and not j.slower]
-        return max(slow, key=lambda j: j.speedup or 0.0, default=Judgement(self.original))
+        unslowed = [j for j in self.judged.values() if j.reason == "gate/slower" and not j.slower]
+        return max(unslowed, key=lambda j: j.speedup or 0.0, default=Judgement(self.original))
 
     # --- steps ------------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from graphcompress.api.reports import speed_bar
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.gate import Bars, CandidateFails, Goal, Outcome, search, thread_settings
 from graphcompress.gate.bars import reaches
@@ -243,6 +244,52 @@ def test_a_noisy_measurement_accepts_no_loss() -> None:
     outcome = gate(FakeJudge(verdicts={"q0": "noisy loss"}))
     assert chosen(outcome) == "simple"
     assert "because it may be slower than the original (0.91x with 1 thread, too noisy to tell)" in told(outcome)
+
+
+@pytest.mark.parametrize("bars", [Bars(), Bars(min_speedup=1.0)])
+def test_where_all_is_a_noisy_loss_the_original_is_returned(bars: Bars) -> None:
+    """It is as fast as itself, which a stated bar of 1 asks for."""
+    outcome = gate(FakeJudge(verdicts=dict.fromkeys(("q0", "simple", "original/q0"), "noisy loss")), bars=bars)
+    assert chosen(outcome) == "original"
+
+
+def measured(speedup: float, verdict: Any, band: tuple[float, float], clock: Any) -> Measurement:
+    spread = 0.2 if verdict == "noisy" else 0.05
+    return Measurement(1.0, 1 / speedup, speedup, (speedup - spread, speedup + spread), band, 20, verdict, clock=clock)
+
+
+WIDE, NARROW = (0.8, 1.25), (0.97, 1.03)
+FASTER = measured(1.6, "faster", NARROW, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("others", "bar", "expected"),
+    [
+        ([measured(0.9, "noisy", WIDE, "wall")], 1.0, True),  # within what the reference differs from itself: it tells nothing
+        ([measured(0.7, "noisy", WIDE, "wall")], 1.0, False),  # beyond that
+        ([measured(0.9, "noisy", WIDE, "cpu")], 1.0, False),  # time that other processes take is not in it
+        ([measured(0.9, "slower", NARROW, "wall")], 1.0, False),
+        ([measured(1.3, "noisy", WIDE, "wall")], 1.4, None),  # a stated gain is for all settings
+    ],
+)
+def test_what_the_wall_clock_cannot_tell_is_no_part_of_the_claim(others: list[Measurement], bar: float, expected: bool | None) -> None:
+    assert reaches([FASTER, *others], bar) is expected
+
+
+def test_where_nothing_is_decided_the_median_decides() -> None:
+    assert reaches([measured(0.9, "noisy", WIDE, "wall")], 1.0) is False
+
+
+def test_a_claim_names_the_settings_that_it_is_not_for() -> None:
+    class Busy(FakeJudge):
+        def measure(self, model: Any, threads: int) -> Any:
+            return FASTER if threads == 1 else measured(0.9, "noisy", WIDE, "wall")
+
+    outcome = gate(Busy())
+    assert chosen(outcome) == "q0"
+    assert "is not slower as far as this busy machine can tell, which is not with 2 threads" in told(outcome)
+    bar = speed_bar(1.0, [m for _, m in outcome.chosen.measurements])
+    assert (bar.reached, bar.held) == (1.6, True)
 
 
 def test_a_metric_that_is_missed_is_told() -> None:
