@@ -64,12 +64,16 @@ def detected(output: Array) -> list[set[tuple[int, int, int]]]:
         padded = np.pad(best, 2)
         peak = best >= np.max([padded[i : i + side, j : j + side] for i in range(5) for j in range(5)], axis=0)
         rows = np.flatnonzero((peak & (best > 0.5)).reshape(-1))
-        found.append({(int(scores.argmax(axis=0).reshape(-1)[i]), *np.round(boxes[:2, i] / 40).astype(int).tolist()) for i in rows})  # type: ignore[misc]
+        classes = scores.argmax(axis=0).reshape(-1)
+        corners = np.round(boxes[:2] / 40).astype(int)
+        found.append({(int(classes[i]), int(corners[0, i]), int(corners[1, i])) for i in rows})
     return found
 
 
 def set_f1(a: list[set[Any]], b: list[set[Any]]) -> float:
-    near = lambda d, others: any(d[0] == o[0] and abs(d[1] - o[1]) <= 1 and abs(d[2] - o[2]) <= 1 for o in others)  # noqa: E731
+    def near(d: Any, others: set[Any]) -> bool:
+        return any(d[0] == o[0] and abs(d[1] - o[1]) <= 1 and abs(d[2] - o[2]) <= 1 for o in others)
+
     hits = sum(near(d, y) for x, y in zip(a, b, strict=True) for d in x) + sum(near(d, x) for x, y in zip(a, b, strict=True) for d in y)
     return hits / max(1, sum(map(len, a)) + sum(map(len, b)))
 

@@ -16,8 +16,8 @@ MOST_ELEMENTS = 1 << 24
 """Of all inputs of one feed together."""
 
 
-def random_feeds(model: Model, count: int, seed: int) -> Dataset:
-    """`count` feeds of random numbers whose free dimensions have the least of SIZES with which `model` runs, on the CPU provider.
+def random_feeds(model: Model, count: int, seed: int, *, least: int = 1) -> Dataset:
+    """`count` feeds of random numbers whose free dimensions have the least of SIZES, from `least` on, with which `model` runs, on the CPU provider.
 
     Raises ModelError where the model does not load, DataError where it runs with none of the sizes, or has inputs that no random numbers fit.
     """
@@ -26,7 +26,8 @@ def random_feeds(model: Model, count: int, seed: int) -> Dataset:
         return feeds
     reason = ""
     with closing(open_session(model, threads=1)) as session:
-        for size in SIZES:
+        sizes = [size for size in SIZES if size >= least]
+        for size in sizes:
             trial = random_data(model.inputs, count, seed, free=size)
             feed = next(iter(trial))
             if sum(math.prod(array.shape) for array in feed.values()) > MOST_ELEMENTS:
@@ -38,5 +39,5 @@ def random_feeds(model: Model, count: int, seed: int) -> Dataset:
             else:
                 return trial
     raise DataError(
-        f"No random feed fits this model: with {SIZES[0]} to {size} elements in its free dimensions it does not run. Give data. The first reason was: {reason}"
+        f"No random feed fits this model: with {sizes[0]} to {size} elements in its free dimensions it does not run. Give data. The first reason was: {reason}"
     )

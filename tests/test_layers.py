@@ -22,7 +22,7 @@ COLUMNS = (
     ("transaction",),
     ("ir",),
     ("runtime", "data", "targets"),
-    ("step",),
+    ("step", "random_feeds"),
     ("engine",),
     ("gradient",),
     ("passes",),

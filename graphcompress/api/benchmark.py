@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable, data_source, open_feeds, open_model
-from graphcompress.api.random_feeds import random_feeds
 from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.gate import TIMED_FEEDS, Bars, thread_settings, threads_text
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
+from graphcompress.random_feeds import random_feeds
 from graphcompress.record import BenchmarkReport, BenchmarkRow, Timing
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.step import Progress, silent

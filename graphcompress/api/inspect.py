@@ -48,19 +48,19 @@ def _groups(model: Model) -> dict[str, Any]:
     from graphcompress.step import Context
 
     (simplified,) = run(recipe_of("inspect", (("simplify", {}),)), model, Context())
-    found = find_groups(model if simplified.result is None else simplified.result.model)
-    widths = found.widths
+    cuttable = find_groups(model if simplified.result is None else simplified.result.model)
+    widths = cuttable.widths
     groups = [
         ChannelGroup(
             name=group.name,
             channels=group.size,
             weights=len(group.weights),
-            macs_per_channel=found.macs.saving(widths, index, group.size - 1),
-            parameters_per_channel=found.parameters.saving(widths, index, group.size - 1),
+            macs_per_channel=cuttable.macs.saving(widths, index, group.size - 1),
+            parameters_per_channel=cuttable.parameters.saving(widths, index, group.size - 1),
         )
-        for index, group in enumerate(found.groups)
+        for index, group in enumerate(cuttable.groups)
     ]
-    fixed = [RefusalReport(id=f"prune/{reason.id}", reason=reason.text, node=reason.node, count=count) for reason, count in found.fixed()]
+    fixed = [RefusalReport(id=f"prune/{reason.id}", reason=reason.text, node=reason.node, count=count) for reason, count in cuttable.fixed()]
     return {"groups": sorted(groups, key=lambda g: -g.macs_per_channel * g.channels), "fixed": fixed}
 
 

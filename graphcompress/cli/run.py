@@ -44,7 +44,7 @@ def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) ->
         return data
     if data is not None:
         raise UsageError("--data and --random-data exclude each other: give one.")
-    from graphcompress.api.random_feeds import random_feeds
+    from graphcompress.random_feeds import random_feeds
 
     return random_feeds(model, RANDOM_FEEDS, seed)
 

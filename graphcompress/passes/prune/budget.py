@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,18 +20,17 @@ def allowed_widths(size: int, multiple: int, least: int) -> list[int]:
     return [size, *(w for w in range((size - 1) // multiple * multiple, 0, -multiple) if w >= floor)]
 
 
-def hull(widths: Sequence[int], errors: Callable[[int], float]) -> list[tuple[int, float]]:
-    """The lower convex hull of (width, error), widest first: a cheap step behind a dear one becomes one step."""
-    points: list[tuple[int, float]] = []
-    for width in widths:
-        point = (width, errors(width))
-        while len(points) > 1:
-            (w0, e0), (w1, e1) = points[-2:]
-            if (e1 - e0) * (w1 - point[0]) < (point[1] - e1) * (w0 - w1):
+def hull(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The lower convex hull of points (width, error), widest first: a cheap step behind a dear one becomes one step."""
+    result: list[tuple[int, float]] = []
+    for width, error in points:
+        while len(result) > 1:
+            (w0, e0), (w1, e1) = result[-2:]
+            if (e1 - e0) * (w1 - width) < (error - e1) * (w0 - w1):
                 break
-            points.pop()
-        points.append(point)
-    return points
+            result.pop()
+        result.append((width, error))
+    return result
 
 
 def search_widths(curves: Sequence[Sequence[tuple[int, float]]], cost: WidthCost, goal: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,14 +19,12 @@ STEP = "prune"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """`model` without the units that are not in `keep` [units]; `twins`: what each node and tensor of the original is in it; `algebra` is that of the original.
-    `rewired`: tensor of the original -> the constant that stands for it now."""
+    """`model` without the units that are not in `keep` [units]; `twins`: what each node and tensor of the original is in it; `algebra` is that of the original."""
 
     model: Model
     twins: Twins
     algebra: Algebra
     keep: Array
-    constants: dict[Tensor, Constant] = field(default_factory=dict)
 
     def indices(self, tensor: Tensor, axis: int) -> Array | None:
         """Indices that are left of an axis of the original, None where all are."""
@@ -98,10 +96,8 @@ class _Cutter:
             twin = self.cut.twins.tensor(tensor)
             if isinstance(twin, Constant):
                 edits.set_value(twin, np.ascontiguousarray(values))
-                self.cut.constants[tensor] = twin
             else:
-                constant = self.cut.constants[tensor] = self.model.constant(tensor.name, np.ascontiguousarray(values))
-                edits.replace(twin, constant)
+                edits.replace(twin, self.model.constant(tensor.name, np.ascontiguousarray(values)))
 
     def attributes(self, edits: Edits) -> None:
         for application in self.algebra.applications:

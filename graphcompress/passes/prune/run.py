@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphcompress.data import Dataset
-from graphcompress.data.generate import random_data
 from graphcompress.errors import GraphCompressError, ModelError, UsageError
 from graphcompress.ir import Model
 from graphcompress.ir.check.models import require_known_domains
@@ -28,10 +28,13 @@ from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
+from graphcompress.random_feeds import random_feeds
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
 ORACLE_FEEDS = 2
+LEAST_FREE = 8
+"""Length of free axes in random inputs for the oracle: where it is 1, axes that are mixed up look alike."""
 PROBE_FEEDS = 192
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
@@ -50,20 +53,19 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
     feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, ModelError for nodes that nothing here can run
-    and where the model does not run.
+    and where the model does not run, DataError where no random input fits a model without data.
     """
     require_known_domains(model, "pruned")
     if options.sparsity is not None or options.pattern is not None:
         return sparsify(model, context, options)
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
-    feeds = context.data
-    first = next(iter(feeds), None) if feeds is not None else None
-    groups = find_groups(base, None if first is None else {name: array.shape for name, array in first.items()})
-    pruner = _Pruner(model, groups, context, options)
+    feeds = oracle_feeds(base, context)
+    groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
+    pruner = _Pruner(model, groups, feeds, context, options)
     if not groups.groups:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = [Budget(options.macs, options.params)] + [Budget(options.macs, options.params).towards_whole(part) for part in LESS_BOLD]
-    return Ladder(tuple(Rung(goal.label, lambda goal=goal: pruner.result(goal)) for goal in goals))  # type: ignore[misc]
+    return Ladder(tuple(Rung(goal.label, partial(pruner.result, goal)) for goal in goals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,9 @@ class Budget:
 class _Pruner:
     """What all rungs share: groups, orders, sensitivities."""
 
-    def __init__(self, original: Model, groups: Groups, context: Context, options: Options) -> None:
+    def __init__(self, original: Model, groups: Groups, oracle_feeds: Sequence[Feed], context: Context, options: Options) -> None:
         self.original = original
+        self.oracle_feeds = oracle_feeds
         self.groups = groups
         self.context = context
         self.options = options
@@ -97,7 +100,6 @@ class _Pruner:
         self.ignored = self._ignored()
         self._orders: list[Order] | None = None
         self._sensitivities: Array | None = None
-        self._oracle_feeds: list[Feed] | None = None
 
     # --- rungs ------------------------------------------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class _Pruner:
             fixed = index in self.faulty or index in self.ignored
             allowed = [group.size] if fixed else allowed_widths(group.size, multiple if group.size >= multiple else 1, FEWEST)
             weight = float(self.sensitivities()[index])
-            curves.append(hull(allowed, lambda width, order=order, size=group.size, weight=weight: weight * float(order.errors[size - width])))  # type: ignore[misc]
+            curves.append(hull((width, weight * float(order.errors[group.size - width])) for width in allowed))
         widths = self.groups.widths
         for cost, part in ((self.groups.macs, goal.macs), (self.groups.parameters, goal.params)):
             if part is not None:
@@ -153,6 +155,7 @@ class _Pruner:
                 return attempt
             fault = next((g for g in np.flatnonzero(widths < self.groups.widths).tolist() if not self.sound(self.cut_at(self.only(widths, g)))), None)
             if fault is None:
+                self.faulty.update(np.flatnonzero(widths < self.groups.widths).tolist())
                 return None
             self.faulty.add(fault)
             widths[fault] = self.groups.groups[fault].size
@@ -173,18 +176,9 @@ class _Pruner:
     def sound(self, attempt: Cut) -> bool:
         """Whether the oracle agrees, and the cut model runs."""
         try:
-            return difference(attempt, self.oracle_feeds()) <= tolerance(self.model)
+            return difference(attempt, self.oracle_feeds) <= tolerance(self.model)
         except ModelError:
             return False
-
-    def oracle_feeds(self) -> list[Feed]:
-        """Inputs for the oracle: the first of the data, random ones without."""
-        if self._oracle_feeds is None:
-            source: Iterable[Feed] = (
-                self.context.data if self.context.data is not None else random_data(self.model.inputs, ORACLE_FEEDS, self.context.seed, free=8)
-            )
-            self._oracle_feeds = [feed for feed, _ in zip(source, range(ORACLE_FEEDS), strict=False)]
-        return self._oracle_feeds
 
     # --- what is known of groups ------------------------------------------------------------------------------------------------
 
@@ -282,6 +276,14 @@ def odd_widths(attempt: Cut) -> list[Refusal]:
     return [Refusal("prune/odd-width", text, nodes[0].name or nodes[0].outputs[0].name, len(nodes))] if nodes else []
 
 
+def oracle_feeds(model: Model, context: Context) -> list[Feed]:
+    """Inputs for the oracle, at whose shapes costs are counted too: the first of the data, random ones without. Raises DataError where no random ones fit."""
+    source = context.data
+    if source is None:
+        source = random_feeds(model, ORACLE_FEEDS, context.seed, least=LEAST_FREE)
+    return [feed for feed, _ in zip(source, range(ORACLE_FEEDS), strict=False)]
+
+
 def sampled(feeds: Dataset, count: int) -> list[Feed]:
     """`count` feeds from all over the data, all where there are no more."""
     step = max(1, len(feeds) // count)
@@ -298,8 +300,3 @@ def repair_layers(attempt: Cut) -> list[RepairLayer]:
             axis = 1 if node.is_op("Conv", "ConvTranspose") else len(slots) - 1
             layers.append(RepairLayer(node, attempt.twins.node(node), attempt.indices(node.outputs[0], axis)))
     return layers
-
-
-def reached(decisions: Mapping[str, Any]) -> bool:
-    """Whether the goal of a result was reached."""
-    return all(decisions["reached"][name] <= part + 1e-9 for name, part in decisions["goal"].items())

@@ -49,7 +49,11 @@ def sparsify(model: Model, context: Context, options: Options) -> Ladder:
         shares = [part * (options.sparsity or 0.0) for part in LESS_SPARSE]
         rules = {f"{share:.0%} zeros": ZeroRule(share) for share in shares}
     base = inline_functions(model, functions_holding(model, set(READERS)))
-    return Ladder(tuple(Rung(label, lambda rule=rule: _Sparsifier(base, context, options, rule).result(model)) for label, rule in rules.items()))  # type: ignore[misc]
+
+    def rung(label: str, rule: ZeroRule) -> Rung:
+        return Rung(label, lambda: _Sparsifier(base, context, options, rule).result(model))
+
+    return Ladder(tuple(rung(label, rule) for label, rule in rules.items()))
 
 
 @dataclass(frozen=True, slots=True)

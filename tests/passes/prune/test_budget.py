@@ -35,7 +35,7 @@ def test_allowed_widths() -> None:
 def test_the_hull_is_convex_and_below(errors: list[float]) -> None:
     curve = np.cumsum(errors)
     widths = list(range(len(curve), 0, -1))
-    points = hull(widths, lambda w: float(curve[len(curve) - w]))
+    points = hull((w, float(curve[len(curve) - w])) for w in widths)
     assert points[0][0] == widths[0] and points[-1][0] == widths[-1]
     slopes = [(b[1] - a[1]) / (a[0] - b[0]) for a, b in pairwise(points)]
     assert all(x <= y + 1e-9 for x, y in pairwise(slopes))
@@ -48,7 +48,7 @@ def test_the_goal_is_reached_at_nearly_the_least_error(goal: float) -> None:
     cost = chain(6, 8, 7)
     random = np.random.default_rng(1)
     errors = [np.concatenate([[0.0], np.cumsum(np.sort(random.exponential(1, size)))]) for size in (6, 8, 7)]
-    curves = [hull(allowed_widths(size, 1, 2), lambda w, e=e, size=size: float(e[size - w])) for e, size in zip(errors, (6, 8, 7), strict=True)]  # type: ignore[misc]
+    curves = [hull((w, float(e[size - w])) for w in allowed_widths(size, 1, 2)) for e, size in zip(errors, (6, 8, 7), strict=True)]
     whole = cost.at(np.array([6, 8, 7]))
     widths = search_widths(curves, cost, goal * whole)
     assert cost.at(widths) <= goal * whole
@@ -63,7 +63,7 @@ def test_the_goal_is_reached_at_nearly_the_least_error(goal: float) -> None:
 
 def test_out_of_reach_is_as_narrow_as_allowed() -> None:
     cost = chain(6, 8)
-    curves = [hull(allowed_widths(size, 1, 2), lambda w, size=size: float(size - w)) for size in (6, 8)]  # type: ignore[misc]
+    curves = [hull((w, float(size - w)) for w in allowed_widths(size, 1, 2)) for size in (6, 8)]
     assert search_widths(curves, cost, 0.0).tolist() == [2, 2]
 
 

@@ -157,3 +157,22 @@ def test_depthwise_widths_between_blocks_are_told(tools: Any) -> None:
     result = pruned(model, tools, macs=0.7, ignore=("squeeze", "last"))
     assert [(r.node, r.count) for r in result.refusals if r.id == "prune/odd-width"] == [("deep", 1)]
     assert not [r for r in pruned(model, tools, macs=0.7, ignore=("stem",)).refusals if r.id == "prune/odd-width"]
+
+
+def test_without_data_sizes_are_tried_with_which_the_model_runs(tools: Any) -> None:
+    """A kernel of 12 needs more than the 8 that are tried first."""
+    s = tools.Small()
+    x = s.node("Conv", s.input("x", 1, 3, "t"), s.weight(8, 3, 12), name="a")
+    model = s.model(s.node("Conv", s.node("Relu", x), s.weight(4, 8, 1), name="b"))
+    result = pruned(model, tools, 0, macs=0.5)
+    assert result.changed and not [r for r in result.refusals if r.id == "prune/oracle"]
+
+
+def test_groups_that_only_together_are_at_fault_are_all_named(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    monkeypatch.setattr(
+        step, "difference", lambda cut, feeds: 1.0 if all(cut.indices(t, 0) is not None for t in cut.algebra.axes if t.name in ("c0", "c5")) else 0.0
+    )
+    result = pruned(model, tools, macs=0.3)
+    assert not result.changed
+    assert {r.node for r in result.refusals if r.id == "prune/oracle"} == {"stem", "a"}

@@ -145,11 +145,6 @@ class BoundForm:
         return np.broadcast_to(column, [s or 0 for s in sizes]).reshape(-1)
 
 
-def letter_names(prefix: str, count: int) -> list[Letter]:
-    """`count` letters that no signature uses."""
-    return [f"{prefix}{i}" for i in range(count)]
-
-
 def contracted(form: AxisForm) -> Iterable[Letter]:
     """The letters over which the operator sums: those of inputs that no output has."""
     written = {x for s in form.outputs for x in s.letters}

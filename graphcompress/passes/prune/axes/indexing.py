@@ -114,18 +114,18 @@ def _bounds(store: AxisStore, node: Node, rank: int) -> dict[int, slice | None] 
         starts, ends = list(node.attrs["starts"]), list(node.attrs["ends"])
         over, steps = list(node.attrs.get("axes") or range(len(starts))), [1] * len(starts)
         return {int(a) % rank: slice(s, e) for a, s, e in zip(over, starts, ends, strict=True)}
-    given = [store.value(node.input(i)) for i in range(1, 5)]
+    stated = [store.value(node.input(i)) for i in range(1, 5)]
     absent = [node.input(i) is None for i in range(1, 5)]
     spec = store.shape(node.inputs[1])
-    if spec is None or len(spec) != 1 or not isinstance(spec[0], int) or (given[2] is None and not absent[2]):
+    if spec is None or len(spec) != 1 or not isinstance(spec[0], int) or (stated[2] is None and not absent[2]):
         return None
     count = spec[0]
-    over = list(range(count)) if given[2] is None else given[2].reshape(-1).tolist()
-    if given[0] is None or given[1] is None or (given[3] is None and not absent[3]):
+    over = list(range(count)) if stated[2] is None else stated[2].reshape(-1).tolist()
+    if stated[0] is None or stated[1] is None or (stated[3] is None and not absent[3]):
         return dict.fromkeys((int(a) % rank for a in over), None)
-    steps = [1] * count if given[3] is None else given[3].reshape(-1).tolist()
+    steps = [1] * count if stated[3] is None else stated[3].reshape(-1).tolist()
     bounds: dict[int, slice | None] = {}
-    for a, start, end, step in zip(over, given[0].reshape(-1).tolist(), given[1].reshape(-1).tolist(), steps, strict=True):
+    for a, start, end, step in zip(over, stated[0].reshape(-1).tolist(), stated[1].reshape(-1).tolist(), steps, strict=True):
         # A negative end beyond the first index means the first one included, which Python writes as None.
         bounds[int(a) % rank] = slice(int(start), None if step < 0 and end < -(2**31) else int(end), int(step))
     return bounds

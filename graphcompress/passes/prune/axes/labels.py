@@ -87,7 +87,3 @@ class Components:
     def free(self) -> Array:
         """[units] True for a unit that may be removed."""
         return self.reason < 0
-
-    def removable(self, axis: Axis) -> Array | None:
-        """[length] True for each index of `axis` that may be removed; None for an axis without labels."""
-        return self.free[self.unit[axis]] if isinstance(axis, np.ndarray) else None
