@@ -15,7 +15,6 @@ from graphcompress.errors import GraphCompressError, ModelError, UsageError
 from graphcompress.ir import Model
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.passes.prune.agenda import RepairLayer
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import Cut, cut
@@ -24,11 +23,12 @@ from graphcompress.passes.prune.groups import FEWEST, Groups, find_groups
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import difference, tolerance
 from graphcompress.passes.prune.orders import find_orders
-from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
 from graphcompress.random_feeds import random_feeds
+from graphcompress.reconstruction.agenda import RepairLayer
+from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 

@@ -18,16 +18,16 @@ from graphcompress.errors import UsageError
 from graphcompress.ir import Constant, Model, Node, graphs, output_ids, toposort
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune.agenda import Job, RepairLayer, agenda, by_weight
-from graphcompress.passes.prune.frontier import Frontier, values_of
-from graphcompress.passes.prune.gram import Array, Gram, Moments
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.repair import MOST_UNKNOWNS, POSITIONS, set_bias
-from graphcompress.passes.prune.rows import READERS, Layer, layer_of
-from graphcompress.passes.prune.solve import bias_of, damping, refit, squared_error
-from graphcompress.passes.prune.store import Store
-from graphcompress.passes.prune.targets import TRAINING, VALIDATION, Targets
 from graphcompress.passes.prune.zeros import ZeroRule, zero_by_error, zero_by_magnitude
+from graphcompress.reconstruction.agenda import Job, RepairLayer, agenda, by_weight
+from graphcompress.reconstruction.frontier import Frontier, values_of
+from graphcompress.reconstruction.gram import Array, Gram, Moments
+from graphcompress.reconstruction.repair import MOST_UNKNOWNS, POSITIONS, set_bias
+from graphcompress.reconstruction.rows import READERS, Layer, layer_of
+from graphcompress.reconstruction.solve import bias_of, damping, refit, squared_error
+from graphcompress.reconstruction.store import Store
+from graphcompress.reconstruction.targets import TRAINING, VALIDATION, Targets
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
 RIDGE = 1e-2

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from graphcompress.ir import TensorSpec
-from graphcompress.passes.prune.gram import Array
+from graphcompress.reconstruction.gram import Array
 from graphcompress.runtime.session import Feed
 
 CHANNELS = (1, 3, 4)  # of a picture, by which the order of its axes is known
