@@ -142,10 +142,9 @@ def by_exchange(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows, group
 
 def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor:
     m, c = call.size(dy, 1), call.size(x, 1)
-    rank, axes = shape.rank, range(2, shape.rank + 2)
+    rank = shape.rank
     if all(k == 1 for k in shape.kernel) and all(s == 1 for s in shape.strides) and not any(shape.pads):
-        columns = call.reshape(call.transpose(x, [0, *axes, 1]), [-1, c])
-        return call.reshape(call.add("MatMul", rows_of(call, dy, m, rank), columns), [m, c, *shape.kernel])
+        return call.reshape(product(call, rows_of(call, dy, m, rank), rows_of(call, x, c, rank)), [m, c, *shape.kernel])
     # The grid: as many cells along each axis as the windows of one phase need, and a multiple of the stride behind it.
     spread = [((k - 1) * d) // s for k, d, s in zip(shape.kernel, shape.dilations, shape.strides, strict=True)]
     cells = [n + q for n, q in zip(shape.small, spread, strict=True)]
@@ -153,7 +152,7 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
     after = {axis + 2: n * s - size - b for axis, (n, s, size, b) in enumerate(zip(cells, shape.strides, shape.large, shape.before, strict=True))}
     grid = call.pad(x, before, after, rank + 2)
     strided = math.prod(shape.strides) > 1
-    table = by_phase(call, grid, cells, shape) if strided else call.reshape(call.transpose(grid, [0, *axes, 1]), [-1, c])
+    table = by_phase(call, grid, cells, shape) if strided else rows_of(call, grid, c, rank)
     rows = rows_of(call, call.pad(dy, {}, {axis + 2: q for axis, q in enumerate(spread)}, rank + 2), m, rank)
     steps = [math.prod(cells[axis + 1 :]) for axis in range(rank)]
     farthest = sum(q * s for q, s in zip(spread, steps, strict=True))
@@ -166,22 +165,27 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
             phase = phase * stride + offset % stride
         if phase not in kinds:
             part = call.add("Gather", table, call.ints(phase), axis=0) if strided else table
-            kinds[phase] = call.pad(part, {}, {0: farthest}, 2)
+            kinds[phase] = call.pad(part, {}, {1: farthest}, 2)
         shift = sum((o // s) * step for o, s, step in zip(offsets, shape.strides, steps, strict=True))
         end = call.ints([shift - farthest] if shift < farthest else [FARTHEST])
-        taps.append(call.add("MatMul", rows, call.add("Slice", kinds[phase], call.ints([shift]), end, call.ints([0]))))
+        taps.append(product(call, rows, call.add("Slice", kinds[phase], call.ints([shift]), end, call.ints([1]))))
     joined = call.add("Concat", *(call.add("Unsqueeze", t, call.ints([2])) for t in taps), axis=2)
     return call.reshape(joined, [m, c, *shape.kernel])
 
 
 def by_phase(call: NodeGradient, grid: Tensor, cells: list[int], shape: Windows) -> Tensor:
-    """[phase, positions of all images, channels]: the grid [N, channels, ...], every stride-th position of an axis in one phase."""
+    """[phase, channels, positions of all images]: the grid [N, channels, ...], every stride-th position of an axis in one phase."""
     c, rank = call.size(grid, 1), shape.rank
     phases = call.reshape(grid, [-1, c, *itertools.chain.from_iterable(zip(cells, shape.strides, strict=True))])
     inner, outer = [2 + 2 * i for i in range(rank)], [3 + 2 * i for i in range(rank)]
-    return call.reshape(call.transpose(phases, [*outer, 0, *inner, 1]), [math.prod(shape.strides), -1, c])
+    return call.reshape(call.transpose(phases, [*outer, 1, 0, *inner]), [math.prod(shape.strides), c, -1])
+
+
+def product(call: NodeGradient, first: Tensor, second: Tensor) -> Tensor:
+    """The product of one matrix with the transposition of another, which onnxruntime computes in one kernel: rows of channels need no transposition in memory."""
+    return call.add("MatMul", first, call.transpose(second, [1, 0]))
 
 
 def rows_of(call: NodeGradient, dy: Tensor, channels: int, rank: int) -> Tensor:
-    """[out, positions of all images]."""
+    """[channels, positions of all images]."""
     return call.reshape(call.transpose(dy, [1, 0, *range(2, rank + 2)]), [channels, -1])
