@@ -322,9 +322,7 @@ class _Search:
         if (base, position) not in self.offered:
             step = self.steps[position]
             context = replace(self.context, earlier=tuple(part.rung.result for part in base.path if part.rung is not None))
-            ladder = self.attempt(
-                position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, context)
-            )
+            ladder = self.attempt(position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, context))
             rungs = () if ladder is None else ladder.rungs
             candidates = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(rungs)]
             self.offered[base, position] = candidates, ladder is not None and ladder.monotone

@@ -22,14 +22,29 @@ SMALLEST_VARIANCE = 1e-12
 
 
 class Lesson:
-    """Teacher, student and gradients for feeds of one shape. Weights are inputs of the sessions, so these stay open while the weights change. Close it."""
+    """Teacher, student and gradients for feeds of one shape. Weights are inputs of the sessions, so these stay open while the weights change. Close it.
 
-    def __init__(self, student: Model, teacher: Model, pairs: Sequence[Pair], feed: Feed, fixed: Feed, weights: Mapping[str, Array], *, threads: int | None) -> None:
+    `scales` has the teacher's variance by pair, and gets those that it lacks, so that all lessons of a course weigh alike.
+    """
+
+    def __init__(
+        self,
+        student: Model,
+        teacher: Model,
+        pairs: Sequence[Pair],
+        feed: Feed,
+        fixed: Feed,
+        weights: Mapping[str, Array],
+        scales: dict[str, float],
+        *,
+        threads: int | None,
+    ) -> None:
         shapes = {name: array.shape for name, array in feed.items()}
         self.pairs = pairs
         self._teacher, self._targets = teacher_session(teacher, self.pairs, threads)
         targets = self.targets(feed)
-        scales = {name: max(float(np.var(t, dtype=np.float64)), SMALLEST_VARIANCE) for name, t in targets.items()}
+        for name, target in targets.items():
+            scales.setdefault(name, max(float(np.var(target, dtype=np.float64)), SMALLEST_VARIANCE))
         judged = with_loss(student, self.pairs, {name: t.shape for name, t in targets.items()}, scales)
         free = {name: shape for name, shape in shapes.items() if name not in fixed}
         self.gradient: Gradient = gradient(judged, [LOSS], weights, shapes=free, fixed=fixed, fed=True)
@@ -48,7 +63,7 @@ class Lesson:
         return list(self.gradient.gradients)
 
     def targets(self, feed: Feed) -> dict[str, Any]:
-        """The teacher's side of the pairs, by the name of its tensor."""
+        """The teacher's side of the pairs, by their names."""
         values = self._teacher.run({i.name: feed[i.name] for i in self._teacher.inputs})
         return {name: values[output] for name, output in self._targets.items()}
 
@@ -67,12 +82,12 @@ class Lesson:
 
     def _run(self, session: LocalSession, feed: Feed, weights: Mapping[str, Array]) -> dict[str, Any]:
         targets = self.targets(feed)
-        everything = {**feed, **weights, **{target_name(p): targets[p.teacher] for p in self.pairs}}
+        everything = {**feed, **weights, **{target_name(p): targets[p.name] for p in self.pairs}}
         return session.run({i.name: everything[i.name] for i in session.inputs})
 
 
 def teacher_session(teacher: Model, chosen: Sequence[Pair], threads: int | None) -> tuple[LocalSession, dict[str, str]]:
-    """A session that gives what the teacher's side of each pair is, and by the teacher's tensor the name of its output there."""
+    """A session that gives what the teacher's side of each pair is, and by the pair's name that of its output there."""
     model = teacher.copy()
     tensors = named_tensors(model)
     outputs: dict[str, Tensor] = {}
@@ -81,5 +96,5 @@ def teacher_session(teacher: Model, chosen: Sequence[Pair], threads: int | None)
         if isinstance(pair.view, Selection):
             indices = model.constant("distill.channels", np.array(pair.view.indices, np.int64))
             tensor = model.add("Gather", [tensor, indices], attrs={"axis": pair.view.axis}).outputs[0]
-        outputs[pair.teacher] = tensor
-    return open_session(with_signature(model, [], list(outputs.values())), threads=threads), {name: t.name for name, t in outputs.items()}
+        outputs[pair.name] = tensor
+    return open_session(with_signature(model, [], list(dict.fromkeys(outputs.values()))), threads=threads), {name: t.name for name, t in outputs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ def target_name(pair: Pair) -> str:
 def with_loss(student: Model, pairs: Sequence[Pair], shapes: Mapping[str, Sequence[int]], scales: Mapping[str, float]) -> Model:
     """A copy of `student` with the teacher's tensors as further inputs and two scalar outputs: the loss of all pairs, and that of the outputs alone.
 
-    `shapes` are those of the teacher's tensors, with the channels that are compared, `scales` their variances. The loss is the mean over outputs plus the mean over features.
+    `shapes` are those of the teacher's side of each pair by the pair's name, `scales` its variances. The loss is the mean over outputs plus the mean over features.
     """
     model = student.copy()
     store_constants(model)  # so that they can be fed like other weights
@@ -32,13 +33,13 @@ def with_loss(student: Model, pairs: Sequence[Pair], shapes: Mapping[str, Sequen
     targets = {pair: model.variable(target_name(pair)) for pair in pairs}
     builder = _LossBuilder(model)
     ours = {pair: tensors[pair.name] for pair in pairs}
-    ours |= {pair: builder.adapted(ours[pair], pair.view, len(shapes[pair.teacher])) for pair in pairs if isinstance(pair.view, Adapter)}
-    parts = {pair: builder.part(pair, ours[pair], targets[pair], scales[pair.teacher]) for pair in pairs}
+    ours |= {pair: builder.adapted(ours[pair], pair.view, shapes[pair.name]) for pair in pairs if isinstance(pair.view, Adapter)}
+    parts = {pair: builder.part(pair, ours[pair], targets[pair], scales[pair.name]) for pair in pairs}
     outputs = builder.mean([t for pair, t in parts.items() if pair.output])
     features = [t for pair, t in parts.items() if not pair.output]
     total = builder.add("Add", outputs, builder.mean(features)) if features else outputs
     results = [builder.named(total, LOSS), builder.named(outputs, OUTPUT_LOSS)]
-    inputs = [(targets[pair], "float", tuple(shapes[pair.teacher])) for pair in pairs]
+    inputs = [(targets[pair], "float", tuple(shapes[pair.name])) for pair in pairs]
     return with_signature(model, inputs, results)
 
 
@@ -56,19 +57,22 @@ class _LossBuilder:
     def array(self, values: Array) -> Constant:
         return self.model.constant("distill.array", values.astype(np.float32))
 
+    def ints(self, values: Sequence[int]) -> Constant:
+        return self.model.constant("distill.shape", np.array(values, np.int64))
+
     def named(self, tensor: Tensor, name: str) -> Tensor:
         result = self.model.variable(name)
         self.model.add("Identity", [tensor], [result])
         return result
 
-    def adapted(self, tensor: Tensor, adapter: Adapter, rank: int) -> Tensor:
-        """The student's channels as the adapter makes the teacher's of them."""
+    def adapted(self, tensor: Tensor, adapter: Adapter, shape: Sequence[int]) -> Tensor:
+        """The student's channels as the adapter makes the teacher's of them, in the teacher's shape."""
         assert adapter.matrix is not None and adapter.offset is not None
-        last = [*range(rank)]
-        last[adapter.axis], last[-1] = rank - 1, adapter.axis
-        moved = tensor if adapter.axis == rank - 1 else self.model.add("Transpose", [tensor], attrs={"perm": last}).outputs[0]
-        product = self.add("Add", self.add("MatMul", moved, self.array(adapter.matrix)), self.array(adapter.offset))
-        return product if adapter.axis == rank - 1 else self.model.add("Transpose", [product], attrs={"perm": last}).outputs[0]
+        ours, theirs = adapter.matrix.shape
+        parts = math.prod(shape[: adapter.axis]), math.prod(shape[adapter.axis + 1 :])
+        columns = self.add("Reshape", tensor, self.ints([parts[0], ours, parts[1]]))
+        product = self.add("Add", self.add("MatMul", self.array(adapter.matrix.T), columns), self.array(adapter.offset.reshape(theirs, 1)))
+        return self.add("Reshape", product, self.ints(shape))
 
     def part(self, pair: Pair, ours: Tensor, theirs: Tensor, variance: float) -> Tensor:
         if pair.kind == "probabilities":

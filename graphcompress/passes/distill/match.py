@@ -133,7 +133,7 @@ def _logits(pair: Pair, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
     return [Pair(first.name, "values", True, second.name)] if known else []
 
 
-def _view(ours: Tensor, theirs: Tensor, shapes: tuple[Shapes, Shapes], channels: Selection | None) -> Selection | Adapter | None | str:
+def _view(ours: Tensor, theirs: Tensor, shapes: tuple[Shapes, Shapes], channels: Selection | None) -> Selection | Adapter | str | None:
     """How two tensors are compared: None as they are, "" not at all."""
     first, second = shapes[0].static(ours), shapes[1].static(theirs)
     if first is None or second is None or len(first) != len(second):

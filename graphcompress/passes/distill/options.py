@@ -14,7 +14,7 @@ class Options(BaseModel):
     rate     the highest learning rate of Adam
     match    "auto": outputs, and what layers read, by what an earlier cut has left of them, or by equal names; "outputs": outputs alone; else a file that says what is compared:
              the record of the `prune` that made the student, or JSON with pairs of tensors, {"pairs": {student's: teacher's}}
-    augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several; "auto": those under which the teacher's mean answer varies least
+    augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several, or none; "auto": those under which the teacher's mean answer varies least
     keep     an interrupt ends learning, and the best state so far is the result
     freeze   regular expressions; a weight whose name one of them matches anywhere stays as it is
     """
@@ -26,7 +26,7 @@ class Options(BaseModel):
     batch: int = Field(default=32, ge=1)
     rate: float = Field(default=1e-3, gt=0)
     match: str = "auto"
-    augment: tuple[Literal["auto", "crop", "flip", "mix", "noise"], ...] = ()
+    augment: tuple[Literal["auto", "crop", "flip", "mix", "noise"], ...] = ("auto",)
     keep: bool = False
     freeze: tuple[str, ...] = ()
 

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphcompress.data import is_watched
+from graphcompress.data import WATCHED, watched
 from graphcompress.errors import DataError, UsageError
 from graphcompress.ir import Model
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.distill.adapters import fitted
-from graphcompress.passes.distill.augment import Augmentation, automatic
+from graphcompress.passes.distill.augment import Augmentation, Kind, automatic
 from graphcompress.passes.distill.batches import Feed, batches, can_join, constant_inputs, joined
 from graphcompress.passes.distill.lesson import Lesson, teacher_session
 from graphcompress.passes.distill.match import Adapter, Pair, pairs, stated_matching
@@ -62,6 +62,7 @@ class _Course:
         self.size = min(options.batch, len(self.teach))
         self.lessons: dict[tuple[Any, ...], Lesson] = {}
         self.views: dict[str, Adapter] = {}
+        self.scales: dict[str, float] = {}
         values, self.frozen = learnable(student, options.freeze)
         self.start = values
         self.weights = {name: np.array(value) for name, value in values.items()}
@@ -120,15 +121,15 @@ class _Course:
 
     def choose_augmentation(self) -> Augmentation:
         """The augmentation that was asked for, or the one that the teacher's spread picks."""
-        kinds = self.options.augment
-        if kinds == ("auto",):
+        kinds: tuple[Kind, ...] = tuple(kind for kind in self.options.augment if kind != "auto")
+        if "auto" in self.options.augment:
             outputs = pairs(self.student, self.teacher, self.shapes(self.teach[0]), self.matching, features=False)
             session, names = teacher_session(self.teacher, outputs, self.context.threads)
             with session:
 
                 def answers(feeds: Sequence[Feed]) -> Array:
                     parts = [joined(feeds, self.fixed)] if self.join else feeds
-                    values = [session.run({i.name: part[i.name] for i in session.inputs})[names[outputs[0].teacher]] for part in parts]
+                    values = [session.run({i.name: part[i.name] for i in session.inputs})[names[outputs[0].name]] for part in parts]
                     return np.concatenate([np.reshape(v, (len(feeds) if self.join else 1, -1)) for v in values])
 
                 alike = [f for f in self.teach if all(f[n].shape == a.shape for n, a in self.teach[0].items())]
@@ -185,7 +186,7 @@ class _Course:
         if lesson is None:
             while len(self.lessons) >= MOST_LESSONS:
                 self.lessons.pop(next(iter(self.lessons))).close()
-            lesson = Lesson(self.student, self.teacher, self.pairs(feed), feed, self.fixed, self.weights, threads=self.context.threads)
+            lesson = Lesson(self.student, self.teacher, self.pairs(feed), feed, self.fixed, self.weights, self.scales, threads=self.context.threads)
         self.lessons[key] = lesson
         return lesson
 
@@ -211,9 +212,9 @@ class _Course:
 
 
 def parted(feeds: Sequence[Feed]) -> tuple[list[Feed], list[Feed]]:
-    """(feeds that teach, feeds that watch): those that `data.is_watched` picks, which the refit of a cut leaves out as well; every 8th where it picks none or all."""
-    marks = [is_watched(feed) for feed in feeds]
-    if not any(marks) or all(marks):
-        every = min(8, len(feeds))
+    """(feeds that teach, feeds that watch): those that nobody fits anything on (`data.watched`), every 8th where there are none."""
+    marks = watched(feeds)
+    if not any(marks):
+        every = min(WATCHED, len(feeds))
         marks = [i % every == every - 1 for i in range(len(feeds))]
     return [f for f, m in zip(feeds, marks, strict=True) if not m], [f for f, m in zip(feeds, marks, strict=True) if m]

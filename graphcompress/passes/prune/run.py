@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.data import Dataset
+from graphcompress.data import Dataset, watched
 from graphcompress.errors import GraphCompressError, ModelError, UsageError
 from graphcompress.ir import Model, constant_data
 from graphcompress.ir.check.models import require_known_domains
@@ -112,11 +112,12 @@ class _Pruner:
         refusals = self.refusals()
         decisions = {**self.decisions(widths, goal), "channels": kept_channels(attempt)}
         if self.options.repair and self.context.data is not None:
+            marks = watched(self.context.data)
             report = repair(
                 self.model,
                 attempt.model,
                 repair_layers(attempt),
-                self.context.data,
+                self.context.data.part(lambda position: not marks[position]),
                 seed=self.context.seed,
                 mirrors=True,
                 threads=self.context.threads,
