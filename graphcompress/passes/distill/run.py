@@ -195,7 +195,8 @@ class _Course:
         shapes = self.shapes(feed)
         chosen = pairs(self.student, self.teacher, shapes, self.matching, features=self.options.match != "outputs")
         if not self.views and any(isinstance(p.view, Adapter) for p in chosen):
-            some = [part for i in range(ADAPTED) for part, _ in self.parts(range(i * self.size, min(len(self.teach), (i + 1) * self.size)), self.teach)]
+            count = min(len(self.teach), ADAPTED * self.size)
+            some = [part for i in range(0, count, self.size) for part, _ in self.parts(range(i, min(count, i + self.size)), self.teach)]
             self.views = {p.name: p.view for p in fitted(chosen, self.student, self.teacher, some, threads=self.context.threads) if isinstance(p.view, Adapter)}
         return [replace(p, view=self.views[p.name]) if isinstance(p.view, Adapter) else p for p in chosen]
 
