@@ -357,3 +357,17 @@ def test_as_a_step_of_a_recipe_the_original_is_the_teacher(tmp_path: Path) -> No
     (tmp_path / "learn.toml").write_text('[[step]]\nuse = "simplify"\n\n[[step]]\nuse = "distill"\nsteps = 3\n')
     result = graphcompress.compress(teacher, feeds(teacher), recipe=tmp_path / "learn.toml", measure=False, threads=1)
     assert [(s.use, s.changed) for s in result.record.steps] == [("simplify", False), ("distill", False)]
+
+
+def test_a_cut_its_repair_and_distillation_compose_in_a_recipe(tmp_path: Path) -> None:
+    """The channels that the cut has left are known to the step after it, in the search as in a plain run."""
+    teacher = net()
+    (tmp_path / "ladder.toml").write_text(
+        '[[step]]\nuse = "prune"\nmacs = 0.8\nround_to = 1\n\n[[step]]\nuse = "distill"\nsteps = 40\nrate = 0.01\n\n[[step]]\nuse = "store"\n'
+    )
+    result = graphcompress.compress(teacher, feeds(teacher, 128), recipe=tmp_path / "ladder.toml", min_agreement=0.01, goal="speed", measure=False, threads=1)
+    cut, learned, _ = result.record.steps
+    assert cut.in_result and learned.in_result, [(s.use, s.in_result, s.refusals) for s in result.record.steps]
+    (entry,) = cut.decisions["channels"]
+    assert entry["tensor"] == "h" and learned.decisions["matched"]["features"] == ["h"]
+    assert learned.decisions["loss"]["after"] < learned.decisions["loss"]["before"]
