@@ -24,7 +24,9 @@ from graphcompress.step import Context, Refusal
 RIDGE = 1e-2
 """Of the mean diagonal of the moments."""
 FEWEST = 2048
-"""Elements of a weight from which on its codes, scales and the nodes that read them are worth it."""
+"""Elements of a weight from which on few bits are worth the nodes that unpack them; smaller weights have 8 bits and are refitted as well, so that a last layer mends what the others lost."""
+FULL = 8
+"""Bits of codes that are not packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +40,29 @@ class Narrowed:
 
 
 def narrowed(base: Model, bits: int, context: Context) -> Narrowed:
-    """The weights of convolutions and matrix products of the main graph in `bits` bits with a scale per output channel; biases take up the mean error. Without data each weight is rounded by itself."""
+    """The weights of convolutions and matrix products of the main graph in `bits` bits (small ones in 8) with a scale per output channel; biases take up the mean error. Without data each weight is rounded by itself."""
     student, twins = base.clone()
     layers, refusals = layers_by_weight(student, ())
-    layers = {weight: readers for weight, readers in layers.items() if weight.values.size >= FEWEST and np.isfinite(weight.values).all()}
+    layers = {weight: readers for weight, readers in layers.items() if np.isfinite(weight.values).all()}
+    width = {weight: bits if weight.values.size >= FEWEST else FULL for weight in layers}
     whole = {weight: weight.values for weight in layers}
     codes: dict[Constant, Codes] = {}
     report: dict[Constant, dict[str, Any]] = {}
     with Edits(student) as edits:
         for weight, (layer, *_) in layers.items():
-            codes[weight] = _write(edits, layer, round_to_nearest(layer.weight_matrix(), bits), whole[weight], bits)
-            report[weight] = {"node": name_of(layer.node), "method": "nearest"}
+            codes[weight] = _write(edits, layer, round_to_nearest(layer.weight_matrix(), width[weight]), whole[weight], width[weight])
+            report[weight] = {"node": name_of(layer.node), "bits": width[weight], "method": "nearest"}
     if context.data is not None:
         for jobs, training, validation in sweep(base, student, twins, layers, context, "rounding weights", refusals):
             layer = jobs[0].layer
             old = layer.form.matrix(whole[layer.weight])
-            levels = round_by_error(refit(training, old, RIDGE), curvatures(training, len(old), RIDGE), bits)
+            levels = round_by_error(refit(training, old, RIDGE), curvatures(training, len(old), RIDGE), width[layer.weight])
             before, after, biases = _errors(jobs, training, validation, levels)
             if after > before:
                 continue
             report[layer.weight] |= {"method": "least squares", "error_before": before, "error_after": after}
             with Edits(student) as edits:
-                codes[layer.weight] = _write(edits, layer, levels, whole[layer.weight], bits)
+                codes[layer.weight] = _write(edits, layer, levels, whole[layer.weight], width[layer.weight])
                 for job, bias, moments in zip(jobs, biases, training, strict=True):
                     set_bias(edits, student, job.layer, bias, moments)
     reasons = [Refusal(r.id.replace("prune/", "store/"), r.reason, r.node, r.count) for r in refusals]
@@ -89,4 +92,4 @@ def _write(edits: Edits, layer: Layer, levels: Levels, whole: Array, bits: int) 
     edits.set_value(layer.weight, values.astype(whole.dtype))
     power = float(np.square(whole, dtype=np.float64).sum())
     lost = float(np.square(values.astype(np.float64) - whole).sum())
-    return Codes(numbers, (np.ascontiguousarray(small),), lost / power if power else 0.0, bits)
+    return Codes(numbers, (np.ascontiguousarray(small),), lost / power if power else 0.0, bits if bits < FULL else 0)

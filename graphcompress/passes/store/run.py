@@ -117,7 +117,7 @@ def narrow_result(model: Model, bits: int, context: Context, target: Target) -> 
     forms = {c: float16_codes(c.values) for c in half} | small
     for constant in constants:
         codes = next((fit.codes[t] for t, _ in constant.sources if isinstance(t, Constant) and t in fit.codes), None)
-        if codes is not None and codes.nbytes + PACKED_OVERHEAD < constant.nbytes:
+        if codes is not None and codes.nbytes + (PACKED_OVERHEAD if codes.bits else OVERHEAD) < constant.nbytes:
             forms[constant] = codes
     done = written(fit.model, forms, target.provider, target.session_options, [*refusals, *fit.refusals])
     if not done.changed:
