@@ -21,8 +21,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 REACH = 8  # a crop moves a picture by one in so many of its pixels at most
 NOISE = 0.05  # of the input's standard deviation
-DRAWS, ITEMS = 12, 32
-"""How often the teacher is asked about how many inputs before `automatic` knows the spread of its mean answer."""
+DRAWS = 12
+"""Of inputs for each choice of kinds, before `automatic` knows the spread of the teacher's mean answer."""
 CANDIDATES: tuple[tuple[Kind, ...], ...] = ((), ("noise",), ("flip",), ("crop",), ("crop", "flip"), ("crop", "flip", "mix"), ("mix",))
 
 
@@ -86,11 +86,11 @@ def _noisy(array: Array, rng: np.random.Generator) -> Array:
 
 
 def automatic(
-    inputs: Sequence[TensorSpec], feeds: Sequence[Feed], answers: Callable[[Sequence[Feed]], Array], rng: np.random.Generator
+    inputs: Sequence[TensorSpec], feeds: Sequence[Feed], answers: Callable[[Sequence[Feed]], Array], items: int, rng: np.random.Generator
 ) -> tuple[tuple[Kind, ...], Mapping[str, float]]:
     """The kinds under which the teacher's mean answer varies least from draw to draw, and that spread by candidate, as a part of the spread of single answers to inputs as they are.
 
-    Draws that are less alike tell a student more (arXiv 2012.02909). `answers` gives the teacher's answers [inputs, numbers] to feeds.
+    Draws that are less alike tell a student more (arXiv 2012.02909). `answers` gives the teacher's answers [inputs, numbers] to feeds, of which `items` are in a draw.
     """
     usual = Augmentation((), inputs)
     spreads: dict[tuple[Kind, ...], float] = {}
@@ -101,7 +101,7 @@ def automatic(
         augmentation = Augmentation(kinds, inputs)
         means = []
         for _ in range(DRAWS):
-            chosen = rng.integers(0, len(feeds), (2, min(ITEMS, len(feeds))))
+            chosen = rng.integers(0, len(feeds), (2, min(items, len(feeds))))
             given = answers([augmentation.draw(feeds[a], feeds[b], rng) for a, b in chosen.T])
             if not kinds:
                 scale = float(given.std(axis=0).mean()) or 1.0

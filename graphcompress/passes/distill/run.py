@@ -31,6 +31,7 @@ WATCHES = 20  # how often, over all steps
 TIMED = 3  # steps that are timed, after one that warms up
 MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
+ASKED, ASKED_ALONE = 32, 4  # inputs of a draw that the teacher is asked about, in one run and one by one
 ADAPTED = 8  # batches that adapters are fitted on
 
 
@@ -133,7 +134,8 @@ class _Course:
                     return np.concatenate([np.reshape(v, (len(feeds) if self.join else 1, -1)) for v in values])
 
                 alike = [f for f in self.teach if all(f[n].shape == a.shape for n, a in self.teach[0].items())]
-                kinds, spreads = automatic(self.teacher.inputs, alike, answers, np.random.default_rng(self.context.seed))
+                items = ASKED if self.join else ASKED_ALONE
+                kinds, spreads = automatic(self.teacher.inputs, alike, answers, items, np.random.default_rng(self.context.seed))
             self.decisions["spreads"] = spreads
         self.decisions["augment"] = list(kinds)
         return Augmentation(kinds, self.teacher.inputs)
