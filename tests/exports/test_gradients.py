@@ -34,6 +34,8 @@ def test_gradients_are_those_of_torch(export: Path) -> None:
     shapes = {name: array.shape for name, array in feed.items()}
     result = gradient(model, [model.outputs[0].name], shapes=shapes)
     assert all(r.id.startswith("gradient/") and r.reason for r in result.frozen.values())
+    floats = {name for name, constant in model.graph.initializers.items() if constant.values.dtype.kind == "f"}
+    assert floats <= set(result.gradients) | set(result.frozen)
     ours, theirs = alike({n: c.values for n, c in model.graph.initializers.items()}, arrays)
     inputs = [key.removeprefix("of.") for key in arrays if key.startswith("of.")]
     names = [name for group in ours for name in group] + inputs
