@@ -13,7 +13,7 @@ import pytest
 import graphcompress
 from graphcompress.data import Dataset, memory_data
 from graphcompress.errors import BarMissed, DataError, ModelError, UsageError
-from graphcompress.ir import Model
+from graphcompress.ir import Model, to_bytes
 from graphcompress.ir.files.text import parse_model
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.shapes.infer import infer
@@ -309,8 +309,11 @@ def test_no_teacher_is_an_error() -> None:
 
 def test_minutes_become_steps() -> None:
     teacher = net()
-    result = distill(disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1), Options(minutes=0.003)).boldest
-    assert result.decisions["steps"] >= 1
+    student, context = disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1)
+    timed = distill(student, context, Options(minutes=0.003, rate=0.01)).boldest
+    assert timed.decisions["step_seconds"] * timed.decisions["steps"] == pytest.approx(0.18, rel=0.5)
+    again = distill(student, context, Options(steps=timed.decisions["steps"], rate=0.01)).boldest
+    assert timed.changed and to_bytes(again.model) == to_bytes(timed.model)  # so that a record is enough to make the file again
 
 
 def test_from_python_the_record_names_the_teacher_and_compares_with_it() -> None:

@@ -88,8 +88,9 @@ class _Course:
         if not trained:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
+        steps = self.budget()
+        self.rng = np.random.default_rng(self.context.seed)  # what was drawn for timing leaves no trace, so that the same number of steps gives the same student
         order = batches(len(self.teach), self.size, self.rng)
-        steps = self.budget(next(order))
         best, best_loss = dict(self.start), self.watched()
         losses = [[0, best_loss]]
         adam = Adam(self.weights, self.options.rate, steps)
@@ -140,14 +141,14 @@ class _Course:
         self.decisions["augment"] = list(kinds)
         return Augmentation(kinds, self.teacher.inputs)
 
-    def budget(self, indices: Sequence[int]) -> int:
+    def budget(self) -> int:
         """The number of steps: where it is not stated, what the first ones take decides."""
         if self.options.steps is not None:
             return self.options.steps
-        self.gradients(indices)
+        self.gradients(range(self.size))
         begin = time.perf_counter()
         for _ in range(TIMED):
-            self.gradients(indices)
+            self.gradients(range(self.size))
         seconds = (time.perf_counter() - begin) / TIMED
         self.decisions["step_seconds"] = seconds
         return max(1, round(60 * self.options.minutes / seconds))
