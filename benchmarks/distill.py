@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only-steps", action="store_true", help="Time steps, learn nothing.")
     parser.add_argument("--step", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     options.outs.mkdir(parents=True, exist_ok=True)
     jobs = [(zoo_tools.load(t), *map(Path, files.split(","))) for t, _, files in (s.partition("=") for s in options.students)]
     if options.step:
