@@ -89,7 +89,9 @@ class _Course:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
         steps = self.budget()
-        self.rng = np.random.default_rng(self.context.seed)  # what was drawn for timing leaves no trace, so that the same number of steps gives the same student
+        self.rng = np.random.default_rng(
+            self.context.seed
+        )  # what was drawn for timing leaves no trace, so that the same number of steps gives the same student
         order = batches(len(self.teach), self.size, self.rng)
         best, best_loss = dict(self.start), self.watched()
         losses = [[0, best_loss]]
