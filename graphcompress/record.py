@@ -90,6 +90,25 @@ class CertificateReport(Document):
     operators: list[OperatorReport]
 
 
+class RuleReport(Document):
+    """What a rule cost in one step: nodes at which it was tried, places where its pattern matched, rewrites, matches that a clause (see `refusals`) or the engine refused."""
+
+    id: str
+    tried: int
+    matched: int
+    applied: int
+    refused: int
+    seconds: Annotated[float, Varying]
+
+
+class ApplicationReport(Document):
+    """One thing that a rule or stage did, by the names of nodes (of a node without a name: of its first output) as they were at that time."""
+
+    by: str = Field(description="The id of the rule or stage.")
+    removed: list[str]
+    added: list[str]
+
+
 class StepRun(Document):
     """One step of the recipe."""
 
@@ -101,6 +120,12 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalReport]
     decisions: dict[str, Any]
+    applications: list[ApplicationReport] = Field(default=[], description="Of simplify: where each node came from and went, in the order in which it was done.")
+    rules: list[RuleReport] = Field(default=[], description="Of simplify: what each rule that was tried cost.")
+    stop: str = Field(
+        default="",
+        description="Of simplify: why rewriting ended: fixed point, loop (rules that undo one another: see refusals), budget, rounds.",
+    )
     certificate: CertificateReport | None = Field(description="What runs in integers after this step: of a quantizing step, and of those after it.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
