@@ -19,7 +19,7 @@ TARGET = Path(__file__).resolve().parent / "formats.md"
 
 INTRODUCTION = """# Formats
 
-<!-- Made by docs/generate.py from graphcompress/record.py and the options of the steps. Edit those, then run it. -->
+<!-- Made by docs/generate.py from graphcompress/record/ and the options of the steps. Edit those, then run it. -->
 
 Everything here is a contract: scripts may rely on it. `format` is the version of all documents; it rises when a field is removed or changes its meaning, not when one is added.
 
