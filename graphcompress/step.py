@@ -62,7 +62,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class AppliedChange:
     """One thing that a rule or stage did: the nodes that it took out of the model and those that it put in, by their names (`ir.model.walk.label`)."""
 
     by: str
@@ -125,7 +125,7 @@ class StepResult:
     refusals: tuple[Refusal, ...] = ()
     decisions: dict[str, Any] = field(default_factory=dict)
     certificate: Certificate | None = None
-    applications: tuple[Application, ...] = ()
+    applications: tuple[AppliedChange, ...] = ()
     rules: dict[str, RuleCount] = field(default_factory=dict)
     stop: str = ""
 

@@ -18,7 +18,7 @@ from graphcompress.engine.rulefile import Rule
 from graphcompress.ir import Model, Node, label
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes, infer
-from graphcompress.step import Application, RuleCount
+from graphcompress.step import AppliedChange, RuleCount
 
 # Rewrites that a graph of n nodes may need before something must be wrong.
 BUDGET_PER_NODE = 8
@@ -54,7 +54,7 @@ class RewriteResult:
     stop: Stop = Stop.FIXED_POINT
     loop: tuple[str, ...] = ()
     visits: int = 0
-    applications: list[Application] = field(default_factory=list)
+    applications: list[AppliedChange] = field(default_factory=list)
     rules: dict[str, RuleCount] = field(default_factory=dict)
 
 
@@ -135,7 +135,7 @@ class _Run:
     def applied(self, match: Match, done: Applied, grown: int) -> None:
         rule = match.rule.id
         self.result.applied[rule] += 1
-        self.result.applications.append(Application(rule, done.removed, tuple(map(label, done.nodes))))
+        self.result.applications.append(AppliedChange(rule, done.removed, tuple(map(label, done.nodes))))
         for tensor in done.outputs:
             past = self.history.setdefault(id(tensor), deque(maxlen=TURNS))
             past.append((rule, grown))

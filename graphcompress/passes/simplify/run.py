@@ -17,7 +17,7 @@ from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.simplify import branches, constants, dead, duplicates, fold, known_shapes
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
-from graphcompress.step import Application, Context, Ladder, Refusal, RuleCount, StepResult
+from graphcompress.step import AppliedChange, Context, Ladder, Refusal, RuleCount, StepResult
 from graphcompress.targets import rules_root
 
 OLDEST_OPSET = 7
@@ -131,10 +131,10 @@ def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozens
         functions = changed
 
 
-def _between(by: str, before: Iterable[str], after: Iterable[str]) -> Application:
+def _between(by: str, before: Iterable[str], after: Iterable[str]) -> AppliedChange:
     """What lies between two states of a model, by the names of nodes."""
     old, new = dict.fromkeys(before), dict.fromkeys(after)
-    return Application(by, tuple(n for n in old if n not in new), tuple(n for n in new if n not in old))
+    return AppliedChange(by, tuple(n for n in old if n not in new), tuple(n for n in new if n not in old))
 
 
 def _nodes_of_functions(model: Model) -> Counter[Key]:
@@ -157,7 +157,7 @@ class _Work:
         self.refused_by_rules: dict[str, Refusal] = {}
         self.notes: dict[str, Refusal] = {}
         #: What was done, in order; no more than `limit` things are.
-        self.applications: list[Application] = []
+        self.applications: list[AppliedChange] = []
         self.limit = limit
         self.counts: dict[str, RuleCount] = {}
         self.stop = Stop.FIXED_POINT.value
@@ -208,7 +208,7 @@ class _Work:
         if count:
             self.applied[name] += count
             left = dict.fromkeys(nodes(self.model))
-            self.applications.append(Application(name, tuple(t for n, t in names.items() if n not in left), tuple(label(n) for n in left if n not in names)))
+            self.applications.append(AppliedChange(name, tuple(t for n, t in names.items() if n not in left), tuple(label(n) for n in left if n not in names)))
 
     def _fold(self) -> int:
         folding = fold.Folding(self.model, self.shapes, self.growth)
