@@ -4,7 +4,7 @@ These models are the definition of the formats; `docs/formats.md` is generated f
 times: everything else is equal for equal inputs. Numbers that are undefined (the SQNR of equal tensors, MACs where shapes are unknown) are null.
 """
 
-from graphcompress.record.base import FORMAT, VARIES, Document, Varying, without_varying
+from graphcompress.record.base import FORMAT, VARIES, Document, ModelFile, Varying, without_varying
 from graphcompress.record.documents import (
     Bar,
     BenchmarkReport,
@@ -18,7 +18,6 @@ from graphcompress.record.documents import (
     Gate,
     InspectReport,
     MeasureReport,
-    ModelFile,
     NodeInfo,
     OperatorReport,
     OutputDistance,
@@ -31,13 +30,36 @@ from graphcompress.record.documents import (
     Timing,
     ValidateReport,
 )
-from graphcompress.record.rules import ApplicationReport, RuleReport
+from graphcompress.record.rules import (
+    ApplicationReport,
+    BisectReport,
+    DiffReport,
+    FaultReport,
+    MissReport,
+    MoveReport,
+    NodeDifference,
+    OperatorDifference,
+    ProofReport,
+    RuleExample,
+    RuleListReport,
+    RuleReport,
+    RuleShowReport,
+    RuleSummary,
+    VerifyReport,
+    WhyReport,
+)
 
 DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
     ("compress, simplify, prune, quantize (and --record FILE)", Record),
     ("validate", ValidateReport),
     ("benchmark", BenchmarkReport),
     ("inspect", InspectReport),
+    ("diff", DiffReport),
+    ("simplify --bisect", BisectReport),
+    ("rules list", RuleListReport),
+    ("rules show", RuleShowReport),
+    ("rules verify", VerifyReport),
+    ("rules why", WhyReport),
 )
 """The documents that others script against, by the commands that print them."""
 
@@ -49,29 +71,43 @@ __all__ = [
     "Bar",
     "BenchmarkReport",
     "BenchmarkRow",
+    "BisectReport",
     "CandidateReport",
     "CertificateReport",
     "ChannelGroup",
     "DataSource",
+    "DiffReport",
     "Distance",
     "Document",
+    "FaultReport",
     "FindingReport",
     "Gate",
     "InspectReport",
     "MeasureReport",
+    "MissReport",
     "ModelFile",
+    "MoveReport",
+    "NodeDifference",
     "NodeInfo",
+    "OperatorDifference",
     "OperatorReport",
     "OutputDistance",
+    "ProofReport",
     "RecipeSource",
     "Record",
     "RefusalReport",
+    "RuleExample",
+    "RuleListReport",
     "RuleReport",
+    "RuleShowReport",
+    "RuleSummary",
     "Size",
     "StepRun",
     "TensorInfo",
     "Timing",
     "ValidateReport",
     "Varying",
+    "VerifyReport",
+    "WhyReport",
     "without_varying",
 ]

@@ -19,6 +19,13 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ModelFile(Document):
+    """A model that was read. `sha256` covers the file and, in the order of their names, its external data; `path` is as the caller gave it, null for a model in memory."""
+
+    path: str | None
+    sha256: str
+
+
 def without_varying(model: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
     """`document` (a dump of `model`) less the fields that are marked as varying, at every depth."""
     stable: dict[str, Any] = {}

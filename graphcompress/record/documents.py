@@ -6,15 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from graphcompress.record.base import FORMAT, Document, Varying, without_varying
+from graphcompress.record.base import FORMAT, Document, ModelFile, Varying, without_varying
 from graphcompress.record.rules import ApplicationReport, RuleReport
-
-
-class ModelFile(Document):
-    """A model that was read. `sha256` covers the file and, in the order of their names, its external data; `path` is as the caller gave it, null for a model in memory."""
-
-    path: str | None
-    sha256: str
 
 
 class DataSource(Document):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pytest
 
 from graphcompress.engine import Rule, load_rule, rule_files
 from graphcompress.engine.expression import parse
-from graphcompress.engine.proof.choices import Choices, shrink
-from graphcompress.engine.proof.trials import difference, prove
+from graphcompress.engine.proof.trials import prove
 from graphcompress.ir.files.text import parse_model
 from graphcompress.targets import rules_root
 
@@ -48,7 +45,9 @@ def calculating(rule: str, **lets: str) -> Rule:
 
 MUTANTS = {
     "the square root is forgotten": calculating("fuse/conv_bn", g="scale / (var + attr(y, 'epsilon', 1e-5))"),
-    "the mean is added": calculating("fuse/gemm_bn", b2="(beta * vector(b, n) + mean) * g + bias") if "n" in RULES["fuse/gemm_bn"].lets else calculating("fuse/matmul_bn", b2="bias + mean * g"),
+    "the mean is added": calculating("fuse/gemm_bn", b2="(beta * vector(b, n) + mean) * g + bias")
+    if "n" in RULES["fuse/gemm_bn"].lets
+    else calculating("fuse/matmul_bn", b2="bias + mean * g"),
     "another default of epsilon": calculating("fuse/matmul_bn", g="scale / sqrt(var + 0.1)"),
     "permutations in the wrong order": calculating("fuse/transpose_transpose", p="compose(perm(y), perm(t))"),
     "+0 is added": asking("eliminate/add_zero", "minus_zero(k)", "filled(k, 0)"),

@@ -14,7 +14,7 @@ from graphcompress.engine.proof.choices import Choices
 from graphcompress.engine.proof.operands import FLOATS, OPERANDS, Attributes, Dims, Unfit, elementwise
 from graphcompress.engine.rulefile import Rule
 from graphcompress.ir import Model
-from graphcompress.ir.files.text import BodyNode, TextError, parse_model
+from graphcompress.ir.files.text import BodyNode, parse_model
 from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.schemas.operators import operator_definition
 from graphcompress.ir.shapes.infer import infer
@@ -55,7 +55,9 @@ class Case:
     def model(self, outputs: Sequence[str] | None = None) -> Model:
         """The graph, with other outputs where they are given. Raises TextError or ModelError where it is none."""
         inputs = ", ".join(f"{o.dtype}[{', '.join(map(str, o.dims))}] {n}" for n, o in self.operands.items() if not o.constant)
-        constants = ", ".join(f"{o.dtype}[{', '.join(map(str, o.array.shape))}] {n} = {{{', '.join(['0'] * o.array.size)}}}" for n, o in self.operands.items() if o.constant)
+        constants = ", ".join(
+            f"{o.dtype}[{', '.join(map(str, o.array.shape))}] {n} = {{{', '.join(['0'] * o.array.size)}}}" for n, o in self.operands.items() if o.constant
+        )
         body = "\n    ".join(self.nodes)
         model = parse_model(f"({inputs}) => ({', '.join(outputs or self.outputs)})\n<{constants}>\n{{\n    {body}\n}}".replace("[]", ""), {"": self.opset})
         for name, operand in self.operands.items():

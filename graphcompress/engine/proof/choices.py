@@ -9,7 +9,7 @@ import numpy as np
 
 T = TypeVar("T")
 
-TRIALS = 400
+TRIALS = 150
 
 
 class Choices:
@@ -41,7 +41,7 @@ class Choices:
 
 def shrink(choices: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> list[int]:
     """A shorter list of smaller numbers that still fails, as far as TRIALS tries lead."""
-    best = list(choices)
+    best = _without_zeros(choices)
     trials = 0
     smaller = True
     while smaller:
@@ -51,16 +51,19 @@ def shrink(choices: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> li
                 return best
             trials += 1
             if fails(candidate):
-                best, smaller = list(candidate), True
+                best, smaller = _without_zeros(candidate), True
                 break
     return best
 
 
+def _without_zeros(choices: Sequence[int]) -> list[int]:
+    """Zeros at the end left out: what is not there is zero."""
+    last = max((i for i, number in enumerate(choices) if number), default=-1)
+    return list(choices[: last + 1])
+
+
 def _smaller(choices: list[int]) -> Iterator[list[int]]:
     """Lists that are one step simpler, the largest steps first."""
-    while choices and choices[-1] == 0:
-        choices = choices[:-1]  # what is not there is zero
-        yield choices
     for size in (8, 4, 2, 1):
         for start in range(0, len(choices), size):
             part = choices[start : start + size]

@@ -61,7 +61,19 @@ def part_of(choices: Choices, dims: Dims) -> Dims:
     rank = len(dims)
     along = tuple(1 if axis != 1 else d for axis, d in enumerate(dims))
     some = tuple(d if choices.below(2) else 1 for d in dims)
-    shapes: list[Dims] = [(1,), dims, (), dims[-1:], along[1:], along, (1,) * rank, some, (1, *dims), (1,) * (rank + 1), (3, *(1,) * (rank - 1)) if rank else (3,)]
+    shapes: list[Dims] = [
+        (1,),
+        dims,
+        (),
+        dims[-1:],
+        along[1:],
+        along,
+        (1,) * rank,
+        some,
+        (1, *dims),
+        (1,) * (rank + 1),
+        (3, *(1,) * (rank - 1)) if rank else (3,),
+    ]
     return choices.pick(shapes)
 
 

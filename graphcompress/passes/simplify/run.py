@@ -66,6 +66,16 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
     return Ladder.single(result, "simplified")
 
 
+def simplified_so_far(model: Model, context: Context, limit: int | None) -> tuple[Model, tuple[AppliedChange, ...]]:
+    """`model` after the first `limit` things that `simplify` does to it (rewrites, runs of stages, writing out all functions), and those things. Whether the result loads is not asked."""
+    base = inline_functions(model)
+    work = _Work(model.copy() if base is model else base, _rules(context, Options()), frozenset(), limit)
+    if base is not model:
+        work.applications.append(_between(INLINE, map(label, nodes(model)), map(label, nodes(work.model))))
+    work.run(context)
+    return work.model, tuple(work.applications)
+
+
 def _that_loads(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> tuple[_Work, list[Refusal]]:
     """`model` simplified, without the rules and stages whose results onnxruntime does not load; those as refusals.
 
