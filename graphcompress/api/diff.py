@@ -70,15 +70,15 @@ class _Causes:
                     self.removed.setdefault(name, application.by)
                 self.added.update(dict.fromkeys(application.added, application.by))
         untold = [s.use for s in steps if not s.applications]
-        self.otherwise = untold[0] if len(untold) == 1 else ""
+        self.step = untold[0] if len(untold) == 1 else ""
 
     def of(self, old: str, new: str) -> str:
         """Of a node by its names in both models, "" where it is in one only."""
-        return self.added.get(new) or self.removed.get(old) or self.otherwise
+        return self.added.get(new) or self.removed.get(old) or self.step
 
 
 def _nodes(matching: Matching, causes: _Causes) -> Iterator[NodeDifference]:
-    from graphcompress.ir import label, nodes
+    from graphcompress.ir import label, nodes, producer
     from graphcompress.ir.analysis.matching import operator
 
     for node in nodes(matching.first.model):
@@ -88,7 +88,10 @@ def _nodes(matching: Matching, causes: _Causes) -> Iterator[NodeDifference]:
             continue
         changes, other = list(_changes(matching, node, twin)), label(twin)
         if changes:
-            yield NodeDifference(kind="changed", op=operator(node), name=name, other=other, changes=changes, by=causes.of(name, other))
+            by = causes.of(name, other) or next(
+                filter(None, (causes.of(label(m), "") for t in node.inputs if (m := producer(t)) and m not in matching.pairs)), ""
+            )
+            yield NodeDifference(kind="changed", op=operator(node), name=name, other=other, changes=changes, by=by)
         elif name != other:
             yield NodeDifference(kind="renamed", op=operator(node), name=name, other=other, changes=[], by=causes.of(name, other))
     for node in nodes(matching.second.model):

@@ -11,7 +11,8 @@ import numpy as np
 
 from graphcompress.engine import expression
 from graphcompress.engine.proof.choices import Choices
-from graphcompress.engine.proof.operands import FLOATS, OPERANDS, Attributes, Dims, Unfit, elementwise
+from graphcompress.engine.proof.draft import FLOATS, Attributes, Dims, Unfit
+from graphcompress.engine.proof.operands import OPERANDS, elementwise
 from graphcompress.engine.rulefile import Rule
 from graphcompress.ir import Model
 from graphcompress.ir.files.text import BodyNode, parse_model
@@ -87,9 +88,9 @@ def _resized(array: Array, sizes: Sequence[int | None]) -> Array:
     return array
 
 
-def case_of(rule: Rule, choices: Choices) -> Case:
-    """A case out of `choices`. Raises Unfit, TextError or ModelError where they lead to no graph."""
-    return _Draft(rule, choices).case()
+def case_of(rule: Rule, choices: Choices, width: int = 1) -> Case:
+    """A case out of `choices`, with `width` times as many channels and columns. Raises Unfit, TextError or ModelError where they lead to no graph."""
+    return _Draft(rule, choices, width).case()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class _Draft:
 
     rule: Rule
     choices: Choices
+    width: int
     opset: int = 0
     rank: int = 0
     dtype: str = ""
@@ -164,14 +166,14 @@ class _Draft:
     def left_out(self, name: str) -> bool:
         return name in self.absent
 
-    def data(self, name: str, dims: Sequence[int] | None = None, *, positive: bool = False) -> Dims:
+    def data(self, name: str, dims: Sequence[int] | None = None, *, least: int = 0, positive: bool = False) -> Dims:
         known = self.dims(name)
         if known is not None:
             return known
         if not name or name in self.absent:
             return ()
-        shape = tuple(dims) if dims is not None else tuple(self.choices.pick(SIZES) for _ in range(self.rank))
-        if np.prod(shape, dtype=np.float64) > MOST_ELEMENTS:
+        shape = tuple(dims) if dims is not None else self.shape(max(self.rank, least))
+        if np.prod(shape, dtype=np.float64) > MOST_ELEMENTS * self.width**2:
             raise Unfit
         constant = self.is_constant(name)
         array = self.values(shape, constant)
@@ -184,6 +186,12 @@ class _Draft:
         if name and self.dims(name) is None and name not in self.absent:
             self.operands[name] = Operand(np.asarray(values, numpy_dtype(dtype)), dtype, not self.choices.chance(8))
 
+    def shape(self, rank: int) -> Dims:
+        """A shape of so many axes; for wide graphs that of one picture or of a sequence of vectors."""
+        if self.width == 1:
+            return tuple(self.choices.pick(SIZES) for _ in range(rank))
+        return (1, self.width, *[56] * (rank - 2)) if rank > 3 else (1, *[2 * self.width] * (rank - 1))
+
     # --- parts ----------------------------------------------------------------------------------------------------------------------
 
     def is_constant(self, name: str) -> bool:
@@ -192,6 +200,7 @@ class _Draft:
     def values(self, shape: Dims, constant: bool) -> Array:
         choices, dtype = self.choices, numpy_dtype(self.dtype)
         size = int(np.prod(shape))
+        array: Array
         match choices.below(6 if constant else 3):
             case 0:
                 array = np.arange(1, size + 1) % 7

@@ -5,45 +5,11 @@ A function per operator (or family) of patterns; an operator without one is take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
+from graphcompress.engine.proof import layers
 from graphcompress.engine.proof.choices import Choices
-
-Dims = tuple[int, ...]
-Attributes = dict[str, Any]
-FLOATS = ("float", "double", "float16")
-
-
-class Unfit(Exception):
-    """The choices lead to no graph."""
-
-
-class Draft(Protocol):
-    """A case on its way: what operand functions see of it."""
-
-    choices: Choices
-    opset: int
-    rank: int
-
-    def dims(self, name: str) -> Dims | None:
-        """The shape of a tensor; None while it is not there."""
-        ...
-
-    def data(self, name: str, dims: Sequence[int] | None = None, *, positive: bool = False) -> Dims:
-        """Make `name` a tensor of the case's element type, of any shape where none is given, unless it is there or left out; its shape."""
-        ...
-
-    def plain(self, name: str, values: Any, dtype: str = "int64") -> None:
-        """Make `name` a tensor with these values, unless it is there or left out."""
-        ...
-
-    def left_out(self, name: str) -> bool:
-        """Whether an optional input is absent."""
-        ...
-
-
-Operands = Callable[[Draft, Sequence[str]], Attributes]
+from graphcompress.engine.proof.draft import Attributes, Dims, Draft, Operands, Unfit, axis_of
 
 
 def elementwise(draft: Draft, names: Sequence[str]) -> Attributes:
@@ -85,122 +51,10 @@ def selection(draft: Draft, names: Sequence[str]) -> Attributes:
     return {}
 
 
-def axis_of(draft: Draft, dims: Dims) -> int:
-    """An axis, counted from the front or from the back."""
-    if not dims:
-        raise Unfit
-    return draft.choices.pick([-1, 0, *range(1, len(dims)), *(-a for a in range(2, len(dims) + 1))])
-
-
 def along_axis(draft: Draft, names: Sequence[str]) -> Attributes:
     """Softmax and its like."""
     dims = draft.data(names[0])
     return {"axis": axis_of(draft, dims)} if draft.choices.below(3) else {}
-
-
-def convolution(draft: Draft, names: Sequence[str]) -> Attributes:
-    """Conv (x, w, b)."""
-    x = draft.data(names[0], None if draft.rank >= 3 else (2, 2, 3, 3))
-    if len(x) < 3:
-        raise Unfit
-    weight, spatial = draft.dims(names[1]), len(x) - 2
-    groups = draft.choices.pick([1, 1, x[1]])
-    if weight is None:
-        kernel = [draft.choices.pick([1, 2, 3]) for _ in range(spatial)]
-        weight = draft.data(names[1], (groups * draft.choices.pick([1, 2, 3]), x[1] // groups, *kernel))
-    if len(names) > 2:
-        draft.data(names[2], (weight[0],))
-    return {"group": groups} | window(draft.choices, spatial)
-
-
-def transposed_convolution(draft: Draft, names: Sequence[str]) -> Attributes:
-    """ConvTranspose (x, w, b)."""
-    x = draft.data(names[0], None if draft.rank >= 3 else (2, 2, 3, 3))
-    if len(x) < 3:
-        raise Unfit
-    groups, outputs = draft.choices.pick([1, 1, x[1]]), draft.choices.pick([1, 2, 3])
-    draft.data(names[1], (x[1], outputs, *(draft.choices.pick([1, 2, 3]) for _ in x[2:])))
-    if len(names) > 2:
-        draft.data(names[2], (groups * outputs,))
-    return {"group": groups, "strides": [draft.choices.pick([1, 2]) for _ in x[2:]]}
-
-
-def window(choices: Choices, spatial: int) -> Attributes:
-    """Strides, dilations and padding of a kernel."""
-    attributes: Attributes = {}
-    if choices.below(3) == 2:
-        attributes["strides"] = [choices.pick([1, 2]) for _ in range(spatial)]
-    match choices.below(5):
-        case 2 | 3:
-            attributes["pads"] = [choices.below(3) for _ in range(2 * spatial)]
-        case 4:
-            attributes["auto_pad"] = choices.pick(["VALID", "SAME_UPPER", "SAME_LOWER"])
-    if choices.below(5) == 4:
-        attributes["dilations"] = [choices.pick([1, 2]) for _ in range(spatial)]
-    return attributes
-
-
-def pool(draft: Draft, names: Sequence[str]) -> Attributes:
-    """MaxPool, AveragePool."""
-    x = draft.data(names[0], None if draft.rank >= 3 else (2, 2, 3, 3))
-    if len(x) < 3:
-        raise Unfit
-    return {"kernel_shape": [draft.choices.pick([1, 2, 3]) for _ in x[2:]]} | {k: v for k, v in window(draft.choices, len(x) - 2).items() if k != "dilations"}
-
-
-def normalization(draft: Draft, names: Sequence[str]) -> Attributes:
-    """BatchNormalization and InstanceNormalization: vectors over axis 1."""
-    x = draft.data(names[0], None if draft.rank >= 2 else (2, 3))
-    if len(x) < 2:
-        raise Unfit
-    for place, name in enumerate(names[1:], 1):
-        draft.data(name, (x[1],), positive=place == 4)
-    return {"epsilon": draft.choices.pick([1e-3, 0.1])} if draft.choices.below(2) else {}
-
-
-def layer_normalization(draft: Draft, names: Sequence[str]) -> Attributes:
-    """LayerNormalization (x, scale, bias)."""
-    x = draft.data(names[0])
-    axis = axis_of(draft, x)
-    for name in names[1:]:
-        draft.data(name, x[axis:] if axis < 0 else x[axis - len(x) :])
-    return {"axis": axis}
-
-
-def product(draft: Draft, names: Sequence[str]) -> Attributes:
-    """MatMul (a, b)."""
-    a, b = (draft.dims(n) for n in names)
-    choices = draft.choices
-    if a is None and b is None:
-        a = draft.data(names[0])
-    if a is None:
-        assert b is not None
-        draft.data(names[0], choices.pick([(2, b[-2:][0]), (b[-2:][0],), (2, 3, b[-2:][0])]) if b else (1,))
-    elif b is None:
-        if not a:
-            raise Unfit
-        columns = choices.pick([2, 3, 1])
-        draft.data(names[1], choices.pick([(a[-1], columns), (a[-1], columns), (a[-1],), (*a[:-2], a[-1], columns)]))
-    return {}
-
-
-def gemm(draft: Draft, names: Sequence[str]) -> Attributes:
-    """Gemm (a, b, c)."""
-    choices = draft.choices
-    turned = [choices.below(3) == 2, choices.below(3) == 2]
-    a = draft.data(names[0], (2, 3))
-    if len(a) != 2:
-        raise Unfit
-    rows, inner = a[::-1] if turned[0] else a
-    columns = choices.pick([2, 3, 1])
-    b = draft.data(names[1], (columns, inner) if turned[1] else (inner, columns))
-    if len(b) != 2:
-        raise Unfit
-    columns = b[0] if turned[1] else b[1]
-    if len(names) > 2:
-        draft.data(names[2], choices.pick([(columns,), (1, columns), (), (1,), (rows, columns), (rows, 1)]))
-    scales: Attributes = {} if choices.below(3) else {"alpha": choices.pick([0.5, -2.0]), "beta": choices.pick([3.0, 0.5])}
-    return {"transA": int(turned[0]), "transB": int(turned[1])} | scales
 
 
 def padding(draft: Draft, names: Sequence[str]) -> Attributes:
@@ -392,21 +246,21 @@ REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", 
 OPERANDS: Mapping[str, Operands] = {
     **dict.fromkeys(REDUCTIONS, reduction),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), along_axis),
-    **dict.fromkeys(("MaxPool", "AveragePool"), pool),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), normalization),
+    **dict.fromkeys(("MaxPool", "AveragePool"), layers.pool),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), layers.normalization),
     **dict.fromkeys(("LeakyRelu", "Elu"), leaky),
     "Cast": cast,
     "Clip": clip,
     "Concat": concat,
-    "Conv": convolution,
-    "ConvTranspose": transposed_convolution,
+    "Conv": layers.convolution,
+    "ConvTranspose": layers.transposed_convolution,
     "Dropout": dropout,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
-    "Gemm": gemm,
-    "LayerNormalization": layer_normalization,
-    "MatMul": product,
+    "Gemm": layers.gemm,
+    "LayerNormalization": layers.layer_normalization,
+    "MatMul": layers.product,
     "PRelu": slope,
     "Pad": padding,
     "ReduceSum": sum_reduction,

@@ -14,7 +14,7 @@ import numpy as np
 from graphcompress.engine.driver import rewrite
 from graphcompress.engine.proof.cases import Case, case_of
 from graphcompress.engine.proof.choices import Choices, shrink
-from graphcompress.engine.proof.operands import Unfit
+from graphcompress.engine.proof.draft import Unfit
 from graphcompress.engine.rulefile import Rule
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, lint, model_from_proto, to_proto

@@ -33,7 +33,7 @@ class Matching:
             return one == two
         maker, twin = producer(a), producer(b)
         if a.name == b.name or maker is None or twin is None:
-            return a.name == b.name
+            return bool(a.name == b.name)
         return self.pairs.get(maker) is twin and place_of(maker, a) == place_of(twin, b)
 
     def add(self, a: Node, b: Node) -> None:

@@ -47,7 +47,7 @@ def nodes(model: Rooted) -> Iterator[Node]:
 
 def label(node: Node) -> str:
     """How a node is called in messages and records: its name, else that of its first output."""
-    return node.name or next((t.name for t in node.outputs if t.name), node.op)
+    return str(node.name or next((t.name for t in node.outputs if t.name), node.op))
 
 
 def producer(tensor: Tensor) -> Node | None:
