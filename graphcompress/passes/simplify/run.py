@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
-from graphcompress.ir import Model, label, nodes
+from graphcompress.ir import Model, Node, label, nodes
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
@@ -169,6 +169,8 @@ class _Work:
         #: What was done, in order; no more than `limit` things are.
         self.applications: list[AppliedChange] = []
         self.limit = limit
+        #: What the nodes are called, as long as nothing changes.
+        self.names: dict[Node, str] = {}
         self.counts: dict[str, RuleCount] = {}
         self.stop = Stop.FIXED_POINT.value
         self._settled = False
@@ -213,8 +215,9 @@ class _Work:
         """Run a stage, unless it is switched off, and enter what it did."""
         if name in self.off or self.ended:
             return
-        names = {n: label(n) for n in nodes(self.model)}
+        names = self.names or {n: label(n) for n in nodes(self.model)}
         count = run()
+        self.names = {} if count else names
         if count:
             self.applied[name] += count
             left = dict.fromkeys(nodes(self.model))
@@ -239,6 +242,8 @@ class _Work:
             self.counts.setdefault(rule, RuleCount()).add(count)
         self.stop = outcome.stop.value
         self._settled = not outcome.applied
+        if outcome.applied:
+            self.names = {}
         self.refused_by_rules = {}
         for (rule, clause), where in outcome.refused.items():
             name = f"{rule}/{clause}"
