@@ -20,7 +20,7 @@ import numpy as np
 from graphcompress.engine import Rule, load_rule, rewrite, rule_files
 from graphcompress.engine.proof.cases import Case, case_of
 from graphcompress.engine.proof.choices import Choices
-from graphcompress.engine.proof.draft import Unfit
+from graphcompress.engine.proof.draft import NoCase
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model
 from graphcompress.ir.files.text import TextError
@@ -29,8 +29,8 @@ from graphcompress.targets import rules_root
 
 WIDTH = 64
 GRAPHS = 4
-ROUNDS = 15
-TRIES = 3000
+ROUNDS = 11
+TRIES = 400
 SECONDS = 0.02  # of one block
 
 
@@ -79,7 +79,7 @@ def graphs(rule: Rule, count: int) -> Iterator[tuple[Model, Model, Feed]]:
                 continue
             feed = next(case.feeds())
             open_session(model, threads=1).run(feed)
-        except (Unfit, TextError, ModelError, DataError, ArithmeticError, LookupError):
+        except (NoCase, TextError, ModelError, DataError, ArithmeticError, LookupError):
             continue
         yield model, changed, feed
         left -= 1

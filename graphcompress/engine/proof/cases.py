@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from graphcompress.engine import expression
 from graphcompress.engine.proof.choices import Choices
-from graphcompress.engine.proof.draft import FLOATS, Attributes, Dims, Unfit
-from graphcompress.engine.proof.operands import OPERANDS, elementwise
+from graphcompress.engine.proof.draft import FLOATS, Attributes, Dims, NoCase
+from graphcompress.engine.proof.operands import FLOATS_ONLY, OPERANDS, elementwise
 from graphcompress.engine.rulefile import Rule
 from graphcompress.ir import Model
 from graphcompress.ir.files.text import BodyNode, parse_model
@@ -33,7 +34,7 @@ MOST_ELEMENTS = 4096
 
 
 @dataclass(slots=True)
-class Operand:
+class CaseTensor:
     """An input or constant of a case. `dims` are those that are declared: a size or a symbol per axis."""
 
     array: Array
@@ -48,7 +49,7 @@ class Case:
 
     opset: int
     nodes: list[str]
-    operands: dict[str, Operand]
+    operands: dict[str, CaseTensor]
     outputs: tuple[str, ...]
     inner: tuple[str, ...] = ()
     large: bool = False
@@ -89,7 +90,7 @@ def _resized(array: Array, sizes: Sequence[int | None]) -> Array:
 
 
 def case_of(rule: Rule, choices: Choices, width: int = 1) -> Case:
-    """A case out of `choices`, with `width` times as many channels and columns. Raises Unfit, TextError or ModelError where they lead to no graph."""
+    """A case out of `choices`, with `width` times as many channels and columns. Raises NoCase, TextError or ModelError where they lead to no graph."""
     return _Draft(rule, choices, width).case()
 
 
@@ -114,9 +115,12 @@ class Hints:
                         numbers.append(float(number))
                     case ast.Call(func=ast.Name(id="constant"), args=names):
                         constants.update(n.id for n in names if isinstance(n, ast.Name))
-                    case ast.Compare(left=ast.Call(func=ast.Name(id="attr"), args=[ast.Name(id=name), ast.Constant(value=str(key)), *_]), comparators=[other]):
-                        values = other.elts if isinstance(other, ast.List) else [other]
-                        attributes.setdefault(name, []).extend((key, v.value) for v in values if isinstance(v, ast.Constant))
+                    case ast.Compare(
+                        left=ast.Call(func=ast.Name(id="attr"), args=[ast.Name(id=name), ast.Constant(value=str(key)), *_]), ops=[kind], comparators=[other]
+                    ):
+                        options = other.elts if isinstance(kind, ast.In) and isinstance(other, ast.List) else [other]
+                        with suppress(ValueError):  # what is no literal
+                            attributes.setdefault(name, []).extend((key, ast.literal_eval(option)) for option in options)
         return cls(frozenset(constants & set(rule.before.inputs)), tuple(dict.fromkeys(numbers)), attributes)
 
 
@@ -129,8 +133,9 @@ class _Draft:
     width: int
     opset: int = 0
     rank: int = 0
+    uniform: bool = False
     dtype: str = ""
-    operands: dict[str, Operand] = field(default_factory=dict)
+    operands: dict[str, CaseTensor] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     inner: dict[str, Dims] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=list)
@@ -141,8 +146,9 @@ class _Draft:
         choices, before = self.choices, self.rule.before
         low, high = self.rule.opsets
         self.opset = choices.pick([v for v in OPSETS if low <= v <= high] or [low])
-        self.dtype = choices.pick(TYPES)
-        self.rank = choices.pick((2, 4, 3, 1, 2, 4, 0, 5))
+        self.dtype = choices.pick([t for t in TYPES if t in FLOATS or not any(n.op in FLOATS_ONLY for n in before.nodes)])
+        self.rank = choices.pick((2, 4, 3, 1, 2, 4, 0, 5) if self.width == 1 else (4, 4, 2, 3))
+        self.uniform = bool(choices.below(2))
         self.special = self.rule.effect == "exact" and choices.chance(30)
         self.large = self.rule.effect == "equivalent" and self.dtype in FLOATS and choices.chance(10)
         self.absent = {n for n in sorted(self.rule.optional) if not choices.below(2)}
@@ -173,18 +179,18 @@ class _Draft:
         if not name or name in self.absent:
             return ()
         shape = tuple(dims) if dims is not None else self.shape(max(self.rank, least))
-        if np.prod(shape, dtype=np.float64) > MOST_ELEMENTS * self.width**2:
-            raise Unfit
+        if np.prod(shape, dtype=np.float64) > MOST_ELEMENTS * (self.width * 2) ** (self.width > 1):
+            raise NoCase
         constant = self.is_constant(name)
         array = self.values(shape, constant)
         if positive and array.dtype.kind == "f" and not self.choices.chance(3):
             array = np.abs(array) + array.dtype.type(0.25)
-        self.operands[name] = Operand(array, self.dtype, constant)
+        self.operands[name] = CaseTensor(array, self.dtype, constant)
         return shape
 
     def plain(self, name: str, values: Any, dtype: str = "int64") -> None:
         if name and self.dims(name) is None and name not in self.absent:
-            self.operands[name] = Operand(np.asarray(values, numpy_dtype(dtype)), dtype, not self.choices.chance(8))
+            self.operands[name] = CaseTensor(np.asarray(values, numpy_dtype(dtype)), dtype, not self.choices.chance(8))
 
     def shape(self, rank: int) -> Dims:
         """A shape of so many axes; for wide graphs that of one picture or of a sequence of vectors."""
@@ -249,7 +255,7 @@ class _Draft:
         for tensor in model.graph.outputs:
             dims = shapes.static(tensor)
             if dims is None:
-                raise Unfit
+                raise NoCase
             self.inner[tensor.name] = dims
 
     def ending(self, made: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ Attributes = dict[str, Any]
 FLOATS = ("float", "double", "float16")
 
 
-class Unfit(Exception):
+class NoCase(Exception):
     """The choices lead to no graph."""
 
 
@@ -24,6 +24,8 @@ class Draft(Protocol):
     rank: int
     width: int
     """What numbers of channels and columns are multiplied by: 1 for small graphs."""
+    uniform: bool
+    """Whether convolutions keep the shape of their input: so that parallel ones fit together."""
 
     def dims(self, name: str) -> Dims | None:
         """The shape of a tensor; None while it is not there."""
@@ -48,6 +50,6 @@ Operands = Callable[[Draft, Sequence[str]], Attributes]
 def axis_of(draft: Draft, dims: Dims) -> int:
     """An axis, counted from the front or from the back."""
     if not dims:
-        raise Unfit
+        raise NoCase
     axes: list[int] = [-1, 0, *range(1, len(dims)), *(-a for a in range(2, len(dims) + 1))]
     return draft.choices.pick(axes)

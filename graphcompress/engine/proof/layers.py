@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphcompress.engine.proof.choices import Choices
-from graphcompress.engine.proof.draft import Attributes, Draft, Unfit, axis_of
+from graphcompress.engine.proof.draft import Attributes, Draft, NoCase, axis_of
 
 
 def convolution(draft: Draft, names: Sequence[str]) -> Attributes:
     """Conv (x, w, b)."""
     x = draft.data(names[0], least=3)
     if len(x) < 3:
-        raise Unfit
+        raise NoCase
     weight, spatial = draft.dims(names[1]), len(x) - 2
+    if draft.uniform:
+        size = draft.choices.pick([1, 3])
+        weight = draft.data(names[1], (x[1], x[1], *[size] * spatial))
+        if len(names) > 2:
+            draft.data(names[2], (weight[0],))
+        return {"pads": [size // 2 for size in weight[2:] * 2]}
     groups = draft.choices.pick([1, 1, x[1]])
     if weight is None:
         kernel = [draft.choices.pick([1, 2, 3]) for _ in range(spatial)]
@@ -27,7 +33,7 @@ def transposed_convolution(draft: Draft, names: Sequence[str]) -> Attributes:
     """ConvTranspose (x, w, b)."""
     x = draft.data(names[0], least=3)
     if len(x) < 3:
-        raise Unfit
+        raise NoCase
     groups, outputs = draft.choices.pick([1, 1, x[1]]), draft.choices.pick([1, 2, 3]) * draft.width
     draft.data(names[1], (x[1], outputs, *(draft.choices.pick([1, 2, 3]) for _ in x[2:])))
     if len(names) > 2:
@@ -54,7 +60,7 @@ def pool(draft: Draft, names: Sequence[str]) -> Attributes:
     """MaxPool, AveragePool."""
     x = draft.data(names[0], least=3)
     if len(x) < 3:
-        raise Unfit
+        raise NoCase
     return {"kernel_shape": [draft.choices.pick([1, 2, 3]) for _ in x[2:]]} | {k: v for k, v in window(draft.choices, len(x) - 2).items() if k != "dilations"}
 
 
@@ -62,7 +68,7 @@ def normalization(draft: Draft, names: Sequence[str]) -> Attributes:
     """BatchNormalization and InstanceNormalization: vectors over axis 1."""
     x = draft.data(names[0], least=2)
     if len(x) < 2:
-        raise Unfit
+        raise NoCase
     for place, name in enumerate(names[1:], 1):
         draft.data(name, (x[1],), positive=place == 4)
     return {"epsilon": draft.choices.pick([1e-3, 0.1])} if draft.choices.below(2) else {}
@@ -88,7 +94,7 @@ def product(draft: Draft, names: Sequence[str]) -> Attributes:
         draft.data(names[0], choices.pick([(2, b[-2:][0]), (b[-2:][0],), (2, 3, b[-2:][0])]) if b else (1,))
     elif b is None:
         if not a:
-            raise Unfit
+            raise NoCase
         columns = choices.pick([2, 3, 1]) * draft.width
         draft.data(names[1], choices.pick([(a[-1], columns), (a[-1], columns), (a[-1],), (*a[:-2], a[-1], columns)]))
     return {}
@@ -100,12 +106,12 @@ def gemm(draft: Draft, names: Sequence[str]) -> Attributes:
     turned = [choices.below(3) == 2, choices.below(3) == 2]
     a = draft.data(names[0], (2 * draft.width, 3 * draft.width))
     if len(a) != 2:
-        raise Unfit
+        raise NoCase
     rows, inner = a[::-1] if turned[0] else a
     columns = choices.pick([2, 3, 1]) * draft.width
     b = draft.data(names[1], (columns, inner) if turned[1] else (inner, columns))
     if len(b) != 2:
-        raise Unfit
+        raise NoCase
     columns = b[0] if turned[1] else b[1]
     if len(names) > 2:
         draft.data(names[2], choices.pick([(columns,), (1, columns), (), (1,), (rows, columns), (rows, 1)]))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from graphcompress.engine.proof import layers
 from graphcompress.engine.proof.choices import Choices
-from graphcompress.engine.proof.draft import Attributes, Dims, Draft, Operands, Unfit, axis_of
+from graphcompress.engine.proof.draft import Attributes, Dims, Draft, NoCase, Operands, axis_of
 
 
 def elementwise(draft: Draft, names: Sequence[str]) -> Attributes:
@@ -110,7 +110,7 @@ def squeeze(draft: Draft, names: Sequence[str]) -> Attributes:
     x = draft.data(names[0], choices.pick([(2, 1, 3), (1, 2), (1, 1, 2), (2, 1, 1, 3)]))
     ones = [a for a, d in enumerate(x) if d == 1]
     if not ones:
-        raise Unfit
+        raise NoCase
     chosen = [a for a in ones if choices.below(2)] or ones[:1]
     return _axes(draft, names, [a - len(x) if choices.below(3) == 2 else a for a in chosen], 13)
 
@@ -242,6 +242,24 @@ def leaky(draft: Draft, names: Sequence[str]) -> Attributes:
     return {"alpha": draft.choices.pick([0.1, 1.0, -0.5])} if draft.choices.below(2) else {}
 
 
+#: Operators that are defined for floats only; other patterns are tried with integers and booleans too.
+FLOATS_ONLY = frozenset(
+    (
+        "Conv",
+        "ConvTranspose",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Softmax",
+        "LogSoftmax",
+        "Log",
+        "Exp",
+        "Sqrt",
+        "Erf",
+        "Sigmoid",
+        "Tanh",
+    )
+)
 REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
 OPERANDS: Mapping[str, Operands] = {
     **dict.fromkeys(REDUCTIONS, reduction),

@@ -14,7 +14,7 @@ import numpy as np
 from graphcompress.engine.driver import rewrite
 from graphcompress.engine.proof.cases import Case, case_of
 from graphcompress.engine.proof.choices import Choices, shrink
-from graphcompress.engine.proof.draft import Unfit
+from graphcompress.engine.proof.draft import NoCase
 from graphcompress.engine.rulefile import Rule
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, lint, model_from_proto, to_proto
@@ -33,7 +33,7 @@ JUDGES = ("onnxruntime", "reference")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Counterexample:
     """What a rule did wrong: who says so, what it is, the graph as ONNX text and its inputs."""
 
     judge: str
@@ -53,7 +53,7 @@ class Proof:
     judged: Counter[str] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
     opsets: Counter[int] = field(default_factory=Counter)
-    fault: Fault | None = None
+    fault: Counterexample | None = None
 
 
 def prove(rule: Rule, cases: int = CASES, seed: int = 0) -> Proof:
@@ -75,12 +75,12 @@ def prove(rule: Rule, cases: int = CASES, seed: int = 0) -> Proof:
     return proof
 
 
-def fault_of(rule: Rule, choices: Choices, proof: Proof) -> Fault | None:
+def fault_of(rule: Rule, choices: Choices, proof: Proof) -> Counterexample | None:
     """What is wrong with one case; None where nothing is, where it is no graph, and where the rule does not change it."""
     try:
         case = case_of(rule, choices)
         model = case.model()
-    except (Unfit, TextError, ModelError, ArithmeticError, LookupError):  # choices that fit nothing
+    except (NoCase, TextError, ModelError, ArithmeticError, LookupError):  # choices that fit nothing
         return None
     proof.tried += 1
     before = proof.changed
@@ -94,7 +94,7 @@ def fault_of(rule: Rule, choices: Choices, proof: Proof) -> Fault | None:
     return fault
 
 
-def _smallest(rule: Rule, taken: Sequence[int], fault: Fault) -> Fault:
+def _smallest(rule: Rule, taken: Sequence[int], fault: Counterexample) -> Counterexample:
     """The fault in the smallest case that shows one of its kind."""
     smallest = fault
 
@@ -110,14 +110,14 @@ def _smallest(rule: Rule, taken: Sequence[int], fault: Fault) -> Fault:
     return smallest
 
 
-def _judge(rule: Rule, original: Model, feeds: Sequence[dict[str, Array]], case: Case | None, proof: Proof) -> Fault | None:
+def _judge(rule: Rule, original: Model, feeds: Sequence[dict[str, Array]], case: Case | None, proof: Proof) -> Counterexample | None:
     """Compare a graph with what the rule makes of it. Counts in `proof` what was judged."""
     work = original.copy()
     if not rewrite(work, [rule]).applied:
         return None
 
-    def fault(judge: str, kind: Any, problem: str, feed: Mapping[str, Array] | None = None) -> Fault:
-        return Fault(judge, kind, problem, to_text(original), {n: a.tolist() for n, a in (feed or {}).items()})
+    def fault(judge: str, kind: Any, problem: str, feed: Mapping[str, Array] | None = None) -> Counterexample:
+        return Counterexample(judge, kind, problem, to_text(original), {n: a.tolist() for n, a in (feed or {}).items()})
 
     try:
         lint(work)
