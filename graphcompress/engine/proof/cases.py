@@ -83,8 +83,9 @@ class Case:
 
 
 def _resized(array: Array, sizes: Sequence[int | None]) -> Array:
+    """Other sizes for some axes, the elements repeated; nothing can be made of no elements."""
     for axis, size in enumerate(sizes):
-        if size is not None:
+        if size is not None and (size == 0 or array.shape[axis]):
             array = np.take(array, np.arange(size) % max(array.shape[axis], 1), axis=axis)
     return array
 
