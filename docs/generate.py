@@ -52,7 +52,7 @@ OUT, OUT.data and the record appear together or not at all. From Python: `graphc
 | status | meaning |
 |---|---|
 | 0 | done, and every bar that was stated held |
-| 1 | done, but a stated bar was not met (`--min-agreement`, `--min-speedup`): nothing is written unless `--keep` |
+| 1 | done, but a stated bar was not met (`--min-agreement`, `--min-speedup`): nothing is written unless `--keep`; a rule that `rules verify` found wrong |
 | 2 | it could not be done: bad usage, bad file, missing data. One paragraph on stderr says what is wrong, where, and what to do |
 | 130 | interrupted; nothing was written |
 
