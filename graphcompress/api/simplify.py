@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyModel, Feeds, open_model
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
@@ -18,6 +18,6 @@ def simplify(model: AnyModel, *, target: str | None = None, progress: Progress =
     (executed,) = run(plan, source.model, context)
     assert executed.result is not None
     result = executed.result.model
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     record = reports.run_record("simplify", source, result, Feeds(), plan, context, [executed], reports.sizes(source, snapshot))
     return reports.Result(result, record, snapshot)

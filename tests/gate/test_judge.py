@@ -124,6 +124,11 @@ def test_a_message_is_put_together_once_for_all_sessions_of_a_model(monkeypatch:
     assert judging.snapshot(candidates[0]).source is candidates[0]
 
 
+def test_the_message_of_a_step_that_has_one_is_judged() -> None:
+    candidate = Snapshot(model(ADD))
+    assert session_judge(model(ADD), WatchedPlace()).snapshot(candidate) is candidate
+
+
 def test_sessions_of_a_small_model_stay_open_for_every_thread_setting(measured: list[tuple[Any, ...]]) -> None:
     original, place = model(ADD), WatchedPlace()
     candidate = original.copy()
@@ -176,6 +181,15 @@ def test_the_original_must_run_on_the_feeds_of_calibration_too() -> None:
     judging = session_judge(model(ADD), WatchedPlace(), dataset([good, bad]), dataset([good]))
     with pytest.raises(DataError, match="cannot run"):
         judging.check_original()
+
+
+def test_the_original_is_tried_on_all_feeds_once() -> None:
+    runs: list[int] = []
+    feeds = Dataset("test", "0", range(2), lambda indices: (runs.append(i) or {"x": np.ones((1, 3), np.float32)} for i in indices))
+    judging = session_judge(model(ADD), WatchedPlace(), feeds, FEEDS)
+    for _ in range(3):
+        judging.check_original()
+    assert runs == [0, 1]
 
 
 def test_what_there_is_to_say_belongs_to_the_model_that_was_compared() -> None:
