@@ -55,7 +55,9 @@ def test_raw_bytes_are_counted(name: str, shape: tuple[int, ...]) -> None:
         assert fault is not None and fault.startswith(f"has {len(wrong)} bytes of raw data") and fault.endswith(f"needs {len(content)}")
 
 
-@pytest.mark.parametrize(("dims", "fault"), [([-1], "negative"), ([3, -2], "negative"), ([2**24, 2**24], None), ([2**24, 2**24 + 1], "no machine"), ([2**62, 4], "no machine")])
+@pytest.mark.parametrize(
+    ("dims", "fault"), [([-1], "negative"), ([3, -2], "negative"), ([2**24, 2**24], None), ([2**24, 2**24 + 1], "no machine"), ([2**62, 4], "no machine")]
+)
 def test_dimensions_that_nothing_can_have(dims: list[int], fault: str | None) -> None:
     elsewhere = TensorProto(data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
     found = tensor_fault(elsewhere)
@@ -69,5 +71,10 @@ def test_dimensions_that_nothing_can_have(dims: list[int], fault: str | None) ->
 def test_element_types_that_there_are_not(code: int) -> None:
     assert "unknown element type" in (tensor_fault(TensorProto(data_type=code)) or "")
     for kind in (helper.make_tensor_type_proto(code, [1]), helper.make_sparse_tensor_type_proto(code, [1])):
-        for outer in (kind, helper.make_sequence_type_proto(kind), helper.make_optional_type_proto(helper.make_sequence_type_proto(kind)), helper.make_map_type_proto(7, kind)):
+        for outer in (
+            kind,
+            helper.make_sequence_type_proto(kind),
+            helper.make_optional_type_proto(helper.make_sequence_type_proto(kind)),
+            helper.make_map_type_proto(7, kind),
+        ):
             assert f"unknown element type ({code})" in (type_fault(outer) or "")
