@@ -156,7 +156,6 @@ class SessionJudge:
                 stack.callback(session.close)
         self._originals = {}
         self._candidates = {}
-        self._candidate = None
 
     def _original_session(self, use: str, threads: int) -> Session:
         """The session of the original for one use: "reference", "timed" or "timed again"."""
