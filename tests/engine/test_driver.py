@@ -375,3 +375,27 @@ def test_a_clause_holds_where_it_is_true_and_nowhere_else(tmp_path: Path, clause
     )
     model = parse_model(f"(float[2] x) => (float[2] z) <{constant}> {{ y = Mul (x, k) z = Relu (y) }}")
     assert bool(rewrite(model, [replace(times, clauses=(parse(clause),))]).applied) is holds
+
+
+@pytest.mark.parametrize(
+    ("formula", "constant", "attribute", "expected"),
+    [
+        ("a * 2", "float a = {0.25}", "LeakyRelu <alpha: float = @v> (x)", 0.5),
+        ("a * 2", "float[1] a = {0.25}", "LeakyRelu <alpha: float = @v> (x)", 0.5),
+        ("smallest(a)", "float[2] a = {0.5, 0.75}", "LeakyRelu <alpha: float = @v> (x)", 0.5),
+        ("a + 1", "int64[2] a = {0, -1}", "Transpose <perm: ints = @v> (x)", [1, 0]),
+        ("a + 1", "int64 a = {0}", "ArgMax <axis: int = @v> (x)", 1),
+        ("rank(x) == 3", "int64 a = {0}", "ArgMax <keepdims: int = @v> (x)", 0),
+    ],
+)
+def test_computed_attributes_are_numbers_and_lists_of_numbers(formula: str, constant: str, attribute: str, expected: Any, tmp_path: Path) -> None:
+    graph = f"(float[2,2] x) => (float[2,2] y) <{constant}> {{ y = Div (x, a) }}"
+    body = written(tmp_path, "computed", "(x, a) => (y) { y = Div (x, a) }", "(x) => (y) { y = Relu (x) }", graph)
+    text = (tmp_path / "computed.toml").read_text(encoding="utf-8")
+    head, example = text.replace("Relu (x)", attribute).split("[[example]]")
+    (tmp_path / "computed.toml").write_text(f"{head}[let]\nv = '{formula}'\n[[example]]{example}", encoding="utf-8")
+    model = parse_model(graph)
+    assert rewrite(model, [load_rule(tmp_path / "computed.toml")]).applied == {body.id: 1}
+    (node,) = model.graph.nodes
+    (value,) = node.attrs.values()
+    assert value == expected and type(value) is type(expected)
