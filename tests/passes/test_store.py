@@ -92,6 +92,8 @@ MODELS = {
         {"w": weight(2, 48, 16), "r": weight(2, 48, 16)},
         (2, 48, 1),
     ),
+    "lstm": ("(float[5,1,16] x) => (float[5,1,1,16] y) { y = LSTM <hidden_size = 16> (x, w, r) }", {"w": weight(1, 64, 16), "r": weight(1, 64, 16)}, (1, 64, 1)),
+    "rnn": ("(float[5,1,24] x) => (float[5,1,1,24] y) { y = RNN <hidden_size = 24> (x, w, r) }", {"w": weight(1, 24, 24), "r": weight(1, 24, 24)}, (1, 24, 1)),
     "what nobody multiplies": ("(float[1,40,50] x) => (float[1,40,50] y) { y = Add (x, w) }", {"w": weight(40, 50) * np.arange(1, 51, dtype=F32)}, (1, 50)),
 }
 
@@ -293,6 +295,16 @@ def test_what_callers_may_override_stays() -> None:
     entry.type.tensor_type.shape.dim.add(dim_value=50)
     result = stored(model_from_proto(proto))
     assert not result.changed and refused(result) == {"store/overridable": "w"}
+
+
+@pytest.mark.parametrize(("length", "reasons"), [(255, set()), (256, {"store/overridable"})])
+def test_small_things_that_callers_may_override_are_not_worth_a_word(length: int, reasons: set[str]) -> None:
+    """From 1 KiB on."""
+    proto = to_proto(with_weights(f"(float[{length}] x) => (float[{length}] y) {{ y = Add (x, w) }}", {"w": weight(length)}))
+    entry = proto.graph.input.add(name="w")
+    entry.type.tensor_type.elem_type = 1
+    entry.type.tensor_type.shape.dim.add(dim_value=length)
+    assert set(refused(stored(model_from_proto(proto)))) == reasons
 
 
 def test_a_mask_of_infinities_becomes_float16() -> None:
