@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graphcompress.ir import Constant, load, save
 from graphcompress.ir.check.tensors import MAX_ELEMENTS, tensor_fault, type_fault
+from graphcompress.ir.files.text import parse_model
 
 TYPES = {name: code for name, code in TensorProto.DataType.items() if name != "UNDEFINED"}
 FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
@@ -78,3 +83,22 @@ def test_element_types_that_there_are_not(code: int) -> None:
             helper.make_map_type_proto(7, kind),
         ):
             assert f"unknown element type ({code})" in (type_fault(outer) or "")
+
+
+@pytest.mark.parametrize("count", [7, 40_001])
+@pytest.mark.parametrize("name", [n for n in TYPES if n != "STRING"])
+def test_new_values_of_every_type_are_written_as_the_onnx_package_reads_them(name: str, count: int, tmp_path: Path) -> None:
+    """Inside the message, where large ones are no protobuf field that onnx makes, and in a data file."""
+    random = np.random.default_rng(3)
+    values = random.integers(0, 2, count).astype(helper.tensor_dtype_to_np_dtype(TYPES[name]))
+    model = parse_model("(float x) => (float y) { y = Neg (x) }")
+    model.graph.initializers["w"] = Constant("w", values)
+    for external in (False, True):
+        place = tmp_path / f"{external}.onnx"
+        save(model, place, external_data=external)
+        (stored,) = onnx.load(place).graph.initializer
+        assert numpy_helper.to_array(stored).tobytes() == values.tobytes() and stored.data_type == TYPES[name]
+        read = load(place).graph.initializers["w"]
+        assert read.data is not None and read.data.nbytes == len(numpy_helper.from_array(values).raw_data)
+        assert read.data.load().tobytes() == values.tobytes()
+        assert bytes(read.data.raw()) == numpy_helper.from_array(values).raw_data
