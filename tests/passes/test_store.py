@@ -10,8 +10,6 @@ import pytest
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, TensorData, graphs, lint, model_from_proto, nodes, to_bytes, to_proto, toposort
-from graphcompress.ir.files import serialize
-from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.passes.simplify import simplify
 from graphcompress.passes.store import Options, store
 from graphcompress.passes.store.run import OVERHEAD
@@ -301,16 +299,6 @@ def test_what_callers_may_override_stays() -> None:
     assert not result.changed and refused(result) == {"store/overridable": "w"}
 
 
-@pytest.mark.parametrize(("length", "reasons"), [(255, set()), (256, {"store/overridable"})])
-def test_small_things_that_callers_may_override_are_not_worth_a_word(length: int, reasons: set[str]) -> None:
-    """From 1 KiB on."""
-    proto = to_proto(with_weights(f"(float[{length}] x) => (float[{length}] y) {{ y = Add (x, w) }}", {"w": weight(length)}))
-    entry = proto.graph.input.add(name="w")
-    entry.type.tensor_type.elem_type = 1
-    entry.type.tensor_type.shape.dim.add(dim_value=length)
-    assert set(refused(stored(model_from_proto(proto)))) == reasons
-
-
 def test_a_mask_of_infinities_becomes_float16() -> None:
     mask = np.where(np.tri(40), 0, -np.inf).astype(F32)
     model = with_weights("(float[40,40] x) => (float[40,40] y) { m = Add (x, w) y = Softmax (m) }", {"w": mask})
@@ -318,17 +306,6 @@ def test_a_mask_of_infinities_becomes_float16() -> None:
     assert result.applied == {"store/float16": 1}
     feed = {"x": weight(40, 40)}
     assert np.array_equal(run(model, feed)["y"], run(result.model, feed)["y"])
-
-
-def test_the_message_that_is_checked_is_the_one_that_is_judged_and_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[object] = []
-    build = serialize._References.model
-    monkeypatch.setattr(serialize._References, "model", lambda self: (built.append(self.source), build(self))[1])
-    monkeypatch.setattr(profile, "message_and_weights", lambda model: pytest.fail("a message for the check alone"))
-    result = store(with_weights(*MODELS["conv"][:2]), Context()).boldest.model
-    with open_session(result):
-        assert len(to_bytes(result)) == snapshot_of(result).size
-    assert built == [result]
 
 
 def test_what_the_provider_does_not_fold_goes_back_to_float(monkeypatch: pytest.MonkeyPatch) -> None:
