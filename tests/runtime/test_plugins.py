@@ -1,14 +1,15 @@
-"""Providers that come as packages of their own."""
+"""Providers that come as packages of their own, and what native code prints."""
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from graphcompress.errors import RuntimeUnavailable
-from graphcompress.runtime import providers
+from graphcompress.runtime import ort, providers
 
 DEVICE = SimpleNamespace(ep_name="FakeExecutionProvider")
 
@@ -38,3 +39,22 @@ def test_a_package_without_a_device_is_named(registered: list[Any]) -> None:
 
 def test_what_is_built_in_needs_no_package(registered: list[Any]) -> None:
     assert providers.find("cpu") == providers.Provider("CPUExecutionProvider") and registered == []
+
+
+def test_output_goes_where_it_went_once_native_code_is_done(capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        with ort.native_output_to_stderr():
+            os.write(1, b"native\n")
+            os.write(2, b"error\n")
+        os.write(1, f"mine {number}\n".encode())
+        os.write(2, b"note\n")
+    told = capfd.readouterr()
+    assert told.out == "mine 0\nmine 1\n" and told.err == "native\nerror\nnote\n" * 2
+
+
+def test_output_goes_where_it_went_where_native_code_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), ort.native_output_to_stderr():
+        os.write(1, b"native\n")
+        raise RuntimeError
+    os.write(1, b"mine\n")
+    assert tuple(capfd.readouterr()) == ("mine\n", "native\n")
