@@ -53,8 +53,12 @@ def test_output_goes_where_it_went_once_native_code_is_done(capfd: pytest.Captur
 
 
 def test_output_goes_where_it_went_where_native_code_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError), ort.native_output_to_stderr():
-        os.write(1, b"native\n")
-        raise RuntimeError
+    def fail() -> None:
+        with ort.native_output_to_stderr():
+            os.write(1, b"native\n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     os.write(1, b"mine\n")
     assert tuple(capfd.readouterr()) == ("mine\n", "native\n")
