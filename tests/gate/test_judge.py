@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -221,3 +222,22 @@ def test_the_original_is_compared_at_the_reference_and_timed_at_the_place() -> N
 
 def test_bytes_of_constants() -> None:
     assert judge.constant_bytes(model("g (float[3] x) => (float[3] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }")) == 12
+
+
+@pytest.mark.parametrize(("size", "large"), [(16 * 2**20 - 1, False), (16 * 2**20, True)])
+def test_from_16_mib_of_weights_on_sessions_are_counted(size: int, large: bool, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[Any, ...]]) -> None:
+    monkeypatch.setattr(judge, "constant_bytes", lambda model: size)
+    original = model(ADD)
+    session_judge(original, WatchedPlace()).measure(original.copy(), 1)
+    ((first, again, _),) = measured
+    assert (first is again) is large
+
+
+def test_the_size_of_a_model_is_that_of_its_file(tmp_path: Path) -> None:
+    original, candidate = model(ADD), model(ADD.replace("Add(x, x)", "Mul(x, x)"))
+    ir.save(candidate, tmp_path / "c.onnx")
+    judging = session_judge(original, WatchedPlace())
+    assert judging.size(candidate) == (tmp_path / "c.onnx").stat().st_size
+    (tmp_path / "o.onnx").write_bytes(ir.to_bytes(original) + b"\0" * 7)
+    beside = SessionJudge(original, FEEDS, FEEDS, Context(place=WatchedPlace(), threads=1), {}, tmp_path / "o.onnx")
+    assert beside.size(original) == (tmp_path / "o.onnx").stat().st_size  # of the file, without a look at the model
