@@ -111,13 +111,15 @@ def run(op: str, x: list[Any], a: dict[str, Any]) -> Any:
             axes = [int(v) for v in x[1]] if len(x) > 1 else a["axes"]
             return x[0].squeeze(tuple(axes))
         case "Unsqueeze":
-            return x[0].unsqueeze(int(x[1]))
+            for axis in sorted(int(v) for v in x[1]):
+                x[0] = x[0].unsqueeze(axis)
+            return x[0]
         case "Concat":
             return torch.cat(x, a["axis"])
         case "Gather":
             return x[0].select(a.get("axis", 0), int(x[1])) if x[1].dim() == 0 else x[0].index_select(a.get("axis", 0), x[1])
         case "Shape":
-            return torch.tensor(x[0].shape)
+            return torch.tensor(x[0].shape)[a.get("start", 0) : a.get("end")]
         case "Expand":
             return x[0].expand([int(v) for v in torch.broadcast_shapes(x[0].shape, [int(v) for v in x[1]])])
         case "MaxPool":

@@ -21,7 +21,7 @@ from graphcompress.passes.distill import Options, distill
 from graphcompress.passes.distill.adapters import fitted
 from graphcompress.passes.distill.batches import batches
 from graphcompress.passes.distill.lesson import teacher_session
-from graphcompress.passes.distill.match import Adapter, Matching, Selection, pairs
+from graphcompress.passes.distill.match import Adapter, Correspondence, Selection, pairs
 from graphcompress.passes.distill.optimizer import STEP_LIMIT, Adam, schedule
 from graphcompress.passes.distill.run import parted
 from graphcompress.passes.distill.weights import learnable, with_weights
@@ -164,7 +164,7 @@ def test_what_a_cut_has_left_is_compared_channel_by_channel(tmp_path: Path) -> N
     assert error(with_file.model, teacher) == error(as_step.model, teacher) < 0.8 * error(student, teacher)
     # What is left of the teacher is what the student has: the loss of the features is nothing at the start, so that learning the features alone changes nothing.
     shapes = {"x": (4, 6)}
-    matching = Matching(channels={"h": Selection(1, (0, 2, 3, 5, 6, 7))})
+    matching = Correspondence(channels={"h": Selection(1, (0, 2, 3, 5, 6, 7))})
     compared = [p for p in pairs(student, teacher, (infer(student, shapes), infer(teacher, shapes)), matching, features=True) if not p.output]
     session, names = teacher_session(teacher, compared, 1)
     x = np.ones((4, 6), np.float32)
@@ -176,7 +176,7 @@ def test_what_a_cut_has_left_is_compared_channel_by_channel(tmp_path: Path) -> N
 def test_widths_that_nobody_explains_are_compared_by_adapters() -> None:
     teacher, student = narrower()
     shapes = {"x": (4, 6)}
-    compared = pairs(student, teacher, (infer(student, shapes), infer(teacher, shapes)), Matching(), features=True)
+    compared = pairs(student, teacher, (infer(student, shapes), infer(teacher, shapes)), Correspondence(), features=True)
     (pair,) = fitted([p for p in compared if not p.output], student, teacher, [{"x": f["x"]} for f in feeds(teacher)], threads=1)
     assert isinstance(pair.view, Adapter) and pair.view.matrix is not None
     assert pair.view.matrix.shape == (6, 8)

@@ -55,14 +55,14 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
+class Correspondence:
     """What is known of how a student was made: the teacher's channels by the name of the tensor, and pairs of names (student's, teacher's) that somebody stated."""
 
     channels: Mapping[str, Selection] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def stated_matching(match: str, earlier: Iterable[Mapping[str, Any]]) -> Matching:
+def stated_matching(match: str, earlier: Iterable[Mapping[str, Any]]) -> Correspondence:
     """What `match` says ("auto", "outputs", or a file), beside the decisions of earlier steps. A file is a record of `prune`, or JSON with pairs of tensors: {"pairs": {student's: teacher's}}.
 
     Raises UsageError where it cannot be read, or holds neither.
@@ -75,7 +75,7 @@ def stated_matching(match: str, earlier: Iterable[Mapping[str, Any]]) -> Matchin
         if not isinstance(names, dict) or not (names or any("channels" in d for d in decisions)):
             raise UsageError(f'--match {shown(match)}: it has neither "pairs" of tensors nor the channels that `graphcompress prune --record` writes.')
     channels = {c["tensor"]: Selection(c["axis"], tuple(c["kept"])) for d in decisions for c in d.get("channels", ())}
-    return Matching(channels, {str(ours): str(theirs) for ours, theirs in names.items()})
+    return Correspondence(channels, {str(ours): str(theirs) for ours, theirs in names.items()})
 
 
 def _document(path: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _document(path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def pairs(student: Model, teacher: Model, shapes: tuple[Shapes, Shapes], matching: Matching, *, features: bool) -> list[Pair]:
+def pairs(student: Model, teacher: Model, shapes: tuple[Shapes, Shapes], matching: Correspondence, *, features: bool) -> list[Pair]:
     """The float outputs of both, what a Softmax that ends the models is calculated from, and (`features`) up to 16 tensors that layers with weights read, spread over the depth: those with names stated, with a
     record of their channels, of equal name and shape, and of equal name and another width along one axis, which need an adapter.
 
