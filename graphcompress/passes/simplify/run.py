@@ -14,7 +14,7 @@ from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import branches, constants, dead, duplicates, fold, known_shapes
+from graphcompress.passes.simplify import branches, common, constants, dead, duplicates, fold, known_shapes
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
@@ -29,7 +29,7 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE, duplicates.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -142,6 +142,7 @@ class _Work:
         self.refused: dict[str, Refusal] = {}
         self.refused_by_rules: dict[str, Refusal] = {}
         self.notes: dict[str, Refusal] = {}
+        self.digests = duplicates.Digests()
         self._settled = False
 
     def run(self, context: Context) -> None:
@@ -156,7 +157,7 @@ class _Work:
         else:
             self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
         if duplicates.STAGE not in self.off:  # last, since rules and folding look at who reads a constant
-            self.applied[duplicates.STAGE] += duplicates.merge_equal_constants(self.model)
+            self.applied[duplicates.STAGE] += duplicates.merge_equal_constants(self.model, self.digests)
             self.applied = +self.applied
 
     def round(self) -> bool:
@@ -175,6 +176,9 @@ class _Work:
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
+        if self.applied.total() == before and common.STAGE not in self.off:  # last, since rules ask how often a tensor is read
+            self.applied[common.STAGE] += common.merge_equal_nodes(self.model, self.digests)
+            self._settled = self._settled and self.applied.total() == before
         changed = self.applied.total() > before
         self.applied = +self.applied
         return changed and RULES_STOPPED not in self.refused_by_rules
