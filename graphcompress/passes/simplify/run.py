@@ -14,7 +14,7 @@ from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import branches, common, constants, dead, duplicates, fold, known_shapes
+from graphcompress.passes.simplify import branches, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
@@ -29,7 +29,7 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, view_targets.STAGE, sizes.STAGE, views.STAGE, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -169,6 +169,12 @@ class _Work:
             self.applied[dead.STAGE] += dead.remove_dead(self.model)
         if known_shapes.STAGE not in self.off:
             self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, self.shapes)
+        if view_targets.STAGE not in self.off:
+            self.applied[view_targets.STAGE] += view_targets.write_targets(self.model, self.shapes)
+        if sizes.STAGE not in self.off:
+            self.applied[sizes.STAGE] += sizes.read_sizes(self.model, self.shapes)
+        if views.STAGE not in self.off:
+            self.applied[views.STAGE] += views.join_views(self.model, self.shapes)
         if fold.STAGE not in self.off:
             self._fold()
         if branches.STAGE not in self.off:
