@@ -101,6 +101,20 @@ def sqrt(graph: GraphQueries, value: Any) -> Any:
     return Value(np.sqrt(operand.array), operand.dtype) if isinstance(operand, Value) else float(np.sqrt(operand))
 
 
+@function(2)
+def total(graph: GraphQueries, value: Any, axes_: list[int]) -> Value:
+    """The sum over some axes."""
+    operand = value_of(value)
+    return Value(np.asarray(operand.array.sum(axis=tuple(axes_))), operand.dtype)
+
+
+@function(1)
+def magnitude(graph: GraphQueries, value: Any) -> Any:
+    """Absolute values."""
+    operand = read(value)
+    return Value(np.abs(operand.array), operand.dtype) if isinstance(operand, Value) else abs(operand)
+
+
 @function(1)
 def largest(graph: GraphQueries, values: Any) -> Any:
     """The largest number."""

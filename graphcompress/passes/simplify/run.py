@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
@@ -13,8 +13,8 @@ from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
-from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import branches, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views
+from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.simplify import branches, broadcasts, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
@@ -29,7 +29,14 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, view_targets.STAGE, sizes.STAGE, views.STAGE, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
+SHAPE_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
+    known_shapes.STAGE: known_shapes.replace_known_shapes,
+    view_targets.STAGE: view_targets.write_targets,
+    sizes.STAGE: sizes.read_sizes,
+    views.STAGE: views.join_views,
+    broadcasts.STAGE: broadcasts.skip_expands,
+}
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPE_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -167,14 +174,9 @@ class _Work:
             self.applied[constants.STAGE] += constants.initializers_from_nodes(self.model)
         if dead.STAGE not in self.off:
             self.applied[dead.STAGE] += dead.remove_dead(self.model)
-        if known_shapes.STAGE not in self.off:
-            self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, self.shapes)
-        if view_targets.STAGE not in self.off:
-            self.applied[view_targets.STAGE] += view_targets.write_targets(self.model, self.shapes)
-        if sizes.STAGE not in self.off:
-            self.applied[sizes.STAGE] += sizes.read_sizes(self.model, self.shapes)
-        if views.STAGE not in self.off:
-            self.applied[views.STAGE] += views.join_views(self.model, self.shapes)
+        for stage, function in SHAPE_STAGES.items():
+            if stage not in self.off:
+                self.applied[stage] += function(self.model, self.shapes)
         if fold.STAGE not in self.off:
             self._fold()
         if branches.STAGE not in self.off:
