@@ -64,6 +64,26 @@ def axes(graph: GraphQueries, tensor: Any, rank_: int) -> list[int]:
     return sorted(int(a) % rank_ for a in axes_)
 
 
+@function(1)
+def steps(graph: GraphQueries, tensor: Any) -> list[int]:
+    """The steps of a matched Slice, one per start."""
+    node = node_of(tensor)
+    starts, steps_ = ints_of(graph, node, 1), ints_of(graph, node, 4)
+    return steps_ if steps_ is not None else [1] * short(len(starts or []))
+
+
+@function(2)
+def joined(graph: GraphQueries, a: Any, b: Any) -> Value:
+    """Two lists or vectors of integers, one behind the other."""
+    return Value(np.array([int(v) for v in (*list_of(a), *list_of(b))], np.int64), "int64")
+
+
+@function(3)
+def apart(graph: GraphQueries, a: Any, b: Any, rank_: int) -> bool:
+    """Two lists of axes have none in common."""
+    return {int(v) % rank_ for v in list_of(a)}.isdisjoint({int(v) % rank_ for v in list_of(b)})
+
+
 @function(1, ANY)
 def finite(graph: GraphQueries, *values: Any) -> bool:
     """Every value, rounded to its element type, is finite and its largest magnitude not lost below the smallest normal number."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from graphcompress.ir import Constant, Graph, Model, Node, Tensor, output_ids, producer, subgraphs, toposort
+from graphcompress.ir import Graph, Model, Node, Tensor, output_ids, producer, subgraphs, toposort
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
@@ -128,7 +128,7 @@ class _Search:
 
     def read(self, node: Node, entries: Entries, rank: int, scopes: tuple[_Scope, ...], graph: Graph, edits: Edits) -> Tensor | None:
         """A new tensor that is read off a shape, where that takes no more nodes than what it replaces."""
-        if node.op == "Shape" or (node.op == "Gather" and (maker := producer(node.inputs[0])) is not None and maker.is_op("Shape") and rank == 0):
+        if node.op == "Shape":
             return None
         if rank == 1 and self.model.opset >= OPSET_OF_RANGES:
             place = next((s.stretches[entries] for s in scopes if entries in s.stretches), None)
@@ -149,7 +149,7 @@ class _Search:
                 if not all(e in dims for e in entries):
                     continue
                 shape = next((s.shapes[source] for s in scopes if source in s.shapes), None)
-                if dying(node, self.outputs) <= (1 if shape is not None else 2):
+                if dying(node, self.outputs, None if shape is None else producer(shape)) <= (1 if shape is not None else 2):
                     return None
                 if shape is None:
                     shape = self.add("Shape", [source], {}, node, scopes[-1], ("int64", 1, dims), graph, edits)
@@ -173,14 +173,14 @@ class _Search:
         return output
 
 
-def dying(node: Node, outputs: set[int]) -> int:
-    """How many nodes are dead without `node`, itself included."""
+def dying(node: Node, outputs: set[int], spared: Node | None) -> int:
+    """How many nodes are dead without `node`, itself included, where `spared` is not."""
     dead = {node}
     pending = [node]
     while pending:
         for tensor in pending.pop().inputs:
             maker = producer(tensor)
-            if maker is None or isinstance(tensor, Constant) or maker in dead or subgraphs(maker):
+            if maker is None or maker is spared or maker in dead or subgraphs(maker):
                 continue
             if all(id(t) not in outputs and all(r in dead for r in t.outputs) for t in maker.outputs):
                 dead.add(maker)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphcompress.ir import Model, Node, constant_data, graphs
+from graphcompress.ir import Graph, Model, Node, constant_data, graphs
 from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.objects import type_spec
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/target"
@@ -23,14 +24,31 @@ def write_targets(model: Model, shapes: Callable[[], Shapes]) -> int:
     count = 0
     with Edits(model) as edits:
         for graph in graphs(model):
+            disputed = _disputed(graph, shapes)
             for node in graph.nodes:
                 if not node.is_op("Reshape", "Expand") or len(node.inputs) < 2 or constant_data(node.inputs[1]) is not None or called_function(node) in functions:
+                    continue
+                if disputed and any(t.name in disputed for t in node.inputs):
                     continue
                 target = _target(node, shapes())
                 if target is not None:
                     edits.set_input(node, 1, model.constant(f"{node.outputs[0].name}.shape", np.array(target, np.int64)))
                     count += 1
     return count
+
+
+def _disputed(graph: Graph, shapes: Callable[[], Shapes]) -> set[str]:
+    """Tensors of which the file states another number than what follows from the signature. onnxruntime's own optimizer believes the one or the other, depending on how
+    shapes are computed, so that is left as it is."""
+    stated = {info.name: type_spec(info.name, info.type).shape for info in graph.shell.value_info if info.type.HasField("tensor_type")}
+    names: set[str] = set()
+    for node in graph.nodes if stated else ():
+        for tensor in node.outputs:
+            said = stated.get(tensor.name)
+            known = None if said is None else shapes().shape(tensor)
+            if said is not None and known is not None and any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(said, known, strict=False)):
+                names.add(tensor.name)
+    return names
 
 
 def _target(node: Node, shapes: Shapes) -> list[int] | None:
