@@ -191,6 +191,31 @@ def reshaped(graph: GraphQueries, value: Any, dims: list[int]) -> Any:
     return Value(operand.array.reshape([int(d) for d in dims]), operand.dtype)
 
 
+@function(3)
+def filled_with(graph: GraphQueries, value: Any, dims: list[int], like: Any) -> Value:
+    """A constant, or zeros of the type of `like` where it is absent, broadcast to `dims`."""
+    operand = read(value)
+    if not isinstance(operand, Value):
+        operand = Value(np.asarray(operand, np.float64), value_of(like).dtype)
+    return Value(np.broadcast_to(operand.array, [int(d) for d in dims]), operand.dtype)
+
+
+@function(1)
+def diagonal(graph: GraphQueries, value: Any) -> Value:
+    """The matrix that has a vector on its diagonal."""
+    operand = value_of(value)
+    return Value(np.diag(operand.array), operand.dtype)
+
+
+@function(2)
+def centred(graph: GraphQueries, value: Any, kernel: list[int]) -> Value:
+    """Weights with zeros around them, so that their last axes have the sizes of a larger `kernel`."""
+    operand = value_of(value)
+    first = operand.array.ndim - len(kernel)
+    room = [0] * first + [int(k) - n for k, n in zip(kernel, operand.array.shape[first:], strict=True)]
+    return Value(np.pad(operand.array, [(r // 2, r // 2) for r in room]), operand.dtype)
+
+
 def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:
     """Whether `condition` holds for all elements of a constant. The first one decides most cases, and then nothing else of a large tensor is read."""
     array = array_of(tensor).reshape(-1)
