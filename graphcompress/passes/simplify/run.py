@@ -14,7 +14,7 @@ from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import Shapes, infer
-from graphcompress.passes.simplify import branches, broadcasts, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views
+from graphcompress.passes.simplify import branches, broadcasts, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views, zeros
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import Context, Ladder, Refusal, StepResult
@@ -29,14 +29,15 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-SHAPE_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
+SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     known_shapes.STAGE: known_shapes.replace_known_shapes,
     view_targets.STAGE: view_targets.write_targets,
     sizes.STAGE: sizes.read_sizes,
     views.STAGE: views.join_views,
     broadcasts.STAGE: broadcasts.skip_expands,
+    zeros.STAGE: zeros.remove_zeros,
 }
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPE_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -174,7 +175,7 @@ class _Work:
             self.applied[constants.STAGE] += constants.initializers_from_nodes(self.model)
         if dead.STAGE not in self.off:
             self.applied[dead.STAGE] += dead.remove_dead(self.model)
-        for stage, function in SHAPE_STAGES.items():
+        for stage, function in SHAPED_STAGES.items():
             if stage not in self.off:
                 self.applied[stage] += function(self.model, self.shapes)
         if fold.STAGE not in self.off:

@@ -1,0 +1,102 @@
+"""The addition of +0, which turns -0 into +0 and does nothing else: it goes where no one can tell the two zeros apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcompress.ir import Constant, Graph, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids, toposort
+from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.shapes.infer import Shapes
+
+STAGE = "simplify/zero"
+LARGEST = 1 << 16
+"""Elements of a constant that are looked at."""
+# Results that are the same for both zeros.
+BLIND = frozenset(
+    "Abs And ArgMax ArgMin Cos Cosh Equal Exp GlobalLpPool Greater GreaterOrEqual HardSigmoid IsInf IsNaN Less LessOrEqual LogSoftmax LpPool NonZero QuantizeLinear "
+    "ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Shape Sigmoid Size Softmax Softplus".split()
+)
+# Results that are the same but for the sign of zeros.
+PASSING = frozenset(
+    "Add AveragePool BatchNormalization Ceil Clip Concat Conv ConvTranspose DepthToSpace Div Einsum Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm "
+    "GlobalAveragePool GlobalMaxPool GroupNormalization HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad "
+    "ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize RMSNormalization Round Selu Sign Sin Slice SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh Tile Transpose Unsqueeze "
+    "Where".split()
+)
+FLOATS = frozenset(("float", "double", "float16", "bfloat16"))
+
+
+@paused()
+def remove_zeros(model: Model, shapes: Callable[[], Shapes]) -> int:
+    """Remove additions of +0 in the main graph where nothing behind them divides by what may be a zero; how many. Graph outputs are compared as numbers: as such both zeros are alike."""
+    functions = set(function_bodies(model))
+    candidates = [n for n in model.graph.nodes if n.is_op("Add", "Sub") and called_function(n) not in functions and _operand(n, shapes()) is not None]
+    if not candidates:
+        return 0
+    outputs, names = output_ids(model), defined_names(model)
+    exposed = _exposed(model, shapes())
+    count = 0
+    with Edits(model) as edits:
+        for node in candidates:
+            result, operand = node.outputs[0], _operand(node, shapes())
+            if operand is None or id(result) in outputs or result in exposed or names[result.name] > 1 or names[operand.name] > 1:
+                continue
+            edits.replace(result, operand)
+            edits.remove((node,))
+            count += 1
+    return count
+
+
+def _operand(node: Node, shapes: Shapes) -> Tensor | None:
+    """What zeros are added to, in place and shape."""
+    for index in (0, 1) if node.op == "Add" else (1,):
+        zero, other = node.inputs[index], node.inputs[1 - index]
+        if not _is_zero(zero):
+            continue
+        result, operand = shapes.fact(node.outputs[0]), shapes.fact(other)
+        if result is not None and operand is not None and operand.shape is not None and result.shape == operand.shape and operand.dtype in FLOATS:
+            return other
+    return None
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    value = _small(tensor)
+    return value is not None and value.dtype.kind == "f" and not value.any()
+
+
+def _small(tensor: Tensor) -> np.ndarray[Any, Any] | None:
+    data = constant_data(tensor)
+    return constant_value(tensor) if data is not None and 0 < data.size <= LARGEST else None
+
+
+def _exposed(model: Model, shapes: Shapes) -> set[Tensor]:
+    """The tensors the sign of whose zeros may show in a number: in a division, in an operator that is not known, in a graph below."""
+    exposed: set[Tensor] = set()
+    inner: set[Graph] = {g for g in graphs(model) if g is not model.graph}
+    for graph in inner:
+        exposed.update(t for n in graph.nodes for t in n.inputs)
+        exposed.update(graph.outputs)
+    for node in reversed(toposort(model.graph)):
+        if node.is_op(*BLIND) or _shifts(node) or (node.is_op("Cast") and shapes.dtype(node.outputs[0]) not in FLOATS):
+            continue
+        if node.is_op("Mul") and node.inputs[0] is node.inputs[1]:
+            continue
+        if node.is_op("Pow") and (exponent := _small(node.inputs[1])) is not None and bool((exponent == 2).all()):
+            continue
+        if node.is_op("Div"):
+            exposed.add(node.inputs[1])
+        if not (node.is_op(*PASSING) or node.is_op("Cast")) or any(t in exposed for t in node.outputs):
+            exposed.update(node.inputs)
+    return exposed
+
+
+def _shifts(node: Node) -> bool:
+    """An addition after which neither zero is left."""
+    if not node.is_op("Add", "Sub"):
+        return False
+    return any(isinstance(t, Constant) and (value := _small(t)) is not None and bool(value.all()) for t in node.inputs)
