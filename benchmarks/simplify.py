@@ -126,7 +126,7 @@ def made(tool: str, python: Path, source: Path, arguments: argparse.Namespace) -
         rest = ["--target", arguments.target] if tool == OURS and arguments.target else []
         command = [str(python), "-c", code, str(source), str(target), str(notes), *rest]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
         except subprocess.TimeoutExpired:
             notes.write_text("nan nan")
             return target, math.nan, math.nan, f"more than {LIMIT} s"
@@ -167,10 +167,12 @@ def fault_of(model: onnx.ModelProto, target: Path, feeds: Sequence[dict[str, Any
     simplified = onnx.load(target)
     try:
         onnx.checker.check_model(str(target), full_check=True)
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - whatever a peer or a runtime raises is the answer
         return f"invalid: {one_line(problem)}"
     for side in ("input", "output"):
-        if [v.SerializeToString() for v in map(bare, getattr(model.graph, side))] != [v.SerializeToString() for v in map(bare, getattr(simplified.graph, side))]:
+        if [v.SerializeToString() for v in map(bare, getattr(model.graph, side))] != [
+            v.SerializeToString() for v in map(bare, getattr(simplified.graph, side))
+        ]:
             return f"another {side}"
     try:
         tested = session(target, optimized=False)
@@ -178,7 +180,7 @@ def fault_of(model: onnx.ModelProto, target: Path, feeds: Sequence[dict[str, Any
             for name, a, b in zip([o.name for o in tested.get_outputs()], wanted, tested.run(None, feed), strict=True):
                 if not equal(a, b):
                     return f"output {name} differs at {[v.shape for v in feed.values()]}"
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - whatever a peer or a runtime raises is the answer
         return f"does not run: {one_line(problem)}"
     return ""
 
@@ -218,7 +220,7 @@ def feeds_of(reference: ort.InferenceSession) -> Iterator[dict[str, Any]]:
             feed[entry.name] = random_array(rng, entry.name, entry.type, dims)
         try:
             reference.run(None, feed)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a peer or a runtime raises is the answer
             continue
         yield feed
 
@@ -301,7 +303,9 @@ def summary(rows: dict[str, dict[str, Result]], tools: Sequence[str]) -> None:
     for name, ratio in sorted(ratios.items(), key=lambda item: -item[1]):
         print(f"{name:18} {ratio:6.3f}  " + "  ".join(f"{t} {r.nodes}{'!' if r.fault else ''}" for t, r in rows[name].items()))
     if ratios:
-        print(f"nodes beside the better of {', '.join(peers)}: geometric mean {mean(ratios.values()):.3f}, above it on {sum(r > 1 for r in ratios.values())} of {len(ratios)}")
+        print(
+            f"nodes beside the better of {', '.join(peers)}: geometric mean {mean(ratios.values()):.3f}, above it on {sum(r > 1 for r in ratios.values())} of {len(ratios)}"
+        )
     for tool in tools:
         seconds = [row[tool].seconds for row in rows.values() if not math.isnan(row[tool].seconds)]
         faults = sum(bool(row[tool].fault) for row in rows.values())

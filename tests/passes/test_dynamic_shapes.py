@@ -105,7 +105,9 @@ def test_where_the_file_contradicts_the_signature_targets_stay() -> None:
 
 
 def test_sizes_are_read_off_the_shape_of_a_tensor_that_has_them() -> None:
-    body = f"{SIZES} h = Relu (x)  r = Shape (h)  k = Gather (r, one)  k1 = Unsqueeze (k, f)  t = Concat <axis = 0> (n1, k1)  y = ConstantOfShape (t)  z = Neg (h)"
+    body = (
+        f"{SIZES} h = Relu (x)  r = Shape (h)  k = Gather (r, one)  k1 = Unsqueeze (k, f)  t = Concat <axis = 0> (n1, k1)  y = ConstantOfShape (t)  z = Neg (h)"
+    )
     model = changed(read_sizes, f"g (float[N,M,3] x) => (y, z) {{ {body} }}", ANY)
     assert ops(model) == {"Shape": 1, "ConstantOfShape": 1, "Relu": 1, "Neg": 1}
     (shape,) = (n for n in nodes(model) if n.op == "Shape")
@@ -132,7 +134,11 @@ def test_equal_sizes_are_computed_once_also_for_a_branch() -> None:
 @pytest.mark.parametrize(
     ("signature", "body", "left"),
     [
-        ("float[N,M,6] x", "p = Constant <value_ints = [0,0,2,3]> ()  q = Constant <value_ints = [0,0,6]> ()  a = Reshape (x, p)  y0 = Reshape (a, q)  y = Neg (y0)", {"Neg": 1}),
+        (
+            "float[N,M,6] x",
+            "p = Constant <value_ints = [0,0,2,3]> ()  q = Constant <value_ints = [0,0,6]> ()  a = Reshape (x, p)  y0 = Reshape (a, q)  y = Neg (y0)",
+            {"Neg": 1},
+        ),
         ("float[N,M,6] x", "a = Unsqueeze (x, f)  p = Constant <value_ints = [0,0,0,2,3]> ()  b = Reshape (a, p)  y = Squeeze (b, f)", {"Reshape": 1}),
         ("float[N,1,6] x", "a = Transpose <perm = [1,0,2]> (x)  y = Squeeze (a, f)", {"Reshape": 1}),
         ("float[N,2,3] x", "a = Flatten (x)  p = Constant <value_ints = [0,3,2]> ()  y = Reshape (a, p)", {"Reshape": 1}),

@@ -14,9 +14,8 @@ from graphcompress.ir.shapes.facts import Contradiction
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/broadcast"
-BROADCASTING = frozenset(
-    "Add Sub Mul Div Pow Mod And Or Xor BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Min Max Sum Mean Where".split()
-)
+_BROADCASTING = "Add Sub Mul Div Pow Mod And Or Xor BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Min Max Sum Mean Where"
+BROADCASTING = frozenset(_BROADCASTING.split())
 OLDEST_OPSET = 8
 """Before, Min, Max, Sum and Mean wanted equal shapes."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, output_ids, subgraphs, toposort
+from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, nodes, output_ids, subgraphs, toposort
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
@@ -34,10 +34,23 @@ def merge_equal_nodes(model: Model, digests: Digests) -> int:
     Equal are operator, inputs (constants by type, shape and bytes) and attributes, defaults counted. Random operators, those of unknown domains, calls of functions
     and nodes with subgraphs are never merged, nor what has a name that two scopes define. An output of a graph keeps its name.
     """
+    if not _promising(model):
+        return 0
     search = _Search(model, digests)
     with Edits(model) as edits:
         search.graph(model.graph, (), edits)
     return search.merged
+
+
+def _promising(model: Model) -> bool:
+    """Whether two nodes of one operator read the same tensors at all: without such a pair there is no other one."""
+    seen: set[tuple[str, frozenset[Tensor]]] = set()
+    for node in nodes(model):
+        key = node.op, frozenset(t for t in node.inputs if not isinstance(t, Constant))
+        if node.op not in LEFT_ALONE and key in seen:
+            return True
+        seen.add(key)
+    return False
 
 
 class _Search:

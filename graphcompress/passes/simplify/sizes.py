@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from graphcompress.ir import Graph, Model, Node, Tensor, output_ids, producer, subgraphs, toposort
+from graphcompress.ir import Graph, Model, Node, Tensor, nodes, output_ids, producer, subgraphs, toposort
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
@@ -39,6 +39,8 @@ class _Scope:
 @paused()
 def read_sizes(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace tensors of sizes by equal ones that are there before, or by a Shape (and a Gather) of a tensor that is; how many were replaced."""
+    if not any(n.is_op("Shape", "Size") for n in nodes(model)):
+        return 0
     search = _Search(model, shapes())
     with Edits(model) as edits:
         search.graph(model.graph, (), edits)

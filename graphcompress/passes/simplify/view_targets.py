@@ -26,7 +26,12 @@ def write_targets(model: Model, shapes: Callable[[], Shapes]) -> int:
         for graph in graphs(model):
             disputed = _disputed(graph, shapes)
             for node in graph.nodes:
-                if not node.is_op("Reshape", "Expand") or len(node.inputs) < 2 or constant_data(node.inputs[1]) is not None or called_function(node) in functions:
+                if (
+                    not node.is_op("Reshape", "Expand")
+                    or len(node.inputs) < 2
+                    or constant_data(node.inputs[1]) is not None
+                    or called_function(node) in functions
+                ):
                     continue
                 if disputed and any(t.name in disputed for t in node.inputs):
                     continue

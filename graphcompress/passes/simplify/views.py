@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphcompress.ir import Graph, Model, Node, Tensor, graphs, output_ids, producer, toposort
+from graphcompress.ir import Graph, Model, Node, Tensor, graphs, nodes, output_ids, producer, toposort
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
@@ -15,6 +15,7 @@ from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.view_targets import reshape_target
 
 STAGE = "simplify/view"
+VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 OPSET_OF_TARGETS = 5
 """From here on the target of a Reshape is an input."""
 
@@ -22,7 +23,7 @@ OPSET_OF_TARGETS = 5
 @paused()
 def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else; how many nodes that concerns."""
-    if model.opset < OPSET_OF_TARGETS:
+    if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS) for n in nodes(model)):
         return 0
     search = _Search(model, shapes())
     with Edits(model) as edits:
@@ -65,7 +66,7 @@ class _Search:
 
     def is_view(self, node: Node) -> bool:
         """Whether `node` leaves the elements in their order, as far as is known."""
-        if not node.is_op("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose") or called_function(node) in self.functions:
+        if not node.is_op(*VIEWS) or called_function(node) in self.functions:
             return False
         before, after = self.dims(node.inputs[0]), self.dims(node.outputs[0])
         if before is None or after is None:

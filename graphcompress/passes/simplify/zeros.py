@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids, toposort
+from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
@@ -17,17 +18,18 @@ STAGE = "simplify/zero"
 LARGEST = 1 << 16
 """Elements of a constant that are looked at."""
 # Results that are the same for both zeros.
-BLIND = frozenset(
+_BLIND = (
     "Abs And ArgMax ArgMin Cos Cosh Equal Exp GlobalLpPool Greater GreaterOrEqual HardSigmoid IsInf IsNaN Less LessOrEqual LogSoftmax LpPool NonZero QuantizeLinear "
-    "ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Shape Sigmoid Size Softmax Softplus".split()
+    "ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Shape Sigmoid Size Softmax Softplus"
 )
 # Results that are the same but for the sign of zeros.
-PASSING = frozenset(
+_PASSING = (
     "Add AveragePool BatchNormalization Ceil Clip Concat Conv ConvTranspose DepthToSpace Div Einsum Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm "
     "GlobalAveragePool GlobalMaxPool GroupNormalization HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu MatMul Max MaxPool Mean Min Mish Mul Neg PRelu Pad "
     "ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize RMSNormalization Round Selu Sign Sin Slice SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh Tile Transpose Unsqueeze "
-    "Where".split()
+    "Where"
 )
+BLIND, PASSING = frozenset(_BLIND.split()), frozenset(_PASSING.split())
 FLOATS = frozenset(("float", "double", "float16", "bfloat16"))
 
 
@@ -39,7 +41,7 @@ def remove_zeros(model: Model, shapes: Callable[[], Shapes]) -> int:
     if not candidates:
         return 0
     outputs, names = output_ids(model), defined_names(model)
-    exposed = _exposed(model, shapes())
+    exposed = _exposed(model, shapes(), functions)
     count = 0
     with Edits(model) as edits:
         for node in candidates:
@@ -60,7 +62,8 @@ def _operand(node: Node, shapes: Shapes) -> Tensor | None:
             continue
         result, operand = shapes.fact(node.outputs[0]), shapes.fact(other)
         if result is not None and operand is not None and operand.shape is not None and result.shape == operand.shape and operand.dtype in FLOATS:
-            return other
+            operand_: Tensor = other
+            return operand_
     return None
 
 
@@ -74,7 +77,7 @@ def _small(tensor: Tensor) -> np.ndarray[Any, Any] | None:
     return constant_value(tensor) if data is not None and 0 < data.size <= LARGEST else None
 
 
-def _exposed(model: Model, shapes: Shapes) -> set[Tensor]:
+def _exposed(model: Model, shapes: Shapes, functions: set[Key]) -> set[Tensor]:
     """The tensors the sign of whose zeros may show in a number: in a division, in an operator that is not known, in a graph below."""
     exposed: set[Tensor] = set()
     inner: set[Graph] = {g for g in graphs(model) if g is not model.graph}
@@ -82,6 +85,9 @@ def _exposed(model: Model, shapes: Shapes) -> set[Tensor]:
         exposed.update(t for n in graph.nodes for t in n.inputs)
         exposed.update(graph.outputs)
     for node in reversed(toposort(model.graph)):
+        if called_function(node) in functions:
+            exposed.update(node.inputs)
+            continue
         if node.is_op(*BLIND) or _shifts(node) or (node.is_op("Cast") and shapes.dtype(node.outputs[0]) not in FLOATS):
             continue
         if node.is_op("Mul") and node.inputs[0] is node.inputs[1]:
