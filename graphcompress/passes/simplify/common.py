@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
-import onnx
 
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, nodes, output_ids, subgraphs, toposort
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
@@ -36,7 +35,7 @@ def merge_equal_nodes(model: Model, digests: Digests) -> int:
     """
     if not _promising(model):
         return 0
-    search = _Search(model, digests)
+    search = _Merger(model, digests)
     with Edits(model) as edits:
         search.graph(model.graph, (), edits)
     return search.merged
@@ -53,7 +52,7 @@ def _promising(model: Model) -> bool:
     return False
 
 
-class _Search:
+class _Merger:
     def __init__(self, model: Model, digests: Digests) -> None:
         self.opset = model.opset
         self.digests = digests
@@ -139,8 +138,6 @@ class _Search:
 
 def _plain(value: Any) -> Hashable | None:
     """An attribute's value as something that compares by content; None where that costs too much."""
-    if isinstance(value, onnx.AttributeProto):
-        return value.SerializeToString() if value.ByteSize() <= LONGEST else None
     if isinstance(value, TensorData):
         return (value.dtype_name, tuple(value.shape), bytes(value.raw())) if value.nbytes <= LONGEST and value.dtype_name != "string" else None
     if isinstance(value, np.ndarray):

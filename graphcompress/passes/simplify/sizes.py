@@ -27,7 +27,7 @@ LEFT_ALONE = frozenset(("Constant", "Identity"))
 
 
 @dataclass
-class _Scope:
+class _Known:
     """What is there before a node: tensors by their entries (with type and rank), tensors by stretches of their shapes, and what Shape nodes read."""
 
     values: dict[tuple[str, int, Entries], Tensor] = field(default_factory=dict)
@@ -41,13 +41,13 @@ def read_sizes(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace tensors of sizes by equal ones that are there before, or by a Shape (and a Gather) of a tensor that is; how many were replaced."""
     if not any(n.is_op("Shape", "Size") for n in nodes(model)):
         return 0
-    search = _Search(model, shapes())
+    search = _SizeReader(model, shapes())
     with Edits(model) as edits:
         search.graph(model.graph, (), edits)
     return search.replaced
 
 
-class _Search:
+class _SizeReader:
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.model, self.shapes = model, shapes
         self.functions = set(function_bodies(model))
@@ -55,9 +55,9 @@ class _Search:
         self.names: Counter[str] = defined_names(model)
         self.replaced = 0
 
-    def graph(self, graph: Graph, around: tuple[_Scope, ...], edits: Edits) -> None:
+    def graph(self, graph: Graph, around: tuple[_Known, ...], edits: Edits) -> None:
         """Go through `graph` and those below it; `around` has what the graphs around it had made when their nodes were reached, the outermost first."""
-        here = _Scope()
+        here = _Known()
         scopes = (*around, here)
         for tensor in graph.inputs:
             self.enter_shape(tensor, here)
@@ -93,7 +93,7 @@ class _Search:
         entries = tuple(fact.value.reshape(-1).tolist())
         return None if any(e is None for e in entries) else entries
 
-    def enter_shape(self, tensor: Tensor, scope: _Scope) -> None:
+    def enter_shape(self, tensor: Tensor, scope: _Known) -> None:
         """Enter the dynamic stretches of a tensor's shape; the tensors that are made first stand for all."""
         if not tensor.name or self.names[tensor.name] > 1:
             return
@@ -112,7 +112,7 @@ class _Search:
 
     # --- replacing --------------------------------------------------------------------------------------------------------------
 
-    def settled(self, node: Node, tensor: Tensor, entries: Entries, scopes: tuple[_Scope, ...], graph: Graph, edits: Edits) -> bool:
+    def settled(self, node: Node, tensor: Tensor, entries: Entries, scopes: tuple[_Known, ...], graph: Graph, edits: Edits) -> bool:
         """Replace `tensor`, which `node` makes, where something simpler has its entries."""
         if id(tensor) in self.outputs or self.names[tensor.name] > 1 or node.op in LEFT_ALONE or not node.standard or called_function(node) in self.functions:
             return False
@@ -128,7 +128,7 @@ class _Search:
         self.replaced += 1
         return True
 
-    def read(self, node: Node, entries: Entries, rank: int, scopes: tuple[_Scope, ...], graph: Graph, edits: Edits) -> Tensor | None:
+    def read(self, node: Node, entries: Entries, rank: int, scopes: tuple[_Known, ...], graph: Graph, edits: Edits) -> Tensor | None:
         """A new tensor that is read off a shape, where that takes no more nodes than what it replaces."""
         if node.op == "Shape":
             return None
@@ -141,7 +141,7 @@ class _Search:
                 return self.add("Shape", [source], attrs, node, scopes[-1], (self.dtype(node.outputs[0]), rank, entries), graph, edits)
         return self.gather(node, entries, rank, scopes, graph, edits)
 
-    def gather(self, node: Node, entries: Entries, rank: int, scopes: tuple[_Scope, ...], graph: Graph, edits: Edits) -> Tensor | None:
+    def gather(self, node: Node, entries: Entries, rank: int, scopes: tuple[_Known, ...], graph: Graph, edits: Edits) -> Tensor | None:
         """A Gather of the shape of a tensor that has all entries among its axes."""
         if any(isinstance(e, int) for e in entries):
             return None
@@ -162,7 +162,7 @@ class _Search:
         return None
 
     def add(
-        self, op: str, inputs: list[Tensor], attrs: dict[str, int], node: Node, scope: _Scope, key: tuple[str, int, Entries], graph: Graph, edits: Edits
+        self, op: str, inputs: list[Tensor], attrs: dict[str, int], node: Node, scope: _Known, key: tuple[str, int, Entries], graph: Graph, edits: Edits
     ) -> Tensor:
         """A new node in `node`'s place."""
         output = self.model.variable(f"{node.outputs[0].name}.{op}")

@@ -25,7 +25,7 @@ def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else; how many nodes that concerns."""
     if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS) for n in nodes(model)):
         return 0
-    search = _Search(model, shapes())
+    search = _ViewJoiner(model, shapes())
     with Edits(model) as edits:
         for graph in graphs(model):
             for node in reversed(toposort(graph)):
@@ -33,7 +33,7 @@ def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
     return search.count
 
 
-class _Search:
+class _ViewJoiner:
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.model, self.shapes = model, shapes
         self.functions = set(function_bodies(model))
