@@ -30,12 +30,13 @@ _PASSING = (
     "Where"
 )
 BLIND, PASSING = frozenset(_BLIND.split()), frozenset(_PASSING.split())
+PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 FLOATS = frozenset(("float", "double", "float16", "bfloat16"))
 
 
 @paused()
 def remove_zeros(model: Model, shapes: Callable[[], Shapes]) -> int:
-    """Remove additions of +0 in the main graph where nothing behind them divides by what may be a zero; how many. Graph outputs are compared as numbers: as such both zeros are alike."""
+    """Remove additions of +0 in the main graph where the sign of a zero does not show behind them; how many."""
     functions = set(function_bodies(model))
     candidates = [n for n in model.graph.nodes if n.is_op("Add", "Sub") and called_function(n) not in functions and _operand(n, shapes()) is not None]
     if not candidates:
@@ -78,27 +79,36 @@ def _small(tensor: Tensor) -> np.ndarray[Any, Any] | None:
 
 
 def _exposed(model: Model, shapes: Shapes, functions: set[Key]) -> set[Tensor]:
-    """The tensors the sign of whose zeros may show in a number: in a division, in an operator that is not known, in a graph below."""
-    exposed: set[Tensor] = set()
-    inner: set[Graph] = {g for g in graphs(model) if g is not model.graph}
-    for graph in inner:
-        exposed.update(t for n in graph.nodes for t in n.inputs)
-        exposed.update(graph.outputs)
+    """The tensors the sign of whose zeros may show: in a number, because of a division, of an operator that is not known or of a graph below; or in a graph output.
+
+    In an output it does not show behind a product: the sign of a sum of products that is 0 is the kernel's business.
+    """
+    inner = [g for g in graphs(model) if g is not model.graph]
+    in_numbers: set[Tensor] = {t for g in inner for n in g.nodes for t in n.inputs} | {t for g in inner for t in g.outputs}
+    in_outputs: set[Tensor] = set(model.graph.outputs)
     for node in reversed(toposort(model.graph)):
-        if called_function(node) in functions:
-            exposed.update(node.inputs)
-            continue
-        if node.is_op(*BLIND) or _shifts(node) or (node.is_op("Cast") and shapes.dtype(node.outputs[0]) not in FLOATS):
-            continue
-        if node.is_op("Mul") and node.inputs[0] is node.inputs[1]:
-            continue
-        if node.is_op("Pow") and (exponent := _small(node.inputs[1])) is not None and bool((exponent == 2).all()):
+        called = called_function(node) in functions
+        if not called and _blind(node, shapes):
             continue
         if node.is_op("Div"):
-            exposed.add(node.inputs[1])
-        if not (node.is_op(*PASSING) or node.is_op("Cast")) or any(t in exposed for t in node.outputs):
-            exposed.update(node.inputs)
-    return exposed
+            in_numbers.add(node.inputs[1])
+        if called or not node.is_op(*PASSING, "Cast") or any(t in in_numbers for t in node.outputs):
+            in_numbers.update(node.inputs)
+        if not node.is_op(*PRODUCTS) and any(t in in_outputs for t in node.outputs):
+            in_outputs.update(node.inputs)
+    return in_numbers | in_outputs
+
+
+def _blind(node: Node, shapes: Shapes) -> bool:
+    """Whether the results are the same for both zeros."""
+    if node.is_op(*BLIND) or _shifts(node):
+        return True
+    if node.is_op("Cast"):
+        return shapes.dtype(node.outputs[0]) not in FLOATS
+    if node.is_op("Pow"):
+        exponent = _small(node.inputs[1])
+        return exponent is not None and bool((exponent == 2).all())
+    return node.is_op("Mul") and node.inputs[0] is node.inputs[1]
 
 
 def _shifts(node: Node) -> bool:
