@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import Constant, Graph, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids, toposort
+from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids, toposort
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import called_function, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
