@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, value_of
+from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, tensor_of, value_of
 from graphcompress.engine.values import Undetermined, Value, lifted, safe
+from graphcompress.ir import Tensor, constant_data
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 16
+DEEPEST = 6
+"""Nodes above one that are looked at."""
+SQUARES = ("Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softmax")
+KEEPING = ("ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 FUNCTIONS: dict[str, Function] = {}
 function = registry(FUNCTIONS, structural=False)
@@ -214,6 +219,28 @@ def centred(graph: GraphQueries, value: Any, kernel: list[int]) -> Value:
     first = operand.array.ndim - len(kernel)
     room = [0] * first + [int(k) - n for k, n in zip(kernel, operand.array.shape[first:], strict=True)]
     return Value(np.pad(operand.array, [(r // 2, r // 2) for r in room]), operand.dtype)
+
+
+@function(1)
+def nonnegative(graph: GraphQueries, tensor: Any) -> bool:
+    """No element can be below zero, by how the tensor is made: squares, magnitudes, exponentials, their sums and means, moved about."""
+    return _nonnegative(graph, tensor_of(tensor), DEEPEST)
+
+
+def _nonnegative(graph: GraphQueries, tensor: Tensor, depth: int) -> bool:
+    if constant_data(tensor) is not None:
+        return bool((constant_of(tensor).array >= 0).all())
+    node = graph.maker(tensor)
+    if node is None or not node.standard or depth == 0:
+        return False
+    inputs = [t for t in (graph.input(node, i) for i in range(len(node.inputs))) if t is not None]
+    if node.op in SQUARES or (node.op == "Mul" and inputs[0] is inputs[1]):
+        return True
+    if node.op == "Pow":
+        return constant_data(inputs[1]) is not None and bool((constant_of(inputs[1]).array == 2).all())
+    if node.op in KEEPING:
+        return _nonnegative(graph, inputs[0], depth - 1)
+    return node.op in ("Add", "Mul") and all(_nonnegative(graph, t, depth - 1) for t in inputs)
 
 
 def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:
