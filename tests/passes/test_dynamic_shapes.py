@@ -148,6 +148,11 @@ def test_a_chain_of_views_is_one(signature: str, body: str, left: dict[str, int]
     assert ops(changed(join_views, f"g ({signature}) => (y) {{ {DIMS} {body} }}", ANY)) == left
 
 
+def test_no_rest_is_asked_for_where_a_size_is_zero() -> None:
+    model = parse_model(f"{HEADER} g (float[0,1,0,3] x) => (y) {{ three = Constant <value_ints = [3]> ()  a = Squeeze (x)  y = Unsqueeze (a, three) }}")
+    assert join_views(model, lambda: infer(model)) == 0
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -79,7 +79,7 @@ def reshape_target(before: Sequence[Size], after: Sequence[Size], entries: Seque
             target.append(size)
         else:
             target.append(0 if axis < len(before) and size == before[axis] else -1)
-    if target.count(-1) > 1:
+    if target.count(-1) > 1 or (-1 in target and any(isinstance(size, int) and size == 0 for size in (*before, *after))):
         return None
     if -1 in target and 0 in target and (entries is None or entries[target.index(-1)] != -1):
         return None
