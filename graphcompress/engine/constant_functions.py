@@ -7,7 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, tensor_of, value_of
+from graphcompress.engine.functions import (
+    ANY,
+    Function,
+    GraphQueries,
+    array_of,
+    constant_of,
+    ints_of,
+    list_of,
+    node_of,
+    read,
+    registry,
+    short,
+    tensor_of,
+    value_of,
+)
 from graphcompress.engine.values import Undetermined, Value, lifted, safe
 from graphcompress.ir import Tensor, constant_data
 
