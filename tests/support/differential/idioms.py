@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from differential import arrays
@@ -55,7 +57,7 @@ def products(b: Builder) -> None:
     if b.chance(0.5):
         x = steady(b, b.pick(("float32",), where=lambda v: v.rank > 1 and v.shapes[0][-1] == v.shapes[1][-1] > 0))
         sizes = [x.dim(-1), b.integer(1, 5), b.integer(1, 5)]
-        for depth, columns in zip(sizes, sizes[1:], strict=False):
+        for depth, columns in itertools.pairwise(sizes):
             w = b.constant(arrays.weight(b.rng, x.dtype, (depth, columns), depth), plain=b.policy.int8)
             x = b.emit("MatMul", [x, w], both(lambda s, columns=columns: (*s[:-1], columns), x.shapes), reach=x.reach * depth, rough=True)
         return
