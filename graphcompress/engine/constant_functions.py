@@ -7,11 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.engine.functions import ANY, Function, GraphQueries, array_of, constant_of, ints_of, list_of, node_of, read, registry, short, value_of
+from graphcompress.engine.functions import (
+    ANY,
+    Function,
+    GraphQueries,
+    array_of,
+    constant_of,
+    ints_of,
+    list_of,
+    node_of,
+    read,
+    registry,
+    short,
+    tensor_of,
+    value_of,
+)
 from graphcompress.engine.values import Undetermined, Value, lifted, safe
+from graphcompress.ir import Tensor, constant_data
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 16
+DEEPEST = 6
+"""Nodes above one that are looked at."""
+SQUARES = ("Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softmax")
+KEEPING = ("ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 FUNCTIONS: dict[str, Function] = {}
 function = registry(FUNCTIONS, structural=False)
@@ -64,6 +83,26 @@ def axes(graph: GraphQueries, tensor: Any, rank_: int) -> list[int]:
     return sorted(int(a) % rank_ for a in axes_)
 
 
+@function(1)
+def steps(graph: GraphQueries, tensor: Any) -> list[int]:
+    """The steps of a matched Slice, one per start."""
+    node = node_of(tensor)
+    starts, steps_ = ints_of(graph, node, 1), ints_of(graph, node, 4)
+    return steps_ if steps_ is not None else [1] * short(len(starts or []))
+
+
+@function(2)
+def joined(graph: GraphQueries, a: Any, b: Any) -> Value:
+    """Two lists or vectors of integers, one behind the other."""
+    return Value(np.array([int(v) for v in (*list_of(a), *list_of(b))], np.int64), "int64")
+
+
+@function(3)
+def apart(graph: GraphQueries, a: Any, b: Any, rank_: int) -> bool:
+    """Two lists of axes have none in common."""
+    return {int(v) % rank_ for v in list_of(a)}.isdisjoint({int(v) % rank_ for v in list_of(b)})
+
+
 @function(1, ANY)
 def finite(graph: GraphQueries, *values: Any) -> bool:
     """Every value, rounded to its element type, is finite and its largest magnitude not lost below the smallest normal number."""
@@ -99,6 +138,20 @@ def sqrt(graph: GraphQueries, value: Any) -> Any:
     """Square root; NaN below zero."""
     operand = read(value)
     return Value(np.sqrt(operand.array), operand.dtype) if isinstance(operand, Value) else float(np.sqrt(operand))
+
+
+@function(2)
+def total(graph: GraphQueries, value: Any, axes_: list[int]) -> Value:
+    """The sum over some axes."""
+    operand = value_of(value)
+    return Value(np.asarray(operand.array.sum(axis=tuple(axes_))), operand.dtype)
+
+
+@function(1)
+def magnitude(graph: GraphQueries, value: Any) -> Any:
+    """Absolute values."""
+    operand = read(value)
+    return Value(np.abs(operand.array), operand.dtype) if isinstance(operand, Value) else abs(operand)
 
 
 @function(1)
@@ -155,6 +208,53 @@ def reshaped(graph: GraphQueries, value: Any, dims: list[int]) -> Any:
     """A tensor in another shape."""
     operand = value_of(value)
     return Value(operand.array.reshape([int(d) for d in dims]), operand.dtype)
+
+
+@function(3)
+def filled_with(graph: GraphQueries, value: Any, dims: list[int], like: Any) -> Value:
+    """A constant, or zeros of the type of `like` where it is absent, broadcast to `dims`."""
+    operand = read(value)
+    if not isinstance(operand, Value):
+        operand = Value(np.asarray(operand, np.float64), value_of(like).dtype)
+    return Value(np.broadcast_to(operand.array, [int(d) for d in dims]), operand.dtype)
+
+
+@function(1)
+def diagonal(graph: GraphQueries, value: Any) -> Value:
+    """The matrix that has a vector on its diagonal."""
+    operand = value_of(value)
+    return Value(np.diag(operand.array), operand.dtype)
+
+
+@function(2)
+def centred(graph: GraphQueries, value: Any, kernel: list[int]) -> Value:
+    """Weights with zeros around them, so that their last axes have the sizes of a larger `kernel`."""
+    operand = value_of(value)
+    first = operand.array.ndim - len(kernel)
+    room = [0] * first + [int(k) - n for k, n in zip(kernel, operand.array.shape[first:], strict=True)]
+    return Value(np.pad(operand.array, [(r // 2, r // 2) for r in room]), operand.dtype)
+
+
+@function(1)
+def nonnegative(graph: GraphQueries, tensor: Any) -> bool:
+    """No element can be below zero, by how the tensor is made: squares, magnitudes, exponentials, their sums and means, moved about."""
+    return _nonnegative(graph, tensor_of(tensor), DEEPEST)
+
+
+def _nonnegative(graph: GraphQueries, tensor: Tensor, depth: int) -> bool:
+    if constant_data(tensor) is not None:
+        return bool((constant_of(tensor).array >= 0).all())
+    node = graph.maker(tensor)
+    if node is None or not node.standard or depth == 0:
+        return False
+    inputs = [t for t in (graph.input(node, i) for i in range(len(node.inputs))) if t is not None]
+    if node.op in SQUARES or (node.op == "Mul" and inputs[0] is inputs[1]):
+        return True
+    if node.op == "Pow":
+        return constant_data(inputs[1]) is not None and bool((constant_of(inputs[1]).array == 2).all())
+    if node.op in KEEPING:
+        return _nonnegative(graph, inputs[0], depth - 1)
+    return node.op in ("Add", "Mul") and all(_nonnegative(graph, t, depth - 1) for t in inputs)
 
 
 def _all(tensor: Any, condition: Callable[[Array], Array]) -> bool:

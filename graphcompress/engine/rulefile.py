@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,17 @@ def load_rules(root: Path, target: str | None = None) -> list[Rule]:
 
 def load_rule(path: Path, root: Path | None = None) -> Rule:
     """Read one rule file; its id is the path below `root`, or its name alone. Raises RuleError naming file, line and what was expected."""
-    return _Loader(path, root or path.parent).rule()
+    try:
+        state = path.stat()
+    except OSError:
+        return _Loader(path, root or path.parent).rule()  # which says what is wrong
+    return _loaded(path, root or path.parent, state.st_mtime_ns, state.st_size)
+
+
+@functools.cache
+def _loaded(path: Path, root: Path, changed: int, size: int) -> Rule:
+    """A file is read once in a process, as long as it stays as it is (`changed`, `size`)."""
+    return _Loader(path, root).rule()
 
 
 def _target_of(path: Path, root: Path) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 from graphcompress.engine.functions import ANY, Function, GraphQueries, binding_of, node_of, registry, short, tensor_of
 from graphcompress.engine.values import SMALLEST_NORMAL, Undetermined, Value
 from graphcompress.ir import constant_data
-from graphcompress.ir.model.element_types import dtype_name
+from graphcompress.ir.model.element_types import dtype_code, dtype_name
 
 FUNCTIONS: dict[str, Function] = {}
 function = registry(FUNCTIONS, structural=True)
@@ -31,6 +31,12 @@ def has(graph: GraphQueries, tensor: Any) -> bool:
 def uses(graph: GraphQueries, tensor: Any) -> int:
     """How often a tensor is read, in subgraphs too; being an output of a graph is a use."""
     return graph.uses(tensor_of(tensor))
+
+
+@function(2, ANY)
+def read_by(graph: GraphQueries, tensor: Any, *ops: str) -> bool:
+    """One of the operators reads a tensor."""
+    return any(n.is_op(*ops) for n in graph.readers(tensor_of(tensor)))
 
 
 @function(1)
@@ -110,6 +116,12 @@ def floating(graph: GraphQueries, tensor: Any) -> bool:
 def type_name(graph: GraphQueries, code: int) -> str:
     """Name of an element type's number, as Cast has it in `to`."""
     return dtype_name(code)
+
+
+@function(1)
+def type_code(graph: GraphQueries, name: str) -> int:
+    """Number of an element type, as Cast has it in `to`."""
+    return dtype_code(name)
 
 
 @function(2)

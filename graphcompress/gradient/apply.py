@@ -13,7 +13,7 @@ from graphcompress.engine.values import Undetermined, Value
 from graphcompress.gradient.build import GradientBuilder, NodeGradient, NoGradient
 from graphcompress.gradient.mappers import MAPPERS
 from graphcompress.gradient.rulefile import GradientRule
-from graphcompress.ir import Node, Shape, Tensor, Variable
+from graphcompress.ir import Node, Shape, Tensor, Variable, consumers, producer
 
 
 def apply_rule(rule: GradientRule, call: NodeGradient) -> dict[int, Tensor]:
@@ -32,6 +32,12 @@ class _Questions:
 
     def uses(self, tensor: Tensor) -> int:
         return len(tensor.outputs)
+
+    def readers(self, tensor: Tensor) -> list[Node]:
+        return consumers(tensor)
+
+    def maker(self, tensor: Tensor) -> Node | None:
+        return producer(tensor)
 
     def shape(self, tensor: Tensor) -> Shape | None:
         return self._shapes.shape(tensor)

@@ -17,7 +17,22 @@ WORTH_A_CAPTURE = 1024
 """Bytes from which on a constant of a subgraph is read from the main graph instead: fusions of a runtime look for small ones beside the operator."""
 
 
-def merge_equal_constants(model: Model) -> int:
+class Digests:
+    """Hashes of the contents of constants, each taken once for as long as the constant holds the same data."""
+
+    def __init__(self) -> None:
+        self._known: dict[Constant, tuple[object, bytes]] = {}
+
+    def of(self, constant: Constant) -> bytes:
+        """The hash of a constant's elements, without its type and shape."""
+        content = constant.data if constant.data is not None else constant.values
+        known = self._known.get(constant)
+        if known is None or known[0] is not content:
+            known = self._known[constant] = (content, _digest(constant))
+        return known[1]
+
+
+def merge_equal_constants(model: Model, digests: Digests) -> int:
     """Let one initializer stand for all of its graph that have its type, shape and bytes, and one of the main graph also for large ones of subgraphs; how many went.
 
     An output of a graph keeps its name: it is what others become. Content is looked at only where type and shape are the same.
@@ -27,7 +42,7 @@ def merge_equal_constants(model: Model) -> int:
     for graph in graphs(model):
         for constant in graph.initializers.values():
             if constant.outputs:
-                alike[_kind(constant)].append((constant, graph))
+                alike[kind_of(constant)].append((constant, graph))
     gone = 0
     with Edits(model) as edits:
         for group in alike.values():
@@ -35,7 +50,7 @@ def merge_equal_constants(model: Model) -> int:
                 continue
             first: dict[tuple[Graph, bytes], Constant] = {}
             for constant, graph in sorted(group, key=lambda pair: (pair[1] is not model.graph, id(pair[0]) not in outputs)):
-                digest = _digest(constant)
+                digest = digests.of(constant)
                 outer = first.get((model.graph, digest))
                 if outer is None or (graph is not model.graph and (constant.nbytes < WORTH_A_CAPTURE or names[outer.name] > 1)):
                     outer = first.setdefault((graph, digest), constant)
@@ -46,7 +61,8 @@ def merge_equal_constants(model: Model) -> int:
     return gone
 
 
-def _kind(constant: Constant) -> tuple[str, tuple[int, ...]]:
+def kind_of(constant: Constant) -> tuple[str, tuple[int, ...]]:
+    """Element type and shape."""
     return (constant.data.dtype_name if constant.data is not None else array_dtype_name(constant.values)), tuple(constant.shape)
 
 

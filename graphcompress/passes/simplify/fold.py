@@ -30,7 +30,7 @@ SHARE = 0.01
 LEAST = 16 * 1024
 SMALL = 256
 LARGEST = 32 << 20
-ROOM = 64 << 20
+ROOM = 256 << 20
 
 RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"))
 # A dequantized weight is float at run time on purpose: folding it would undo the quantization. The codes of a weight that is float in the file are folded.
@@ -150,7 +150,8 @@ class Folding:
         if written + read > LARGEST or written > self.growth.room:
             return "size"
         self.growth.left -= growth
-        self.growth.room -= written
+        # Results that only this node reads are gone when it has run.
+        self.growth.room -= written - sum(self._size.get(key, 0) for key, t in inputs.items() if all(n is node for n in t.outputs) and key not in self.outputs)
         self._size.update(sizes)
         return ""
 

@@ -13,8 +13,8 @@ from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
-from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.simplify import branches, constants, dead, duplicates, fold, known_shapes
+from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.simplify import branches, broadcasts, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views, zeros
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import AppliedChange, Context, Ladder, Refusal, RuleCount, StepResult
@@ -29,7 +29,15 @@ LISTED_NOTE = (
     "every initializer is listed as an input, as old exporters did, so they were taken for constants; callers can no longer override them. "
     "Switch this off (off = ['simplify/listed']) if they must"
 )
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, known_shapes.STAGE, fold.STAGE, branches.STAGE, duplicates.STAGE)
+SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
+    known_shapes.STAGE: known_shapes.replace_known_shapes,
+    view_targets.STAGE: view_targets.write_targets,
+    sizes.STAGE: sizes.read_sizes,
+    views.STAGE: views.join_views,
+    broadcasts.STAGE: broadcasts.skip_expands,
+    zeros.STAGE: zeros.remove_zeros,
+}
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -166,6 +174,7 @@ class _Work:
         self.refused: dict[str, Refusal] = {}
         self.refused_by_rules: dict[str, Refusal] = {}
         self.notes: dict[str, Refusal] = {}
+        self.digests = duplicates.Digests()
         #: What was done, in order; no more than `limit` things are.
         self.applications: list[AppliedChange] = []
         self.limit = limit
@@ -188,7 +197,7 @@ class _Work:
             self.stop = "rounds"
             self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
         # Last, since rules and folding look at who reads a constant.
-        self._stage(duplicates.STAGE, lambda: duplicates.merge_equal_constants(self.model))
+        self._stage(duplicates.STAGE, lambda: duplicates.merge_equal_constants(self.model, self.digests))
         self.applied = +self.applied
 
     def round(self) -> bool:
@@ -196,12 +205,16 @@ class _Work:
         before = self.applied.total()
         self._stage(constants.STAGE, lambda: constants.initializers_from_nodes(self.model))
         self._stage(dead.STAGE, lambda: dead.remove_dead(self.model))
-        self._stage(known_shapes.STAGE, lambda: known_shapes.replace_known_shapes(self.model, self.shapes))
+        for stage, function in SHAPED_STAGES.items():
+            self._stage(stage, functools.partial(function, self.model, self.shapes))
         self._stage(fold.STAGE, self._fold)
         self._stage(branches.STAGE, lambda: branches.inline_constant_ifs(self.model, self.shapes))
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
+        if self.applied.total() == before:  # last, since rules ask how often a tensor is read
+            self._stage(common.STAGE, lambda: common.merge_equal_nodes(self.model, self.digests))
+            self._settled = self._settled and self.applied.total() == before
         changed = self.applied.total() > before
         self.applied = +self.applied
         return changed and not self.ended and RULES_STOPPED not in self.refused_by_rules

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from differential import arrays, bodies, elementwise, movement, networks, shapearith
+from differential import arrays, bodies, elementwise, idioms, movement, networks, shapearith
 from differential.builder import Array, Builder, Input, Policy, Unsuitable, Value
 from differential.elementwise import code
 
-assert all((elementwise, movement, networks, shapearith))  # imported for their emitters
+assert all((elementwise, idioms, movement, networks, shapearith))  # imported for their emitters
 
 Feed = dict[str, Array]
 KINDS = {"simplify": 1, "quantize": 2, "lift": 3, "prune": 4}
