@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,18 @@ class Cut:
     def mask(self, axis: Axis) -> Array | None:
         """[length] True for each index that is left; None for an axis without labels."""
         return self.keep[self.algebra.components.unit[axis]] if isinstance(axis, np.ndarray) else None
+
+    def channels(self) -> list[dict[str, Any]]:
+        """What is left of the axes of activations, as JSON data: sets of tensors of the original with the same axis, length and indices that are left. Tensors of the
+        cut model have the same names."""
+        sets: dict[tuple[int, bytes], dict[str, Any]] = {}
+        for tensor, axes in self.algebra.axes.items():
+            for axis in range(len(axes or ()) if constant_data(tensor) is None else 0):
+                mask = self.mask((axes or ())[axis])
+                if mask is not None and not mask.all():
+                    entry = {"axis": axis, "length": len(mask), "kept": np.flatnonzero(mask).tolist(), "tensors": []}
+                    sets.setdefault((axis, mask.tobytes()), entry)["tensors"].append(tensor.name)
+        return list(sets.values())
 
 
 def cut(algebra: Algebra, keep: Array) -> Cut:

@@ -110,7 +110,7 @@ class _Pruner:
         if attempt is None or (widths == self.groups.widths).all():
             return StepResult(self.original, False, refusals=tuple(self.refusals()))
         refusals = self.refusals()
-        decisions = self.decisions(widths, goal)
+        decisions = self.decisions(widths, goal) | {"channels": attempt.channels()}
         if self.options.repair and self.context.data is not None:
             report = repair(
                 self.model,

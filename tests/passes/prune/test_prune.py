@@ -176,3 +176,22 @@ def test_groups_that_only_together_are_at_fault_are_all_named(tools: Any, monkey
     result = pruned(model, tools, macs=0.3)
     assert not result.changed
     assert {r.node for r in result.refusals if r.id == "prune/oracle"} == {"stem", "a"}
+
+
+def test_the_decisions_say_which_channels_of_which_tensor_are_left(tools: Any) -> None:
+    """Whoever compares a cut model with the original needs that."""
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    result = pruned(model, tools, macs=0.5)
+    made = {node.name: node.outputs[0].name for node in model.graph.nodes}
+    entries = {name: entry for entry in result.decisions["channels"] for name in entry["tensors"]}
+    assert entries[made["stem"]] == entries[made["b"]]
+    for name in ("stem", "a"):
+        entry = entries[made[name]]
+        group = next(g for g in result.decisions["groups"] if g["name"] == name)
+        assert (entry["axis"], entry["length"], len(entry["kept"])) == (1, group["size"], group["kept"])
+    assert made["head"] not in entries
+
+    unfitted = pruned(model, tools, macs=0.5, repair=False)
+    weight = next(node for node in model.graph.nodes if node.name == "a").inputs[1]
+    rows, columns = ({n: e["kept"] for e in unfitted.decisions["channels"] for n in e["tensors"]}[made[name]] for name in ("a", "stem"))
+    np.testing.assert_array_equal(unfitted.model.graph.initializers[weight.name].values, weight.values[rows][:, columns])
