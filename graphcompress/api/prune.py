@@ -16,6 +16,7 @@ from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.passes.prune.options import GOALS
 from graphcompress.recipe import recipe_of, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, ExecutedStep, Progress, StepResult, silent
@@ -28,6 +29,8 @@ def prune(
     *,
     macs: float | None = None,
     params: float | None = None,
+    size: float | None = None,
+    latency: float | None = None,
     sparsity: float | None = None,
     pattern: str | None = None,
     best_effort: bool = False,
@@ -42,8 +45,8 @@ def prune(
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
-    """Simplify, then remove channels until `macs` of the multiply-accumulates (or `params` of the parameters; parts of 1) are left, and refit what is left on the data.
-    Or, with shapes that stay, make `sparsity` of each layer's weights zero, or all but n of m by a `pattern` like "2:4".
+    """Simplify, then remove channels until `macs` of the multiply-accumulates (`params` of the parameters, `size` of the bytes, `latency` of the time; parts of 1) are left, and refit
+    what is left on the data. Or, with shapes that stay, make `sparsity` of each layer's weights zero, or all but n of m by a `pattern` like "2:4".
 
     Agreement (on every 4th feed, kept out of the repair) and speed-up are in the record; nothing is rolled back. Without data the order is by the norms of weights,
     nothing is refitted, and the result is neither compared nor measured. `ignore` are regular expressions on names of groups; further keywords are options of the step.
@@ -51,7 +54,7 @@ def prune(
     Raises BarMissed, with the Result in its `result`, where the groups do not allow that much (not with `best_effort`) or the agreement falls by more than `max_drop`; UsageError for an
     option that the step does not have; DataError where the data does not fit.
     """
-    goals = {"macs": macs, "params": params, "sparsity": sparsity, "pattern": pattern}
+    goals = {"macs": macs, "params": params, "size": size, "latency": latency, "sparsity": sparsity, "pattern": pattern}
     options |= {k: v for k, v in {**goals, "best_effort": best_effort, "ignore": tuple(ignore)}.items() if v is not None}
     plan = recipe_of("prune", (("simplify", {}), ("prune", options)))
     table = load_target(target)
@@ -100,7 +103,7 @@ def _goal_bars(executed: ExecutedStep, options: dict[str, Any]) -> list[record.B
     parts = {} if executed.result is None else executed.result.decisions.get("reached", {})
     if options.get("sparsity") is not None:
         return [reports.bar("--sparsity", options["sparsity"], parts.get("sparsity", 0.0))]
-    goals = [(name, options[name]) for name in ("macs", "params") if options.get(name) is not None]
+    goals = [(name, options[name]) for name in GOALS if options.get(name) is not None]
     return [record.Bar(option=f"--{name}", required=goal, reached=parts.get(name, 1.0), held=parts.get(name, 1.0) <= goal) for name, goal in goals]
 
 

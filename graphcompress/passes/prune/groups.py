@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -68,10 +69,21 @@ class ProductCost:
         return cost
 
 
-class WidthCost:
-    """A sum of products, with what each group takes part in."""
+class NodeCost(Protocol):
+    """A cost that hangs on the shares of some factors."""
 
-    def __init__(self, products: Sequence[ProductCost], other: float, groups: int) -> None:
+    @property
+    def factors(self) -> tuple[Factor, ...]: ...
+
+    def at(self, widths: Array) -> float:
+        """At `widths` [groups] units."""
+        ...
+
+
+class WidthCost:
+    """A sum of costs, with what each group takes part in."""
+
+    def __init__(self, products: Sequence[NodeCost], other: float, groups: int) -> None:
         """`other` is what no width changes."""
         self.products = products
         self.other = other
@@ -102,12 +114,12 @@ class Groups:
         self.group_of = np.full(units, -1, np.int64)
         for index, group in enumerate(self.groups):
             self.group_of[group.units] = index
-        products = [
-            self._product(a.form.node, macs[a.form.node] or 0, [a.vectors.get(x) for x in a.costs]) for a in algebra.applications if macs.get(a.form.node)
-        ]
+        self._of_node = {a.form.node: [a.vectors.get(x) for x in a.costs] for a in algebra.applications if macs.get(a.form.node)}
+        products = [ProductCost(node, macs[node] or 0, self._factors(axes)) for node, axes in self._of_node.items()]
         self.macs = WidthCost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
         axes = {t: algebra.axes[t] or () for t, _, _ in weight_axes(algebra)}
-        sizes = [self._product(t, math.prod(algebra.shapes.static(t) or ()), list(parts)) for t, parts in axes.items()]
+        self._of_constant = {t: self._factors(parts) for t, parts in axes.items()}
+        sizes = [ProductCost(t, math.prod(algebra.shapes.static(t) or ()), factors) for t, factors in self._of_constant.items()]
         others = [c for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes]
         self.parameters = WidthCost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
 
@@ -115,6 +127,20 @@ class Groups:
     def widths(self) -> Array:
         """[groups] units of each."""
         return np.array([g.size for g in self.groups], np.int64)
+
+    def widths_of(self, keep: Array) -> Array:
+        """[groups] units of each that are in `keep` [units]."""
+        return np.array([keep[g.units].sum() for g in self.groups], np.int64)
+
+    def bytes(self, total: int) -> WidthCost:
+        """Bytes of the file, of which the whole model's has `total`."""
+        sizes = [ProductCost(t, float(values.nbytes), factors) for t, factors in self._of_constant.items() if (values := constant_data(t)) is not None]
+        return WidthCost(sizes, max(0.0, total - sum(p.base for p in sizes)), len(self.groups))
+
+    def factors(self, node: Node) -> tuple[Factor, ...]:
+        """What the time of a node grows with: the axes that its multiply-accumulates have, of other nodes those of the first output."""
+        axes = self._of_node.get(node)
+        return self._factors(list(self.algebra.axes.get(node.outputs[0]) or ()) if axes is None and node.outputs else axes or ())
 
     def fixed(self) -> list[tuple[Reason, int]]:
         """Why indices of weights stay, and how many do for each reason, most first; of reasons that differ in their node only, the first node."""
@@ -129,7 +155,7 @@ class Groups:
                 first.setdefault((reason.id, reason.text), reason)
         return [(first[key], count) for key, count in counts.most_common()]
 
-    def _product(self, owner: Node | Tensor, base: float, axes: Sequence[Axis]) -> ProductCost:
+    def _factors(self, axes: Sequence[Axis]) -> tuple[Factor, ...]:
         factors = []
         for axis in axes:
             if isinstance(axis, np.ndarray):
@@ -137,7 +163,7 @@ class Groups:
                 counts = np.bincount(group[group >= 0], minlength=len(self.groups)) / np.maximum(1, self.widths)
                 if counts.any():
                     factors.append(Factor(counts, int((group < 0).sum()), len(axis)))
-        return ProductCost(owner, base, tuple(factors))
+        return tuple(factors)
 
 
 def find_groups(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Groups:
