@@ -7,6 +7,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.distill import distill
+from graphcompress.api.goals import parse_goal
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.metrics import open_metric, parse_kinds
@@ -25,6 +26,7 @@ __all__ = [
     "inspect",
     "open_metric",
     "open_model",
+    "parse_goal",
     "parse_kinds",
     "prune",
     "quantize",
