@@ -7,21 +7,19 @@ keeps such a name; kernels that it adds by itself (reordered layouts, casts) cou
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 
+from graphcompress.ir.files.numbered import name_by_number, number_in
 from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Node
 from graphcompress.runtime.session import Feed, LocalSession
 
-NUMBER = re.compile(r"gcnode(\d+)_")
 FEWEST_RUNS, MOST_RUNS = 5, 50
 BUDGET_S = 1.0
 
@@ -34,7 +32,7 @@ def node_times(model: Model, feed: Feed, *, threads: int = 1, config: Mapping[st
     """
     message, weights = message_and_weights(model)
     nodes = list(model.graph.nodes)
-    _name_by_number(message.graph)
+    name_by_number(message.graph)
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
         attributes = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, "profile"))}
         with LocalSession(message.SerializeToString(), threads=threads, config=config, attributes=attributes, initializers=weights) as session:
@@ -61,32 +59,8 @@ def _kernel_times(events: list[dict[str, object]]) -> dict[int, list[float]]:
             runs.append({})
             last = None
         elif event.get("cat") == "Node" and name.endswith("_kernel_time") and runs:
-            number = NUMBER.search(name)
-            last = int(number[1]) if number is not None else last
+            number = number_in(name)
+            last = last if number is None else number
             if last is not None:
                 runs[-1][last] = runs[-1].get(last, 0.0) + float(str(event["dur"]))
     return {number: [run.get(number, 0.0) for run in runs] for number in {n for run in runs for n in run}}
-
-
-def _name_by_number(graph: onnx.GraphProto) -> None:
-    """Rename nodes, and tensors that only nodes of this graph read."""
-    fixed = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer} | set(_captured(graph)) | {""}
-    names: dict[str, str] = {}
-    for number, node in enumerate(graph.node):
-        node.name = f"gcnode{number}_"
-        names |= {name: f"gcnode{number}_{index}" for index, name in enumerate(node.output) if name not in fixed}
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    del graph.value_info[:]
-
-
-def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that subgraphs mention."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                for inner in body.node:
-                    yield from (*inner.input, *inner.output)
-                yield from (value.name for value in body.output)
-                yield from _captured(body)

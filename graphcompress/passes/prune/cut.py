@@ -37,6 +37,14 @@ class Cut:
         """[length] True for each index that is left; None for an axis without labels."""
         return self.keep[self.algebra.components.unit[axis]] if isinstance(axis, np.ndarray) else None
 
+    def taken(self, tensor: Tensor, values: Array) -> Array:
+        """`values` of a constant of the original without what it loses."""
+        for axis in range(values.ndim):
+            kept = self.indices(tensor, axis)
+            if kept is not None:
+                values = values.take(kept, axis)
+        return np.ascontiguousarray(values)
+
     def channels(self) -> list[dict[str, Any]]:
         """What is left of the axes of activations, as JSON data: sets of tensors of the original with the same axis, length and indices that are left. Tensors of the
         cut model have the same names."""
@@ -102,15 +110,12 @@ class _Cutter:
                 continue
             values = constant_value(tensor)
             assert values is not None
-            for axis in range(values.ndim):
-                mask = self.mask(tensor, axis)
-                if mask is not None:
-                    values = values.take(np.flatnonzero(mask), axis)
+            values = self.cut.taken(tensor, values)
             twin = self.cut.twins.tensor(tensor)
             if isinstance(twin, Constant):
-                edits.set_value(twin, np.ascontiguousarray(values))
+                edits.set_value(twin, values)
             else:
-                edits.replace(twin, self.model.constant(tensor.name, np.ascontiguousarray(values)))
+                edits.replace(twin, self.model.constant(tensor.name, values))
 
     def attributes(self, edits: Edits) -> None:
         for application in self.algebra.applications:

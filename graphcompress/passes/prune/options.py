@@ -17,6 +17,7 @@ class Options(BaseModel):
     size         the part of the bytes of the file that is kept
     latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
     ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
+    free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
     score        how it is decided what goes first: "obs" (error after the rest is refitted), "activation" (error without), "magnitude" (norms of weights; needs no data)
@@ -33,6 +34,7 @@ class Options(BaseModel):
     size: float | None = Field(default=None, gt=0, le=1)
     latency: float | None = Field(default=None, gt=0, le=1)
     ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
     score: Literal["obs", "activation", "magnitude"] = "obs"
@@ -73,9 +75,9 @@ class Options(BaseModel):
     @model_validator(mode="after")
     def _goal(self) -> Self:
         channels = bool(self.goals or self.ratios)
-        if channels + (self.sparsity is not None) + (self.pattern is not None) != 1:
+        if channels + self.free + (self.sparsity is not None) + (self.pattern is not None) != 1:
             raise ValueError(
-                f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or else sparsity = 0.5, or else pattern = 2:4"
+                f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or free = true; or else sparsity = 0.5, or else pattern = 2:4"
             )
         if not channels and (self.score != "obs" or self.round_to != "auto"):
             raise ValueError("score and round_to are about channels: they do not go with sparsity or pattern")

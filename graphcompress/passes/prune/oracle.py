@@ -64,8 +64,13 @@ def difference(cut: Cut, feeds: Iterable[Feed]) -> float:
 
     Raises ModelError where one of them does not load or run.
     """
+    return largest_difference(masked(cut), cut.model, feeds)
+
+
+def largest_difference(reference: Model, other: Model, feeds: Iterable[Feed]) -> float:
+    """The same of any two models with the same outputs."""
     worst = 0.0
-    with open_session(masked(cut), optimize="none", threads=1) as before, open_session(cut.model, optimize="none", threads=1) as after:
+    with open_session(reference, optimize="none", threads=1) as before, open_session(other, optimize="none", threads=1) as after:
         for feed in feeds:
             right, result = before.run(feed), after.run(feed)
             for name, value in right.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.data import Dataset
-from graphcompress.errors import GraphCompressError, ModelError, UsageError
+from graphcompress.errors import DataError, GraphCompressError, ModelError, UsageError
 from graphcompress.ir import Model
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
@@ -20,11 +20,12 @@ from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.deviation import TeacherAnswers
+from graphcompress.passes.prune.free import FreeUnits, find_free, may_be_free, without
 from graphcompress.passes.prune.goals import Goals
 from graphcompress.passes.prune.groups import FEWEST, Groups, WidthCost, find_groups
 from graphcompress.passes.prune.latency import PROFILED, measured_time, time_share
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.oracle import difference, tolerance
+from graphcompress.passes.prune.oracle import difference, largest_difference, tolerance
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
@@ -63,6 +64,8 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     require_known_domains(model, "pruned")
     if options.sparsity is not None or options.pattern is not None:
         return sparsify(model, context, options)
+    if options.free:
+        return Ladder.single(remove_free(model, context))
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
@@ -71,6 +74,27 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = Goals(options.goals)
     return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))))
+
+
+def remove_free(model: Model, context: Context) -> StepResult:
+    """The model without channels that cost nothing; itself where there are none, or where the outputs differ by more than rounding."""
+    unchanged = StepResult(model, False)
+    if not may_be_free(model):
+        return unchanged
+    try:
+        feeds = oracle_feeds(model, context)
+    except DataError:
+        return unchanged
+    groups = find_groups(model, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
+    free = find_free(groups, feeds[0]) if groups.groups and feeds else FreeUnits()
+    if not free.units:
+        return unchanged
+    attempt = without(groups, free)
+    if largest_difference(groups.algebra.model, attempt.model, feeds) > tolerance(model):
+        return StepResult(model, False, refusals=(Refusal("prune/oracle", "without its free channels the model answers otherwise", ""),))
+    shared(attempt.model)
+    applied = {"prune/zero": len(free.zero), "prune/constant": len(free.constant), "prune/copy": len(free.copies)}
+    return StepResult(attempt.model, True, {name: count for name, count in applied.items() if count}, decisions={"channels": attempt.channels()})
 
 
 class _Pruner:
