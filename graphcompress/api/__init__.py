@@ -6,8 +6,8 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
+from graphcompress.api.cost_goals import parse_goal
 from graphcompress.api.distill import distill
-from graphcompress.api.goals import parse_goal
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.metrics import open_metric, parse_kinds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphcompress.api import reports
-from graphcompress.api.goals import parse_goal, plan_of, reach
+from graphcompress.api.cost_goals import parse_goal, plan_of, reach
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError

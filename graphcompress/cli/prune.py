@@ -49,7 +49,13 @@ def prune(
     ] = None,
     best_effort: Annotated[bool, typer.Option("--best-effort", help="Status 0 also where the graph does not allow that much.")] = False,
     max_drop: Annotated[
-        float | None, typer.Option("--max-drop", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X.", show_default=False)
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="X",
+            help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X. Without a goal: as much goes as it allows.",
+            show_default=False,
+        ),
     ] = None,
     score: Annotated[Score, typer.Option("--score", help="What goes first: by the error after refitting, without it, or by the norms of weights.")] = Score.obs,
     round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
@@ -83,17 +89,18 @@ def prune(
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
     channels = bool(ratio) or any(value is not None for value in (macs, params, size, latency))
-    if channels + (sparsity is not None) + (pattern is not None) != 1:
+    zeros = (sparsity is not None) + (pattern is not None)
+    if channels + zeros > 1 or (channels + zeros == 0 and max_drop is None):
         raise UsageError(
-            "Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, --params, --size or --latency, or several of them; or else, for zeros "
-            "in shapes that stay, --sparsity 0.5 or --pattern 2:4."
+            "Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, --params, --size or --latency, or several of them, "
+            "or --max-drop 0.02 for as much as that allows; or else, for zeros in shapes that stay, --sparsity 0.5 or --pattern 2:4."
         )
     for option, value in (("--macs", macs), ("--params", params), ("--size", size), ("--latency", latency)):
         if value is not None and not 0 < value <= 1:
             raise UsageError(f"{option} {value:g} is not a part: give a number above 0, at most 1 (0.5 keeps half).")
     if sparsity is not None and not 0 < sparsity < 1:
         raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
-    if not channels and (score is not Score.obs or round_to != "auto"):
+    if zeros and (score is not Score.obs or round_to != "auto"):
         raise UsageError("--score and --round-to are about channels: they do not go with --sparsity or --pattern.")
     if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
         raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")

@@ -185,3 +185,16 @@ def test_a_goal_that_the_floor_does_not_allow_is_status_1(place: Path, run: Any)
 def test_goals_that_make_no_sense(place: Path, run: Any, arguments: tuple[str, ...], message: str) -> None:
     done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", *QUICK, *arguments)
     assert done.status == 2 and message in done.err and not Path("out.onnx").exists()
+
+
+def test_as_much_goes_as_a_drop_allows(place: Path, run: Any) -> None:
+    shares = []
+    for drop in ("0.02", "0.5"):
+        done = run("prune", "model.onnx", "-o", f"out-{drop}.onnx", "--data", "feeds.npz", "--max-drop", drop, "--round-to", "1", "--format", "json", *QUICK)
+        assert done.status == 0
+        record = Record.model_validate(done.json)
+        assert [(bar.option, bar.held) for bar in record.bars] == [("--max-drop", True)]
+        shares.append((record.after.macs or 0) / (record.before.macs or 1))
+    assert shares[1] < shares[0] <= 1
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--max-drop", "0.1", *QUICK)
+    assert done.status == 2 and "needs data" in done.err

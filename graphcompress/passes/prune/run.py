@@ -48,7 +48,7 @@ WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
 LATENCY_TRIES = 6
 CLOSE_TO_GOAL = 0.94
 """A measured part of the time that is this much of the goal, or more and not above it, ends the search."""
-LESS_BOLD = (0.25, 0.5, 0.75)
+LESS_BOLD = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Rungs below the goal: how much of the way back to the whole model."""
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum")
 
