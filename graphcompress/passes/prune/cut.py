@@ -38,11 +38,11 @@ class Cut:
         return self.keep[self.algebra.components.unit[axis]] if isinstance(axis, np.ndarray) else None
 
     def taken(self, tensor: Tensor, values: Array) -> Array:
-        """`values` of a constant of the original without what it loses."""
-        for axis in range(values.ndim):
-            kept = self.indices(tensor, axis)
-            if kept is not None:
-                values = values.take(kept, axis)
+        """`values` of a constant of the original without what it loses. Indices of an axis with more labels than indices are counted within blocks of the first axis."""
+        axes = self.algebra.axes.get(tensor) or ()
+        masks = {axis: mask for axis, labels in enumerate(axes) if (mask := self.mask(labels)) is not None and not mask.all()}
+        for axis, mask in sorted(masks.items(), reverse=True):  # the first axis, whose blocks are counted in, comes last
+            values = values.take(np.flatnonzero(mask), axis) if len(mask) == values.shape[axis] else _within_blocks(values, axis, mask)
         return np.ascontiguousarray(values)
 
     def channels(self) -> list[dict[str, Any]]:
@@ -56,6 +56,13 @@ class Cut:
                     entry = {"axis": axis, "length": len(mask), "kept": np.flatnonzero(mask).tolist(), "tensors": []}
                     sets.setdefault((axis, mask.tobytes()), entry)["tensors"].append(tensor.name)
         return list(sets.values())
+
+
+def _within_blocks(values: Array, axis: int, mask: Array) -> Array:
+    """`values` whose first axis is made of as many blocks as `mask` [blocks * length of `axis`] has: each with the indices of its own block."""
+    blocks = len(mask) // values.shape[axis]
+    parts = zip(np.split(values, blocks), mask.reshape(blocks, -1), strict=True)
+    return np.concatenate([part.take(np.flatnonzero(own), axis) for part, own in parts])
 
 
 def cut(algebra: Algebra, keep: Array) -> Cut:

@@ -39,13 +39,13 @@ class FreeUnits:
 
 
 def may_be_free(model: Model) -> bool:
-    """Whether a layer has two outputs with the same weights, those that are all 0 included. Quick: without it nothing can be free."""
+    """Whether a layer has two outputs with the same weights, those that are all 0 included. Quick, and without copies: without it nothing can be free."""
     outputs = output_ids(model)
     for node in model.graph.nodes:
         layer = layer_of(node, outputs)
         if layer is not None:
-            columns = np.ascontiguousarray(layer.weight_matrix().swapaxes(1, 2)).reshape(-1, layer.form.shape[1])
-            if len({column.tobytes() for column in columns + 0.0}) < len(columns):
+            rows = layer.outputs_first()
+            if len({hash((row + 0.0).tobytes()) for row in rows}) < len(rows):
                 return True
     return False
 
@@ -116,6 +116,10 @@ class _FreeChannels:
             for letter, _ in application.contractions():
                 if application.form.node not in layers:
                     fixed.update(self.algebra.components.unit[application.vectors[letter]].tolist())
+        for tensor, axes in self.algebra.axes.items():
+            for labels, size in zip(axes or (), getattr(tensor, "shape", None) or (), strict=False):
+                if isinstance(labels, np.ndarray) and len(labels) != size and constant_data(tensor) is not None:  # counted within blocks
+                    fixed.update(self.algebra.components.unit[labels].tolist())
         named = self.groups.group_of[np.array(sorted(fixed), np.int64)]
         return {int(u) for g in set(named[named >= 0].tolist()) for u in self.groups.groups[g].units}
 

@@ -29,15 +29,22 @@ MOST_PATTERNS = 24
 @dataclass(frozen=True, slots=True, eq=False)
 class UnitGroup:
     """Units that live in the same axes: the channels of a stage, the hidden units of an MLP. `name`: the first weighted node that makes them; `units`: their numbers, in
-    the order of the indices of the first axis; `weights`: the axes of constants that they are in."""
+    the order of the indices of the first axis; `weights`: the axes of constants that they are in; `blocks`: positions in `units`, of each of which equally many stay (none: any may
+    go)."""
 
     name: str
     units: Array
     weights: tuple[tuple[Tensor, int], ...]
+    blocks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.units)
+
+    @property
+    def step(self) -> int:
+        """How many units go at once."""
+        return max(1, len(self.blocks))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,6 +211,11 @@ def _primes(model: Model) -> dict[str, tuple[int, ...]]:
 def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
     """Multiply-accumulates that go where every group keeps its fewest units: modes that leave more and smaller units are worth more."""
     total = 0.0
+    blocks = {int(units[0, 0]): len(units) for balance in algebra.labels.balances for units in [algebra.components.unit[balance]]}
+
+    def blocks_of(units: Array) -> int:
+        return max((count for first, count in blocks.items() if first in units), default=1)
+
     for application in algebra.applications:
         cost = macs.get(application.form.node) or 0
         if cost and application.costs:
@@ -213,7 +225,7 @@ def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
                 if axis is not None:
                     units = algebra.components.unit[axis]
                     free = units[algebra.components.free[units]]
-                    fewest = min(1.0, FEWEST / max(1, len(np.unique(free))))
+                    fewest = min(1.0, FEWEST * blocks_of(free) / max(1, len(np.unique(free))))
                     rest *= 1 - len(free) / len(units) * (1 - fewest)
             total += cost * (1 - rest)
     return total
@@ -233,12 +245,8 @@ def weight_axes(algebra: Algebra) -> list[tuple[Tensor, int, Array]]:
 def _groups(algebra: Algebra) -> list[UnitGroup]:
     """Free units, by the set of axes in which they occur."""
     components = algebra.components
-    mark = np.zeros(len(components.reason), np.uint64)
-    random = np.random.default_rng(0)
-    arrays = {id(axis): axis for axes in algebra.axes.values() for axis in axes or () if isinstance(axis, np.ndarray)}
-    for axis in arrays.values():
-        units, counts = np.unique(components.unit[axis], return_counts=True)
-        mark[units] += random.integers(1, 2**63, dtype=np.uint64) * counts.astype(np.uint64)
+    mark = components.marks(algebra.axes)
+    balances = {int(mark[units[0, 0]]): units for balance in algebra.labels.balances for units in [components.unit[balance]]}
     weights = weight_axes(algebra)
     places: dict[int, list[tuple[Tensor, int]]] = {}
     order: dict[int, dict[int, None]] = {}
@@ -254,7 +262,9 @@ def _groups(algebra: Algebra) -> list[UnitGroup]:
     for key, members in order.items():
         if len(members) >= FEWEST and key in places:
             name = next((names[t, a] for t, a in places[key] if (t, a) in names), places[key][0][0].name)
-            result.append(UnitGroup(name, np.array(list(members), np.int64), tuple(places[key])))
+            position = {unit: index for index, unit in enumerate(members)}
+            blocks = tuple(tuple(position[u] for u in row) for row in balances[key].tolist()) if key in balances else ()
+            result.append(UnitGroup(name, np.array(list(members), np.int64), tuple(places[key]), blocks))
     return result
 
 

@@ -48,6 +48,9 @@ def masked(cut: Cut) -> Model:
                     before = values.get(twin)
                     array = constant_value(slot.tensor) if before is None else before
                     assert array is not None
+                    if len(here) != array.shape[slot.axis]:  # counted within blocks of the first axis
+                        blocks = len(here) // array.shape[slot.axis]
+                        factor = factor.reshape(blocks, array.shape[slot.axis], *factor.shape[2:]).repeat(len(array) // blocks, 0)
                     values[twin] = array * factor.astype(array.dtype)
                 else:
                     dtype = _numpy_type(algebra.shapes.dtype(slot.tensor))

@@ -26,11 +26,11 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
     for index, group in enumerate(groups.groups):
         consumers = [c for layer in seen if (groups.group_of[layers[layer.layer]] == index).any() for c in _consumers(layer, layers[layer.layer], group)]
         if not consumers:
-            orders.append(order_by_cost(_norms(groups, group)))
+            orders.append(order_by_cost(_norms(groups, group), group.blocks))
         elif score == "obs":
-            orders.append(removal_order(consumers, group.size))
+            orders.append(removal_order(consumers, group.size, group.blocks))
         else:
-            orders.append(order_by_cost(activation_costs(consumers, group.size)))
+            orders.append(order_by_cost(activation_costs(consumers, group.size), group.blocks))
     return orders
 
 
@@ -69,5 +69,7 @@ def _norms(groups: Groups, group: UnitGroup) -> Array:
         values, labels = constant_value(tensor), (groups.algebra.axes[tensor] or ())[axis]
         assert values is not None and isinstance(labels, np.ndarray)
         units = groups.algebra.components.unit[labels]
+        if values.shape[axis] != len(units):  # counted within blocks, of which the rows tell nothing
+            continue
         producers.append((np.moveaxis(values, axis, -1).reshape(-1, len(units)), [np.flatnonzero(units == unit) for unit in group.units]))
     return magnitudes(producers, group.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -177,7 +178,7 @@ class _Pruner:
                 wanted = self.ratios[index] * group.size
                 allowed = [min(allowed, key=lambda width: (abs(width - wanted), -width))]
             weight = float(self.sensitivities()[index])
-            curves.append(hull((width, weight * float(order.errors[group.size - width])) for width in allowed))
+            curves.append(hull((width, weight * order.error(group.size - width)) for width in allowed))
         widths = np.array([curve[0][0] for curve in curves], np.int64)
         for name, part in goals.parts.items():
             cost = self.cost(name)
@@ -187,8 +188,11 @@ class _Pruner:
 
     def allowed(self, index: int) -> list[int]:
         """The widths that a group may have, widest first."""
-        size, multiple = self.groups.groups[index].size, self.multiple()
-        return [size] if index in self.faulty or index in self.ignored else allowed_widths(size, multiple if size >= multiple else 1, FEWEST)
+        group, multiple = self.groups.groups[index], self.multiple()
+        if index in self.faulty or index in self.ignored:
+            return [group.size]
+        per_block = multiple // math.gcd(multiple, group.step) if group.size >= multiple else 1
+        return [group.step * width for width in allowed_widths(group.size // group.step, per_block, FEWEST)]
 
     def cost(self, name: str) -> WidthCost:
         """What a goal is a part of."""
@@ -232,7 +236,7 @@ class _Pruner:
     def cut_at(self, widths: Array) -> Cut:
         keep = np.ones(len(self.groups.group_of), bool)
         for group, order, width in zip(self.groups.groups, self.orders(), widths.tolist(), strict=True):
-            keep[group.units[[u for step in order.steps[: group.size - width] for u in step]]] = False
+            keep[group.units[[u for step in order.steps[: (group.size - width) // group.step] for u in step]]] = False
         return cut(self.groups.algebra, keep)
 
     def only(self, widths: Array, group: int) -> Array:
@@ -276,8 +280,9 @@ class _Pruner:
     def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers) -> float:
         widths = self.groups.widths
         size = int(widths[index])
-        widths[index] = max(FEWEST, size // 2)
-        expected = float(self.orders()[index].errors[size - widths[index]])
+        step = self.groups.groups[index].step
+        widths[index] = step * max(FEWEST, size // step // 2)
+        expected = self.orders()[index].error(size - int(widths[index]))
         attempt = self.cut_at(widths)
         try:
             repair(

@@ -44,6 +44,10 @@ class Order:
     steps: tuple[tuple[int, ...], ...]
     errors: Array
 
+    def error(self, units: int) -> float:
+        """The error with the first `units` gone, a multiple of those of a step."""
+        return float(self.errors[units // len(self.steps[0])])
+
 
 def output_energy(gram: Array, weight: Array) -> float:
     """tr(W'HW): the energy of a layer's outputs about their mean."""

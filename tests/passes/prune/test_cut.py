@@ -20,7 +20,9 @@ def random_cut(groups: Groups, seed: int, part: float = 0.6) -> Cut:
     random = np.random.default_rng(seed)
     keep = np.ones(len(groups.group_of), bool)
     for group in groups.groups:
-        keep[random.permutation(group.units)[: random.integers(1, max(2, int(part * group.size)))]] = False
+        blocks = group.blocks or (range(group.size),)
+        count = random.integers(1, max(2, int(part * len(blocks[0]))))
+        keep[group.units[[u for block in blocks for u in random.permutation(block)[:count]]]] = False
     return cut(groups.algebra, keep)
 
 

@@ -10,6 +10,7 @@ from topologies import TOPOLOGIES
 
 from graphcompress.ir import Model
 from graphcompress.passes.prune import Options, prune
+from graphcompress.passes.prune.free import may_be_free
 from graphcompress.step import Context, StepResult
 
 
@@ -104,3 +105,25 @@ def test_nothing_is_looked_for_where_nothing_repeats(tools: Any, monkeypatch: py
 
     monkeypatch.setattr(step, "find_groups", None)
     assert not freed(TOPOLOGIES["residual"][0](tools.Small()), tools).changed
+
+
+def test_repeats_are_noticed_in_every_form_of_a_weight(tools: Any) -> None:
+    """The layer is first of a model in which nothing else repeats."""
+
+    def repeats(op: str, axis: int, shape: tuple[int, ...], **attributes: Any) -> bool:
+        s = tools.Small()
+        values = s.random.normal(0, 1, shape).astype(np.float32)
+        np.moveaxis(values, axis, 0)[2] = np.moveaxis(values, axis, 0)[0]
+        x = s.input("x", 1, shape[1 - axis], *[4] * (len(shape) - 2))
+        return may_be_free(s.model(s.node(op, x, s.constant(values), **attributes)))
+
+    forms: list[tuple[str, int, tuple[int, ...], dict[str, Any]]] = [
+        ("Conv", 0, (6, 5, 3, 3), {}),
+        ("ConvTranspose", 1, (5, 6, 3, 3), {}),
+        ("Gemm", 1, (5, 6), {}),
+        ("Gemm", 0, (6, 5), {"transB": 1}),
+        ("MatMul", 1, (5, 6), {}),
+    ]
+    for op, axis, shape, attributes in forms:
+        assert repeats(op, axis, shape, **attributes), op
+    assert not may_be_free(TOPOLOGIES["residual"][0](tools.Small()))

@@ -195,3 +195,21 @@ def test_the_decisions_say_which_channels_of_which_tensor_are_left(tools: Any) -
     weight = next(node for node in model.graph.nodes if node.name == "a").inputs[1]
     rows, columns = ({n: e["kept"] for e in unfitted.decisions["channels"] for n in e["tensors"]}[made[name]] for name in ("a", "stem"))
     np.testing.assert_array_equal(unfitted.model.graph.initializers[weight.name].values, weight.values[rows][:, columns])
+
+
+def test_groups_of_a_convolution_lose_different_channels_but_as_many(tools: Any) -> None:
+    """Channels 0 and 1 of the first group and 2 and 3 of the second are next to nothing; which go is decided in each group by itself."""
+    s = tools.Small()
+    weight = s.random.normal(0, 1, (8, 3, 3, 3)).astype(np.float32)
+    weight[[0, 1, 6, 7]] *= 1e-3
+    x = s.node("Relu", s.node("Conv", s.input("x", 1, 3, 8, 8), s.constant(weight, "first"), name="a"))
+    x = s.node("Relu", s.node("Conv", x, s.constant(s.random.normal(0, 1, (12, 4, 3, 3)).astype(np.float32), "grouped"), group=2, name="b"))
+    model = s.model(s.conv(x, 12, 5, kernel=1, name="last"))
+    result = pruned(model, tools, ratios={"^a$": 0.5})
+    weights = result.model.graph.initializers
+    assert weights["first"].shape[0] == 4 and weights["grouped"].shape == (12, 2, 3, 3)
+    made = next(node for node in model.graph.nodes if node.name == "a").outputs[0].name
+    assert [e["kept"] for e in result.decisions["channels"] if made in e["tensors"]] == [[2, 3, 4, 5]]
+    for feed in tools.feeds(model, 3, 7):
+        a, b = tools.run(model, feed)[0], tools.run(result.model, feed)[0]
+        assert np.abs(a - b).max() < 0.02 * np.abs(a).max()
