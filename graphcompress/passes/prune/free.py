@@ -138,7 +138,19 @@ class _FreeChannels:
                     moving.update(self.algebra.components.unit[labels[here]].tolist())
                 if not tensors:
                     moving.update(units.tolist())
+            for letter in self.mixed(application):
+                moving.update(self.algebra.components.unit[application.vectors[letter]].tolist())
         return known - moving
+
+    def mixed(self, application: Application) -> Iterator[Letter]:
+        """The open letters of outputs that some of the inputs that are calculated have and others lack: what these hold is the same for all indices, and may hang on the input
+        of the model."""
+        inputs = [t for t in application.form.node.inputs if t.name and constant_data(t) is None]
+        for letter in {x for slot in application.form.outputs for x in slot.letters} & set(application.vectors):
+            slots = [slot for slot in application.form.inputs if letter in slot.letters]
+            having = {id(s.tensor) for s in slots if (self.algebra.axes[s.tensor] or ())[s.axis] is not None}
+            if 0 < sum(id(t) in having for t in inputs) < len(inputs):
+                yield letter
 
     def values(self, units: set[int]) -> dict[int, float]:
         """What the units hold wherever they are summed over, of those that hold one number."""

@@ -127,3 +127,15 @@ def test_repeats_are_noticed_in_every_form_of_a_weight(tools: Any) -> None:
     for op, axis, shape, attributes in forms:
         assert repeats(op, axis, shape, **attributes), op
     assert not may_be_free(TOPOLOGIES["residual"][0](tools.Small()))
+
+
+def test_what_is_added_to_all_channels_makes_none_constant(tools: Any) -> None:
+    """The mean of the picture is one number for all channels and positions, but another one for each picture."""
+    s = tools.Small()
+    weight, bias = weights()
+    weight[[3, 4]], bias[3], bias[4] = 0.0, 1.0, 2.0
+    x = s.input("x", 1, 3, 8, 8)
+    y = s.node("Conv", x, s.constant(weight.astype(np.float32)), s.constant(bias.astype(np.float32)), pads=[1] * 4)
+    model = s.model(s.conv(s.node("Add", y, s.node("ReduceMean", x, axes=[1, 2, 3])), 8, 5, kernel=1))
+    result = freed(model, tools)
+    assert not result.changed and not result.refusals
