@@ -42,9 +42,14 @@ class UnitGroup:
         return len(self.units)
 
     @property
+    def partition(self) -> tuple[tuple[int, ...], ...]:
+        """`blocks`, or all units as one."""
+        return self.blocks or (tuple(range(self.size)),)
+
+    @property
     def step(self) -> int:
         """How many units go at once."""
-        return max(1, len(self.blocks))
+        return len(self.partition)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
