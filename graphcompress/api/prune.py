@@ -16,7 +16,7 @@ from graphcompress.ir import Model
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.prune.options import GOALS
 from graphcompress.recipe import Recipe, recipe_of, run
@@ -88,7 +88,7 @@ def prune(
     notes += [] if executed[-1].result is None else _zero_notes(executed[-1].result)
     judged: dict[str, Any] = {"notes": notes}
     comparison = None
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     if feeds.all is not None and feeds.judging is not None:
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
             try:
