@@ -6,6 +6,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
+from graphcompress.api.cost_goals import parse_goal
 from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_model
@@ -31,6 +32,7 @@ __all__ = [
     "list_rules",
     "open_metric",
     "open_model",
+    "parse_goal",
     "parse_kinds",
     "prune",
     "quantize",

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from graphcompress.api import reports
+from graphcompress.api.cost_goals import parse_goal, plan_of, reach
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
-from graphcompress.errors import UsageError, suggestion
-from graphcompress.gate import Bars, Goal, SessionJudge, search, thread_settings
+from graphcompress.errors import UsageError
+from graphcompress.gate import Bars, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
-from graphcompress.ir.analysis.statistics import run_shapes
+from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import Recipe, load_recipe, run
@@ -38,7 +38,7 @@ def compress(
     kinds: Mapping[str, str] | None = None,
     metric: AnyMetric | None = None,
     metric_joins: bool = False,
-    goal: Goal = "balanced",
+    goal: str = "balanced",
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
@@ -51,20 +51,27 @@ def compress(
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
     results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
-    (the smallest that takes at most 1.02 times as long). Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
+    (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
+    pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. Without `recipe` the goal decides: "size" and costs have
+    recipes of their own, the others share "default".
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
     """
-    if goal not in (goals := get_args(Goal)):
-        raise UsageError(f"There is no goal '{goal}'. {suggestion(goal, goals)}")
+    gate_goal, cost = parse_goal(goal)
+    if cost is not None and recipe is not None:
+        raise UsageError(f"--goal {goal} has steps of its own: give it without a recipe, or a recipe without it.")
+    if cost is not None and cost.cost == "latency" and not measure:
+        raise UsageError("A goal for the latency needs the measurement that was switched off (--no-measure).")
     bars = Bars(min_agreement, min_speedup)
     task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
-    if recipe is None:
-        recipe = "size" if goal == "size" else "default"
-    plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if cost is not None:
+        plan = plan_of(cost, cost.part)
+    else:
+        name = recipe or ("size" if goal == "size" else "default")
+        plan = name if isinstance(name, Recipe) else load_recipe(name)
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
@@ -78,7 +85,13 @@ def compress(
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
-        outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=goal, size=judge.size)
+        stated = []
+        if cost is None:
+            outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
+        else:
+            attempt = reach(source.model, cost, gate_goal, calibrated, judge, bars, settings, lambda m: statistics(m, feeds.shapes(), size=0).macs or 0)
+            plan, outcome = attempt.plan, attempt.outcome
+            stated = [cost.bar(attempt.share)]
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen
@@ -95,8 +108,8 @@ def compress(
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
-        gate=reports.gate_report(outcome, bars, goal),
-        bars=reports.stated_bars(bars, chosen),
+        gate=reports.gate_report(outcome, bars, gate_goal),
+        bars=[*stated, *reports.stated_bars(bars, chosen)],
         notes=[*place_notes(table, where["provider"]), *info.notes],
     )
     done = reports.Result(result, record, snapshot)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
-
-
-class Goal(StrEnum):
-    """What is wanted of a result."""
-
-    balanced = "balanced"
-    speed = "speed"
-    size = "size"
 
 
 def compress(
@@ -38,12 +29,14 @@ def compress(
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
     ] = "cpu",
     goal: Annotated[
-        Goal,
+        str,
         typer.Option(
             "--goal",
-            help="balanced: as small as it gets without being slower. speed: not slower, whatever its size. size: the smallest that takes at most 1.02 times as long.",
+            metavar="GOAL",
+            help="balanced: as small as it gets without being slower. speed: not slower, whatever its size. size: the smallest that takes at most 1.02 times as long. "
+            "macs=F, latency=F, size=F: at most that part (0 to 1) of the original's, with channels pruned where INT8 and small weights do not suffice.",
         ),
-    ] = Goal.balanced,
+    ] = "balanced",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
@@ -69,12 +62,13 @@ def compress(
     from graphcompress.cli.run import check_target, choose_data, finish
     from graphcompress.recipe import load_recipe
 
-    plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
+    plan = None if recipe is None else load_recipe(recipe)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, None if plan is None else plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        api.parse_goal(goal)
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(model)
         outputs.check_data(source.model)
@@ -95,7 +89,7 @@ def compress(
                 kinds=kinds,
                 metric=task,
                 metric_joins=metric_joins,
-                goal=goal.value,
+                goal=goal,
                 measure=not no_measure,
                 progress=console.progress,
             ),

@@ -29,6 +29,14 @@ def prune(
         float | None, typer.Option("--macs", metavar="F", help="The part of the multiply-accumulates that is kept, 0 to 1.", show_default=False)
     ] = None,
     params: Annotated[float | None, typer.Option("--params", metavar="F", help="The part of the parameters that is kept, 0 to 1.", show_default=False)] = None,
+    size: Annotated[float | None, typer.Option("--size", metavar="F", help="The part of the file's bytes that is kept, 0 to 1.", show_default=False)] = None,
+    latency: Annotated[
+        float | None, typer.Option("--latency", metavar="F", help="The part of the time of one run that is kept, 0 to 1, as measured here.", show_default=False)
+    ] = None,
+    ratio: Annotated[
+        list[str] | None,
+        typer.Option("--ratio", metavar="REGEX=F", help="Groups whose name matches keep this part of their channels. Repeatable.", show_default=False),
+    ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(
@@ -41,7 +49,13 @@ def prune(
     ] = None,
     best_effort: Annotated[bool, typer.Option("--best-effort", help="Status 0 also where the graph does not allow that much.")] = False,
     max_drop: Annotated[
-        float | None, typer.Option("--max-drop", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X.", show_default=False)
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="X",
+            help="A bar, 0 to 1: status 1 where the agreement is lower than 1 - X. Without a goal: as much goes as it allows.",
+            show_default=False,
+        ),
     ] = None,
     score: Annotated[Score, typer.Option("--score", help="What goes first: by the error after refitting, without it, or by the norms of weights.")] = Score.obs,
     round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
@@ -74,24 +88,27 @@ def prune(
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
 
-    channels = macs is not None or params is not None
-    if channels + (sparsity is not None) + (pattern is not None) != 1:
+    channels = bool(ratio) or any(value is not None for value in (macs, params, size, latency))
+    zeros = (sparsity is not None) + (pattern is not None)
+    if channels + zeros > 1 or (channels + zeros == 0 and max_drop is None):
         raise UsageError(
-            "Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, --params 0.5, or both; or else, for zeros in shapes that stay, "
-            "--sparsity 0.5 or --pattern 2:4."
+            "Say how much is to be left: --macs 0.5 for half of the multiply-accumulates, --params, --size or --latency, or several of them, "
+            "or --max-drop 0.02 for as much as that allows; or else, for zeros in shapes that stay, --sparsity 0.5 or --pattern 2:4."
         )
-    for option, value in (("--macs", macs), ("--params", params)):
+    for option, value in (("--macs", macs), ("--params", params), ("--size", size), ("--latency", latency)):
         if value is not None and not 0 < value <= 1:
             raise UsageError(f"{option} {value:g} is not a part: give a number above 0, at most 1 (0.5 keeps half).")
     if sparsity is not None and not 0 < sparsity < 1:
         raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
-    if not channels and (score is not Score.obs or round_to != "auto"):
-        raise UsageError("--score and --round-to are about channels: they go with --macs and --params only.")
+    if zeros and (score is not Score.obs or round_to != "auto"):
+        raise UsageError("--score and --round-to are about channels: they do not go with --sparsity or --pattern.")
     if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
         raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")
     kept, _, group = (pattern or "1:2").partition(":")
     if not (kept.isdecimal() and group.isdecimal() and 0 < int(kept) < int(group)):
         raise UsageError(f"--pattern {pattern} does not say how many weights stay of how many: give two numbers, the smaller first, like 2:4.")
+    ratios = dict(_ratio(shown(text)) for text in ratio or ())
+    check_patterns(list(ratios), "--ratio")
     patterns = [shown(pattern) for pattern in ignore or ()]
     check_patterns(patterns, "--ignore")
     check_target(target)
@@ -111,6 +128,9 @@ def prune(
                 feeds,
                 macs=macs,
                 params=params,
+                size=size,
+                latency=latency,
+                ratios=ratios,
                 sparsity=sparsity,
                 pattern=pattern,
                 best_effort=best_effort,
@@ -126,3 +146,15 @@ def prune(
                 progress=console.progress,
             ),
         )
+
+
+def _ratio(text: str) -> tuple[str, float]:
+    """A pattern and the part that it stands for. Raises UsageError where the text is something else."""
+    pattern, _, part = text.rpartition("=")
+    try:
+        value = float(part)
+    except ValueError:
+        value = 0.0
+    if not pattern or not 0 < value <= 1:
+        raise UsageError(f"--ratio {text} does not say which groups keep which part: give a regular expression and a number above 0, at most 1, like stem=0.5.")
+    return pattern, value

@@ -27,6 +27,11 @@ class Form(Protocol):
     @property
     def taps(self) -> int: ...
 
+    @property
+    def output_axis(self) -> int:
+        """The axis of the weight that has the output channels."""
+        ...
+
     def places(self, y_shape: Sequence[int]) -> int:
         """Number of output positions, batch included."""
         ...
@@ -72,6 +77,10 @@ class Layer:
     def weight_matrix(self) -> Array:
         """The weight as [g, n, o] in float64."""
         return self.form.matrix(self.weight.values)
+
+    def outputs_first(self) -> Array:
+        """The weight with the axis of its output channels first, not copied; of a transposed convolution those of one group."""
+        return np.moveaxis(self.weight.values, self.form.output_axis, 0)
 
     def weight_from_matrix(self, matrix: Array) -> Array:
         """A matrix [g, n, o] in the weight's shape and element type."""
@@ -139,6 +148,10 @@ class Dense:
     flips_y: bool = False
     scale: float = 1.0
     taps: int = 1
+
+    @property
+    def output_axis(self) -> int:
+        return 0 if self.flips_weight else 1
 
     def places(self, y_shape: Sequence[int]) -> int:
         channels = y_shape[-2 if self.flips_y and len(y_shape) > 1 else -1]
@@ -228,6 +241,10 @@ class Convolution:
     @property
     def taps(self) -> int:
         return math.prod(self.kernel)
+
+    @property
+    def output_axis(self) -> int:
+        return 1 if self.transposed else 0
 
     def places(self, y_shape: Sequence[int]) -> int:
         return int(y_shape[0]) * math.prod(y_shape[2:])

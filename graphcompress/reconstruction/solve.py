@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,21 +18,30 @@ def refit(moments: Sequence[Moments], old: Array, ridge: float) -> Array:
 
     Towards the old weights, not towards 0: a ridge that is too large then leaves them as they were. An input that never varies keeps its weight.
     """
+    xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
+    xy: Array = sum(m.xy for m in moments[1:]) + moments[0].xy
+    d = damping(xx, ridge)[..., None, None]
+    return solved(xx + d * np.eye(old.shape[-2]), xy + d * old)
+
+
+def solved(matrix: Array, right: Array) -> Array:
+    """The solutions of positive definite systems [..., n, n] X = [..., n, o]: one large one by its Cholesky factor, many small ones together."""
+    if matrix.shape[-1] == 1:
+        quotient: Array = right / matrix
+        return quotient
+    if math.prod(matrix.shape[:-2]) > 1:
+        return np.linalg.solve(matrix, right)
     from scipy.linalg import solve
 
-    n = old.shape[-2]
-    result = np.empty_like(old)
-    for group in np.ndindex(old.shape[:-2]):
-        xx: Array = sum(m.xx[group] for m in moments[1:]) + moments[0].xx[group]
-        xy: Array = sum(m.xy[group] for m in moments[1:]) + moments[0].xy[group]
-        d = damping(xx, ridge)
-        result[group] = solve(xx + d * np.eye(n), xy + d * old[group], assume_a="pos")
+    size = matrix.shape[-1]
+    result: Array = solve(matrix.reshape(size, size), right.reshape(size, -1), assume_a="pos").reshape(right.shape)
     return result
 
 
-def damping(xx: Array, ridge: float) -> float:
-    """What a ridge adds to the diagonal of `xx` [n, n]: `ridge` times its mean. For inputs that never vary 1: any positive number gives the old weights."""
-    return ridge * float(np.trace(xx)) / len(xx) or 1.0
+def damping(xx: Array, ridge: float) -> Array:
+    """[...] what a ridge adds to the diagonal of `xx` [..., n, n]: `ridge` times its mean. For inputs that never vary 1: any positive number gives the old weights."""
+    d: Array = ridge * np.trace(xx, axis1=-2, axis2=-1) / xx.shape[-1]
+    return np.where(d == 0, 1.0, d)
 
 
 def bias_of(moments: Moments, weight: Array) -> Array:

@@ -62,6 +62,12 @@ def test_a_drop_that_is_too_large_is_status_1(place: Path, run: Any) -> None:
         ((), "--macs 0.5"),
         (("--macs", "1.5"), "at most 1"),
         (("--params", "0"), "above 0"),
+        (("--latency", "2"), "at most 1"),
+        (("--size", "0"), "above 0"),
+        (("--ratio", "deep"), "stem=0.5"),
+        (("--ratio", "deep=2"), "at most 1"),
+        (("--ratio", "nothing=0.5"), "matches no group"),
+        (("--ratio", "(=0.5"), "--ratio"),
         (("--macs", "0.5", "--round-to", "x"), "--round-to x"),
         (("--macs", "0.5", "--ignore", "("), "--ignore"),
         (("--macs", "0.5", "--ignore", "nothing"), "matches no group"),
@@ -134,3 +140,61 @@ def test_a_recipe_prunes_then_quantizes(place: Path, run: Any) -> None:
     record = Record.model_validate(done.json)
     assert done.status == 0 and [step.use for step in record.steps] == ["simplify", "prune", "quantize", "store"]
     assert next(step for step in record.steps if step.use == "prune").in_result
+
+
+def test_a_part_of_the_bytes_is_a_goal(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--size", "0.6", "--round-to", "1", "--format", "json", *QUICK)
+    record = Record.model_validate(done.json)
+    assert done.status == 0 and [(bar.option, bar.held) for bar in record.bars] == [("--size", True)]
+    assert 0.5 < Path("out.onnx").stat().st_size / Path("model.onnx").stat().st_size < 0.65
+
+
+def test_ratios_by_name(place: Path, run: Any) -> None:
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--ratio", "^conv$=0.25", "--round-to", "1", "--format", "json", *QUICK)
+    assert done.status == 0
+    kept = {g["name"]: (g["size"], g["kept"]) for g in Record.model_validate(done.json).steps[1].decisions["groups"]}
+    assert kept.pop("conv") == (32, 8) and all(size == left for size, left in kept.values())
+
+
+@pytest.mark.parametrize(("goal", "pruned"), [("macs=0.6", True), ("size=0.9", False), ("size=0.2", True)])
+def test_compress_prunes_as_far_as_its_goal_needs(place: Path, run: Any, goal: str, pruned: bool) -> None:
+    """INT8 and small weights come first."""
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--goal", goal, "--min-agreement", "0", "--format", "json", *QUICK)
+    record = Record.model_validate(done.json)
+    cost, _, part = goal.partition("=")
+    assert done.status == 0 and [(bar.option, bar.held) for bar in record.bars if bar.option != "--min-agreement"] == [(f"--goal {cost}", True)]
+    assert ("prune" in [step.use for step in record.steps if step.in_result]) is pruned
+    share = record.after.bytes / record.before.bytes if cost == "size" else (record.after.macs or 0) / (record.before.macs or 1)
+    assert share <= float(part)
+
+
+def test_a_goal_that_the_floor_does_not_allow_is_status_1(place: Path, run: Any) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--goal", "macs=0.05", "--min-agreement", "1", *QUICK)
+    assert done.status == 1 and "--goal macs 0.05 was not met" in done.err and not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--goal", "macs"), "There is no goal 'macs'"),
+        (("--goal", "macs=2"), "at most 1"),
+        (("--goal", "size=0.5", "--recipe", "half"), "steps of its own"),
+        (("--goal", "latency=0.5"), "--no-measure"),
+    ],
+)
+def test_goals_that_make_no_sense(place: Path, run: Any, arguments: tuple[str, ...], message: str) -> None:
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", *QUICK, *arguments)
+    assert done.status == 2 and message in done.err and not Path("out.onnx").exists()
+
+
+def test_as_much_goes_as_a_drop_allows(place: Path, run: Any) -> None:
+    shares = []
+    for drop in ("0.02", "0.5"):
+        done = run("prune", "model.onnx", "-o", f"out-{drop}.onnx", "--data", "feeds.npz", "--max-drop", drop, "--round-to", "1", "--format", "json", *QUICK)
+        assert done.status == 0
+        record = Record.model_validate(done.json)
+        assert [(bar.option, bar.held) for bar in record.bars] == [("--max-drop", True)]
+        shares.append((record.after.macs or 0) / (record.before.macs or 1))
+    assert shares[1] < shares[0] <= 1
+    done = run("prune", "model.onnx", "-o", "out.onnx", "--max-drop", "0.1", *QUICK)
+    assert done.status == 2 and "needs data" in done.err

@@ -155,7 +155,7 @@ def narrower(keep: Sequence[int] = (0, 2, 3, 5, 6, 7)) -> tuple[Model, Model]:
 
 def test_what_a_cut_has_left_is_compared_channel_by_channel(tmp_path: Path) -> None:
     teacher, student = narrower()
-    channels = {"channels": [{"tensor": "h", "axis": 1, "kept": [0, 2, 3, 5, 6, 7]}]}
+    channels = {"channels": [{"axis": 1, "length": 8, "kept": [0, 2, 3, 5, 6, 7], "tensors": ["h"]}]}
     (tmp_path / "record.json").write_text(json.dumps({"steps": [{"decisions": channels}]}))
     with_file = taught(student, teacher, steps=40, match=str(tmp_path / "record.json"))
     context = Context(data=feeds(teacher), teacher=teacher, threads=1, earlier=(StepResult(student, True, decisions=channels),))
@@ -372,5 +372,5 @@ def test_a_cut_its_repair_and_distillation_compose_in_a_recipe(tmp_path: Path) -
     cut, learned, _ = result.record.steps
     assert cut.in_result and learned.in_result, [(s.use, s.in_result, s.refusals) for s in result.record.steps]
     (entry,) = cut.decisions["channels"]
-    assert entry["tensor"] == "h" and learned.decisions["matched"]["features"] == ["h"]
+    assert "h" in entry["tensors"] and learned.decisions["matched"]["features"] == ["h"]
     assert learned.decisions["loss"]["after"] < learned.decisions["loss"]["before"]

@@ -66,6 +66,25 @@ def grouped(s: Any) -> Model:
     return head(s, s.conv(x, 32, 9, kernel=1, name="last"), 9)
 
 
+def shuffled(s: Any) -> Model:
+    """ShuffleNet v1: two convolutions in groups with a shuffle between them, and a sum around them: their blocks divide the channels in two ways."""
+    x = s.node("Relu", s.conv(s.input("x", 1, 3, 8, 8), 3, 24, name="stem"))
+    y = s.node("Relu", s.conv(x, 8, 36, kernel=1, group=3, name="in"))
+    y = s.node("Reshape", y, s.constant(np.array([1, 3, 12, 8, 8], np.int64)))
+    y = s.node("Reshape", s.node("Transpose", y, perm=[0, 2, 1, 3, 4]), s.constant(np.array([1, 36, 8, 8], np.int64)))
+    y = s.conv(s.conv(y, 1, 36, group=36, name="deep"), 12, 24, kernel=1, group=3, name="out")
+    return head(s, s.node("Relu", s.node("Add", x, y)), 24)
+
+
+def groups_after_concat(s: Any) -> Model:
+    """Blocks of a grouped convolution that lie in two layers, and a transposed one in groups behind it."""
+    x = s.input("x", 1, 3, 8, 8)
+    x = s.node("Relu", s.node("Concat", s.conv(x, 3, 8, name="a"), s.conv(x, 3, 8, name="b"), axis=1))
+    x = s.node("Relu", s.conv(x, 4, 16, group=4, name="grouped"))
+    x = s.node("ConvTranspose", x, s.weight(16, 3, 2, 2), strides=[2, 2], group=4, name="up")
+    return head(s, s.conv(x, 12, 9, kernel=1, name="last"), 9)
+
+
 def excite(s: Any) -> Model:
     """MobileNet v3: depthwise convolution, squeeze and excite."""
     x = s.node("HardSwish", s.conv(s.input("x", 1, 3, 8, 8), 3, 10, name="stem"))
@@ -192,7 +211,9 @@ TOPOLOGIES: dict[str, tuple[Callable[[Any], Model], list[int]]] = {
     "dense": (dense, [4, 4, 4, 6]),
     "inception": (inception, [5, 6, 7, 8]),
     "shuffle_split": (shuffle_split, [6, 6, 9]),
-    "grouped": (grouped, [4, 8, 9]),
+    "shuffled": (shuffled, [4, 24]),
+    "groups_after_concat": (groups_after_concat, [4, 9, 12, 16]),
+    "grouped": (grouped, [9, 16, 32]),
     "excite": (excite, [4, 9, 10]),
     "unet": (unet, [5, 6, 8]),
     "pixels": (pixels, [5, 8]),

@@ -74,7 +74,7 @@ def stated_matching(match: str, earlier: Iterable[Mapping[str, Any]]) -> Corresp
         names = document.get("pairs", {})
         if not isinstance(names, dict) or not (names or any("channels" in d for d in decisions)):
             raise UsageError(f'--match {shown(match)}: it has neither "pairs" of tensors nor the channels that `graphcompress prune --record` writes.')
-    channels = {c["tensor"]: Selection(c["axis"], tuple(c["kept"])) for d in decisions for c in d.get("channels", ())}
+    channels = {t: Selection(c["axis"], tuple(c["kept"])) for d in decisions for c in d.get("channels", ()) for t in c["tensors"]}
     return Correspondence(channels, {str(ours): str(theirs) for ours, theirs in names.items()})
 
 

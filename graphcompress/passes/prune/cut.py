@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,33 @@ class Cut:
     def mask(self, axis: Axis) -> Array | None:
         """[length] True for each index that is left; None for an axis without labels."""
         return self.keep[self.algebra.components.unit[axis]] if isinstance(axis, np.ndarray) else None
+
+    def taken(self, tensor: Tensor, values: Array) -> Array:
+        """`values` of a constant of the original without what it loses. Indices of an axis with more labels than indices are counted within blocks of the first axis."""
+        axes = self.algebra.axes.get(tensor) or ()
+        masks = {axis: mask for axis, labels in enumerate(axes) if (mask := self.mask(labels)) is not None and not mask.all()}
+        for axis, mask in sorted(masks.items(), reverse=True):  # the first axis, whose blocks are counted in, comes last
+            values = values.take(np.flatnonzero(mask), axis) if len(mask) == values.shape[axis] else _within_blocks(values, axis, mask)
+        return np.ascontiguousarray(values)
+
+    def channels(self) -> list[dict[str, Any]]:
+        """What is left of the axes of activations, as JSON data: sets of tensors of the original with the same axis, length and indices that are left. Tensors of the
+        cut model have the same names."""
+        sets: dict[tuple[int, bytes], dict[str, Any]] = {}
+        for tensor, axes in self.algebra.axes.items():
+            for axis in range(len(axes or ()) if constant_data(tensor) is None else 0):
+                mask = self.mask((axes or ())[axis])
+                if mask is not None and not mask.all():
+                    entry = {"axis": axis, "length": len(mask), "kept": np.flatnonzero(mask).tolist(), "tensors": []}
+                    sets.setdefault((axis, mask.tobytes()), entry)["tensors"].append(tensor.name)
+        return list(sets.values())
+
+
+def _within_blocks(values: Array, axis: int, mask: Array) -> Array:
+    """`values` whose first axis is made of as many blocks as `mask` [blocks * length of `axis`] has: each with the indices of its own block."""
+    blocks = len(mask) // values.shape[axis]
+    parts = zip(np.split(values, blocks), mask.reshape(blocks, -1), strict=True)
+    return np.concatenate([part.take(np.flatnonzero(own), axis) for part, own in parts])
 
 
 def cut(algebra: Algebra, keep: Array) -> Cut:
@@ -89,15 +117,12 @@ class _Cutter:
                 continue
             values = constant_value(tensor)
             assert values is not None
-            for axis in range(values.ndim):
-                mask = self.mask(tensor, axis)
-                if mask is not None:
-                    values = values.take(np.flatnonzero(mask), axis)
+            values = self.cut.taken(tensor, values)
             twin = self.cut.twins.tensor(tensor)
             if isinstance(twin, Constant):
-                edits.set_value(twin, np.ascontiguousarray(values))
+                edits.set_value(twin, values)
             else:
-                edits.replace(twin, self.model.constant(tensor.name, np.ascontiguousarray(values)))
+                edits.replace(twin, self.model.constant(tensor.name, values))
 
     def attributes(self, edits: Edits) -> None:
         for application in self.algebra.applications:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,15 +29,27 @@ MOST_PATTERNS = 24
 @dataclass(frozen=True, slots=True, eq=False)
 class UnitGroup:
     """Units that live in the same axes: the channels of a stage, the hidden units of an MLP. `name`: the first weighted node that makes them; `units`: their numbers, in
-    the order of the indices of the first axis; `weights`: the axes of constants that they are in."""
+    the order of the indices of the first axis; `weights`: the axes of constants that they are in; `blocks`: positions in `units`, of each of which equally many stay (none: any may
+    go)."""
 
     name: str
     units: Array
     weights: tuple[tuple[Tensor, int], ...]
+    blocks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.units)
+
+    @property
+    def partition(self) -> tuple[tuple[int, ...], ...]:
+        """`blocks`, or all units as one."""
+        return self.blocks or (tuple(range(self.size)),)
+
+    @property
+    def step(self) -> int:
+        """How many units go at once."""
+        return len(self.partition)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +81,21 @@ class ProductCost:
         return cost
 
 
-class WidthCost:
-    """A sum of products, with what each group takes part in."""
+class NodeCost(Protocol):
+    """A cost that hangs on the shares of some factors."""
 
-    def __init__(self, products: Sequence[ProductCost], other: float, groups: int) -> None:
+    @property
+    def factors(self) -> tuple[Factor, ...]: ...
+
+    def at(self, widths: Array) -> float:
+        """At `widths` [groups] units."""
+        ...
+
+
+class WidthCost:
+    """A sum of costs, with what each group takes part in."""
+
+    def __init__(self, products: Sequence[NodeCost], other: float, groups: int) -> None:
         """`other` is what no width changes."""
         self.products = products
         self.other = other
@@ -102,12 +126,12 @@ class Groups:
         self.group_of = np.full(units, -1, np.int64)
         for index, group in enumerate(self.groups):
             self.group_of[group.units] = index
-        products = [
-            self._product(a.form.node, macs[a.form.node] or 0, [a.vectors.get(x) for x in a.costs]) for a in algebra.applications if macs.get(a.form.node)
-        ]
+        self._of_node = {a.form.node: [a.vectors.get(x) for x in a.costs] for a in algebra.applications if macs.get(a.form.node)}
+        products = [ProductCost(node, macs[node] or 0, self._factors(axes)) for node, axes in self._of_node.items()]
         self.macs = WidthCost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
         axes = {t: algebra.axes[t] or () for t, _, _ in weight_axes(algebra)}
-        sizes = [self._product(t, math.prod(algebra.shapes.static(t) or ()), list(parts)) for t, parts in axes.items()]
+        self._of_constant = {t: self._factors(parts) for t, parts in axes.items()}
+        sizes = [ProductCost(t, math.prod(algebra.shapes.static(t) or ()), factors) for t, factors in self._of_constant.items()]
         others = [c for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes]
         self.parameters = WidthCost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
 
@@ -115,6 +139,20 @@ class Groups:
     def widths(self) -> Array:
         """[groups] units of each."""
         return np.array([g.size for g in self.groups], np.int64)
+
+    def widths_of(self, keep: Array) -> Array:
+        """[groups] units of each that are in `keep` [units]."""
+        return np.array([keep[g.units].sum() for g in self.groups], np.int64)
+
+    def bytes(self, total: int) -> WidthCost:
+        """Bytes of the file, of which the whole model's has `total`."""
+        sizes = [ProductCost(t, float(values.nbytes), factors) for t, factors in self._of_constant.items() if (values := constant_data(t)) is not None]
+        return WidthCost(sizes, max(0.0, total - sum(p.base for p in sizes)), len(self.groups))
+
+    def factors(self, node: Node) -> tuple[Factor, ...]:
+        """What the time of a node grows with: the axes that its multiply-accumulates have, of other nodes those of the first output."""
+        axes = self._of_node.get(node)
+        return self._factors(list(self.algebra.axes.get(node.outputs[0]) or ()) if axes is None and node.outputs else axes or ())
 
     def fixed(self) -> list[tuple[Reason, int]]:
         """Why indices of weights stay, and how many do for each reason, most first; of reasons that differ in their node only, the first node."""
@@ -129,7 +167,7 @@ class Groups:
                 first.setdefault((reason.id, reason.text), reason)
         return [(first[key], count) for key, count in counts.most_common()]
 
-    def _product(self, owner: Node | Tensor, base: float, axes: Sequence[Axis]) -> ProductCost:
+    def _factors(self, axes: Sequence[Axis]) -> tuple[Factor, ...]:
         factors = []
         for axis in axes:
             if isinstance(axis, np.ndarray):
@@ -137,7 +175,7 @@ class Groups:
                 counts = np.bincount(group[group >= 0], minlength=len(self.groups)) / np.maximum(1, self.widths)
                 if counts.any():
                     factors.append(Factor(counts, int((group < 0).sum()), len(axis)))
-        return ProductCost(owner, base, tuple(factors))
+        return tuple(factors)
 
 
 def find_groups(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None) -> Groups:
@@ -178,6 +216,11 @@ def _primes(model: Model) -> dict[str, tuple[int, ...]]:
 def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
     """Multiply-accumulates that go where every group keeps its fewest units: modes that leave more and smaller units are worth more."""
     total = 0.0
+    blocks = {int(units[0, 0]): len(units) for balance in algebra.labels.balances for units in [algebra.components.unit[balance]]}
+
+    def blocks_of(units: Array) -> int:
+        return max((count for first, count in blocks.items() if first in units), default=1)
+
     for application in algebra.applications:
         cost = macs.get(application.form.node) or 0
         if cost and application.costs:
@@ -187,7 +230,7 @@ def _reach(algebra: Algebra, macs: Mapping[Node, int | None]) -> float:
                 if axis is not None:
                     units = algebra.components.unit[axis]
                     free = units[algebra.components.free[units]]
-                    fewest = min(1.0, FEWEST / max(1, len(np.unique(free))))
+                    fewest = min(1.0, FEWEST * blocks_of(free) / max(1, len(np.unique(free))))
                     rest *= 1 - len(free) / len(units) * (1 - fewest)
             total += cost * (1 - rest)
     return total
@@ -207,12 +250,8 @@ def weight_axes(algebra: Algebra) -> list[tuple[Tensor, int, Array]]:
 def _groups(algebra: Algebra) -> list[UnitGroup]:
     """Free units, by the set of axes in which they occur."""
     components = algebra.components
-    mark = np.zeros(len(components.reason), np.uint64)
-    random = np.random.default_rng(0)
-    arrays = {id(axis): axis for axes in algebra.axes.values() for axis in axes or () if isinstance(axis, np.ndarray)}
-    for axis in arrays.values():
-        units, counts = np.unique(components.unit[axis], return_counts=True)
-        mark[units] += random.integers(1, 2**63, dtype=np.uint64) * counts.astype(np.uint64)
+    mark = components.marks(algebra.axes)
+    balances = {int(mark[units[0, 0]]): units for balance in algebra.labels.balances for units in [components.unit[balance]]}
     weights = weight_axes(algebra)
     places: dict[int, list[tuple[Tensor, int]]] = {}
     order: dict[int, dict[int, None]] = {}
@@ -228,7 +267,9 @@ def _groups(algebra: Algebra) -> list[UnitGroup]:
     for key, members in order.items():
         if len(members) >= FEWEST and key in places:
             name = next((names[t, a] for t, a in places[key] if (t, a) in names), places[key][0][0].name)
-            result.append(UnitGroup(name, np.array(list(members), np.int64), tuple(places[key])))
+            position = {unit: index for index, unit in enumerate(members)}
+            blocks = tuple(tuple(position[u] for u in row) for row in balances[key].tolist()) if key in balances else ()
+            result.append(UnitGroup(name, np.array(list(members), np.int64), tuple(places[key]), blocks))
     return result
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+GOALS = ("macs", "params", "size", "latency")
+"""What channels can be removed from, in the order in which goals are searched."""
 
 
 class Options(BaseModel):
     """macs         the part of the multiply-accumulates of one run that is kept, 0 to 1
-    params       the part of the parameters that is kept; with both, both are reached
+    params       the part of the parameters that is kept; of several such goals all are reached
+    size         the part of the bytes of the file that is kept
+    latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
+    ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
+    free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
     score        how it is decided what goes first: "obs" (error after the rest is refitted), "activation" (error without), "magnitude" (norms of weights; needs no data)
@@ -24,6 +31,10 @@ class Options(BaseModel):
 
     macs: float | None = Field(default=None, gt=0, le=1)
     params: float | None = Field(default=None, gt=0, le=1)
+    size: float | None = Field(default=None, gt=0, le=1)
+    latency: float | None = Field(default=None, gt=0, le=1)
+    ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
     score: Literal["obs", "activation", "magnitude"] = "obs"
@@ -51,17 +62,35 @@ class Options(BaseModel):
     @classmethod
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+            _check(pattern)
+        return value
+
+    @field_validator("ratios")
+    @classmethod
+    def _names(cls, value: dict[str, float]) -> dict[str, float]:
+        for pattern in value:
+            _check(pattern)
         return value
 
     @model_validator(mode="after")
     def _goal(self) -> Self:
-        channels = self.macs is not None or self.params is not None
-        if channels + (self.sparsity is not None) + (self.pattern is not None) != 1:
-            raise ValueError("say how much is kept: macs = 0.5, params = 0.5 or both, or else sparsity = 0.5, or else pattern = 2:4")
+        channels = bool(self.goals or self.ratios)
+        if channels + self.free + (self.sparsity is not None) + (self.pattern is not None) != 1:
+            raise ValueError(
+                f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or free = true; or else sparsity = 0.5, or else pattern = 2:4"
+            )
         if not channels and (self.score != "obs" or self.round_to != "auto"):
-            raise ValueError("score and round_to are about channels: they go with macs and params only")
+            raise ValueError("score and round_to are about channels: they do not go with sparsity or pattern")
         return self
+
+    @property
+    def goals(self) -> dict[str, float]:
+        """The parts that are kept, by what they are parts of."""
+        return {name: value for name in GOALS if (value := getattr(self, name)) is not None}
+
+
+def _check(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression: {error}") from error

@@ -48,6 +48,9 @@ def masked(cut: Cut) -> Model:
                     before = values.get(twin)
                     array = constant_value(slot.tensor) if before is None else before
                     assert array is not None
+                    if len(here) != array.shape[slot.axis]:  # counted within blocks of the first axis
+                        blocks = len(here) // array.shape[slot.axis]
+                        factor = factor.reshape(blocks, array.shape[slot.axis], *factor.shape[2:]).repeat(len(array) // blocks, 0)
                     values[twin] = array * factor.astype(array.dtype)
                 else:
                     dtype = _numpy_type(algebra.shapes.dtype(slot.tensor))
@@ -64,8 +67,13 @@ def difference(cut: Cut, feeds: Iterable[Feed]) -> float:
 
     Raises ModelError where one of them does not load or run.
     """
+    return largest_difference(masked(cut), cut.model, feeds)
+
+
+def largest_difference(reference: Model, other: Model, feeds: Iterable[Feed]) -> float:
+    """The same of any two models with the same outputs."""
     worst = 0.0
-    with open_session(masked(cut), optimize="none", threads=1) as before, open_session(cut.model, optimize="none", threads=1) as after:
+    with open_session(reference, optimize="none", threads=1) as before, open_session(other, optimize="none", threads=1) as after:
         for feed in feeds:
             right, result = before.run(feed), after.run(feed)
             for name, value in right.items():

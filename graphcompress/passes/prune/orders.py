@@ -20,17 +20,17 @@ from graphcompress.step import Progress, silent
 def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, seed: int, threads: int | None = None, progress: Progress = silent) -> list[Order]:
     """For each group the order of its units (as positions in `UnitGroup.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds and is also the
     order of groups that no layer with a constant weight sums over."""
-    readers = {} if feeds is None or score == "magnitude" else _readers(groups)
-    seen = [] if feeds is None else see(groups.algebra.model, list(readers), feeds, seed=seed, threads=threads, progress=progress)
+    layers = {} if feeds is None or score == "magnitude" else readers(groups)
+    seen = [] if feeds is None else see(groups.algebra.model, list(layers), feeds, seed=seed, threads=threads, progress=progress)
     orders = []
     for index, group in enumerate(groups.groups):
-        consumers = [c for layer in seen if (groups.group_of[readers[layer.layer]] == index).any() for c in _consumers(layer, readers[layer.layer], group)]
+        consumers = [c for layer in seen if (groups.group_of[layers[layer.layer]] == index).any() for c in _consumers(layer, layers[layer.layer], group)]
         if not consumers:
-            orders.append(order_by_cost(_norms(groups, group)))
+            orders.append(order_by_cost(_norms(groups, group), group.blocks))
         elif score == "obs":
-            orders.append(removal_order(consumers, group.size))
+            orders.append(removal_order(consumers, group.size, group.blocks))
         else:
-            orders.append(order_by_cost(activation_costs(consumers, group.size)))
+            orders.append(order_by_cost(activation_costs(consumers, group.size), group.blocks))
     return orders
 
 
@@ -39,7 +39,7 @@ def _consumers(seen: SeenLayer, units: Array, group: UnitGroup) -> list[Consumer
     return [c for c in seen.consumers([np.flatnonzero(units == unit) for unit in group.units]) if any(len(rows) for rows in c.units)]
 
 
-def _readers(groups: Groups) -> dict[Layer, Array]:
+def readers(groups: Groups) -> dict[Layer, Array]:
     """The layers that sum over units of groups, each with the units of its input channels."""
     outputs = output_ids(groups.algebra.model)
     result: dict[Layer, Array] = {}
@@ -69,5 +69,7 @@ def _norms(groups: Groups, group: UnitGroup) -> Array:
         values, labels = constant_value(tensor), (groups.algebra.axes[tensor] or ())[axis]
         assert values is not None and isinstance(labels, np.ndarray)
         units = groups.algebra.components.unit[labels]
+        if values.shape[axis] != len(units):  # counted within blocks, of which the rows tell nothing
+            continue
         producers.append((np.moveaxis(values, axis, -1).reshape(-1, len(units)), [np.flatnonzero(units == unit) for unit in group.units]))
     return magnitudes(producers, group.size)

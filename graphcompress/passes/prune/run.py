@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphcompress.data import Dataset, watched
-from graphcompress.errors import GraphCompressError, ModelError, UsageError
-from graphcompress.ir import Model, constant_data
+from graphcompress.errors import DataError, GraphCompressError, ModelError, UsageError
+from graphcompress.ir import Model
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.deviation import TeacherAnswers
-from graphcompress.passes.prune.groups import FEWEST, Groups, find_groups
+from graphcompress.passes.prune.free import FreeUnits, find_free, may_be_free, without
+from graphcompress.passes.prune.goals import Goals
+from graphcompress.passes.prune.groups import FEWEST, Groups, WidthCost, find_groups
+from graphcompress.passes.prune.latency import PROFILED, measured_time, time_share
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.oracle import difference, tolerance
+from graphcompress.passes.prune.oracle import difference, largest_difference, tolerance
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
@@ -42,7 +46,10 @@ PROBE_POSITIONS = 4
 MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
 """Channels that one step of onnxruntime's convolutions takes, with AVX-512 and without."""
-LESS_BOLD = (0.25, 0.5, 0.75)
+LATENCY_TRIES = 6
+CLOSE_TO_GOAL = 0.94
+"""A measured part of the time that is this much of the goal, or more and not above it, ends the search."""
+LESS_BOLD = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Rungs below the goal: how much of the way back to the whole model."""
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum")
 
@@ -58,32 +65,37 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     require_known_domains(model, "pruned")
     if options.sparsity is not None or options.pattern is not None:
         return sparsify(model, context, options)
+    if options.free:
+        return Ladder.single(remove_free(model, context))
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
     pruner = _Pruner(model, groups, feeds, context, options)
     if not groups.groups:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
-    goals = [Budget(options.macs, options.params)] + [Budget(options.macs, options.params).towards_whole(part) for part in LESS_BOLD]
-    return Ladder(tuple(Rung(goal.label, partial(pruner.result, goal)) for goal in goals))
+    goals = Goals(options.goals)
+    return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))))
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Parts that are kept, None where nothing is asked."""
-
-    macs: float | None
-    params: float | None
-
-    def towards_whole(self, part: float) -> Budget:
-        """A goal that is less bold by `part` of what was to go."""
-        return Budget(*(None if x is None else x + part * (1 - x) for x in (self.macs, self.params)))
-
-    @property
-    def label(self) -> str:
-        """As the terminal shows it."""
-        parts = [f"{value:.0%} of the {name}" for value, name in ((self.macs, "MACs"), (self.params, "parameters")) if value is not None]
-        return " and ".join(parts)
+def remove_free(model: Model, context: Context) -> StepResult:
+    """The model without channels that cost nothing; itself where there are none, or where the outputs differ by more than rounding."""
+    unchanged = StepResult(model, False)
+    if not may_be_free(model):
+        return unchanged
+    try:
+        feeds = oracle_feeds(model, context)
+    except DataError:
+        return unchanged
+    groups = find_groups(model, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
+    free = find_free(groups, feeds[0]) if groups.groups and feeds else FreeUnits()
+    if not free.units:
+        return unchanged
+    attempt = without(groups, free)
+    if largest_difference(groups.algebra.model, attempt.model, feeds) > tolerance(model):
+        return StepResult(model, False, refusals=(Refusal("prune/oracle", "without its free channels the model answers otherwise", ""),))
+    shared(attempt.model)
+    applied = {"prune/zero": len(free.zero), "prune/constant": len(free.constant), "prune/copy": len(free.copies)}
+    return StepResult(attempt.model, True, {name: count for name, count in applied.items() if count}, decisions={"channels": attempt.channels()})
 
 
 class _Pruner:
@@ -97,20 +109,22 @@ class _Pruner:
         self.options = options
         self.model = groups.algebra.model
         self.faulty: set[int] = set()
-        self.ignored = self._ignored()
+        self.ignored = {group for pattern in options.ignore for group in self.named(pattern, "--ignore")}
+        self.ratios = {group: part for pattern, part in reversed(options.ratios.items()) for group in self.named(pattern, "--ratio")}
+        self._costs: dict[str, WidthCost] = {}
         self._orders: list[Order] | None = None
         self._sensitivities: Array | None = None
 
     # --- rungs ------------------------------------------------------------------------------------------------------------------
 
-    def result(self, goal: Budget) -> StepResult:
-        """The model at `goal`."""
-        widths = self.widths(goal)
-        attempt = self.checked(widths)
-        if attempt is None or (widths == self.groups.widths).all():
+    def result(self, goals: Goals) -> StepResult:
+        """The model at `goals`."""
+        attempt, shares = self.timed(goals) if "latency" in goals.parts else (self.checked(self.widths(goals)), {})
+        if attempt is None or attempt.keep.all():
             return StepResult(self.original, False, refusals=tuple(self.refusals()))
+        widths = self.groups.widths_of(attempt.keep)
         refusals = self.refusals()
-        decisions = {**self.decisions(widths, goal), "channels": kept_channels(attempt)}
+        decisions = self.decisions(widths, goals, shares) | {"channels": attempt.channels()}
         if self.options.repair and self.context.data is not None:
             marks = watched(self.context.data)
             report = repair(
@@ -132,21 +146,79 @@ class _Pruner:
         changed = int((widths < self.groups.widths).sum())
         return StepResult(attempt.model, True, {"prune/cut": changed}, tuple(refusals), decisions)
 
-    def widths(self, goal: Budget) -> Array:
+    def timed(self, goals: Goals) -> tuple[Cut | None, dict[str, float]]:
+        """The cut whose measured time is nearest below the goal, and what it is; where none is below it, the fastest. What the table expects is corrected by what is measured."""
+        goal, scale = goals.parts["latency"], 1.0
+        measured: dict[bytes, tuple[float, Cut]] = {}
+        below, above = 0.0, float("inf")
+        for index in range(LATENCY_TRIES):
+            widths = self.widths(goals.scaled("latency", scale))
+            key = widths.tobytes()
+            if key not in measured:
+                attempt = self.checked(widths)
+                if attempt is None:
+                    break
+                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds, self.context), attempt
+                self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
+            share = measured[key][0]
+            if CLOSE_TO_GOAL * goal <= share <= goal:
+                break
+            below, above = (max(below, scale), above) if share <= goal else (below, min(above, scale))
+            # Just below the goal: a share that is equal to it is missed half of the times.
+            scale = (below * above) ** 0.5 if 0 < below < above < float("inf") else scale * (1 + CLOSE_TO_GOAL) / 2 * goal / share
+        fast = [t for t in measured.values() if t[0] <= goal] or sorted(measured.values(), key=lambda t: t[0])[:1]
+        share, attempt = max(fast, key=lambda t: t[0], default=(1.0, None))
+        return attempt, {"latency": share}
+
+    def widths(self, goals: Goals) -> Array:
         """Units that each group keeps."""
-        multiple = self.multiple()
         curves = []
         for index, (group, order) in enumerate(zip(self.groups.groups, self.orders(), strict=True)):
-            fixed = index in self.faulty or index in self.ignored
-            allowed = [group.size] if fixed else allowed_widths(group.size, multiple if group.size >= multiple else 1, FEWEST)
+            allowed = self.allowed(index)
+            if index in self.ratios:
+                wanted = self.ratios[index] * group.size
+                allowed = [min(allowed, key=lambda width: (abs(width - wanted), -width))]
             weight = float(self.sensitivities()[index])
-            curves.append(hull((width, weight * float(order.errors[group.size - width])) for width in allowed))
-        widths = self.groups.widths
-        for cost, part in ((self.groups.macs, goal.macs), (self.groups.parameters, goal.params)):
-            if part is not None:
-                curves = [[p for p in curve if p[0] <= width] for curve, width in zip(curves, widths.tolist(), strict=True)]
-                widths = search_widths(curves, cost, part * cost.at(self.groups.widths))
+            curves.append(hull((width, weight * order.error(group.size - width)) for width in allowed))
+        widths = np.array([curve[0][0] for curve in curves], np.int64)
+        for name, part in goals.parts.items():
+            cost = self.cost(name)
+            curves = [[p for p in curve if p[0] <= width] for curve, width in zip(curves, widths.tolist(), strict=True)]
+            widths = search_widths(curves, cost, part * cost.at(self.groups.widths))
         return widths
+
+    def allowed(self, index: int) -> list[int]:
+        """The widths that a group may have, widest first."""
+        group, multiple = self.groups.groups[index], self.multiple()
+        if index in self.faulty or index in self.ignored:
+            return [group.size]
+        per_block = multiple // math.gcd(multiple, group.step) if group.size >= multiple else 1
+        return [group.step * width for width in allowed_widths(group.size // group.step, per_block, FEWEST)]
+
+    def cost(self, name: str) -> WidthCost:
+        """What a goal is a part of."""
+        if name not in self._costs:
+            match name:
+                case "macs":
+                    cost = self.groups.macs
+                case "params":
+                    cost = self.groups.parameters
+                case "size":
+                    cost = self.groups.bytes(size_on_disk(self.original))
+                case _:
+                    cost = self.measured()
+            self._costs[name] = cost
+        return self._costs[name]
+
+    def measured(self) -> WidthCost:
+        """The table of times, from cuts in which every group keeps the same part."""
+        cuts = []
+        for part in PROFILED:
+            widths = np.array([min(self.allowed(i), key=lambda w: abs(w - part * g.size)) for i, g in enumerate(self.groups.groups)])
+            attempt = self.checked(widths)
+            if attempt is not None:
+                cuts.append((self.groups.widths_of(attempt.keep), attempt))
+        return measured_time(self.groups, cuts, self.oracle_feeds[0], self.context)
 
     def checked(self, widths: Array) -> Cut | None:
         """The cut at `widths`, which the oracle has passed; without the groups at fault where it did not."""
@@ -165,7 +237,7 @@ class _Pruner:
     def cut_at(self, widths: Array) -> Cut:
         keep = np.ones(len(self.groups.group_of), bool)
         for group, order, width in zip(self.groups.groups, self.orders(), widths.tolist(), strict=True):
-            keep[group.units[[u for step in order.steps[: group.size - width] for u in step]]] = False
+            keep[group.units[[u for step in order.steps[: (group.size - width) // group.step] for u in step]]] = False
         return cut(self.groups.algebra, keep)
 
     def only(self, widths: Array, group: int) -> Array:
@@ -209,8 +281,9 @@ class _Pruner:
     def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers) -> float:
         widths = self.groups.widths
         size = int(widths[index])
-        widths[index] = max(FEWEST, size // 2)
-        expected = float(self.orders()[index].errors[size - widths[index]])
+        step = self.groups.groups[index].step
+        widths[index] = step * max(FEWEST, size // step // 2)
+        expected = self.orders()[index].error(size - int(widths[index]))
         attempt = self.cut_at(widths)
         try:
             repair(
@@ -243,38 +316,26 @@ class _Pruner:
         oracle = "a cut of this group does not compute what the model with masked channels does"
         return [*reasons, *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
 
-    def decisions(self, widths: Array, goal: Budget) -> dict[str, Any]:
+    def decisions(self, widths: Array, goals: Goals, measured: Mapping[str, float]) -> dict[str, Any]:
+        """`measured` are shares that were measured, in place of what was expected."""
         whole = self.groups.widths
-        parts = {"macs": self.groups.macs, "params": self.groups.parameters}
+        costs = {name: self.cost(name) for name in dict.fromkeys(("macs", "params", *goals.parts)) if name not in measured}
+        reached = {name: cost.at(widths) / (cost.at(whole) or 1.0) for name, cost in costs.items()}
         return {
-            "goal": {name: value for name, value in (("macs", goal.macs), ("params", goal.params)) if value is not None},
-            "reached": {name: cost.at(widths) / max(1.0, cost.at(whole)) for name, cost in parts.items()},
+            "goal": dict(goals.parts),
+            "reached": reached | dict(measured),
             "groups": [
                 {"name": group.name, "size": group.size, "kept": int(width), "sensitivity": float(s)}
                 for group, width, s in zip(self.groups.groups, widths, self.sensitivities(), strict=True)
             ],
         }
 
-    def _ignored(self) -> set[int]:
-        result: set[int] = set()
-        for pattern in self.options.ignore:
-            hits = {i for i, g in enumerate(self.groups.groups) if re.search(pattern, g.name)}
-            if not hits:
-                raise UsageError(f"--ignore '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
-            result |= hits
-        return result
-
-
-def kept_channels(attempt: Cut) -> list[dict[str, Any]]:
-    """What is left of each activation that a layer reads, by the name that it has in both models: what a student is compared with its teacher by."""
-    tensors = dict.fromkeys(a.form.node.inputs[0] for a in attempt.algebra.applications if a.form.node.op in HEAVY)
-    entries = []
-    for tensor in tensors:
-        axes = range(len(attempt.algebra.axes.get(tensor) or ()))
-        cut_axes = {axis: indices for axis in axes if (indices := attempt.indices(tensor, axis)) is not None}
-        if len(cut_axes) == 1 and constant_data(tensor) is None:
-            entries += [{"tensor": tensor.name, "axis": axis, "kept": indices.tolist()} for axis, indices in cut_axes.items()]
-    return entries
+    def named(self, pattern: str, option: str) -> list[int]:
+        """The groups whose name `pattern` matches anywhere. Raises UsageError where there is none."""
+        hits = [i for i, g in enumerate(self.groups.groups) if re.search(pattern, g.name)]
+        if not hits:
+            raise UsageError(f"{option} '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
+        return hits
 
 
 def odd_widths(attempt: Cut) -> list[Refusal]:

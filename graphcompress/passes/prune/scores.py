@@ -19,6 +19,8 @@ Array = np.ndarray[Any, Any]
 RIDGE = 1e-4
 # Consumers with more rows are scored by channels: the taps of a convolution as independent outputs of a channel.
 WIDE = 2048
+# Rows of removals after which they are taken into the matrices.
+MOST_WAITING = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Order:
 
     steps: tuple[tuple[int, ...], ...]
     errors: Array
+
+    def error(self, units: int) -> float:
+        """The error with the first `units` gone, a multiple of those of a step."""
+        return float(self.errors[units // len(self.steps[0])])
 
 
 def output_energy(gram: Array, weight: Array) -> float:
@@ -122,7 +128,11 @@ def activation_costs(consumers: Sequence[Consumer], units: int) -> Array:
 
 
 class _Surgeon:
-    """H^-1 and W of one consumer under removals. Costs need products of rows of W only: with more outputs than inputs W W' is held in place of W."""
+    """H^-1 and W W' of one consumer under removals.
+
+    A removal changes both by few ranks. These wait, and are taken into the matrices many at a time, which is one product of matrices; until then rows are put together when
+    they are asked for, and the blocks of each unit on the diagonals, which decide the costs, are brought up to date by themselves.
+    """
 
     def __init__(self, consumer: Consumer, ridge: float) -> None:
         gram = np.asarray(consumer.gram, np.float64)
@@ -130,38 +140,34 @@ class _Surgeon:
         mean = float(diagonal.mean()) if len(gram) else 0.0
         # An input that never varies has no part in the centred outputs, however large its weight.
         weight = np.where(diagonal[:, None] > 0, np.asarray(consumer.weight, np.float64), 0.0)
-        self._products = weight.shape[1] > weight.shape[0]
-        self._weight = weight @ weight.T if self._products else weight
+        self._products = weight @ weight.T
         self._inverse = np.linalg.inv(gram + (ridge * mean or 1.0) * np.eye(len(gram)))
         self._units = consumer.units
-        # The rows of all units of the same size together.
+        # The rows of all units of the same size together, and their blocks of both matrices.
         self._sizes = np.array([len(rows) for rows in consumer.units])
         self._index = np.zeros(len(consumer.units), np.intp)
         self._tables: dict[int, Array] = {}
+        self._blocks: dict[int, tuple[Array, Array]] = {}
         for size in set(self._sizes[self._sizes > 0].tolist()):
             alike = np.flatnonzero(self._sizes == size)
             self._index[alike] = np.arange(len(alike))
-            self._tables[size] = np.stack([consumer.units[int(i)] for i in alike])
+            table = self._tables[size] = np.stack([consumer.units[int(i)] for i in alike])
+            self._blocks[size] = self._inverse[table[:, :, None], table[:, None, :]], self._products[table[:, :, None], table[:, None, :]]
         self._energy = _energy(consumer)
         self._left = np.ones(len(gram), bool)
         self._place = np.arange(len(gram))  # of each row in what is held
+        self._waiting = np.zeros((3, 0, len(gram)))  # F, A, P: H^-1 is the matrix less F'A, W W' is the other less F'P + P'F
 
     def costs(self, units: Sequence[int]) -> Array:
         """What removing each of `units` would add to the error."""
         result = np.zeros(len(units))
         numbers = np.asarray(units, np.intp)
-        for size, table in self._tables.items():
+        for size, (inverses, products) in self._blocks.items():
             alike = np.flatnonzero(self._sizes[numbers] == size)
-            if not len(alike):
-                continue
-            rows = self._place[table[self._index[numbers[alike]]]]
-            if self._products:
-                products = self._weight[rows[:, :, None], rows[:, None, :]]
-            else:
-                weight = self._weight[rows]
-                products = weight @ weight.swapaxes(-1, -2)
-            blocks = self._inverse[rows[:, :, None], rows[:, None, :]]
-            result[alike] = products[:, 0, 0] / blocks[:, 0, 0] if size == 1 else np.trace(np.linalg.solve(blocks, products), axis1=1, axis2=2)
+            if len(alike):
+                index = self._index[numbers[alike]]
+                a, p = inverses[index], products[index]
+                result[alike] = p[:, 0, 0] / a[:, 0, 0] if size == 1 else np.trace(np.linalg.solve(a, p), axis1=1, axis2=2)
         return np.maximum(result, 0.0) / self._energy
 
     def remove(self, unit: int) -> None:
@@ -169,33 +175,41 @@ class _Surgeon:
         rows = self._place[np.asarray(self._units[unit], np.intp)]
         if not len(rows):
             return
-        columns = self._inverse[:, rows]
-        factors = np.linalg.solve(columns[rows], columns.T)
-        removed = self._weight[rows]
-        change = factors.T @ removed
-        if self._products:
-            self._weight += factors.T @ removed[:, rows] @ factors - change - change.T
-        else:
-            self._weight -= change
-        self._inverse -= columns @ factors
+        f, a, p = self._waiting
+        inverse = self._inverse[rows] - f[:, rows].T @ a
+        products = self._products[rows] - f[:, rows].T @ p - p[:, rows].T @ f
+        factors = np.linalg.solve(inverse[:, rows], inverse)
+        products -= 0.5 * products[:, rows] @ factors
         # What rounding leaves there would be taken for an input.
-        self._weight[rows] = 0.0
-        self._inverse[rows] = self._inverse[:, rows] = 0.0
-        if self._products:
-            self._weight[:, rows] = 0.0
+        gone = ~self._left
+        factors[:, gone] = inverse[:, gone] = products[:, gone] = 0.0
+        for size, (inverses, squares) in self._blocks.items():
+            table = self._place[self._tables[size]]
+            here = factors[:, table]
+            inverses -= np.einsum("bci,bcj->cij", here, inverse[:, table])
+            change = np.einsum("bci,bcj->cij", here, products[:, table])
+            squares -= change + change.swapaxes(1, 2)
+        self._waiting = np.concatenate([self._waiting, np.stack([factors, inverse, products])], axis=1)
         self._left[rows] = False
-        if 2 * self._left.sum() < len(self._left):
-            self._compact()
+        if self._waiting.shape[1] >= MOST_WAITING:
+            self._settle()
 
-    def _compact(self) -> None:
-        """Hold what is left only."""
-        left = np.flatnonzero(self._left)
-        self._inverse = self._inverse[np.ix_(left, left)]
-        self._weight = self._weight[np.ix_(left, left)] if self._products else self._weight[left]
-        place = np.full(len(self._left), -1)
-        place[left] = np.arange(len(left))
-        self._place = np.where(self._place >= 0, place[self._place], -1)
-        self._left = np.ones(len(left), bool)
+    def _settle(self) -> None:
+        """Take in what waits; where few rows are left, hold those only."""
+        f, a, p = self._waiting
+        self._inverse -= f.T @ a
+        change = f.T @ p
+        self._products -= change
+        self._products -= change.T
+        self._waiting = self._waiting[:, :0]
+        if 2 * self._left.sum() < len(self._left):
+            left = np.flatnonzero(self._left)
+            self._inverse, self._products = (matrix[np.ix_(left, left)] for matrix in (self._inverse, self._products))
+            place = np.full(len(self._left), -1)
+            place[left] = np.arange(len(left))
+            self._place = np.where(self._place >= 0, place[self._place], -1)
+            self._left = np.ones(len(left), bool)
+            self._waiting = np.zeros((3, 0, len(left)))
 
 
 def _energy(consumer: Consumer) -> float:

@@ -75,8 +75,9 @@ def test_expected_costs_are_those_of_the_cut_model(name: str, tools: Any) -> Non
     keep = np.ones(len(groups.group_of), bool)
     widths = groups.widths
     for index, group in enumerate(groups.groups):
-        widths[index] -= group.size // 2
-        keep[group.units[: group.size // 2]] = False
+        lost = [u for block in group.partition for u in block[: len(block) // 2]]
+        widths[index] -= len(lost)
+        keep[group.units[lost]] = False
     before, after = statistics(model, shapes), statistics(cut(groups.algebra, keep).model, shapes)
     assert before.macs == pytest.approx(groups.macs.at(groups.widths))
     assert after.macs == pytest.approx(groups.macs.at(widths))

@@ -20,7 +20,8 @@ def random_cut(groups: Groups, seed: int, part: float = 0.6) -> Cut:
     random = np.random.default_rng(seed)
     keep = np.ones(len(groups.group_of), bool)
     for group in groups.groups:
-        keep[random.permutation(group.units)[: random.integers(1, max(2, int(part * group.size)))]] = False
+        count = random.integers(1, max(2, int(part * group.size / group.step)))
+        keep[group.units[[u for block in group.partition for u in random.permutation(block)[:count]]]] = False
     return cut(groups.algebra, keep)
 
 

@@ -21,7 +21,8 @@ def judge_prune(case: Case) -> Fault | None:
         groups = find_groups(loaded(case.model))
         keep = np.ones(len(groups.group_of), bool)
         for group in groups.groups:
-            keep[random.permutation(group.units)[: random.integers(0, group.size - 1)]] = False
+            count = random.integers(0, max(1, group.size // group.step - 1))
+            keep[group.units[[u for block in group.partition for u in random.permutation(block)[:count]]]] = False
         attempt = cut(groups.algebra, keep)
         result = to_proto(attempt.model)
         if keep.all():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from graphcompress.ir import Model, Node, Shape, Tensor, captured, subgraphs, toposort
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.prune.axes import signature
@@ -28,7 +30,32 @@ class Algebra(AxisStore):
             self._visit(node)
         for tensor in model.graph.outputs:
             self.freeze(tensor, Reason("output", "it is an output of the model", tensor.name))
-        self.components: Components = self.labels.solve()
+        self.components: Components = self._balanced()
+
+    def _balanced(self) -> Components:
+        """The components, in which balances that cannot hold are ties: where an index is frozen or tied to another of them, where the indices live in different axes, or where
+        another balance divides them in another way."""
+        while True:
+            components = self.labels.solve()
+            if not self.labels.balances:
+                return components
+            marks = components.marks(self.axes)
+            held, wrong = [], []
+            blocks_of: dict[int, frozenset[int]] = {}
+            for balance in self.labels.balances:
+                units = components.unit[balance]
+                here = {int(u): frozenset(row) for row in units.tolist() for u in row}
+                alike = len(here) == units.size and components.free[units].all() and len(np.unique(marks[units])) == 1
+                if alike and all(blocks_of.get(u, block) == block for u, block in here.items()):
+                    blocks_of |= here
+                    held.append(balance)
+                else:
+                    wrong.append(balance)
+            self.labels.balances = held
+            if not wrong:
+                return components
+            for balance in wrong:
+                self.labels.tie(np.broadcast_to(balance[0], balance.shape).reshape(-1), balance.reshape(-1))
 
     def _visit(self, node: Node) -> None:
         if node.is_op("Constant"):

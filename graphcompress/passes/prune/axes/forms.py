@@ -31,7 +31,8 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class AxisForm:
     """`inputs` and `outputs` of `node`, axis by axis. `sizes`: length of each letter; None where that is no number, which freezes it. `frozen`: letters whose indices have a meaning
-    of their own. `attributes`: attribute of the node -> the letter whose size it states."""
+    of their own. `attributes`: attribute of the node -> the letter whose size it states. `blocks`: an axis that is a product of this letter and another may lose different indices
+    of the other in each block, as many in all: where the other stands alone, in a constant, its indices are counted within the block of the first axis."""
 
     node: Node
     inputs: tuple[Slot, ...]
@@ -39,6 +40,7 @@ class AxisForm:
     sizes: Mapping[Letter, int | None]
     frozen: frozenset[Letter] = frozenset()
     attributes: Mapping[str, Letter] = field(default_factory=dict)
+    blocks: Letter | None = None
 
     def live(self, slot: Slot) -> list[Letter]:
         """The letters of an axis that are longer than 1."""
@@ -78,14 +80,22 @@ class BoundForm:
         self.open: Collection[Letter] = {x for x in mode if x not in form.frozen and form.sizes[x] is not None}
         self.labels = labels
         self.vectors: dict[Letter, Axis] = {}
+        #: Axes whose indices are counted within blocks: (tensor, axis) -> the labels of all blocks.
+        self.ragged: dict[tuple[Tensor, int], Axis] = {}
+        self._balanced = {
+            x for s in (*form.inputs, *form.outputs) if len(live := form.live(s)) == 2 and live[0] == form.blocks for x in live[1:] if x in self.open
+        }
 
     def read(self, slot: Slot, axis: Axis) -> None:
         """Tie an axis of an input. One of length 1 broadcasts against a longer letter."""
         live = self.form.live(slot)
         if axis is None or not live:
             return
-        if len(live) == 1:
-            self.join(live[0], axis)
+        if len(live) == 1 and live[0] in self._balanced:
+            self.ragged[slot.tensor, slot.axis] = self._vector(live[0])
+            return
+        if len(live) == 1 or live[-1] in self._balanced:
+            self.join(live[-1], axis)
             return
         letter = next((x for x in live if x in self.open), None)
         if letter is None or isinstance(axis, int):
@@ -117,7 +127,15 @@ class BoundForm:
             frozen = self.vectors.get(live[0]) if len(live) == 1 else None
             return frozen if isinstance(frozen, int) else self.reason(live[0])
         vector = self._vector(letter)
-        return vector if len(live) == 1 or isinstance(vector, int) else self._expanded(live, letter, vector)
+        whole = len(live) == 1 or isinstance(vector, int) or letter in self._balanced
+        return vector if whole else self._expanded(live, letter, vector)
+
+    def balance(self) -> None:
+        """Say that blocks keep equally many."""
+        for letter in sorted(self._balanced):
+            vector, blocks = self.vectors.get(letter), self.form.sizes[self.form.blocks or ""]
+            if isinstance(vector, np.ndarray) and blocks:
+                self.labels.balance(vector.reshape(blocks, -1))
 
     def reason(self, letter: Letter) -> int:
         """Why `letter` is not open."""
@@ -131,8 +149,9 @@ class BoundForm:
     def _vector(self, letter: Letter) -> Axis:
         if letter not in self.vectors:
             size = self.form.sizes[letter]
-            assert size is not None
-            self.vectors[letter] = self.labels.fresh(size)
+            blocks = self.form.sizes[self.form.blocks or ""] if letter in self._balanced else 1
+            assert size is not None and blocks is not None
+            self.vectors[letter] = self.labels.fresh(size * blocks)
         return self.vectors[letter]
 
     def _expanded(self, live: Sequence[Letter], letter: Letter, vector: Axis) -> Axis:

@@ -5,6 +5,7 @@ An `Axis` is an array of labels (one per index), the number of a reason where th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ class Labels:
         self._numbers: dict[Reason, int] = {}
         self._ties: list[tuple[Array, Array]] = []
         self._frozen: list[tuple[Array, int]] = []
+        self.balances: list[Array] = []
 
     def fresh(self, length: int) -> Array:
         """`length` new labels."""
@@ -61,6 +63,10 @@ class Labels:
         if isinstance(axis, np.ndarray):
             self._frozen.append((axis.reshape(-1), reason))
 
+    def balance(self, blocks: Array) -> None:
+        """Of each row of `blocks` [blocks, labels] equally many indices stay, any of them."""
+        self.balances.append(blocks)
+
     def solve(self) -> Components:
         """The components of what is tied."""
         from scipy.sparse import coo_array
@@ -82,6 +88,16 @@ class Components:
 
     unit: Array
     reason: Array
+
+    def marks(self, axes: Mapping[Any, tuple[Axis, ...] | None]) -> Array:
+        """[units] a number that tells in which axes a unit lives, and how often: the same for units that live in the same."""
+        mark = np.zeros(len(self.reason), np.uint64)
+        random = np.random.default_rng(0)
+        arrays = {id(axis): axis for parts in axes.values() for axis in parts or () if isinstance(axis, np.ndarray)}
+        for axis in arrays.values():
+            units, counts = np.unique(self.unit[axis], return_counts=True)
+            mark[units] += random.integers(1, 2**63, dtype=np.uint64) * counts.astype(np.uint64)
+        return mark
 
     @property
     def free(self) -> Array:

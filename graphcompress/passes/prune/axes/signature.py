@@ -9,7 +9,7 @@
 A letter is an axis; the same letter is the same axis, tied index by index; `a*b` is a row-major product, `a` outermost; `=a` is frozen; a number is a frozen factor of
 this length; `a...` (or `...`) stands for any further axes, tied from the right, where one of length 1 broadcasts; `x?` is optional; `x+` stands for all further inputs or outputs. A letter that
 only inputs have is summed over. `attributes` says which attribute states the size of a letter; `transposed` which attribute (of 0 or 1) swaps the last two axes of an
-operand; `costs` are the letters in whose product the multiply-accumulates grow ("..." for all of `...`); with an attribute of `unless` that is not 0 the operator has no signature. `c?` inside the
+operand; `blocks` is a letter of whose blocks, in axes that are its products, each may lose indices of its own; `costs` are the letters in whose product the multiply-accumulates grow ("..." for all of `...`); with an attribute of `unless` that is not 0 the operator has no signature. `c?` inside the
 brackets is an axis that an operand of lower rank lacks.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from graphcompress.errors import RuleError
-from graphcompress.ir import Node, Shape, Tensor
+from graphcompress.ir import Constant, Node, Shape, Tensor
 from graphcompress.passes.prune.axes.forms import AxisForm, Letter, Slot
 from graphcompress.targets import rules_root
 
@@ -65,6 +65,7 @@ class AxisSignature:
     transposed: Mapping[str, str]
     costs: tuple[Letter, ...]
     unless: tuple[str, ...]
+    blocks: Letter | None
 
 
 class _Row(BaseModel):
@@ -77,6 +78,7 @@ class _Row(BaseModel):
     transposed: dict[str, str] = Field(default_factory=dict)
     costs: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
+    blocks: str | None = None
 
 
 @cache
@@ -85,7 +87,9 @@ def signatures() -> Mapping[tuple[str, str], AxisSignature]:
     table: dict[tuple[str, str], AxisSignature] = {}
     for path in sorted((rules_root() / "axes").glob("*.toml")):
         for row in _rows(path):
-            signature = parse_signature(row.signature, path.name, attributes=row.attributes, transposed=row.transposed, costs=row.costs, unless=row.unless)
+            signature = parse_signature(
+                row.signature, path.name, attributes=row.attributes, transposed=row.transposed, costs=row.costs, unless=row.unless, blocks=row.blocks
+            )
             for name in row.names:
                 if (row.domain, name) in table:
                     raise RuleError(f"{path.name}: {name} has a signature already; an operator has one.")
@@ -114,6 +118,7 @@ def parse_signature(
     transposed: Mapping[str, str] | None = None,
     costs: Sequence[Letter] = (),
     unless: Sequence[str] = (),
+    blocks: Letter | None = None,
 ) -> AxisSignature:
     """Read `text`. Raises RuleError, beginning with `where`, for text that is no signature or names what it does not have."""
     left, arrow, right = text.partition("->")
@@ -121,13 +126,13 @@ def parse_signature(
         raise RuleError(f"{where}: '{text}' has no '->' between inputs and outputs.")
     inputs, outputs = _operands(left, text, where), _operands(right, text, where)
     letters = {f for o in (*inputs, *outputs) for t in o.terms for f in t.factors}
-    for letter in (*(attributes or {}).values(), *costs):
+    for letter in (*(attributes or {}).values(), *costs, *([] if blocks is None else [blocks])):
         if letter not in (*letters, REST):
             raise RuleError(f"{where}: '{text}' has no letter '{letter}'.")
     for name in transposed or {}:
         if name not in {o.name for o in inputs}:
             raise RuleError(f"{where}: '{text}' has no input '{name}'.")
-    return AxisSignature(inputs, outputs, dict(attributes or {}), dict(transposed or {}), tuple(costs), tuple(unless))
+    return AxisSignature(inputs, outputs, dict(attributes or {}), dict(transposed or {}), tuple(costs), tuple(unless), blocks)
 
 
 def _operands(text: str, whole: str, where: str) -> tuple[Operand, ...]:
@@ -198,7 +203,15 @@ class _Solver:
             self.sizes,
             frozenset(self.frozen),
             {a: x for a, x in self.signature.attributes.items() if x in self.sizes},
+            self.signature.blocks if self._own_weights(flat) else None,
         )
+
+    def _own_weights(self, slots: Sequence[tuple[Slot, int | None]]) -> bool:
+        """Whether what has axes of the signature's blocks and others alone is constant, and read by this node only."""
+        blocks = self.signature.blocks
+        inner = {x for slot, _ in slots if blocks in slot.letters for x in slot.letters if x != blocks}
+        alone = {slot.tensor for slot, _ in slots if len(slot.letters) == 1 and slot.letters[0] in inner}
+        return all(isinstance(tensor, Constant) and len(tensor.outputs) == 1 for tensor in alone)
 
     def pairs(self, operands: Sequence[Operand], tensors: Sequence[Tensor]) -> list[tuple[Operand, Tensor]]:
         """Operands with the tensors that stand for them."""

@@ -130,6 +130,9 @@ class AxisStore:
             outputs.setdefault(slot.tensor, []).append(binding.write(slot))
         for tensor in form.node.outputs:
             self.set(tensor, outputs.get(tensor, ()))
+        binding.balance()
+        for (tensor, axis), labels in binding.ragged.items():
+            self.set(tensor, [labels if a == axis else own for a, own in enumerate(self.get(tensor) or ())])
         vectors = {x: v for x, v in binding.vectors.items() if x in binding.open and isinstance(v, np.ndarray)}
         self.applications.append(Application(form, vectors, costs))
 

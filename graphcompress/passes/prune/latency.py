@@ -1,0 +1,89 @@
+"""Time as a cost of widths: a table of what nodes take in cuts of a few uniform widths, and the time of a cut beside the original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphcompress.ir import Model, Node, producer
+from graphcompress.passes.prune.axes.labels import Array
+from graphcompress.passes.prune.cut import Cut
+from graphcompress.passes.prune.groups import Factor, Groups, WidthCost
+from graphcompress.runtime.measure import measure
+from graphcompress.runtime.node_times import node_times
+from graphcompress.runtime.session import Feed
+from graphcompress.step import Context
+
+PROFILED = (0.75, 0.5, 0.25)
+"""Parts of every group that the profiled cuts keep, beside the whole model."""
+TIMED_FEEDS = 4
+BUDGET_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredCost:
+    """Seconds of a node by the product of the shares of its `factors`: `points` [count, 2] of (share, seconds), the least share first, between which it is linear."""
+
+    owner: Node
+    factors: tuple[Factor, ...]
+    points: Array
+
+    def at(self, widths: Array) -> float:
+        """At `widths` [groups] units."""
+        share = math.prod(factor.share(widths) for factor in self.factors)
+        shares, seconds = self.points.T
+        if share < shares[0] and len(shares) > 1:
+            slope = (seconds[1] - seconds[0]) / (shares[1] - shares[0])
+            return max(0.0, float(seconds[0] - slope * (shares[0] - share)))
+        return float(np.interp(share, shares, seconds))
+
+
+def measured_time(groups: Groups, cuts: Sequence[tuple[Array, Cut]], feed: Feed, context: Context) -> WidthCost:
+    """Seconds of a run on `feed` by widths, from profiles of the model and of `cuts`, each with its widths [groups]. Raises ModelError where one does not run."""
+    config = {} if context.target is None else {key: str(value) for key, value in context.target.session_options.items()}
+    model = groups.algebra.model
+    whole = _by_owner(model, node_times(model, feed, threads=context.threads or 1, config=config))
+    columns = [(groups.widths, whole)]
+    for index, (widths, attempt) in enumerate(cuts):
+        context.progress("timing widths", index + 1, len(cuts))
+        original = {attempt.twins.node(node): node for node in model.graph.nodes}
+        times = node_times(attempt.model, feed, threads=context.threads or 1, config=config)
+        columns.append((widths, _by_owner(model, {original[node]: seconds for node, seconds in times.items() if node in original})))
+    products = []
+    for node, seconds in whole.items():
+        factors = groups.factors(node)
+        if factors:
+            points = {math.prod(f.share(widths) for f in factors): times.get(node, 0.0) for widths, times in columns}
+            shares = np.array(sorted(points))
+            # A narrower node is no slower: what looks like it is noise.
+            values = np.minimum.accumulate([min(points[s], seconds) for s in shares[::-1]])[::-1]
+            products.append(MeasuredCost(node, factors, np.stack([shares, values], axis=1)))
+    return WidthCost(products, sum(whole.values()) - sum(whole[p.owner] for p in products), len(groups.groups))
+
+
+def time_share(original: Model, candidate: Model, feeds: Sequence[Feed], context: Context) -> float:
+    """Time of `candidate` as a part of that of `original`, measured in turns where the result is judged. Raises ModelError where one does not run."""
+    place, threads = context.judging_place(), context.threads or 1
+    sessions = [place.open(model, threads=threads) for model in (original, original, candidate)]
+    try:
+        return 1 / measure(sessions[0], sessions[1], sessions[2], feeds[:TIMED_FEEDS], threads=threads, budget_s=BUDGET_S).speedup
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def _by_owner(model: Model, times: Mapping[Node, float]) -> dict[Node, float]:
+    """Times of what is fused, which bear the name of one of the nodes: of a chain of nodes after a weighted one that has no time of its own, for the weighted one."""
+    result: dict[Node, float] = {}
+    for node, seconds in times.items():
+        owner = node
+        while owner.op not in WEIGHTED and owner.inputs and (maker := producer(owner.inputs[0])) is not None and maker not in times:
+            owner = maker
+        result[owner] = result.get(owner, 0.0) + seconds
+    return result
+
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
