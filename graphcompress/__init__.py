@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
     from graphcompress.api.distill import distill
+    from graphcompress.api.inputs import open_feeds
     from graphcompress.api.inspect import inspect
     from graphcompress.api.prune import prune
     from graphcompress.api.quantize import quantize
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "open_feeds", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -68,6 +69,7 @@ __all__ = [
     "distill",
     "inspect",
     "load",
+    "open_feeds",
     "prune",
     "quantize",
     "save",

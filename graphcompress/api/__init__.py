@@ -7,7 +7,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.distill import distill
-from graphcompress.api.inputs import Source, open_model
+from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.metrics import open_metric, parse_kinds
 from graphcompress.api.prune import prune
@@ -23,6 +23,7 @@ __all__ = [
     "compress",
     "distill",
     "inspect",
+    "open_feeds",
     "open_metric",
     "open_model",
     "parse_kinds",

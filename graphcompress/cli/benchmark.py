@@ -15,6 +15,7 @@ def benchmark(
     reference: Annotated[Path, typer.Argument(metavar="REF", help="The model that the others are timed against.", show_default=False)],
     candidates: Annotated[list[Path] | None, typer.Argument(metavar="[CAND]...", help="The other models.", show_default=False)] = None,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     provider: Annotated[
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Execution provider; several are measured side by side. Default: cpu.", show_default=False),
@@ -27,16 +28,18 @@ def benchmark(
 ) -> int:
     """Time models side by side, interleaved, with an interval for each speed-up and the noise band of the reference against itself."""
     from graphcompress.cli.console import Console
-    from graphcompress.cli.run import finish_report
+    from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import benchmark_tables
 
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
+        source = api.open_model(reference)
+        feeds = choose_data(data, False, source.model, preprocess)
         return finish_report(
             console,
             benchmark_tables,
             lambda: api.benchmark(
-                reference, candidates or (), data, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
+                source, candidates or (), feeds, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
             ),
         )

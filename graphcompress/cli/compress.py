@@ -23,6 +23,7 @@ def compress(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     random_data: options.RandomData = False,
     recipe: Annotated[
         str | None,
@@ -71,14 +72,14 @@ def compress(
 
     plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess, plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(model)
         outputs.check_data(source.model)
-        feeds = choose_data(data, random_data, source.model)
+        feeds = choose_data(data, random_data, source.model, preprocess)
         return finish(
             console,
             outputs,

@@ -17,6 +17,7 @@ def distill(
     output: options.Output,
     teacher: Annotated[Path, typer.Option("--teacher", metavar="MODEL", help="The .onnx file that is learned from.", show_default=False)],
     data: options.Data,
+    preprocess: options.Preprocess = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", metavar="M", min=0, help="For how long to learn. Default: 3, unless --steps is given.", show_default=False)
     ] = None,
@@ -40,19 +41,20 @@ def distill(
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
-    from graphcompress.cli.run import check_patterns, finish
+    from graphcompress.cli.run import check_patterns, choose_data, finish
 
     patterns = [shown(pattern) for pattern in freeze or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns, "--freeze")
-    outputs = Outputs(output, record, (student, teacher, data), external_data=external_data)
+    outputs = Outputs(output, record, (student, teacher, data, preprocess), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         source = api.open_model(student)
         outputs.check_data(source.model)
+        feeds = choose_data(data, False, source.model, preprocess)
         return finish(
             console,
             outputs,
             keep,
-            lambda: api.distill(source, teacher, data, minutes=minutes, steps=steps, freeze=patterns, threads=threads, progress=console.progress),
+            lambda: api.distill(source, teacher, feeds, minutes=minutes, steps=steps, freeze=patterns, threads=threads, progress=console.progress),
         )

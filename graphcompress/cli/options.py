@@ -21,13 +21,28 @@ Output: TypeAlias = Annotated[Path, typer.Option("-o", "--output", metavar="OUT"
 Data: TypeAlias = Annotated[
     Path,
     typer.Option(
-        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+        "--data",
+        metavar="DATA",
+        help="A folder of .npz files, one feed each, or one .npz stacked along the first axis; .npy, pictures, CSV, Parquet, JSON lines or texts as well (docs/data.md).",
+        show_default=False,
     ),
 ]
 MaybeData: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+        "--data",
+        metavar="DATA",
+        help="A folder of .npz files, one feed each, or one .npz stacked along the first axis; .npy, pictures, CSV, Parquet, JSON lines or texts as well (docs/data.md).",
+        show_default=False,
+    ),
+]
+Preprocess: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--preprocess",
+        metavar="FILE",
+        help="How pictures, columns or texts become inputs: a TOML file (docs/data.md), a preprocessor_config.json or a tokenizer.json.",
+        show_default=False,
     ),
 ]
 RandomData: TypeAlias = Annotated[

@@ -24,6 +24,7 @@ def prune(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     random_data: options.RandomData = False,
     macs: Annotated[
         float | None, typer.Option("--macs", metavar="F", help="The part of the multiply-accumulates that is kept, 0 to 1.", show_default=False)
@@ -95,13 +96,13 @@ def prune(
     patterns = [shown(pattern) for pattern in ignore or ()]
     check_patterns(patterns, "--ignore")
     check_target(target)
-    outputs = Outputs(output, record, (model, data), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         source = api.open_model(model)
         outputs.check_data(source.model)
-        feeds = choose_data(data, random_data, source.model)
+        feeds = choose_data(data, random_data, source.model, preprocess)
         return finish(
             console,
             outputs,

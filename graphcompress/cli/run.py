@@ -38,10 +38,14 @@ def check_patterns(patterns: Iterable[str], option: str = "--exclude") -> None:
             raise UsageError(f"{option} '{pattern}' is not a regular expression: {error}.") from error
 
 
-def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) -> Path | Dataset | None:
-    """The data that was asked for: a path, or random feeds. Raises UsageError where both were."""
+def choose_data(data: Path | None, random: bool, model: Model, preprocess: Path | None = None, seed: int = 0) -> Dataset | None:
+    """The data that was asked for, checked against `model`, or random feeds. Raises UsageError where both were, or where there is nothing to preprocess."""
+    if preprocess is not None and data is None:
+        raise UsageError("--preprocess says how --data is prepared, and there is no --data.")
     if not random:
-        return data
+        from graphcompress.api.inputs import open_feeds
+
+        return None if data is None else open_feeds(data, model, preprocess)
     if data is not None:
         raise UsageError("--data and --random-data exclude each other: give one.")
     from graphcompress.random_feeds import random_feeds
