@@ -31,6 +31,7 @@ from graphcompress.version import __version__
 if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
+    from graphcompress.api.data import look
     from graphcompress.api.distill import distill
     from graphcompress.api.inputs import open_feeds
     from graphcompress.api.inspect import inspect
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "open_feeds", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "look", "open_feeds", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -69,6 +70,7 @@ __all__ = [
     "distill",
     "inspect",
     "load",
+    "look",
     "open_feeds",
     "prune",
     "quantize",

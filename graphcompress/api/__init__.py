@@ -6,6 +6,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
+from graphcompress.api.data import look
 from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
@@ -23,6 +24,7 @@ __all__ = [
     "compress",
     "distill",
     "inspect",
+    "look",
     "open_feeds",
     "open_metric",
     "open_model",

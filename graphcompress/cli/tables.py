@@ -260,6 +260,14 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     return table
 
 
+def two_columns(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and what belongs to them."""
+    table = _table(title, ("", "left"), ("", "left"))
+    for name, text in rows:
+        _row(table, name, text)
+    return table
+
+
 def _row(table: Table, *cells: str) -> None:
     table.add_row(*(Text(_printable(cell)) for cell in cells))
 
