@@ -72,7 +72,7 @@ class _Source:
         """The files of one kind in a folder; pictures may lie in folders below it."""
         entries = sorted(p for p in place.iterdir() if not p.name.startswith("."))
         kinds = {
-            kind: [p for p in entries if p.suffix.lower() in kind and p.is_file()]
+            kind: [p for p in entries if p.suffix.lower() in kind]
             for kind in (frozenset({".npz"}), frozenset({".npy"}), TABLES | LINES | {".txt"})
         }
         archives, arrays, whole = kinds.values()

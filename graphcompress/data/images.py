@@ -179,5 +179,5 @@ def _question(source: str, count: int, spec: TensorSpec) -> str:
     return (
         f"{source}: {count} picture{'s' * (count > 1)}, and the model takes '{spec.name}' as {expected(spec)}: how pixels become these numbers cannot be guessed. Say it as your application does it, "
         f"in a file preprocess.toml (these values are a common choice, change what differs), and add --preprocess preprocess.toml. A preprocessor_config.json of Hugging Face will do as "
-        f"well. `graphcompress data MODEL --data {source} --preprocess preprocess.toml --sheet sheet.png` shows what comes of it.\n\n{example}"
+        f"well. `graphcompress data MODEL --data {source} --preprocess preprocess.toml --sheet sheet.png` shows what comes of it.\n{example}"
     )

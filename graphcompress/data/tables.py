@@ -124,7 +124,7 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
         + [f'columns."{spec.name}" = ["COLUMN", ...]   # if the rest is not it, in this order' for spec in missing]
     )
     what = f"which of them are the model's {needed} cannot be guessed" if missing else f"{', '.join(map(quoted, list(left)[:8]))} are no inputs of the model"
-    return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n\n{example}"]
+    return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n{example}"]
 
 
 def _width(spec: TensorSpec) -> int | None:

@@ -112,7 +112,7 @@ def _roles(source: str, signature: Signature, preparation: TextPreparation) -> d
         needed = ", ".join(f"'{spec.name}' ({expected(spec)})" for spec in signature.required)
         raise DataError(
             f"{source}: the model needs {needed}, and which of these takes the token ids, the mask and the types cannot be told. Say it in a file text.toml and add --preprocess text.toml:"
-            f'\n\n[text]\ntokenizer = "{preparation.tokenizer}"\ninputs.ids = "INPUT"\ninputs.mask = "INPUT"'
+            f'\n[text]\ntokenizer = "{preparation.tokenizer}"\ninputs.ids = "INPUT"\ninputs.mask = "INPUT"'
         )
     return roles
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_guessed_is_asked_and_the_answer_taken(tmp_path: Path) ->
     path = table(tmp_path, "a,b,c,label\n1,2,3,0\n4,5,6,1\n")
     with pytest.raises(DataError, match=r"'X' \(float \[n, 3\]\) cannot be guessed.*--preprocess columns.toml") as caught:
         open_data(path, [WIDE])
-    answer = str(caught.value).partition("\n\n")[2].replace('columns."X"', '# columns."X"')
+    answer = str(caught.value).partition("\n")[2].replace('columns."X"', '# columns."X"')
     data = open_data(path, [WIDE], preprocess=table(tmp_path, answer, "columns.toml"))
     assert next(iter(data))["X"].tolist() == [[1, 2, 3]]
     assert [int(truth["_label"][0]) for truth in data.labels() or ()] == [0, 1]
