@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphcompress.api.distill import distill
     from graphcompress.api.inputs import open_feeds
     from graphcompress.api.inspect import inspect
+    from graphcompress.api.lint import lint
     from graphcompress.api.prune import prune
     from graphcompress.api.quantize import quantize
     from graphcompress.api.reports import Result
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "look", "open_feeds", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "lint", "look", "open_feeds", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -69,6 +70,7 @@ __all__ = [
     "compress",
     "distill",
     "inspect",
+    "lint",
     "load",
     "look",
     "open_feeds",

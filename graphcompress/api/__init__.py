@@ -10,6 +10,7 @@ from graphcompress.api.data import look
 from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
+from graphcompress.api.lint import lint, mend
 from graphcompress.api.metrics import open_metric, parse_kinds
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
@@ -24,7 +25,9 @@ __all__ = [
     "compress",
     "distill",
     "inspect",
+    "lint",
     "look",
+    "mend",
     "open_feeds",
     "open_metric",
     "open_model",

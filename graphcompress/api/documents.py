@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,5 +35,25 @@ class DataReport(Document):
     findings: list[FindingReport] = Field(description="What was converted, and what looks wrong.")
 
 
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("data", DataReport),)
+class LintFinding(Document):
+    """One place where a rule of docs/lint.md holds. `place` is a node or tensor, `fixable` whether --fix mends it."""
+
+    id: str
+    severity: Literal["error", "warning", "info"]
+    place: str
+    text: str
+    cure: str
+    fixable: bool
+
+
+class LintReport(Document):
+    """What `lint` prints, the gravest first."""
+
+    format: int = FORMAT
+    graphcompress: str
+    model: ModelFile
+    findings: list[LintFinding]
+
+
+DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("data", DataReport), ("lint", LintReport))
 """These documents, by the commands that print them."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, data, distill, inspect, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, data, distill, inspect, lint, prune, quantize, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -33,6 +33,7 @@ app.command("validate")(validate.validate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("inspect")(inspect.inspect)
 app.command("data")(data.data)
+app.command("lint")(lint.lint)
 
 
 def _version(asked: bool) -> None:

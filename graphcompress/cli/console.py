@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from graphcompress.cli.options import Format
 
@@ -27,11 +27,13 @@ PLAIN_WIDTH = 120
 
 
 class Console:
-    """Where a command speaks. Results go to stdout, all else to stderr; bars are drawn only where stderr is a terminal and the command is not quiet."""
+    """Where a command speaks. Results go to stdout, all else to stderr; bars are drawn only where stderr is a terminal and the command is not quiet.
+    `document` turns a document into what `--format json` prints."""
 
     def __init__(self, *, quiet: bool = False, format: Format = Format.table) -> None:
         self.quiet = quiet
         self.format = format
+        self.document: Callable[[Any], Any] = lambda document: json.loads(document.model_dump_json())
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -67,7 +69,7 @@ class Console:
             self.note(f"Note: {note}")
         try:
             if self.format is Format.json:
-                print(json.dumps(json.loads(document.model_dump_json()), indent=2))
+                print(json.dumps(self.document(document), indent=2))
             else:
                 console = _rich()
                 for part in tables(document):

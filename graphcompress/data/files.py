@@ -71,10 +71,7 @@ class _Source:
     def folder(self, place: Path) -> Dataset:
         """The files of one kind in a folder; pictures may lie in folders below it."""
         entries = sorted(p for p in place.iterdir() if not p.name.startswith("."))
-        kinds = {
-            kind: [p for p in entries if p.suffix.lower() in kind]
-            for kind in (frozenset({".npz"}), frozenset({".npy"}), TABLES | LINES | {".txt"})
-        }
+        kinds = {kind: [p for p in entries if p.suffix.lower() in kind] for kind in (frozenset({".npz"}), frozenset({".npy"}), TABLES | LINES | {".txt"})}
         archives, arrays, whole = kinds.values()
         if archives:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)

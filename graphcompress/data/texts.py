@@ -121,6 +121,6 @@ def _question(source: str, signature: Signature) -> str:
     needed = ", ".join(f"'{spec.name}' ({expected(spec)})" for spec in signature.required)
     return (
         f"{source}: these are texts, and the model needs {needed}: which numbers a text becomes is its tokenizer's business. Add --preprocess tokenizer.json (the file beside the model that "
-        "was exported, or tokenizer.save_pretrained(FOLDER)); with another length or inputs of other names in a file text.toml:\n\n"
+        "was exported, or tokenizer.save_pretrained(FOLDER)); with another length or inputs of other names in a file text.toml:\n"
         '[text]\ntokenizer = "tokenizer.json"\nlength = 128\npadding = "length"'
     )

@@ -27,7 +27,7 @@ def merge_equal_constants(model: Model) -> int:
     for graph in graphs(model):
         for constant in graph.initializers.values():
             if constant.outputs:
-                alike[_kind(constant)].append((constant, graph))
+                alike[kind_of(constant)].append((constant, graph))
     gone = 0
     with Edits(model) as edits:
         for group in alike.values():
@@ -35,7 +35,7 @@ def merge_equal_constants(model: Model) -> int:
                 continue
             first: dict[tuple[Graph, bytes], Constant] = {}
             for constant, graph in sorted(group, key=lambda pair: (pair[1] is not model.graph, id(pair[0]) not in outputs)):
-                digest = _digest(constant)
+                digest = digest_of(constant)
                 outer = first.get((model.graph, digest))
                 if outer is None or (graph is not model.graph and (constant.nbytes < WORTH_A_CAPTURE or names[outer.name] > 1)):
                     outer = first.setdefault((graph, digest), constant)
@@ -46,11 +46,13 @@ def merge_equal_constants(model: Model) -> int:
     return gone
 
 
-def _kind(constant: Constant) -> tuple[str, tuple[int, ...]]:
+def kind_of(constant: Constant) -> tuple[str, tuple[int, ...]]:
+    """Element type and shape."""
     return (constant.data.dtype_name if constant.data is not None else array_dtype_name(constant.values)), tuple(constant.shape)
 
 
-def _digest(constant: Constant) -> bytes:
+def digest_of(constant: Constant) -> bytes:
+    """A hash of the bytes."""
     if constant.data is not None and constant.data.dtype_name != "string":
         return hashlib.sha256(constant.data.raw()).digest()
     values = constant.values

@@ -1,0 +1,5 @@
+"""What is wrong with a model, whoever made it: rules with stable ids that look, and some that mend. Rules read the graph, and what onnxruntime makes of it."""
+
+from graphcompress.linter.run import RULES, Report, check, choose, mend
+
+__all__ = ["RULES", "Report", "check", "choose", "mend"]
