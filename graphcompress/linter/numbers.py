@@ -37,7 +37,7 @@ def _values(tensor: Any) -> Iterator[tuple[str, str, Array]]:
     kind = data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data)
     values = constant_value(tensor) if kind in FLOATS else None
     if values is not None and values.size:
-        yield tensor.name, kind, values
+        yield tensor.name, kind, values.reshape(-1)
 
 
 def _not_a_number(subject: Subject) -> Iterator[Problem]:

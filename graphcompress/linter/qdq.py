@@ -155,6 +155,8 @@ def _keep_float(subject: Subject) -> int:
             copy.rank = before.rank
             edits.add(copy, model.graph)
             edits.set_input(node, 0, out)
+            if len(before.outputs[0].outputs) == 1 and id(before.outputs[0]) not in subject.outputs:
+                edits.remove([before])
             count += 1
     return count
 
@@ -421,6 +423,7 @@ def _saturates(subject: Subject) -> Iterator[Problem]:
             )
 
 
+# In the order in which they mend: a constant is folded only where nothing else made its reader fuse.
 RULES = (
     LintRule(
         "qdq/axis",
@@ -513,15 +516,6 @@ RULES = (
         _merge_quantizers,
     ),
     LintRule(
-        "qdq/constant",
-        "warning",
-        "A constant that is dequantized at every run",
-        "onnxruntime does not fold a DequantizeLinear. Where the reader does not fuse with it, it runs at every inference: found in the graph that the installed onnxruntime makes.",
-        "Store the float values, as --fix does: the same numbers, and a larger file. `graphcompress compress` stores them small in a form that is expanded once, at loading.",
-        _constant,
-        _fold_constants,
-    ),
-    LintRule(
         "qdq/relu",
         "warning",
         "A Q that reaches beyond the Relu or Clip before it",
@@ -563,5 +557,14 @@ RULES = (
         "give another result there than on the machine where the file was made.",
         "Enlarge the scale of these channels, as graphcompress does by default; or check with --target cpu-vnni if the file runs on no other processors.",
         _saturates,
+    ),
+    LintRule(
+        "qdq/constant",
+        "warning",
+        "A constant that is dequantized at every run",
+        "onnxruntime does not fold a DequantizeLinear. Where the reader does not fuse with it, it runs at every inference: found in the graph that the installed onnxruntime makes.",
+        "Store the float values, as --fix does: the same numbers, and a larger file. `graphcompress compress` stores them small in a form that is expanded once, at loading.",
+        _constant,
+        _fold_constants,
     ),
 )
