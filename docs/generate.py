@@ -1,4 +1,4 @@
-"""Write docs/formats.md from the pydantic models that define the formats. `python docs/generate.py` writes it, `--check` ends with 1 where it is stale."""
+"""Write docs/formats.md from the pydantic models that define the formats, and docs/lint.md from the rules. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
 
 from __future__ import annotations
 
@@ -14,9 +14,23 @@ from pydantic.fields import FieldInfo
 
 from graphcompress import record
 from graphcompress.api import documents
+from graphcompress.linter import RULES
 from graphcompress.recipe import STEPS, known_recipes
 
 TARGET = Path(__file__).resolve().parent / "formats.md"
+LINT = TARGET.with_name("lint.md")
+
+LINT_INTRODUCTION = """# What `graphcompress lint` finds
+
+<!-- Made by docs/generate.py from graphcompress/linter. Edit that, then run it. -->
+
+`graphcompress lint MODEL` looks at any ONNX file, quantized by whatever tool or not at all. The rules about Q and DQ are measured on onnxruntime 1.19 to 1.32, CPU provider. Status 1 where something of severity
+error is found. `--select` and `--ignore` take ids or what stands before the slash, `--format json` and `--format sarif` are for machines, `--fix -o OUT` mends what can be mended without changing what the graph
+computes (onnxruntime may compute it with other kernels afterwards: that is what it is for).
+
+| id | severity | what | --fix |
+|---|---|---|---|
+"""
 
 INTRODUCTION = """# Formats
 
@@ -60,7 +74,7 @@ in the same way.
 ## Data
 
 A folder of `.npz` files, one complete feed each, in the order of their names; or one `.npz` with arrays stacked along the first axis, cut by the model's fixed first dimension,
-else one by one. Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
+else one by one; a folder with one such file stands for it. Other forms, and the file that `--preprocess` names: [data.md](data.md). Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
 model leaves free (a cache at its first step), as long as not all arrays of a feed are.
 
 Every 4th of the feeds that differ from one another is kept out of calibration and judges; below 8 such feeds all do both. **Findings** say what makes a judgement weak; they
@@ -72,6 +86,8 @@ have stable ids, and their sentences are among the notes. Those marked with * vo
 | `data/random` * | the feeds are random numbers |
 | `data/identical` * | all feeds are equal |
 | `data/repeated` | some feeds repeat others: they do not count in the bound |
+| `data/converted` | integers were widened, floats converted to the model's float type, or a batch axis put in front |
+| `data/columns` | which columns of a table became an input |
 | `data/constant` * | every feed holds one value per input |
 | `data/constant-input` | a float input has the same value in all feeds |
 | `data/perhaps-stacked` | a few files of a folder hold many rows each, and may be meant as stacked feeds |
@@ -88,15 +104,27 @@ A TOML file with one `[[step]]` table per step. `use` names the step, all other 
 
 
 def main() -> int:
-    """Write the page, or compare it with what would be written."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            print(f"{TARGET.name} is stale: run python docs/generate.py", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    """Write the pages, or compare them with what would be written."""
+    stale = 0
+    for target, text in ((TARGET, page()), (LINT, lint_page())):
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            print(f"{target.name} is stale: run python docs/generate.py", file=sys.stderr)
+            stale = 1
+    return stale
+
+
+def lint_page() -> str:
+    """A section for each rule of `graphcompress lint`."""
+    table = "".join(
+        f"| [{rule.id}](#{rule.id.replace('/', '')}) | {rule.severity} | {rule.title} | {'yes' if rule.fix is not None else ''} |\n" for rule in RULES
+    )
+    sections = "".join(
+        f"\n## {rule.id}\n\n**{rule.title}** ({rule.severity}{', --fix mends it' if rule.fix is not None else ''})\n\n{rule.why}\n\n{rule.cure}\n"
+        for rule in RULES
+    )
+    return LINT_INTRODUCTION + table + sections
 
 
 def page() -> str:
