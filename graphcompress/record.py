@@ -226,6 +226,7 @@ class Record(Document):
     recipe: RecipeSource
     target: str | None
     provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
+    machine: Annotated[dict[str, Any] | None, Varying] = None
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")

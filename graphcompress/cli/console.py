@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from graphcompress.cli.options import Format
+from graphcompress.cli.wrap import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console as Rich
@@ -24,6 +25,8 @@ D = TypeVar("D", bound="Document")
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
+UNBOUNDED = 10_000
+"""Columns that no table needs."""
 
 
 class Console:
@@ -35,7 +38,8 @@ class Console:
         self.format = format
         self.document: Callable[[Any], Any] = lambda document: json.loads(document.model_dump_json())
         self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._task = cast("TaskID", 0)
+        self._what = ""
 
     def __enter__(self) -> Self:
         return self
@@ -48,19 +52,22 @@ class Console:
         if self.quiet or not _terminal(sys.stderr):
             return
         if self._bars is None:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-            self._bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=_rich(stderr=True), transient=True)
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, console=_rich(stderr=True), transient=True)
             self._bars.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
+            self._task = self._bars.add_task(what, total=total)
+        elif what != self._what:  # one bar: what is finished is of no interest any more
+            self._bars.reset(self._task, total=total, description=what)
+        self._what = what
+        self._bars.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
         """A sentence on stderr."""
         if not self.quiet:
             self._stop()
-            print(text, file=sys.stderr)
+            print(wrapped(text, sys.stderr), file=sys.stderr)
 
     def result(self, document: D, tables: Callable[[D], Iterable[Renderable]]) -> None:
         """Print a document as JSON or as tables. A reader that has gone away is no error."""
@@ -70,10 +77,11 @@ class Console:
         try:
             if self.format is Format.json:
                 print(json.dumps(self.document(document), indent=2))
-            else:
+            elif not self.quiet:
                 console = _rich()
                 for part in tables(document):
-                    console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+                    whole = wrapped(part, sys.stdout) if isinstance(part, str) else _fitting(part, console)
+                    console.print(whole, markup=False, highlight=False, soft_wrap=isinstance(part, str))
             sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +90,24 @@ class Console:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-            self._tasks = {}
+
+
+def _fitting(part: Renderable, console: Rich) -> Renderable:
+    """A table that would have to break words becomes a list: the first cell of each row, and below it the others with their headings."""
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    if not isinstance(part, Table) or Measurement.get(console, console.options.update(width=UNBOUNDED), part).minimum <= console.width:
+        return part
+    columns = [list(column.cells) for column in part.columns]
+    lines = [str(part.title or "")]
+    for row in zip(*columns, strict=True):
+        first, *others = (str(cell) for cell in row)
+        lines.append(f"  {first}".rstrip())
+        headings = [str(column.header) for column in part.columns[1:]]
+        lines += [f"    {heading}: {cell}" if heading else f"    {cell}" for heading, cell in zip(headings, others, strict=True) if cell]
+    return Text("\n".join(line for line in lines if line.strip()), overflow="ignore", no_wrap=False)
 
 
 def _terminal(stream: object) -> bool:

@@ -28,10 +28,7 @@ def data(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Show what a model would be fed: shapes, ranges, first values, and what looks wrong with them.
-
-    Example: graphcompress data model.onnx --data photos/ --preprocess preprocess.toml --sheet sheet.png
-    """
+    """Show what a model would be fed: shapes, ranges, first values, and what looks wrong with them."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.transaction import Transaction, check_place

@@ -46,10 +46,7 @@ def lint(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Find what is wrong with a model, whoever made it. Status 1 where something of severity error is found.
-
-    Example: graphcompress lint model.onnx --fix -o mended.onnx
-    """
+    """Find what is wrong with a model, whoever made it. Status 1 where something of severity error is found."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_target, finish_report

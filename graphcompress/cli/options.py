@@ -98,6 +98,6 @@ MinSpeedup: TypeAlias = Annotated[
     ),
 ]
 OutputFormat: TypeAlias = Annotated[Format, typer.Option("--format", help="json prints exactly one JSON document on stdout (docs/formats.md).")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes on stderr; errors stay.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors; a document that --format asks for is printed all the same.")]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 NoMeasure: TypeAlias = Annotated[bool, typer.Option("--no-measure", help="Leave out all timing.")]

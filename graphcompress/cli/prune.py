@@ -67,10 +67,7 @@ def prune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first.
-
-    graphcompress prune MODEL -o OUT --data DATA --macs 0.5
-    """
+    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from graphcompress.api.reports import smaller_text, summary
 from graphcompress.gate import threads_text
 
 if TYPE_CHECKING:
@@ -34,15 +35,17 @@ LONGEST_LIST = 12
 def record_tables(record: Record) -> Iterator[RenderableType]:
     """Before and after, what stayed float and why, what was left as it was, the verdict."""
     before, after = record.before, record.after
+    yield Text(_printable(f"{summary(record)}."), style="bold")
     table = _table(f"{record.command} {record.model.path or ''}".strip(), ("", "left"), ("before", "right"), ("after", "right"), ("", "left"))
     _row(
         table,
         "size",
         size_text(before.bytes),
         size_text(after.bytes),
-        smaller_text(record.smaller),
+        smaller_text(record.smaller) or "unchanged",
     )
-    _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
+    pairs = sum(after.operators.get(name, 0) for name in ("QuantizeLinear", "DequantizeLinear"))
+    _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", f"of which {pairs} Q/DQ" if pairs else "")
     _row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
     if before.macs is not None:
         _row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
@@ -62,6 +65,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
+    if record.machine is not None and any(step.certificate is not None for step in record.steps):
+        yield machine_text(record.machine)
     yield from _bars(record.bars)
     beside = f" and {record.output_data}, which belong together" if record.output_data else ""
     yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
@@ -71,6 +76,22 @@ def _bars(bars: Sequence[Bar]) -> Iterator[str]:
     for bar in bars:
         verdict = "held" if bar.held else "undecided, which counts as missed" if bar.undecided else "missed"
         yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """The processor, and what it means for INT8."""
+    flags = set(machine.get("flags", ()))
+    if flags & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}:
+        what = "with AMX" if "amx_int8" in flags else "with VNNI"
+        meaning = "processors without it gain less from INT8"
+    elif flags & {"asimddp", "i8mm"}:
+        what, meaning = "with dot products of bytes", "processors without them gain less from INT8"
+    elif "avx2" in flags:
+        what = "without VNNI"
+        meaning = "INT8 gains less here, or nothing, and files whose weights were not bounded for it (graphcompress lint: qdq/saturates) lose accuracy"
+    else:
+        what, meaning = "whose instructions for bytes are not known", "whether INT8 pays here is what was measured"
+    return f"On {machine.get('cpu') or machine.get('machine')}, {machine.get('cores')} cores, {what}: {meaning}."
 
 
 def _steps(record: Record) -> Iterator[RenderableType]:
@@ -234,13 +255,6 @@ def share(value: float | None) -> str:
 def figure(value: float | None, digits: int) -> str:
     """A number that may be undefined."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def smaller_text(ratio: float) -> str:
-    """How the size changed; nothing where it is the same to two digits."""
-    if 0.995 < ratio < 1.005:
-        return ""
-    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x larger"
 
 
 def size_text(count: int) -> str:

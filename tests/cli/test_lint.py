@@ -35,7 +35,10 @@ def test_status_1_on_errors_and_0_on_warnings(odd: Path, run: Any) -> None:
 
 def test_json_and_sarif(odd: Path, run: Any) -> None:
     findings = run("lint", "odd.onnx", "--format", "json").json["findings"]
-    assert [(f["id"], f["severity"], f["place"], f["fixable"]) for f in findings] == [("numbers/nan", "error", "w", False), ("waste/leftover", "warning", "left", True)]
+    assert [(f["id"], f["severity"], f["place"], f["fixable"]) for f in findings] == [
+        ("numbers/nan", "error", "w", False),
+        ("waste/leftover", "warning", "left", True),
+    ]
     document = json.loads(run("lint", "odd.onnx", "--format", "sarif").out)
     (log,) = document["runs"]
     assert document["version"] == "2.1.0" and [r["ruleId"] for r in log["results"]] == ["numbers/nan", "waste/leftover"]
