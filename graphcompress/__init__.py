@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from graphcompress.api.compress import compress
     from graphcompress.api.data import look
     from graphcompress.api.distill import distill
+    from graphcompress.api.explain import explain
     from graphcompress.api.inputs import open_feeds
     from graphcompress.api.inspect import inspect
     from graphcompress.api.lint import lint
@@ -45,7 +46,21 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "lint", "look", "open_feeds", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": (
+        "Result",
+        "benchmark",
+        "compress",
+        "distill",
+        "explain",
+        "inspect",
+        "lint",
+        "look",
+        "open_feeds",
+        "prune",
+        "quantize",
+        "simplify",
+        "validate",
+    ),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -69,6 +84,7 @@ __all__ = [
     "benchmark",
     "compress",
     "distill",
+    "explain",
     "inspect",
     "lint",
     "load",

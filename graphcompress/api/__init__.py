@@ -8,6 +8,7 @@ from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.data import look
 from graphcompress.api.distill import distill
+from graphcompress.api.explain import explain
 from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.lint import lint, mend
@@ -24,6 +25,7 @@ __all__ = [
     "benchmark",
     "compress",
     "distill",
+    "explain",
     "inspect",
     "lint",
     "look",

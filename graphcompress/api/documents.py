@@ -8,6 +8,8 @@ from pydantic import Field
 
 from graphcompress.record import FORMAT, DataSource, Document, FindingReport, ModelFile
 
+Precision = Literal["int8", "float", "moves data"]
+
 
 class FedInput(Document):
     """What one input of the model is fed over all feeds. Numbers are of the finite elements, null where there are none (texts)."""
@@ -55,5 +57,34 @@ class LintReport(Document):
     findings: list[LintFinding]
 
 
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("data", DataReport), ("lint", LintReport))
+class NodeTime(Document):
+    """One node, with everything that the runtime made of it. Times vary."""
+
+    node: str
+    op: str
+    kernels: list[str] = Field(description="What the runtime executes for it.")
+    share: float = Field(description="The part of the time of all nodes, 0 to 1.")
+    microseconds: float
+    precision: Precision
+    reason: str = Field(description="Why a heavy operator computes in float; empty for others.")
+    advice: str
+
+
+class ExplainReport(Document):
+    """What `explain` prints, the most expensive node first."""
+
+    format: int = FORMAT
+    graphcompress: str
+    model: ModelFile
+    provider: str
+    microseconds: float = Field(description="Of one run, the sum over all nodes, one thread.")
+    precisions: dict[Precision, float] = Field(
+        description="The part of the time that is spent in each precision; and between operators, in conversions and layouts."
+    )
+    nodes: list[NodeTime]
+    advice: list[str]
+    notes: list[str]
+
+
+DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("data", DataReport), ("lint", LintReport), ("explain", ExplainReport))
 """These documents, by the commands that print them."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, data, distill, inspect, lint, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, data, distill, explain, inspect, lint, prune, quantize, simplify, validate
 from graphcompress.cli.help import Command, Group
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
@@ -36,6 +36,7 @@ app.command("validate", cls=Command)(validate.validate)
 app.command("benchmark", cls=Command)(benchmark.benchmark)
 app.command("inspect", cls=Command)(inspect.inspect)
 app.command("data", cls=Command)(data.data)
+app.command("explain", cls=Command)(explain.explain)
 app.command("lint", cls=Command)(lint.lint)
 
 

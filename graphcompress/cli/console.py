@@ -80,7 +80,8 @@ class Console:
             elif not self.quiet:
                 console = _rich()
                 for part in tables(document):
-                    whole = wrapped(part, sys.stdout) if isinstance(part, str) else _fitting(part, console)
+                    part = _fitting(part, console)
+                    whole = wrapped(part, sys.stdout) if isinstance(part, str) else part
                     console.print(whole, markup=False, highlight=False, soft_wrap=isinstance(part, str))
             sys.stdout.flush()
         except BrokenPipeError:
@@ -96,7 +97,6 @@ def _fitting(part: Renderable, console: Rich) -> Renderable:
     """A table that would have to break words becomes a list: the first cell of each row, and below it the others with their headings."""
     from rich.measure import Measurement
     from rich.table import Table
-    from rich.text import Text
 
     if not isinstance(part, Table) or Measurement.get(console, console.options.update(width=UNBOUNDED), part).minimum <= console.width:
         return part
@@ -107,7 +107,7 @@ def _fitting(part: Renderable, console: Rich) -> Renderable:
         lines.append(f"  {first}".rstrip())
         headings = [str(column.header) for column in part.columns[1:]]
         lines += [f"    {heading}: {cell}" if heading else f"    {cell}" for heading, cell in zip(headings, others, strict=True) if cell]
-    return Text("\n".join(line for line in lines if line.strip()), overflow="ignore", no_wrap=False)
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _terminal(stream: object) -> bool:

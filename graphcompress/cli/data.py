@@ -52,7 +52,7 @@ def data(
 
 def tables(report: DataReport) -> Iterator[Renderable]:
     """One block per input, then the warnings."""
-    from graphcompress.cli.tables import two_columns
+    from graphcompress.cli.tables import listing
 
     yield f"{report.data.feeds} feeds from {report.data.source}, for {report.model.path or 'the model'}."
     for item in report.inputs:
@@ -64,7 +64,7 @@ def tables(report: DataReport) -> Iterator[Renderable]:
             (f"feed {index}", ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row) + " ...")
             for index, row in enumerate(item.rows)
         ]
-        yield two_columns(item.name, rows)
+        yield listing(item.name, (("", "left"), ("", "left")), rows)
     for finding in report.findings:
         yield f"{finding.id}: {finding.text}"
     if not report.findings:

@@ -274,11 +274,11 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     return table
 
 
-def two_columns(title: str, rows: Sequence[tuple[str, str]]) -> Table:
-    """Names and what belongs to them."""
-    table = _table(title, ("", "left"), ("", "left"))
-    for name, text in rows:
-        _row(table, name, text)
+def listing(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[tuple[str, ...]]) -> Table:
+    """All rows below their headings; `columns` are headings and how they are justified."""
+    table = _table(title, *columns)
+    for row in rows:
+        _row(table, *row)
     return table
 
 

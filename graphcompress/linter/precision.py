@@ -12,6 +12,8 @@ from graphcompress.passes.quantize.groups import find, node_name
 
 INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantize", "QAttention", "QEmbed")
 """How the names of integer kernels begin (a float kernel of MatMulNBits reads narrow weights at least)."""
+MENDED_BY_COMPRESS = ("quantize/unfolded-batchnorm",)
+"""Reasons that go away by themselves when a float model is compressed."""
 FOUND = ("quantize/already-quantized", "quantize/unknown")
 
 
@@ -29,7 +31,8 @@ def _heavy(subject: Subject) -> Iterator[Place]:
 
 def reasons_for_float(subject: Subject) -> Mapping[Node, str]:
     """Why heavy operators compute in float: by the rules about Q and DQ, else by what the target's table says of them."""
-    reasons = {node: refusal.reason for node, refusal in find(subject.model, subject.target, subject.shapes).refusals.items() if refusal.id not in FOUND}
+    silent = FOUND if subject.quantized else (*FOUND, *MENDED_BY_COMPRESS)
+    reasons = {node: refusal.reason for node, refusal in find(subject.model, subject.target, subject.shapes).refusals.items() if refusal.id not in silent}
     names = {node_name(node): node for node in subject.nodes}
     for rule in qdq.RULES:
         if rule.id in ("qdq/no-quantize", "qdq/output-shared", "qdq/relu", "qdq/float16-scale"):
