@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, data, distill, explain, inspect, lint, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, data, distill, explain, inspect, lint, prune, quantize, report, simplify, validate
 from graphcompress.cli.help import Command, Group
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
@@ -38,6 +38,7 @@ app.command("inspect", cls=Command)(inspect.inspect)
 app.command("data", cls=Command)(data.data)
 app.command("explain", cls=Command)(explain.explain)
 app.command("lint", cls=Command)(lint.lint)
+app.command("report", cls=Command)(report.report)
 
 
 def _version(asked: bool) -> None:
@@ -59,27 +60,27 @@ def run(arguments: list[str]) -> int:
     try:
         status = app(args=arguments, prog_name="graphcompress", standalone_mode=False)
     except GraphCompressError as error:
-        report(str(error))
+        tell(str(error))
         status = error.status
         if debug:
             traceback.print_exc()
     except typer.TyperException as error:
-        report(usage(error, arguments))
+        tell(usage(error, arguments))
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except MemoryError:
-        report("There is not enough memory for this; nothing was written.")
+        tell("There is not enough memory for this; nothing was written.")
         status = 2
     except Exception as error:  # noqa: BLE001 (the one place that turns a bug into a report)
-        report(
+        tell(
             f"This is a bug in graphcompress: {type(error).__name__}: {error}. Nothing was written. Please report it with the output of the same command and --debug."
         )
         status = 2
         if debug:
             traceback.print_exc()
     if status == INTERRUPTED:  # typer turns the interrupt into this status itself
-        report("Interrupted; nothing was written.")
+        tell("Interrupted; nothing was written.")
     return flushed(status if isinstance(status, int) else 0)
 
 
@@ -90,7 +91,7 @@ def print_everything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def report(message: str) -> None:
+def tell(message: str) -> None:
     """An error on stderr. Control characters (names come from files) are shown as '?'."""
     text = message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
