@@ -54,12 +54,22 @@ def report(document: Told, models: tuple[Model, Model] | None = None) -> str:
 
 def models_of(document: Told) -> tuple[Model, Model] | None:
     """The original and the result of a record, where both files still are where the record says, and can be read."""
+    if not isinstance(document, Record) or document.output is None:
+        return None
+    pair = original(document), _loaded(document.output)
+    return None if pair[0] is None or pair[1] is None else (pair[0], pair[1])
+
+
+def original(record: Record) -> Model | None:
+    """The model that a record is about, where its file still can be read."""
+    return _loaded(record.model.path)
+
+
+def _loaded(path: str | None) -> Model | None:
     from graphcompress.ir import load
 
-    if not isinstance(document, Record) or document.model.path is None or document.output is None:
-        return None
     try:
-        return load(Path(document.model.path)), load(Path(document.output))
+        return None if path is None else load(Path(path))
     except (GraphCompressError, OSError):
         return None
 

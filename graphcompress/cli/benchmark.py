@@ -22,6 +22,7 @@ def benchmark(
     ] = None,
     threads: options.Threads = None,
     min_speedup: options.MinSpeedup = None,
+    report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -42,4 +43,5 @@ def benchmark(
             lambda: api.benchmark(
                 source, candidates or (), feeds, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
             ),
+            report=report,
         )

@@ -49,6 +49,7 @@ def compress(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
     kind: options.Kinds = None,
@@ -72,7 +73,7 @@ def compress(
 
     plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
     check_target(target)
-    outputs = Outputs(output, record, (model, data, preprocess, plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess, plan.path), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

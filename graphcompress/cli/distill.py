@@ -30,6 +30,7 @@ def distill(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the student as it was where it has not improved.")] = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -45,7 +46,7 @@ def distill(
 
     patterns = [shown(pattern) for pattern in freeze or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns, "--freeze")
-    outputs = Outputs(output, record, (student, teacher, data, preprocess), external_data=external_data)
+    outputs = Outputs(output, record, (student, teacher, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -69,6 +69,9 @@ ExternalData: TypeAlias = Annotated[
 RecordPath: TypeAlias = Annotated[
     Path | None, typer.Option("--record", metavar="FILE", help="Write the record (JSON: docs/formats.md) here.", show_default=False)
 ]
+ReportPath: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page that tells what came of it; it needs no script.", show_default=False)
+]
 MinAgreement: TypeAlias = Annotated[
     float | None, typer.Option("--min-agreement", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower.", show_default=False)
 ]

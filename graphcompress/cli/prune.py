@@ -61,6 +61,7 @@ def prune(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the result also where a bar was missed.")] = False,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -93,7 +94,7 @@ def prune(
     patterns = [shown(pattern) for pattern in ignore or ()]
     check_patterns(patterns, "--ignore")
     check_target(target)
-    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -54,6 +54,7 @@ def quantize(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     kind: options.Kinds = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -68,7 +69,7 @@ def quantize(
     patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -21,6 +21,7 @@ def simplify(
     ] = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -31,7 +32,7 @@ def simplify(
     from graphcompress.cli.run import check_target, finish
 
     check_target(target)
-    outputs = Outputs(output, record, (model,), external_data=external_data)
+    outputs = Outputs(output, record, (model,), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -22,6 +22,7 @@ def validate(
     kind: options.Kinds = None,
     metric: options.MetricName = None,
     metric_joins: options.MetricJoins = False,
+    report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -53,4 +54,5 @@ def validate(
                 metric_joins=metric_joins,
                 progress=console.progress,
             ),
+            report=report,
         )
