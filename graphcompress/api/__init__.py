@@ -13,6 +13,7 @@ from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.lint import lint, mend
 from graphcompress.api.metrics import open_metric, parse_kinds
+from graphcompress.api.privacy import privacy
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
@@ -34,6 +35,7 @@ __all__ = [
     "open_metric",
     "open_model",
     "parse_kinds",
+    "privacy",
     "prune",
     "quantize",
     "simplify",

@@ -86,5 +86,40 @@ class ExplainReport(Document):
     notes: list[str]
 
 
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("data", DataReport), ("lint", LintReport), ("explain", ExplainReport))
+class TextKind(Document):
+    """The texts of one kind in a file: how many, their bytes, and the longest."""
+
+    kind: str
+    count: int
+    bytes: int
+    example: str
+
+
+class LeakReport(Document):
+    """A text that looks private: a path, user name, mail address, address or data set, in texts of a kind, so many times."""
+
+    what: str
+    part: str
+    kind: str
+    count: int
+
+
+class PrivacyReport(Document):
+    """What `inspect --privacy` prints: what the file tells beside what it computes."""
+
+    format: int = FORMAT
+    graphcompress: str
+    model: ModelFile
+    kinds: list[TextKind]
+    leaks: list[LeakReport]
+    training_information: int = Field(description="Entries of training information: gradients, optimizer state.")
+    samples: list[str] = Field(description="Constants of bytes that no weight is: perhaps samples that were stored.")
+
+
+DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
+    ("data", DataReport),
+    ("lint", LintReport),
+    ("explain", ExplainReport),
+    ("inspect --privacy", PrivacyReport),
+)
 """These documents, by the commands that print them."""

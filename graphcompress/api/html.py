@@ -14,10 +14,10 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 62rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.4rem; overflow-wrap: anywhere } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid var(--line) }
 .verdict { font-size: 1.15rem; font-weight: 600 } .soft { color: var(--soft) } .wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: break-word }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-svg { width: 100%; height: auto; max-width: 60rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
-figure { margin: 0 } figcaption { color: var(--soft) }
+svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
+figure { margin: 0; overflow-x: auto } figcaption { color: var(--soft) }
 """
 WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
 """Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from graphcompress.api import html, reports
 from graphcompress.errors import GraphCompressError, UsageError
-from graphcompress.record import BenchmarkReport, OutputDistance, Record, ValidateReport
+from graphcompress.record import Bar, BenchmarkReport, OutputDistance, Record, ValidateReport
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model, Tensor
@@ -101,7 +101,7 @@ def _record(record: Record, models: tuple[Model, Model] | None) -> str:
         f"{record.command} {record.model.path or ''}".strip(),
         html.paragraph(f"{reports.summary(record)}.", "verdict"),
         html.paragraph(gate),
-        *(html.paragraph(f"{bar.option} {bar.required:g}: {'held' if bar.held else 'missed'}") for bar in record.bars),
+        *(html.paragraph(f"{bar.option} {bar.required:g}: {_verdict(bar)}") for bar in record.bars),
         html.section("Before and after", html.table(("", "before", "after", ""), sizes, numbers=(1, 2))),
         html.section(
             "Agreement",
@@ -202,7 +202,7 @@ def _validate(document: ValidateReport) -> str:
     return html.page(
         f"validate {document.candidate.path or ''} against {document.reference.path or ''}",
         html.paragraph(f"{_sentence(verdict)}", "verdict"),
-        *(html.paragraph(f"{bar.option} {bar.required:g}: {'held' if bar.held else 'missed'}") for bar in document.bars),
+        *(html.paragraph(f"{bar.option} {bar.required:g}: {_verdict(bar)}") for bar in document.bars),
         html.section("Agreement", _outputs(document.outputs), html.paragraph(_sentence(document.statement))),
         html.section("Notes", "".join(html.paragraph(note) for note in document.notes)),
     )
@@ -226,6 +226,10 @@ def _benchmark(document: BenchmarkReport) -> str:
             "Machine", html.table(("", ""), [(key, " ".join(map(str, value)) if isinstance(value, list) else value) for key, value in document.machine.items()])
         ),
     )
+
+
+def _verdict(bar: Bar) -> str:
+    return "held" if bar.held else "not decided, which counts as missed" if bar.undecided else "missed"
 
 
 def _interval(pair: Sequence[float] | None) -> str:

@@ -363,5 +363,5 @@ def _reached(missed: record.Bar) -> str:
     if missed.reached is None:
         return "it could not be judged"
     if missed.undecided:
-        return f"it could not be decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
+        return f"not decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
     return f"it is {missed.reached:.4f}"

@@ -9,6 +9,7 @@ import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+from graphcompress.errors import shown
 
 
 class Goal(StrEnum):
@@ -47,6 +48,13 @@ def compress(
     ] = Goal.balanced,
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Also leave out metadata, doc strings, the producer and inner names; inputs and outputs keep theirs (docs/privacy.md)."),
+    ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
+    ] = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     report: options.ReportPath = None,
@@ -68,10 +76,14 @@ def compress(
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
-    from graphcompress.cli.run import check_target, choose_data, finish
-    from graphcompress.recipe import load_recipe
+    from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
+    from graphcompress.recipe import excluding, load_recipe, stripped
 
+    patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
+    check_patterns(patterns)
     plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
+    plan = excluding(plan, patterns) if patterns else plan
+    plan = stripped(plan) if strip else plan
     check_target(target)
     outputs = Outputs(output, record, (model, data, preprocess, plan.path), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:

@@ -74,7 +74,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
 
 def _bars(bars: Sequence[Bar]) -> Iterator[str]:
     for bar in bars:
-        verdict = "held" if bar.held else "undecided, which counts as missed" if bar.undecided else "missed"
+        verdict = "held" if bar.held else "not decided, which counts as missed" if bar.undecided else "missed"
         yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
 
 
