@@ -48,6 +48,17 @@ def test_what_looks_wrong_is_named(place: Path, run: Any) -> None:
     assert ids(run, "same.npz") == {"data/identical"}
 
 
+def test_a_model_that_scales_its_input_takes_pixels(place: Path, run: Any) -> None:
+    import onnx
+
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 3, 6, 6] x) => (float[n, 3, 6, 6] y) { t = Transpose <perm = [0,1,3,2]> (x) y = Mul (t, s) }'
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1 / 255, np.float32), "s"))
+    onnx.save(model, "scales.onnx")
+    np.savez("raw.npz", x=np.random.default_rng(0).integers(0, 256, (8, 3, 6, 6)).astype(np.float32))
+    assert ids(run, "raw.npz", "scales.onnx") == set()
+
+
 def test_padding_and_layout_are_seen(place: Path, run: Any) -> None:
     import onnx
 
