@@ -22,6 +22,12 @@ def benchmark(
     ] = None,
     threads: options.Threads = None,
     min_speedup: options.MinSpeedup = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            "--price-per-hour", metavar="X", help="What the machine costs per hour, with all its cores: prints the cost of a million feeds.", show_default=False
+        ),
+    ] = None,
     report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -41,7 +47,14 @@ def benchmark(
             console,
             benchmark_tables,
             lambda: api.benchmark(
-                source, candidates or (), feeds, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
+                source,
+                candidates or (),
+                feeds,
+                providers=provider or (),
+                threads=threads,
+                min_speedup=min_speedup,
+                price_per_hour=price_per_hour,
+                progress=console.progress,
             ),
             report=report,
         )

@@ -98,6 +98,9 @@ def _fitting(part: Renderable, console: Rich) -> Renderable:
     from rich.measure import Measurement
     from rich.table import Table
 
+    if isinstance(part, Table):  # rich makes the widest columns narrower first, those of one long word too
+        for column in part.columns:
+            column.no_wrap = all(" " not in str(cell).strip() for cell in column.cells)
     if not isinstance(part, Table) or Measurement.get(console, console.options.update(width=UNBOUNDED), part).minimum <= console.width:
         return part
     columns = [list(column.cells) for column in part.columns]

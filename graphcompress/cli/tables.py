@@ -14,7 +14,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.record import Bar, BenchmarkReport, BenchmarkRow, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 MEASURES = {
     "classes": "classes, by what the other choices cost",
@@ -183,12 +183,30 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
+    yield from (economy(row) for row in report.models)
     for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
         if assigned is not None and assigned < 1:
             yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
     yield from _bars(report.bars)
+
+
+def economy(row: BenchmarkRow) -> str:
+    """Throughput, energy and cost of one row, in a sentence."""
+    parts = [f"{1000 / row.median_ms / max(1, row.threads):,.0f} per second and core"] if row.threads and row.median_ms else []
+    parts.append(
+        "energy not measured (this system has no counter for it)"
+        if row.joules is None
+        else f"{row.joules * 1000:.3g} mJ each, measured over the whole processor"
+    )
+    if row.joules_estimated is not None:
+        parts.append(
+            f"about {row.joules_estimated * 1000:.3g} mJ estimated from MACs and bytes (4.6 pJ a float MAC, 0.3 an INT8 one, 160 a byte of weights: Horowitz 2014)"
+        )
+    if row.cost_per_million is not None:
+        parts.append(f"{row.cost_per_million:.3g} per million at the stated price")
+    return f"{row.path or '(in memory)'}, {threads_text(row.threads)}: {'; '.join(parts)}."
 
 
 def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:

@@ -141,3 +141,18 @@ def test_a_result_is_short_in_a_notebook(place: Path) -> None:
     assert page.count("<tr>") == 5 and f"<td>{result.record.after.bytes:,}</td>" in page
     result.save("saved.onnx")
     assert onnx.load("saved.onnx").graph.output[0].name == "y"
+
+
+def test_benchmark_tells_throughput_energy_and_cost(place: Path, run: Any) -> None:
+    assert run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "-q").status == 0
+    done = run("benchmark", "model.onnx", "out.onnx", "--data", "feeds.npz", "--threads", "1", "--price-per-hour", "3.6", "--format", "json")
+    first, second = done.json["models"]
+    cores = done.json["machine"]["cores"]
+    assert first["cost_per_million"] == pytest.approx(first["median_ms"] / cores) and second["joules_estimated"] < first["joules_estimated"]
+    assert run("benchmark", "model.onnx", "--price-per-hour", "-1").status == 2
+    from graphcompress.cli.tables import economy
+    from graphcompress.record import BenchmarkRow
+
+    row = BenchmarkRow.model_validate({**first, "joules": None})
+    assert "energy not measured" in economy(row) and "estimated from MACs" in economy(row) and "per million at the stated price" in economy(row)
+    assert "2 mJ each, measured" in economy(row.model_copy(update={"joules": 0.002}))
