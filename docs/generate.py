@@ -41,7 +41,7 @@ Everything here is a contract: scripts may rely on it. `format` is the version o
 ## Command line
 
 Every command takes `--format json` and then prints exactly one JSON document on stdout, also where a bar was missed (status 1); after an error (status 2) stdout is empty.
-Progress and notes go to stderr, and `-q` silences them.
+Progress and notes go to stderr; with `-q` nothing is printed but errors, and the document where `--format` asks for one.
 
 A result stands alone: OUT is one file that needs no other, also where MODEL has external data. From 2 GiB on, or with `--external-data`, its tensors of 1 KiB and more are in OUT.data beside
 it, which the command and the record (`output_data`) name; the two belong together. An OUT.data that the model at OUT does not use is not overwritten: the command ends with 2 before the work.
