@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from graphcompress.cli import benchmark, compress, data, distill, explain, inspect, lint, prune, quantize, report, simplify, validate
-from graphcompress.cli.help import Command, Group
+from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="graphcompress",
-    cls=Group,
+    cls=CommandList,
     pretty_exceptions_enable=False,
     suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},

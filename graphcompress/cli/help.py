@@ -47,7 +47,7 @@ class Command(typer.core.TyperCommand):
         formatter.write("\n".join(lines(self, ctx)) + "\n")
 
 
-class Group(typer.core.TyperGroup):
+class CommandList(typer.core.TyperGroup):
     """The list of commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from graphcompress.ir import Node
-from graphcompress.linter import qdq
+from graphcompress.linter import fusion
 from graphcompress.linter.rule import LintRule, Subject, dequantizer
 from graphcompress.linter.rule import Problem as Place
 from graphcompress.passes.quantize.groups import find, node_name
@@ -34,7 +34,7 @@ def reasons_for_float(subject: Subject) -> Mapping[Node, str]:
     silent = FOUND if subject.quantized else (*FOUND, *MENDED_BY_COMPRESS)
     reasons = {node: refusal.reason for node, refusal in find(subject.model, subject.target, subject.shapes).refusals.items() if refusal.id not in silent}
     names = {node_name(node): node for node in subject.nodes}
-    for rule in qdq.RULES:
+    for rule in fusion.RULES:
         if rule.id in ("qdq/no-quantize", "qdq/output-shared", "qdq/relu", "qdq/float16-scale"):
             for problem in rule.look(subject):
                 if problem.place in names:

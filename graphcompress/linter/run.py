@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from graphcompress.errors import UsageError, suggestion
 from graphcompress.ir import Model
-from graphcompress.linter import numbers, precision, qdq, waste
+from graphcompress.linter import fusion, numbers, precision, silent, waste
 from graphcompress.linter.rule import LintRule, Problem, Subject
 from graphcompress.targets import Target
 
-RULES: tuple[LintRule, ...] = (*qdq.RULES, *precision.RULES, *numbers.RULES, *waste.RULES)
+RULES: tuple[LintRule, ...] = (*silent.RULES, *fusion.RULES, *precision.RULES, *numbers.RULES, *waste.RULES)
 ROUNDS = 8
 """What one rule mends may show another rule something; more rounds than this never helped."""
 
