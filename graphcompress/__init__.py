@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
     from graphcompress.api.data import look
+    from graphcompress.api.diff import diff
     from graphcompress.api.distill import distill
     from graphcompress.api.explain import explain
     from graphcompress.api.inputs import open_feeds
@@ -50,6 +51,7 @@ _MODULES = {
         "Result",
         "benchmark",
         "compress",
+        "diff",
         "distill",
         "explain",
         "inspect",
@@ -83,6 +85,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "diff",
     "distill",
     "explain",
     "inspect",

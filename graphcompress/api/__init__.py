@@ -7,6 +7,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.data import look
+from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
 from graphcompress.api.explain import explain
 from graphcompress.api.inputs import Source, open_feeds, open_model
@@ -17,18 +18,23 @@ from graphcompress.api.privacy import privacy
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
-from graphcompress.api.simplify import simplify
+from graphcompress.api.rules import explain_rule, list_rules, show_rule, verify_rules
+from graphcompress.api.simplify import bisect_simplify, simplify
 from graphcompress.api.validate import validate
 
 __all__ = [
     "Result",
     "Source",
     "benchmark",
+    "bisect_simplify",
     "compress",
+    "diff",
     "distill",
     "explain",
+    "explain_rule",
     "inspect",
     "lint",
+    "list_rules",
     "look",
     "mend",
     "open_feeds",
@@ -38,6 +44,8 @@ __all__ = [
     "privacy",
     "prune",
     "quantize",
+    "show_rule",
     "simplify",
     "validate",
+    "verify_rules",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, data, distill, explain, inspect, lint, prune, quantize, report, simplify, validate
+from graphcompress.cli import benchmark, compress, data, diff, distill, explain, inspect, lint, prune, quantize, report, rules, simplify, validate
 from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
@@ -39,6 +39,8 @@ app.command("data", cls=Command)(data.data)
 app.command("explain", cls=Command)(explain.explain)
 app.command("lint", cls=Command)(lint.lint)
 app.command("report", cls=Command)(report.report)
+app.command("diff", cls=Command)(diff.diff)
+app.add_typer(rules.app, name="rules")
 
 
 def _version(asked: bool) -> None:

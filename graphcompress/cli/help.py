@@ -36,6 +36,11 @@ EXAMPLES = {
     "data": "graphcompress data model.onnx --data photos/ --preprocess preprocess.toml --sheet sheet.png",
     "lint": "graphcompress lint model.onnx --fix -o mended.onnx",
     "explain": "graphcompress explain small.onnx --record record.json",
+    "diff": "graphcompress diff model.onnx small.onnx --record record.json",
+    "list": "graphcompress rules list",
+    "show": "graphcompress rules show fuse/conv_bn",
+    "verify": "graphcompress rules verify fuse/conv_bn",
+    "why": "graphcompress rules why fuse/conv_bn model.onnx",
     "report": "graphcompress report record.json -o report.html",
 }
 
