@@ -115,6 +115,9 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
     """What cannot be guessed, with the file that says it."""
     if not left and not missing:
         return []
+    width = _width(missing[0]) if len(missing) == 1 else None
+    if width is not None and len(left) < width:
+        return [f"the table has {len(left)} columns for the model's '{missing[0].name}', {expected(missing[0])}. Expected {width} numbers in each row."]
     held = ", ".join(map(quoted, list(columns)[:12])) + (f" ... ({len(columns)} columns)" if len(columns) > 12 else "")
     needed = ", ".join(f"'{spec.name}' ({expected(spec)})" for spec in missing)
     answers = [name for name in left if name.lower() in ANSWERS] or list(left)[-1:]

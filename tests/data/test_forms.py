@@ -173,6 +173,7 @@ def test_what_cannot_be_guessed_is_asked_and_the_answer_taken(tmp_path: Path) ->
         ("a,a,b\n1,2,3\n", "two columns are called 'a'"),
         ("a,b,c\n1,x,3\n", "column 'b': it holds texts.*'X' is float"),
         ("a,b,c\n1,,3\n1,2,3\n", "'X' has NaN.*row 0"),
+        ("1,2\n3,4\n", r"the table has 2 columns for the model's 'X', float \[n, 3\]. Expected 3 numbers in each row"),
         ("X,b\n1,2\n", "'b' are no inputs of the model"),
     ],
 )
