@@ -1,4 +1,4 @@
-"""Write docs/formats.md from the pydantic models that define the formats, and docs/rules.md from the rule files. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
+"""Write docs/formats.md from the pydantic models that define the formats, docs/rules.md from the rule files and docs/lint.md from the rules of the linter. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
 
 from __future__ import annotations
 
@@ -12,13 +12,27 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from graphcompress import record
+from graphcompress import linter, record
+from graphcompress.api import documents
 from graphcompress.engine import load_rule, rule_files
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.recipe import STEPS, known_recipes
 from graphcompress.targets import rules_root
 
 TARGET = Path(__file__).resolve().parent / "formats.md"
+LINT = TARGET.with_name("lint.md")
+
+LINT_INTRODUCTION = """# What `graphcompress lint` finds
+
+<!-- Made by docs/generate.py from graphcompress/linter. Edit that, then run it. -->
+
+`graphcompress lint MODEL` looks at any ONNX file, quantized by whatever tool or not at all. The rules about Q and DQ are measured on onnxruntime 1.19 to 1.32, CPU provider. Status 1 where something of severity
+error is found. `--select` and `--ignore` take ids or what stands before the slash, `--format json` and `--format sarif` are for machines, `--fix -o OUT` mends what can be mended without changing what the graph
+computes (onnxruntime may compute it with other kernels afterwards: that is what it is for).
+
+| id | severity | what | --fix |
+|---|---|---|---|
+"""
 RULES = TARGET.with_name("rules.md")
 
 RULES_INTRODUCTION = """# Rewrite rules
@@ -43,7 +57,7 @@ Everything here is a contract: scripts may rely on it. `format` is the version o
 ## Command line
 
 Every command takes `--format json` and then prints exactly one JSON document on stdout, also where a bar was missed (status 1); after an error (status 2) stdout is empty.
-Progress and notes go to stderr, and `-q` silences them.
+Progress and notes go to stderr; with `-q` nothing is printed but errors, and the document where `--format` asks for one.
 
 A result stands alone: OUT is one file that needs no other, also where MODEL has external data. From 2 GiB on, or with `--external-data`, its tensors of 1 KiB and more are in OUT.data beside
 it, which the command and the record (`output_data`) name; the two belong together. An OUT.data that the model at OUT does not use is not overwritten: the command ends with 2 before the work.
@@ -76,7 +90,7 @@ in the same way.
 ## Data
 
 A folder of `.npz` files, one complete feed each, in the order of their names; or one `.npz` with arrays stacked along the first axis, cut by the model's fixed first dimension,
-else one by one. Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
+else one by one; a folder with one such file stands for it. Other forms, and the file that `--preprocess` names: [data.md](data.md). Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. An array may be empty along a dimension that the
 model leaves free (a cache at its first step), as long as not all arrays of a feed are.
 
 Every 4th of the feeds that differ from one another is kept out of calibration and judges; below 8 such feeds all do both. **Findings** say what makes a judgement weak; they
@@ -88,6 +102,8 @@ have stable ids, and their sentences are among the notes. Those marked with * vo
 | `data/random` * | the feeds are random numbers |
 | `data/identical` * | all feeds are equal |
 | `data/repeated` | some feeds repeat others: they do not count in the bound |
+| `data/converted` | integers were widened, floats converted to the model's float type, or a batch axis put in front |
+| `data/columns` | which columns of a table became an input |
 | `data/constant` * | every feed holds one value per input |
 | `data/constant-input` | a float input has the same value in all feeds |
 | `data/perhaps-stacked` | a few files of a folder hold many rows each, and may be meant as stacked feeds |
@@ -106,13 +122,25 @@ A TOML file with one `[[step]]` table per step. `use` names the step, all other 
 def main() -> int:
     """Write the pages, or compare them with what would be written."""
     status = 0
-    for target, text in ((TARGET, page()), (RULES, rules_page())):
+    for target, text in ((TARGET, page()), (RULES, rules_page()), (LINT, lint_page())):
         if "--check" not in sys.argv[1:]:
             target.write_text(text, encoding="utf-8")
         elif not target.exists() or target.read_text(encoding="utf-8") != text:
             print(f"{target.name} is stale: run python docs/generate.py", file=sys.stderr)
             status = 1
     return status
+
+
+def lint_page() -> str:
+    """A section for each rule of `graphcompress lint`."""
+    table = "".join(
+        f"| [{rule.id}](#{rule.id.replace('/', '')}) | {rule.severity} | {rule.title} | {'yes' if rule.fix is not None else ''} |\n" for rule in linter.RULES
+    )
+    sections = "".join(
+        f"\n## {rule.id}\n\n**{rule.title}** ({rule.severity}{', --fix mends it' if rule.fix is not None else ''})\n\n{rule.why}\n\n{rule.cure}\n"
+        for rule in linter.RULES
+    )
+    return LINT_INTRODUCTION + table + sections
 
 
 def rules_page() -> str:
@@ -146,7 +174,7 @@ def page() -> str:
         parts.append(_fields(model, default=True))
     parts.append("## JSON documents\n\nFields marked (varies) hold times and what was decided from times; all others are equal for equal inputs.\n\n")
     seen: list[type[BaseModel]] = []
-    for commands, model in record.DOCUMENTS:
+    for commands, model in (*record.DOCUMENTS, *documents.DOCUMENTS):
         parts.append(f"### {commands}\n\n{_paragraph(model)}\n\n{_fields(model)}")
         seen = list(dict.fromkeys([*seen, *_parts(model)]))
     parts.append("## Parts of the documents\n\n")

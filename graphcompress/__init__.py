@@ -31,9 +31,13 @@ from graphcompress.version import __version__
 if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
+    from graphcompress.api.data import look
     from graphcompress.api.diff import diff
     from graphcompress.api.distill import distill
+    from graphcompress.api.explain import explain
+    from graphcompress.api.inputs import open_feeds
     from graphcompress.api.inspect import inspect
+    from graphcompress.api.lint import lint
     from graphcompress.api.prune import prune
     from graphcompress.api.quantize import quantize
     from graphcompress.api.reports import Result
@@ -43,7 +47,22 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "diff", "distill", "inspect", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": (
+        "Result",
+        "benchmark",
+        "compress",
+        "diff",
+        "distill",
+        "explain",
+        "inspect",
+        "lint",
+        "look",
+        "open_feeds",
+        "prune",
+        "quantize",
+        "simplify",
+        "validate",
+    ),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -68,8 +87,12 @@ __all__ = [
     "compress",
     "diff",
     "distill",
+    "explain",
     "inspect",
+    "lint",
     "load",
+    "look",
+    "open_feeds",
     "prune",
     "quantize",
     "save",

@@ -97,6 +97,27 @@ def recipe_of(name: str, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> Reci
     return Recipe(name, digest, known)
 
 
+def excluding(recipe: Recipe, patterns: Sequence[str]) -> Recipe:
+    """The recipe with nodes left float whose name one of the regular expressions matches, besides those that it leaves float itself. Raises RecipeError where no step quantizes."""
+    steps = []
+    for step in recipe.steps:
+        own = step.options.model_dump()
+        steps.append(
+            PlannedStep(step.kind, step.options.model_copy(update={"exclude": (*own["exclude"], *patterns)})) if step.kind.name == "quantize" else step
+        )
+    if not any(step.kind.name == "quantize" for step in steps):
+        raise RecipeError(f"--exclude keeps nodes out of INT8, and no step of the recipe '{recipe.name}' quantizes.")
+    digest = hashlib.sha256(" ".join([recipe.sha256, *patterns]).encode()).hexdigest()
+    return replace(recipe, sha256=digest, steps=tuple(steps))
+
+
+def stripped(recipe: Recipe) -> Recipe:
+    """The recipe with a last step that leaves out names, notes and all that is said of the model as a whole."""
+    last = recipe_of("strip", (("strip", {"metadata": True}),))
+    digest = hashlib.sha256(f"{recipe.sha256} {last.sha256}".encode()).hexdigest()
+    return replace(recipe, sha256=digest, steps=(*(step for step in recipe.steps if step.kind.name != "strip"), *last.steps))
+
+
 def _locate(name: str | Path) -> Path:
     text = str(name)
     if isinstance(name, Path) or text.endswith(".toml") or "/" in text or "\\" in text:

@@ -178,7 +178,7 @@ def test_inspect(path: Path) -> None:
         ([], "empty"),
         ([{"z": np.zeros((1, 16), np.float32)}], "'x' is missing"),
         ([{"x": np.zeros((1, 16), np.float32), "z": np.zeros(1)}], "'z' is no input of the model"),
-        ([{"x": np.zeros((1, 16))}], "'x' is float64"),
+        ([{"x": np.zeros((1, 16), np.uint8)}], "'x' is uint8"),
         ([{"x": np.zeros((1, 15), np.float32)}], r"feed 0: axis 1 of the array 'x' has 15 elements, \[1, 15\]"),
         ([{"x": np.zeros((0, 16), np.float32)}], "feed 0: the array 'x' is empty"),
         ([{"x": np.full((1, 16), np.nan, np.float32)}], "NaN"),

@@ -26,7 +26,7 @@ COLUMNS = (
     ("engine",),
     ("gradient", "reconstruction"),
     ("passes",),
-    ("recipe", "record", "gate"),
+    ("recipe", "record", "gate", "linter"),
     ("api",),
     ("cli",),
     ("__main__",),

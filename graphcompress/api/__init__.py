@@ -7,11 +7,15 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.compress import compress
 from graphcompress.api.cost_goals import parse_goal
+from graphcompress.api.data import look
 from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
-from graphcompress.api.inputs import Source, open_model
+from graphcompress.api.explain import explain
+from graphcompress.api.inputs import Source, open_feeds, open_model
 from graphcompress.api.inspect import inspect
+from graphcompress.api.lint import lint, mend
 from graphcompress.api.metrics import open_metric, parse_kinds
+from graphcompress.api.privacy import privacy
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
@@ -27,13 +31,19 @@ __all__ = [
     "compress",
     "diff",
     "distill",
+    "explain",
     "explain_rule",
     "inspect",
+    "lint",
     "list_rules",
+    "look",
+    "mend",
+    "open_feeds",
     "open_metric",
     "open_model",
     "parse_goal",
     "parse_kinds",
+    "privacy",
     "prune",
     "quantize",
     "show_rule",

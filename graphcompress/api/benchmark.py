@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.random_feeds import random_feeds
 from graphcompress.record import BenchmarkReport, BenchmarkRow, Timing
+from graphcompress.runtime import energy, machine
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.step import Progress, silent
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
+    from graphcompress.ir import Model, Node
     from graphcompress.runtime.measure import Measurement
     from graphcompress.runtime.session import Feed, Session
 
@@ -36,14 +39,17 @@ def benchmark(
     threads: int | None = None,
     seed: int = 0,
     min_speedup: float | None = None,
+    price_per_hour: float | None = None,
     progress: Progress = silent,
 ) -> BenchmarkReport:
     """Time models side by side, interleaved, on each of `providers` in this process and at each of `places` (default: the CPU provider), with one thread and with all
     (or with `threads`).
 
     Without data the feeds are random numbers in the shapes of the signature (free dimensions as small as it runs with), and the report says so. Raises BarMissed, with the report
-    in its `result`, where a candidate misses `min_speedup` anywhere (see `gate.bars`).
+    in its `result`, where a candidate misses `min_speedup` anywhere (see `gate.bars`). `price_per_hour` of the machine, with all its cores, gives the cost of a million feeds.
     """
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise UsageError(f"--price-per-hour is what the machine costs per hour, and {price_per_hour} is not a price.")
     Bars(min_speedup=min_speedup)
     if min_speedup is not None and not candidates:
         raise UsageError("--min-speedup compares candidates with the reference, and no candidate was given.")
@@ -53,7 +59,7 @@ def benchmark(
         check_comparable(sources[0], source)
     first = sources[0].model
     feeds = open_feeds(data, first) if data is not None else random_feeds(first, 1, seed)
-    bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress)
+    bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress, price_per_hour)
     where: list[Place] = [*map(LocalPlace, dict.fromkeys(providers)), *places] or [LocalPlace()]
     rows = [row for place in where for setting in thread_settings(threads) for row in bench.rows(place, setting)]
     bars = [] if min_speedup is None else [reports.speed_bar(min_speedup, bench.measurements)]
@@ -72,13 +78,35 @@ def benchmark(
     return report
 
 
+def estimated(model: Model, shapes: Mapping[str, Sequence[int]]) -> float | None:
+    """Joules of a run by `runtime.energy.estimate`; None where shapes are not known. What reads codes on both sides is counted in INT8."""
+    from graphcompress.ir import producer
+    from graphcompress.ir.analysis.statistics import node_macs, run_shapes, statistics
+
+    known = run_shapes(model, shapes)
+    macs = node_macs(model, known)
+    if any(count is None for count in macs.values()):
+        return None
+
+    def quantized(node: Node) -> bool:
+        return len(node.inputs) > 1 and all((maker := producer(tensor)) is not None and maker.op == "DequantizeLinear" for tensor in node.inputs[:2])
+
+    integer = sum(count or 0 for node, count in macs.items() if quantized(node))
+    total = sum(count or 0 for count in macs.values())
+    return energy.estimate(total - integer, integer, statistics(model, shapes, shapes=known).initializer_bytes)
+
+
 class _Bench:
     """The models (the reference first) and the feeds; what is the same for every row is computed once. `measurements` are those of the candidates."""
 
-    def __init__(self, sources: Sequence[Source], feeds: Sequence[Feed], progress: Progress) -> None:
+    def __init__(self, sources: Sequence[Source], feeds: Sequence[Feed], progress: Progress, price: float | None) -> None:
         self.sources = sources
         self.feeds = feeds
         self.progress = progress
+        self.price = price
+        self._meters = energy.counters()
+        shapes = {name: tuple(array.shape) for name, array in feeds[0].items()}
+        self._estimates = [estimated(source.model, shapes) for source in sources]
         self.measurements: list[Measurement] = []
         self._sizes = [size_on_disk(source.model) for source in sources]
         self._footprints: dict[tuple[int, str], tuple[float | None, int | None, list[str]]] = {}
@@ -111,6 +139,8 @@ class _Bench:
     def _row(self, index: int, place: Place, provider: str, session: Session, timing: Timing, notes: Sequence[str], verdict: Any) -> BenchmarkRow:
         described = session.describe()
         load_seconds, peak, more = self._footprint(index, place, provider)
+        joules = energy.joules_per_run(self._meters, lambda: session.time(self.feeds, 1))
+        share = timing.threads / machine.cores() if timing.threads else 1.0
         return BenchmarkRow(
             path=self.sources[index].file.path,
             provider=provider,
@@ -129,6 +159,9 @@ class _Bench:
             peak_memory_bytes=peak,
             nodes=described.get("nodes"),
             share=described.get("share"),
+            joules=None if joules is None else joules / len(self.feeds),
+            joules_estimated=self._estimates[index],
+            cost_per_million=None if self.price is None else self.price * share * timing.median_ms / 3.6,
             runtime=f"{described['runtime']} {described['version']}",
             notes=[*notes, *more],
         )

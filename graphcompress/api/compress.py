@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
-from graphcompress.recipe import Recipe, load_recipe, run
+from graphcompress.recipe import Recipe, excluding, load_recipe, run, stripped
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
@@ -28,6 +28,8 @@ def compress(
     data: AnyData | None = None,
     *,
     recipe: str | Path | Recipe | None = None,
+    exclude: Sequence[str] = (),
+    strip: bool = False,
     target: str = "cpu",
     provider: str | None = None,
     place: Place | None = None,
@@ -53,7 +55,7 @@ def compress(
     results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
     pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. Without `recipe` the goal decides: "size" and costs have
-    recipes of their own, the others share "default".
+    recipes of their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and inner names.
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
@@ -67,11 +69,16 @@ def compress(
     task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
+
+    def adapted(plan: Recipe) -> Recipe:
+        plan = excluding(plan, exclude) if exclude else plan
+        return stripped(plan) if strip else plan
+
     if cost is not None:
-        plan = plan_of(cost, cost.part)
+        plan = adapted(plan_of(cost, cost.part))
     else:
         name = recipe or ("size" if goal == "size" else "default")
-        plan = name if isinstance(name, Recipe) else load_recipe(name)
+        plan = adapted(name if isinstance(name, Recipe) else load_recipe(name))
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
@@ -89,7 +96,17 @@ def compress(
         if cost is None:
             outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
         else:
-            attempt = reach(source.model, cost, gate_goal, calibrated, judge, bars, settings, lambda m: statistics(m, feeds.shapes(), size=0).macs or 0)
+            attempt = reach(
+                source.model,
+                cost,
+                gate_goal,
+                calibrated,
+                judge,
+                bars,
+                settings,
+                plans=lambda part: adapted(plan_of(cost, part)),
+                macs=lambda m: statistics(m, feeds.shapes(), size=0).macs or 0,
+            )
             plan, outcome = attempt.plan, attempt.outcome
             stated = [cost.bar(attempt.share)]
         result = outcome.chosen.candidate.model

@@ -20,6 +20,7 @@ MARGIN = 0.97
 """Of what seems to be needed: a measured time that is just the goal is missed half of the times."""
 
 Count = Callable[[Model], int]
+Plans = Callable[[float | None], Recipe]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +74,18 @@ def plan_of(goal: CostGoal, part: float | None) -> Recipe:
     return recipe_of(f"{goal.cost}={goal.part:g}", [("simplify", {}), *pruning, ("quantize", {}), ("store", {}), *ends])
 
 
-def reach(model: Model, goal: CostGoal, gate_goal: Goal, context: Context, judge: SessionJudge, bars: Bars, settings: Sequence[int], macs: Count) -> Round:
+def reach(
+    model: Model, goal: CostGoal, gate_goal: Goal, context: Context, judge: SessionJudge, bars: Bars, settings: Sequence[int], *, plans: Plans, macs: Count
+) -> Round:
     """Search for a result with at most the goal's part of the cost. INT8 and small weights alone come first, since they take less from the answers than pruning;
-    pruning then goes as far as what they left needs, within the bars. Where that is not enough: the nearest. `macs` counts multiply-accumulates.
+    pruning then goes as far as what they left needs, within the bars. Where that is not enough: the nearest. `plans` gives the recipe for a part of
+    the cost (see `plan_of`), `macs` counts multiply-accumulates.
 
     Raises what `gate.search` raises.
     """
 
     def attempt(part: float | None) -> Round:
-        plan = plan_of(goal, part)
+        plan = plans(part)
         outcome = search(model, plan.steps, context, judge, bars, settings, goal=gate_goal, size=judge.size)
         return Round(plan, outcome, share(outcome))
 

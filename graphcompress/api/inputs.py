@@ -114,10 +114,12 @@ def check_comparable(reference: Source, candidate: Source) -> None:
             )
 
 
-def open_feeds(data: AnyData, model: Model) -> Dataset:
-    """The feeds, checked against the model's inputs. Raises DataError where they do not fit."""
+def open_feeds(data: AnyData, model: Model, preprocess: str | os.PathLike[str] | None = None) -> Dataset:
+    """The feeds, checked against the model's inputs. `preprocess` is the file that says how pictures, columns or texts become arrays. Raises DataError where they do not fit."""
     if isinstance(data, str | os.PathLike):
-        return open_data(Path(data), model.inputs, model.overridable)
+        return open_data(Path(data), model.inputs, model.overridable, None if preprocess is None else Path(preprocess))
+    if preprocess is not None:
+        raise UsageError(f"A file of preparation is for data at a path, and this is a {type(data).__name__}, which holds arrays already.")
     return memory_data(data, model.inputs, model.overridable)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +16,7 @@ from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
 from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, telling
 from graphcompress.gate.explain import explanation
+from graphcompress.runtime import machine
 from graphcompress.version import __version__
 
 if TYPE_CHECKING:
@@ -33,13 +36,62 @@ RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "o
 UNCOMPARED = "No data was given, so the result was neither compared with the original nor measured."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """What `compress`, `simplify` and `quantize` return. `snapshot` is of `model`: for whoever writes it to a file before anybody edits it."""
 
     model: Model
     record: record.Record
     snapshot: Snapshot
+
+    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
+        """Write the model to `path`, in one file below 2 GiB unless `external_data`. Raises WriteError."""
+        from graphcompress.ir import save
+
+        save(self.model, path, external_data=external_data)
+
+    def __repr__(self) -> str:
+        return f"Result({summary(self.record)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of before and after."""
+        before, after = self.record.before, self.record.after
+        rows = [
+            ("bytes", before.bytes, after.bytes),
+            ("nodes", before.nodes, after.nodes),
+            ("parameters", before.parameters, after.parameters),
+            ("MACs", before.macs, after.macs),
+        ]
+        cells = "".join(
+            f"<tr><th>{name}</th>" + "".join(f"<td>{'-' if value is None else f'{value:,}'}</td>" for value in values) + "</tr>" for name, *values in rows
+        )
+        return f"<p>{html.escape(summary(self.record))}</p><table><tr><th></th><th>before</th><th>after</th></tr>{cells}</table>"
+
+
+def summary(document: record.Record) -> str:
+    """A record in one sentence: size, speed, agreement."""
+    parts = [smaller_text(document.smaller) or "size unchanged"]
+    if document.measurements:
+        slowest = min(document.measurements, key=lambda timing: timing.speedup)
+        words = {
+            "faster": f"{slowest.speedup:.2f}x as fast",
+            "slower": f"{slowest.speedup:.2f}x as fast",
+            "same": "same speed",
+            "noisy": "speed too noisy to tell",
+        }
+        parts.append("speed unchanged" if document.gate is not None and not document.gate.kept else words[slowest.verdict])
+    comparison = document.comparison
+    if comparison is not None and comparison.agreement is not None:
+        equal = all(output.equal for output in comparison.outputs.values())
+        parts.append("all outputs equal" if equal else f"agreement {comparison.agreement:.4f}")
+    return f"{document.command}: {', '.join(parts)}"
+
+
+def smaller_text(value: float) -> str:
+    """How the size changed; nothing where it is the same to two digits."""
+    if 0.995 < value < 1.005:
+        return ""
+    return f"{value:.2f}x smaller" if value > 1 else f"{1 / value:.2f}x larger"
 
 
 def run_record(
@@ -73,6 +125,7 @@ def run_record(
         recipe=record.RecipeSource(name=recipe.name, sha256=recipe.sha256),
         target=context.target.name if context.target else None,
         provider=provider,
+        machine=machine.describe(),
         threads=context.threads,
         seed=context.seed,
         before=before,
@@ -313,5 +366,5 @@ def _reached(missed: record.Bar) -> str:
     if missed.reached is None:
         return "it could not be judged"
     if missed.undecided:
-        return f"it could not be decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
+        return f"not decided, because this machine is busy (about {missed.reached:.2f}; run it again on a quiet machine)"
     return f"it is {missed.reached:.4f}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, diff, distill, inspect, prune, quantize, rules, simplify, validate
+from graphcompress.cli import benchmark, compress, data, diff, distill, explain, inspect, lint, prune, quantize, report, rules, simplify, validate
+from graphcompress.cli.help import Command, CommandList
+from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -17,22 +20,26 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="graphcompress",
-    add_completion=False,
+    cls=CommandList,
     pretty_exceptions_enable=False,
     suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Compress ONNX models: simplify, prune channels, quantize to INT8, compare with the original, measure against it.",
     epilog="Exit status: 0 done, and every bar that was stated held; 1 a stated bar was missed; 2 it could not be done.",
 )
-app.command("compress")(compress.compress)
-app.command("simplify")(simplify.simplify)
-app.command("prune")(prune.prune)
-app.command("quantize")(quantize.quantize)
-app.command("distill")(distill.distill)
-app.command("validate")(validate.validate)
-app.command("benchmark")(benchmark.benchmark)
-app.command("inspect")(inspect.inspect)
-app.command("diff")(diff.diff)
+app.command("compress", cls=Command)(compress.compress)
+app.command("simplify", cls=Command)(simplify.simplify)
+app.command("prune", cls=Command)(prune.prune)
+app.command("quantize", cls=Command)(quantize.quantize)
+app.command("distill", cls=Command)(distill.distill)
+app.command("validate", cls=Command)(validate.validate)
+app.command("benchmark", cls=Command)(benchmark.benchmark)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("data", cls=Command)(data.data)
+app.command("explain", cls=Command)(explain.explain)
+app.command("lint", cls=Command)(lint.lint)
+app.command("report", cls=Command)(report.report)
+app.command("diff", cls=Command)(diff.diff)
 app.add_typer(rules.app, name="rules")
 
 
@@ -55,27 +62,27 @@ def run(arguments: list[str]) -> int:
     try:
         status = app(args=arguments, prog_name="graphcompress", standalone_mode=False)
     except GraphCompressError as error:
-        report(str(error))
+        tell(str(error))
         status = error.status
         if debug:
             traceback.print_exc()
     except typer.TyperException as error:
-        report(usage(error))
+        tell(usage(error, arguments))
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except MemoryError:
-        report("There is not enough memory for this; nothing was written.")
+        tell("There is not enough memory for this; nothing was written.")
         status = 2
     except Exception as error:  # noqa: BLE001 (the one place that turns a bug into a report)
-        report(
+        tell(
             f"This is a bug in graphcompress: {type(error).__name__}: {error}. Nothing was written. Please report it with the output of the same command and --debug."
         )
         status = 2
         if debug:
             traceback.print_exc()
     if status == INTERRUPTED:  # typer turns the interrupt into this status itself
-        report("Interrupted; nothing was written.")
+        tell("Interrupted; nothing was written.")
     return flushed(status if isinstance(status, int) else 0)
 
 
@@ -86,17 +93,17 @@ def print_everything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def report(message: str) -> None:
+def tell(message: str) -> None:
     """An error on stderr. Control characters (names come from files) are shown as '?'."""
     text = message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     clean = "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
     try:
-        print(f"graphcompress: {clean}", file=sys.stderr)
+        print(wrapped(f"graphcompress: {clean}", sys.stderr), file=sys.stderr)
     except (BrokenPipeError, AttributeError):  # nobody listens, or there is no stderr
         return
 
 
-def usage(error: typer.TyperException) -> str:
+def usage(error: typer.TyperException, arguments: Sequence[str]) -> str:
     """What typer found wrong with the call, as one paragraph with a suggestion."""
     shown = getattr(error, "format_message", None)
     message = " ".join(str(shown() if shown is not None else error).split())
@@ -105,12 +112,24 @@ def usage(error: typer.TyperException) -> str:
     path = getattr(context, "command_path", "graphcompress")
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities") and command is not None:
-        known = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-        message = f"There is no option '{option}'. {suggestion(option, known)}"
+        known = {name[2:]: name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+        close = suggestion(option.lstrip("-"), known) if option.startswith("--") else ""
+        message = f"There is no option '{option}'. {close.replace(chr(39), chr(39) + '--', 1) if close.startswith('Did') else ''}".rstrip()
     elif message.startswith("No such command"):
         name = message.split("'")[1]
-        message = f"There is no command '{name}'. {suggestion(name, getattr(command, 'commands', ()))}"
+        commands = getattr(command, "commands", ())
+        message = f"There is no command '{name}'. {suggestion(name, commands)}"
+        if name.endswith(".onnx"):
+            message = f"The command is missing before '{name}'. {suggestion('', commands)}"
+    elif message.startswith("Missing option '-o'") and (place := second_model(arguments)) is not None:
+        message = f"Missing option '-o': the result's place is given with it, as in -o {place}"
     return f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} '{path} --help' shows how it is called."
+
+
+def second_model(arguments: Sequence[str]) -> str | None:
+    """A second path of a model among the arguments that belong to no option."""
+    paths = [a for before, a in zip(["", *arguments], arguments, strict=False) if a.endswith(".onnx") and not before.startswith("-")]
+    return paths[1] if len(paths) > 1 else None
 
 
 def flushed(status: int) -> int:

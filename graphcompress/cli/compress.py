@@ -8,12 +8,14 @@ import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
+from graphcompress.errors import shown
 
 
 def compress(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     random_data: options.RandomData = False,
     recipe: Annotated[
         str | None,
@@ -39,8 +41,16 @@ def compress(
     ] = "balanced",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="Also leave out metadata, doc strings, the producer and inner names; inputs and outputs keep theirs (docs/privacy.md)."),
+    ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
+    ] = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     min_agreement: options.MinAgreement = None,
     min_speedup: options.MinSpeedup = None,
     kind: options.Kinds = None,
@@ -59,12 +69,14 @@ def compress(
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
-    from graphcompress.cli.run import check_target, choose_data, finish
+    from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
     from graphcompress.recipe import load_recipe
 
     plan = None if recipe is None else load_recipe(recipe)
+    patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
+    check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, None if plan is None else plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess, None if plan is None else plan.path), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -72,7 +84,7 @@ def compress(
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(model)
         outputs.check_data(source.model)
-        feeds = choose_data(data, random_data, source.model)
+        feeds = choose_data(data, random_data, source.model, preprocess)
         return finish(
             console,
             outputs,
@@ -81,6 +93,8 @@ def compress(
                 source,
                 feeds,
                 recipe=plan,
+                exclude=patterns,
+                strip=strip,
                 target=target,
                 provider=provider,
                 threads=threads,

@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from graphcompress.cli.options import Format
+from graphcompress.cli.wrap import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console as Rich
@@ -24,16 +25,21 @@ D = TypeVar("D", bound="Document")
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
+UNBOUNDED = 10_000
+"""Columns that no table needs."""
 
 
 class Console:
-    """Where a command speaks. Results go to stdout, all else to stderr; bars are drawn only where stderr is a terminal and the command is not quiet."""
+    """Where a command speaks. Results go to stdout, all else to stderr; bars are drawn only where stderr is a terminal and the command is not quiet.
+    `document` turns a document into what `--format json` prints."""
 
     def __init__(self, *, quiet: bool = False, format: Format = Format.table) -> None:
         self.quiet = quiet
         self.format = format
+        self.document: Callable[[Any], Any] = lambda document: json.loads(document.model_dump_json())
         self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._task = cast("TaskID", 0)
+        self._name = ""
 
     def __enter__(self) -> Self:
         return self
@@ -46,21 +52,23 @@ class Console:
         if self.quiet or not _terminal(sys.stderr):
             return
         if self._bars is None:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-            columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
             self._bars = Progress(*columns, console=_rich(stderr=True), transient=True)
             self._bars.start()
+            self._task = self._bars.add_task(what, total=total)
         name = what.partition(",")[0]  # what comes behind is how it goes
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[name], description=what, completed=done, total=total)
+        if name != self._name:  # one bar: what is finished is of no interest any more
+            self._bars.reset(self._task, total=total)
+        self._name = name
+        self._bars.update(self._task, description=what, completed=done, total=total)
 
     def note(self, text: str) -> None:
         """A sentence on stderr."""
         if not self.quiet:
             self._stop()
-            print(text, file=sys.stderr)
+            print(wrapped(text, sys.stderr), file=sys.stderr)
 
     def result(self, document: D, tables: Callable[[D], Iterable[Renderable]]) -> None:
         """Print a document as JSON or as tables. A reader that has gone away is no error."""
@@ -69,11 +77,13 @@ class Console:
             self.note(f"Note: {note}")
         try:
             if self.format is Format.json:
-                print(json.dumps(json.loads(document.model_dump_json()), indent=2))
-            else:
+                print(json.dumps(self.document(document), indent=2))
+            elif not self.quiet:
                 console = _rich()
                 for part in tables(document):
-                    console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+                    part = _fitting(part, console)
+                    whole = wrapped(part, sys.stdout) if isinstance(part, str) else part
+                    console.print(whole, markup=False, highlight=False, soft_wrap=isinstance(part, str))
             sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +92,26 @@ class Console:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-            self._tasks = {}
+
+
+def _fitting(part: Renderable, console: Rich) -> Renderable:
+    """A table that would have to break words becomes a list: the first cell of each row, and below it the others with their headings."""
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    if isinstance(part, Table):  # rich makes the widest columns narrower first, those of one long word too
+        for column in part.columns:
+            column.no_wrap = all(" " not in str(cell).strip() for cell in column.cells)
+    if not isinstance(part, Table) or Measurement.get(console, console.options.update(width=UNBOUNDED), part).minimum <= console.width:
+        return part
+    columns = [list(column.cells) for column in part.columns]
+    lines = [str(part.title or "")]
+    for row in zip(*columns, strict=True):
+        first, *others = (str(cell) for cell in row)
+        lines.append(f"  {first}".rstrip())
+        headings = [str(column.header) for column in part.columns[1:]]
+        lines += [f"    {heading}: {cell}" if heading else f"    {cell}" for heading, cell in zip(headings, others, strict=True) if cell]
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _terminal(stream: object) -> bool:

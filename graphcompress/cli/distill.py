@@ -17,6 +17,7 @@ def distill(
     output: options.Output,
     teacher: Annotated[Path, typer.Option("--teacher", metavar="MODEL", help="The .onnx file that is learned from.", show_default=False)],
     data: options.Data,
+    preprocess: options.Preprocess = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", metavar="M", min=0, help="For how long to learn. Default: 3, unless --steps is given.", show_default=False)
     ] = None,
@@ -45,6 +46,7 @@ def distill(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Write the student as it was where it has not improved. Ctrl-C ends learning, and what was learned is judged.")
     ] = False,
@@ -58,17 +60,18 @@ def distill(
     """
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
-    from graphcompress.cli.run import check_patterns, finish
+    from graphcompress.cli.run import check_patterns, choose_data, finish
 
     patterns = [shown(pattern) for pattern in freeze or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns, "--freeze")
     kinds = () if augment == "none" else tuple(kind.strip() for kind in augment.split(","))
-    outputs = Outputs(output, record, (student, teacher, data), external_data=external_data)
+    outputs = Outputs(output, record, (student, teacher, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         source = api.open_model(student)
         outputs.check_data(source.model)
+        feeds = choose_data(data, False, source.model, preprocess)
         return finish(
             console,
             outputs,
@@ -76,7 +79,7 @@ def distill(
             lambda: api.distill(
                 source,
                 teacher,
-                data,
+                feeds,
                 minutes=minutes,
                 steps=steps,
                 freeze=patterns,

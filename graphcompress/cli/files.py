@@ -23,11 +23,12 @@ class Outputs:
     Raises UsageError where a place is an input or the other output, WriteError where nothing can be written there.
     """
 
-    def __init__(self, model: Path, record: Path | None, inputs: Iterable[Path | None], *, external_data: bool = False) -> None:
+    def __init__(self, model: Path, record: Path | None, inputs: Iterable[Path | None], *, external_data: bool = False, report: Path | None = None) -> None:
         self.model = model
+        self.report = report
         self.record = record
         self.external_data = external_data
-        for option, path in (("-o", model), ("--record", record)):
+        for option, path in (("-o", model), ("--record", record), ("--report", report)):
             if path is None:
                 continue
             for source in inputs:
@@ -36,6 +37,9 @@ class Outputs:
             check_place(path, f"{option} {path}")
         if record is not None and same_file(model, record):
             raise UsageError(f"-o and --record are both {record}. Give each its own path.")
+        for option, path in (("-o", model), ("--record", record)):
+            if report is not None and path is not None and same_file(path, report):
+                raise UsageError(f"{option} and --report are both {report}. Give each its own path.")
 
     def check_data(self, loaded: Model) -> None:
         """Check the places against the external data of the model that was read, and the place of the result's own where it may need one.
@@ -68,7 +72,17 @@ class Outputs:
             if self.record is not None:
                 transaction.add(self.record, (record.model_dump_json(indent=2) + "\n").encode())
             files.stage(transaction)
+            if self.report is not None:
+                transaction.add(self.report, _page(record, result).encode())
         return record
+
+
+def _page(record: Record, result: Result) -> str:
+    """The report; with the layers of the original, where it still can be read, beside those of the result."""
+    from graphcompress.api.report import original, report
+
+    first = original(record)
+    return report(record, None if first is None else (first, result.model))
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -21,13 +21,28 @@ Output: TypeAlias = Annotated[Path, typer.Option("-o", "--output", metavar="OUT"
 Data: TypeAlias = Annotated[
     Path,
     typer.Option(
-        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+        "--data",
+        metavar="DATA",
+        help="A folder of .npz files, one feed each, or one .npz stacked along the first axis; .npy, pictures, CSV, Parquet, JSON lines or texts as well (docs/data.md).",
+        show_default=False,
     ),
 ]
 MaybeData: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="DATA", help="A folder of .npz files, one complete feed each, or one .npz stacked along the first axis.", show_default=False
+        "--data",
+        metavar="DATA",
+        help="A folder of .npz files, one feed each, or one .npz stacked along the first axis; .npy, pictures, CSV, Parquet, JSON lines or texts as well (docs/data.md).",
+        show_default=False,
+    ),
+]
+Preprocess: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--preprocess",
+        metavar="FILE",
+        help="How pictures, columns or texts become inputs: a TOML file (docs/data.md), a preprocessor_config.json or a tokenizer.json.",
+        show_default=False,
     ),
 ]
 RandomData: TypeAlias = Annotated[
@@ -53,6 +68,9 @@ ExternalData: TypeAlias = Annotated[
 ]
 RecordPath: TypeAlias = Annotated[
     Path | None, typer.Option("--record", metavar="FILE", help="Write the record (JSON: docs/formats.md) here.", show_default=False)
+]
+ReportPath: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", help="Write one page that tells what came of it; it needs no script.", show_default=False)
 ]
 MinAgreement: TypeAlias = Annotated[
     float | None, typer.Option("--min-agreement", metavar="X", help="A bar, 0 to 1: status 1 where the agreement is lower.", show_default=False)
@@ -83,6 +101,6 @@ MinSpeedup: TypeAlias = Annotated[
     ),
 ]
 OutputFormat: TypeAlias = Annotated[Format, typer.Option("--format", help="json prints exactly one JSON document on stdout (docs/formats.md).")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no notes on stderr; errors stay.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors; a document that --format asks for is printed all the same.")]
 Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 NoMeasure: TypeAlias = Annotated[bool, typer.Option("--no-measure", help="Leave out all timing.")]

@@ -24,6 +24,7 @@ def prune(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     random_data: options.RandomData = False,
     macs: Annotated[
         float | None, typer.Option("--macs", metavar="F", help="The part of the multiply-accumulates that is kept, 0 to 1.", show_default=False)
@@ -74,16 +75,14 @@ def prune(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     keep: Annotated[bool, typer.Option("--keep", help="Write the result also where a bar was missed.")] = False,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first.
-
-    graphcompress prune MODEL -o OUT --data DATA --macs 0.5
-    """
+    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
@@ -112,13 +111,13 @@ def prune(
     patterns = [shown(pattern) for pattern in ignore or ()]
     check_patterns(patterns, "--ignore")
     check_target(target)
-    outputs = Outputs(output, record, (model, data), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         source = api.open_model(model)
         outputs.check_data(source.model)
-        feeds = choose_data(data, random_data, source.model)
+        feeds = choose_data(data, random_data, source.model, preprocess)
         return finish(
             console,
             outputs,

@@ -32,6 +32,7 @@ def quantize(
     model: options.ModelPath,
     output: options.Output,
     data: options.MaybeData = None,
+    preprocess: options.Preprocess = None,
     random_data: options.RandomData = False,
     mode: Annotated[
         Mode,
@@ -53,6 +54,7 @@ def quantize(
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     kind: options.Kinds = None,
     no_measure: options.NoMeasure = False,
     format: options.OutputFormat = Format.table,
@@ -67,14 +69,14 @@ def quantize(
     patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, preprocess), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         kinds = api.parse_kinds(kind or ())
         source = api.open_model(model)
         outputs.check_data(source.model)
-        feeds = choose_data(data, random_data, source.model)
+        feeds = choose_data(data, random_data, source.model, preprocess)
         return finish(
             console,
             outputs,

@@ -7,15 +7,18 @@ from typing import Annotated
 import typer
 
 from graphcompress.cli import options
+from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.options import Format
 
 CASES = 40
 
-app = typer.Typer(help="The rewrite rules of simplify: list them, show one, prove them by experiment, find out why one does not hold.", no_args_is_help=True)
+app = typer.Typer(
+    cls=CommandList, help="The rewrite rules of simplify: list them, show one, prove them by experiment, find out why one does not hold.", no_args_is_help=True
+)
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="A rule, for instance fuse/conv_bn.", show_default=False)]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(format: options.OutputFormat = Format.table, quiet: options.Quiet = False, debug: options.Debug = False) -> int:
     """List all rules: id, effect, what they do."""
     from graphcompress.cli.console import Console
@@ -28,7 +31,7 @@ def list_(format: options.OutputFormat = Format.table, quiet: options.Quiet = Fa
         return finish_report(console, list_tables, list_rules)
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(rule: RuleId, format: options.OutputFormat = Format.table, quiet: options.Quiet = False, debug: options.Debug = False) -> int:
     """Show one rule: pattern before and after, conditions, examples."""
     from graphcompress.cli.console import Console
@@ -41,7 +44,7 @@ def show(rule: RuleId, format: options.OutputFormat = Format.table, quiet: optio
         return finish_report(console, show_tables, lambda: show_rule(rule))
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(
     rules: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Rules to verify. Default: all.", show_default=False)] = None,
     cases: Annotated[int, typer.Option("--cases", metavar="N", min=1, help="Random graphs that each rule is to change.")] = CASES,
@@ -61,7 +64,7 @@ def verify(
         return finish_report(console, verify_tables, lambda: verify_rules(rules or (), cases=cases, seed=seed, progress=console.progress))
 
 
-@app.command("why")
+@app.command("why", cls=Command)
 def why(
     rule: RuleId,
     model: options.ModelPath,

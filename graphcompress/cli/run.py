@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import BarMissed, UsageError
 from graphcompress.targets import load_target
+from graphcompress.transaction import Transaction, check_place
 
 if TYPE_CHECKING:
     from graphcompress.api import Result
@@ -38,10 +39,14 @@ def check_patterns(patterns: Iterable[str], option: str = "--exclude") -> None:
             raise UsageError(f"{option} '{pattern}' is not a regular expression: {error}.") from error
 
 
-def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) -> Path | Dataset | None:
-    """The data that was asked for: a path, or random feeds. Raises UsageError where both were."""
+def choose_data(data: Path | None, random: bool, model: Model, preprocess: Path | None = None, seed: int = 0) -> Dataset | None:
+    """The data that was asked for, checked against `model`, or random feeds. Raises UsageError where both were, or where there is nothing to preprocess."""
+    if preprocess is not None and data is None:
+        raise UsageError("--preprocess says how --data is prepared, and there is no --data.")
     if not random:
-        return data
+        from graphcompress.api.inputs import open_feeds
+
+        return None if data is None else open_feeds(data, model, preprocess)
     if data is not None:
         raise UsageError("--data and --random-data exclude each other: give one.")
     from graphcompress.random_feeds import random_feeds
@@ -67,12 +72,23 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
     return 0
 
 
-def finish_report(console: Console, tables: Callable[[D], Iterable[Renderable]], work: Callable[[], D]) -> int:
-    """Do the work and print its report, also where a bar was missed."""
+def finish_report(console: Console, tables: Callable[[D], Iterable[Renderable]], work: Callable[[], D], *, report: Path | None = None) -> int:
+    """Do the work and print what it found, and write it as a page to `report`, also where a bar was missed."""
+    if report is not None:
+        check_place(report, f"--report {report}")
     try:
-        console.result(work(), tables)
+        _tell(console, tables, work(), report)
     except BarMissed as missed:
         if missed.result is not None:
-            console.result(missed.result, tables)
+            _tell(console, tables, missed.result, report)
         raise
     return 0
+
+
+def _tell(console: Console, tables: Callable[[D], Iterable[Renderable]], document: D, report: Path | None) -> None:
+    console.result(document, tables)
+    if report is not None:
+        from graphcompress.api.report import report as page
+
+        with Transaction() as transaction:
+            transaction.add(report, page(document).encode())  # type: ignore[arg-type]  # of the two commands that have --report

@@ -31,6 +31,7 @@ def simplify(
     random_data: Annotated[bool, typer.Option("--random-data", help="For --bisect: random feeds instead of data.")] = False,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
+    report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -57,7 +58,7 @@ def simplify(
         raise UsageError("simplify itself needs no data: --data and --random-data are for --bisect.")
     if output is None:
         raise UsageError("Where is the result to be written? Give -o OUT (or --bisect, which writes nothing).")
-    outputs = Outputs(output, record, (model,), external_data=external_data)
+    outputs = Outputs(output, record, (model,), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

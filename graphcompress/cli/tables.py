@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from graphcompress.api.reports import smaller_text, summary
 from graphcompress.gate import threads_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.record import Bar, BenchmarkReport, BenchmarkRow, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 MEASURES = {
     "classes": "classes, by what the other choices cost",
@@ -34,15 +35,17 @@ LONGEST_LIST = 12
 def record_tables(record: Record) -> Iterator[RenderableType]:
     """Before and after, what stayed float and why, what was left as it was, the verdict."""
     before, after = record.before, record.after
+    yield Text(_printable(f"{summary(record)}."), style="bold")
     table = new_table(f"{record.command} {record.model.path or ''}".strip(), ("", "left"), ("before", "right"), ("after", "right"), ("", "left"))
     add_row(
         table,
         "size",
         size_text(before.bytes),
         size_text(after.bytes),
-        smaller_text(record.smaller),
+        smaller_text(record.smaller) or "unchanged",
     )
-    add_row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
+    pairs = sum(after.operators.get(name, 0) for name in ("QuantizeLinear", "DequantizeLinear"))
+    add_row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", f"of which {pairs} Q/DQ" if pairs else "")
     add_row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
     if before.macs is not None:
         add_row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
@@ -62,6 +65,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
+    if record.machine is not None and any(step.certificate is not None for step in record.steps):
+        yield machine_text(record.machine)
     yield from _bars(record.bars)
     beside = f" and {record.output_data}, which belong together" if record.output_data else ""
     yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
@@ -69,8 +74,24 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
 
 def _bars(bars: Sequence[Bar]) -> Iterator[str]:
     for bar in bars:
-        verdict = "held" if bar.held else "undecided, which counts as missed" if bar.undecided else "missed"
+        verdict = "held" if bar.held else "not decided, which counts as missed" if bar.undecided else "missed"
         yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """The processor, and what it means for INT8."""
+    flags = set(machine.get("flags", ()))
+    if flags & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}:
+        what = "with AMX" if "amx_int8" in flags else "with VNNI"
+        meaning = "processors without it gain less from INT8"
+    elif flags & {"asimddp", "i8mm"}:
+        what, meaning = "with dot products of bytes", "processors without them gain less from INT8"
+    elif "avx2" in flags:
+        what = "without VNNI"
+        meaning = "INT8 gains less here, or nothing, and files whose weights were not bounded for it (graphcompress lint: qdq/saturates) lose accuracy"
+    else:
+        what, meaning = "whose instructions for bytes are not known", "whether INT8 pays here is what was measured"
+    return f"On {machine.get('cpu') or machine.get('machine')}, {machine.get('cores')} cores, {what}: {meaning}."
 
 
 def _steps(record: Record) -> Iterator[RenderableType]:
@@ -162,12 +183,30 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
+    yield from (economy(row) for row in report.models)
     for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
         if assigned is not None and assigned < 1:
             yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
     yield from _bars(report.bars)
+
+
+def economy(row: BenchmarkRow) -> str:
+    """Throughput, energy and cost of one row, in a sentence."""
+    parts = [f"{1000 / row.median_ms / max(1, row.threads):,.0f} per second and core"] if row.threads and row.median_ms else []
+    parts.append(
+        "energy not measured (this system has no counter for it)"
+        if row.joules is None
+        else f"{row.joules * 1000:.3g} mJ each, measured over the whole processor"
+    )
+    if row.joules_estimated is not None:
+        parts.append(
+            f"about {row.joules_estimated * 1000:.3g} mJ estimated from MACs and bytes (4.6 pJ a float MAC, 0.3 an INT8 one, 160 a byte of weights: Horowitz 2014)"
+        )
+    if row.cost_per_million is not None:
+        parts.append(f"{row.cost_per_million:.3g} per million at the stated price")
+    return f"{row.path or '(in memory)'}, {threads_text(row.threads)}: {'; '.join(parts)}."
 
 
 def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
@@ -236,13 +275,6 @@ def figure(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def smaller_text(ratio: float) -> str:
-    """How the size changed; nothing where it is the same to two digits."""
-    if 0.995 < ratio < 1.005:
-        return ""
-    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x larger"
-
-
 def size_text(count: int) -> str:
     """Bytes for people."""
     value, unit = float(count), "B"
@@ -258,6 +290,14 @@ def new_table(title: str, *columns: tuple[str, str]) -> Table:
     table = Table(title=Text(_printable(title)), title_justify="left", show_header=any(name for name, _ in columns))
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    return table
+
+
+def listing(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[tuple[str, ...]]) -> Table:
+    """All rows below their headings; `columns` are headings and how they are justified."""
+    table = new_table(title, *columns)
+    for row in rows:
+        add_row(table, *row)
     return table
 
 

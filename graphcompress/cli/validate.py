@@ -15,32 +15,37 @@ def validate(
     reference: Annotated[Path, typer.Argument(metavar="REF", help="The model that is right.", show_default=False)],
     candidate: Annotated[Path, typer.Argument(metavar="CAND", help="The model that is judged.", show_default=False)],
     data: options.Data,
+    preprocess: options.Preprocess = None,
     provider: options.Provider = "cpu",
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
     min_agreement: options.MinAgreement = None,
     kind: options.Kinds = None,
     metric: options.MetricName = None,
     metric_joins: options.MetricJoins = False,
+    report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
     """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider."""
     from graphcompress.cli.console import Console
-    from graphcompress.cli.run import finish_report
+    from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import validate_tables
 
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
+        source = api.open_model(reference)
+        feeds = choose_data(data, False, source.model, preprocess)
+        assert feeds is not None
         return finish_report(
             console,
             validate_tables,
             lambda: api.validate(
-                reference,
+                source,
                 candidate,
-                data,
+                feeds,
                 provider=provider,
                 threads=threads,
                 min_agreement=min_agreement,
@@ -49,4 +54,5 @@ def validate(
                 metric_joins=metric_joins,
                 progress=console.progress,
             ),
+            report=report,
         )

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from graphcompress.data.signature import Array, Entry, Feed, Signature, check_numbers
+from graphcompress.data.signature import MOST_FAULTS, Array, Entry, Feed, Signature, check_numbers
+from graphcompress.errors import DataError
 from graphcompress.findings import Finding
 
 WATCHED = 8
@@ -122,14 +123,17 @@ def of_feeds(source: str, count: int, entries: Callable[[int], Entries], where: 
             with entries(index) as opened:
                 yield {name: opened[name].whole() for name in signature.truth(opened)}
 
-    survey = Survey()
-    known = False
+    survey, known, problems = Survey(), False, Problems()
+    said: dict[str, None] = {}
     for index in range(count):
-        with entries(index) as opened:
+        with problems.of(where(index)), entries(index) as opened:
             signature.check_feed(where(index), opened, hint)
+            said |= dict.fromkeys(signature.conversions(opened))
             survey.take(where(index), index, feed(index, opened))
             known |= bool(signature.truth(opened))
-    return replace(survey.dataset(source, range(count), read, signature), truth=truth if known else None)
+    problems.tell()
+    data = survey.dataset(source, range(count), read, signature)
+    return replace(data, truth=truth if known else None, notes=(*data.notes, *_conversions(said)))
 
 
 def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) -> Dataset:
@@ -137,6 +141,7 @@ def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) 
     with entries() as opened:
         steps, count = signature.check_stack(source, opened)
         labels = {name: opened[name].shape[0] // count for name in signature.truth(opened) if opened[name].shape and opened[name].shape[0] % count == 0}
+        said = signature.conversions(opened)
 
     def read(indices: Sequence[int]) -> Iterator[Feed]:
         with entries() as opened, contextlib.ExitStack() as stack:
@@ -154,7 +159,38 @@ def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) 
     survey = Survey()
     for index, feed in enumerate(read(range(count))):
         survey.take(source, index, feed, {name: index * step for name, step in steps.items()})
-    return replace(survey.dataset(source, range(count), read, signature), truth=truth if labels else None)
+    data = survey.dataset(source, range(count), read, signature)
+    return replace(data, truth=truth if labels else None, notes=(*data.notes, *_conversions(said)))
+
+
+def _conversions(sentences: Iterable[str]) -> tuple[Finding, ...]:
+    return tuple(Finding("data/converted", sentence) for sentence in sentences)
+
+
+class Problems:
+    """What is wrong with feeds, told once for all of them: faults that differ in the feed's name only are one."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, list[str]] = {}
+
+    @contextlib.contextmanager
+    def of(self, where: str) -> Iterator[None]:
+        """Take in a DataError about the feed `where`."""
+        try:
+            yield
+        except DataError as error:
+            self._faults.setdefault(str(error).removeprefix(f"{where}: "), []).append(where)
+
+    def tell(self) -> None:
+        """Raise DataError with the first feed's fault, and how many feeds have it or another one."""
+        if not self._faults:
+            return
+        (fault, places), *others = self._faults.items()
+        text = fault if fault.startswith(places[0]) else f"{places[0]}: {fault}"
+        same = len(places) - 1
+        text += f" So it is with {same} other feed{'s' * (same > 1)}." if same else ""
+        text += "".join(f" {other if other.startswith(at[0]) else f'{at[0]}: {other}'}" for other, at in others[:MOST_FAULTS])
+        raise DataError(text + (f" {len(others) - MOST_FAULTS} feeds more have faults of their own." if len(others) > MOST_FAULTS else ""))
 
 
 class Survey:

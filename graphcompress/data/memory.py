@@ -4,46 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphcompress.data.dataset import Dataset, Survey, of_feeds, of_stack
-from graphcompress.data.signature import Array, Feed, Signature
+from graphcompress.data.held import Held
+from graphcompress.data.signature import UNNAMED, Array, Feed, Signature
+from graphcompress.data.tables import table_data
 from graphcompress.errors import DataError
 from graphcompress.ir.model.objects import TensorSpec
 
 FORMS = (
-    "Data is a path (a folder of .npz, or one .npz), a list of feeds (dicts of arrays by input name), a dict of arrays stacked along the first axis, or, for a model "
-    "with one input, such an array."
+    "Data is a path, a list of feeds (dicts of arrays by input name), a dict of arrays stacked along the first axis, a DataFrame, a DataLoader, or, for a model with one input, an array "
+    "of stacked feeds."
 )
 SOURCE = "the data"
-
-
-@dataclass(frozen=True)
-class Held:
-    """An array in memory (see `signature.Entry`)."""
-
-    array: Array
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self.array.dtype
-        return dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self.array.shape
-        return shape
-
-    def whole(self) -> Array:
-        return self.array
-
-    def rows(self, step: int) -> contextlib.AbstractContextManager[Callable[[int], Array]]:
-        array = self.array
-        return contextlib.nullcontext(lambda i: array[i * step : (i + 1) * step] if array.ndim else array)
 
 
 def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> Dataset:
@@ -59,6 +37,12 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
         data = iter(next_feed, None)
     if isinstance(data, Mapping):
         return _stack(data, signature)
+    if hasattr(data, "columns") and hasattr(data, "to_numpy"):  # a DataFrame
+        table: Any = data
+        columns = {str(name): _array(SOURCE, table, name, copy=False) for name in table.columns}
+        return replace(table_data(SOURCE, columns, signature, None), source="a table in memory")
+    if hasattr(data, "collate_fn") and hasattr(data, "dataset"):  # a DataLoader of torch: batches of samples, not feeds
+        data = _samples(data, signature)
     if hasattr(data, "__array__"):
         return _stack({_only_input(SOURCE, signature): data}, signature)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | bytearray):
@@ -73,9 +57,32 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
 
 def _feed(index: int, feed: object, signature: Signature, *, copy: bool) -> dict[str, Held]:
     where = f"feed {index}"
+    if isinstance(feed, tuple) and feed and all(hasattr(value, "__array__") for value in feed):
+        feed = _in_order(feed, signature)
     if not isinstance(feed, Mapping):
         feed = {_only_input(where, signature, feed): feed}
     return _held(where, feed, signature, copy=copy)
+
+
+def _samples(loader: Any, signature: Signature) -> Iterator[dict[str, Array]]:
+    """The batches of a loader cut into feeds. What it yields after the inputs is ground truth. Raises DataError naming the batch."""
+    for number, batch in enumerate(loader):
+        where = f"batch {number} of the loader"
+        named = _in_order(batch, signature) if isinstance(batch, list | tuple) else batch
+        entries = _held(where, named if isinstance(named, Mapping) else {_only_input(where, signature, named): named}, signature)
+        steps, count = signature.check_stack(where, entries)
+        for index in range(count):
+            yield {
+                name: held.array[index * steps[name] : (index + 1) * steps[name]] if steps.get(name) else held.array
+                for name, held in entries.items()
+                if name in steps
+            } | {name: entries[name].array[index : index + 1] for name in signature.truth(entries) if entries[name].shape[:1] == (count,)}
+
+
+def _in_order(values: Sequence[Any], signature: Signature) -> dict[str, Any]:
+    """Arrays without names: the model's inputs in their order, then ground truth."""
+    names = [spec.name for spec in signature.required]
+    return dict(zip([*names, *(f"_{index}" for index in range(len(values) - len(names)))], values, strict=False))
 
 
 def _stack(arrays: Mapping[Any, Any], signature: Signature) -> Dataset:
@@ -87,9 +94,13 @@ def _stack(arrays: Mapping[Any, Any], signature: Signature) -> Dataset:
 def _held(where: str, arrays: Mapping[Any, Any], signature: Signature, *, copy: bool = False) -> dict[str, Held]:
     """The arrays by name. Ground truth may be anything: what is no array yet is left out."""
     specs = signature.specs
+    if UNNAMED in arrays:
+        arrays = signature.named(arrays)
     held = {name: Held(_array(where, arrays, name, copy)) for name in arrays if name in specs or not str(name).startswith("_")}
     return held | {
-        name: Held(np.array(arrays[name])) for name in arrays if name not in held and isinstance(arrays[name], np.ndarray | np.generic | int | float)
+        name: Held(np.array(arrays[name]))
+        for name in arrays
+        if name not in held and (hasattr(arrays[name], "__array__") or isinstance(arrays[name], int | float))
     }
 
 

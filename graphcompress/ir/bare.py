@@ -52,6 +52,41 @@ def leave_out_notes(model: Model, *, shapes: bool) -> None:
             node.proto = proto
 
 
+def leave_out_origin(model: Model) -> None:
+    """Leave out what is said of the model as a whole: metadata, doc string, producer, the name of the main graph; notes of its inputs and outputs, of functions and of initializers.
+    Edits the model."""
+    header = onnx.ModelProto()
+    header.CopyFrom(model.header)
+    for field in (*NOTES, "producer_name", "producer_version", "domain"):
+        header.ClearField(field)
+    for function in header.functions:
+        for part in (function, *function.node, *function.value_info):
+            for field in NOTES:
+                part.ClearField(field)
+    model.header = header
+    model.input_protos, model.output_protos = _without_notes(model.input_protos), _without_notes(model.output_protos)
+    for graph in graphs(model):
+        graph.input_protos, graph.output_protos = _without_notes(graph.input_protos), _without_notes(graph.output_protos)
+    shell = onnx.GraphProto()
+    shell.CopyFrom(model.graph.shell)
+    shell.name = "graph"  # a graph must have a name
+    for info in shell.value_info:
+        for field in NOTES:
+            info.ClearField(field)
+    model.graph.shell = shell
+
+
+def _without_notes(infos: tuple[onnx.ValueInfoProto, ...]) -> tuple[onnx.ValueInfoProto, ...]:
+    copies = []
+    for info in infos:
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(info)
+        for field in NOTES:
+            copy.ClearField(field)
+        copies.append(copy)
+    return tuple(copies)
+
+
 def _short_names() -> Iterator[str]:
     """a, b, ... Z, aa, ab, ..."""
     for length in itertools.count(1):

@@ -212,6 +212,7 @@ class Record(Document):
     recipe: RecipeSource
     target: str | None
     provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
+    machine: Annotated[dict[str, Any] | None, Varying] = None
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
@@ -277,6 +278,9 @@ class BenchmarkRow(Document):
     peak_memory_bytes: int | None = Field(description="Highest resident memory of that process, which also runs one feed.")
     nodes: dict[str, int] | None = Field(description="How many nodes each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
+    joules: float | None = Field(default=None, description="Per feed, measured with the processor's counters; null where the system has none.")
+    joules_estimated: float | None = Field(default=None, description="Per feed, from MACs by type and bytes of weights (runtime/energy.py); null without MACs.")
+    cost_per_million: float | None = Field(default=None, description="Of a million feeds, at the stated price of the machine per hour.")
     runtime: str | None
     notes: list[str] = Field(default=[])
 

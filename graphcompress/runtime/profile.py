@@ -1,9 +1,12 @@
-"""What the runtime made of a graph: as it rewrote it, and which nodes a provider took."""
+"""What the runtime made of a graph: as it rewrote it, which nodes a provider took, and how long each takes."""
 
 from __future__ import annotations
 
+import json
+import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
 from graphcompress.runtime.session import Feed, LocalSession
 
+KERNEL_TIME = "_kernel_time"
 WEIGHTS_FILE = "weights"
 SMALLEST_OUTSIDE = "1024"  # bytes
 
@@ -58,3 +62,31 @@ def nodes_taken(model: Model, provider: str, *, feed: Feed, config: Mapping[str,
     with LocalSession(model, provider=provider, threads=1, config=config) as session:
         session.run(feed)
         return session.assigned_nodes()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One node of the graph that the runtime executes, and the median wall time of its runs, in microseconds."""
+
+    name: str
+    op: str
+    provider: str
+    microseconds: float
+
+
+def kernel_times(model: Model, feeds: Sequence[Feed], provider: str = "cpu", *, repeats: int = 10, config: Mapping[str, str] | None = None) -> list[Kernel]:
+    """Time of every node that the runtime executes, with one thread, in the order of execution. Raises ModelError or DataError where it does not load or run."""
+    with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
+        profiling = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, "profile"))}
+        with LocalSession(model, provider=provider, threads=1, config=config, attributes=profiling) as session:
+            for _ in range(repeats):
+                for feed in feeds:
+                    session.run(feed)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[tuple[str, str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(KERNEL_TIME):
+            arguments = event["args"]
+            key = (event["name"].removesuffix(KERNEL_TIME), str(arguments.get("op_name", "")), str(arguments.get("provider", "")))
+            times.setdefault(key, []).append(float(event["dur"]))
+    return [Kernel(*key, microseconds=statistics.median(durations) * len(durations) / (repeats * len(feeds))) for key, durations in times.items()]

@@ -89,7 +89,7 @@ def test_stacked_files_in_a_folder_are_told(tmp_path: Path) -> None:
     assert ids(open_data(folder(tmp_path / "a", {"x": floats(64, 3), "h": floats(2, 2)}), [X, state])) == []
     assert ids(open_data(folder(tmp_path / "b", *({"x": floats(2, 3) + i} for i in range(8))), [X])) == []
     with pytest.raises(DataError, match=r"axis 0 of the array 'x' has 64 elements.*Expected 2.*give the file itself instead of its folder"):
-        open_data(folder(tmp_path / "c", {"x": floats(64, 3)}), [FIXED])
+        open_data(folder(tmp_path / "c", {"x": floats(64, 3)}, {"x": floats(2, 3)}), [FIXED])
 
 
 # --- random feeds -----------------------------------------------------------------------------------------------------------------------

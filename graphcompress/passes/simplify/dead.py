@@ -16,8 +16,7 @@ PURE_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 @paused()
 def remove_dead(model: Model) -> int:
     """Remove what no graph output depends on, in subgraphs too; how many nodes and initializers. Inputs and outputs of graphs stay."""
-    live = _live(model, _pure_functions(model))
-    dead = [n for g in graphs(model) for n in g.nodes if id(n) not in live]
+    dead = dead_nodes(model)
     if dead:
         with Edits(model) as edits:
             edits.remove(dead)
@@ -32,6 +31,12 @@ def remove_dead(model: Model) -> int:
         dropped += len(graph.initializers) - len(initializers)
         graph.initializers = initializers
     return len(dead) + dropped
+
+
+def dead_nodes(model: Model) -> list[Node]:
+    """The nodes that no graph output depends on, and that do nothing else, in subgraphs too."""
+    live = _live(model, _pure_functions(model))
+    return [n for g in graphs(model) for n in g.nodes if id(n) not in live]
 
 
 def _stays(constant: Constant, name: str, used: set[int], named: set[str]) -> bool:

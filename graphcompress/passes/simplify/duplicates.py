@@ -28,7 +28,7 @@ class Digests:
         content = constant.data if constant.data is not None else constant.values
         known = self._known.get(constant)
         if known is None or known[0] is not content:
-            known = self._known[constant] = (content, _digest(constant))
+            known = self._known[constant] = (content, digest_of(constant))
         return known[1]
 
 
@@ -66,7 +66,8 @@ def kind_of(constant: Constant) -> tuple[str, tuple[int, ...]]:
     return (constant.data.dtype_name if constant.data is not None else array_dtype_name(constant.values)), tuple(constant.shape)
 
 
-def _digest(constant: Constant) -> bytes:
+def digest_of(constant: Constant) -> bytes:
+    """A hash of the bytes."""
     if constant.data is not None and constant.data.dtype_name != "string":
         return hashlib.sha256(constant.data.raw()).digest()
     values = constant.values

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """There is nothing to choose."""
+    """metadata    also leave out what is said of the model as a whole: its metadata, doc strings and producer, the notes of inputs and outputs, and the name of the graph"""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metadata: bool = False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from graphcompress.ir import Model, graphs, nodes
-from graphcompress.ir.bare import leave_out_notes, shorten_names
+from graphcompress.ir.analysis.privacy import texts
+from graphcompress.ir.bare import leave_out_notes, leave_out_origin, shorten_names
 from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.ir.inline import RUNTIME_DOMAINS, called_function, function_bodies
 from graphcompress.passes.strip.options import Options
@@ -14,7 +17,7 @@ STAGE = "strip/names-and-notes"
 
 def strip(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """The same graph with short names for what nobody outside sees (tensors and nodes; inputs, outputs and functions keep theirs), without doc strings, metadata of nodes
-    and value_info. Metadata of the model stays: applications read it.
+    and value_info. Metadata of the model stays, since applications read it, unless the options say otherwise. The decisions say how many bytes of each kind of text went.
 
     Where a quantization annotation refers to tensors by name, names stay; value_info stays where an operator of an unknown domain may need it.
     """
@@ -30,6 +33,17 @@ def strip(model: Model, context: Context, options: Options | None = None) -> Lad
         reason = f"what {unknown.domain}.{unknown.op} makes may be known from value_info alone, so that stays"
         refusals.append(Refusal("strip/unknown-domain", reason, unknown.name))
     leave_out_notes(result, shapes=unknown is not None)
+    if options is not None and options.metadata:
+        leave_out_origin(result)
     if size_on_disk(result) >= size_on_disk(model):
         return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing to strip")
-    return Ladder.single(StepResult(result, True, {STAGE: 1}, tuple(refusals)), "stripped")
+    gone = _bytes_by_kind(model) - _bytes_by_kind(result)
+    return Ladder.single(StepResult(result, True, {STAGE: 1}, tuple(refusals), decisions={"removed_bytes": dict(sorted(gone.items()))}), "stripped")
+
+
+def _bytes_by_kind(model: Model) -> Counter[str]:
+    """Bytes of the texts of a model's file."""
+    sizes: Counter[str] = Counter()
+    for text in texts(model):
+        sizes[text.kind] += len(text.value.encode())
+    return sizes

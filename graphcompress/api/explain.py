@@ -1,0 +1,171 @@
+"""explain: where a model spends its time, in which precision, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphcompress.api.documents import ExplainReport, NodeTime, Precision
+from graphcompress.api.inputs import AnyData, AnyModel, open_feeds, open_model
+from graphcompress.errors import UsageError
+from graphcompress.random_feeds import random_feeds
+from graphcompress.targets import load_target
+from graphcompress.version import __version__
+
+if TYPE_CHECKING:
+    from graphcompress.ir import Node
+    from graphcompress.runtime.profile import Kernel
+
+FEEDS = 4
+"""Feeds that are timed."""
+MOVERS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Transpose",
+    "ReorderInput",
+    "ReorderOutput",
+    "Cast",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Slice",
+    "Gather",
+    "Split",
+)
+"""Kernels that compute nothing: conversions, layouts, data movement."""
+WORTH = 0.03
+"""The part of the time from which on a node is worth an advice."""
+UNQUANTIZED = "the model is not quantized"
+BORDERS = "(conversions and layouts)"
+BLOCKED, LONGEST_FUSION = "_nchwc", 5
+"""How the names of kernels in blocked layout end, and how many operators are fused into one at most."""
+
+
+def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.PathLike[str] | None = None, target: str = "cpu", seed: int = 0) -> ExplainReport:
+    """Where `model` spends its time on onnxruntime's CPU provider with one thread: per node the share, the precision, and why it is float. Without `data` it runs on random numbers.
+
+    `record` is the file of the run that made the model: its reasons go before those found in the graph. Raises UsageError for a file that is no record, ModelError or DataError where
+    the model does not run.
+    """
+    from graphcompress.ir import nodes
+    from graphcompress.linter import INTEGER, Subject, reasons_for_float
+    from graphcompress.passes.quantize.certify import TAG, numbered
+    from graphcompress.passes.quantize.groups import node_name
+    from graphcompress.runtime.profile import kernel_times
+
+    source = open_model(model)
+    table = load_target(target)
+    stated = {} if record is None else recorded_reasons(Path(record))
+    feeds = list(random_feeds(source.model, 1, seed) if data is None else open_feeds(data, source.model).take(FEEDS))
+    with numbered(source.model) as everything:
+        kernels = kernel_times(source.model, feeds)
+    of_node: dict[Node | None, list[Kernel]] = {}
+    makers = {str(tensor.name): node for node in everything for tensor in node.outputs}
+    for kernel in kernels:
+        tags = [everything[int(tag)] for tag in TAG.findall(kernel.name)]
+        heavy = [node for node in tags if node.op in table.heavy]
+        owner = next(iter(heavy or tags), None) or _by_output(makers.get(kernel.name.removesuffix(BLOCKED)), kernel.op)
+        of_node.setdefault(owner, []).append(kernel)
+    total = sum(kernel.microseconds for kernel in kernels) or 1.0
+    reasons = {node_name(node): reason for node, reason in reasons_for_float(Subject(source.model, table)).items()} | stated
+    quantized = any(node.op == "QuantizeLinear" for node in nodes(source.model))
+    any_float = any(kernel.op in table.heavy for kernel in kernels)
+    rows = []
+    precisions: dict[Precision, float] = {"int8": 0.0, "float": 0.0, "moves data": 0.0}
+    for node, own in of_node.items():
+        time = sum(kernel.microseconds for kernel in own)
+        computing = [kernel for kernel in own if kernel.op not in MOVERS]
+        precision: Precision = "moves data" if not computing else "int8" if any(kernel.op.startswith(INTEGER) for kernel in computing) else "float"
+        precisions[precision] += time / total
+        name = BORDERS if node is None else node_name(node)
+        important = node is not None and node.op in table.heavy and precision == "float"
+        reason = reasons.get(name, UNQUANTIZED if not quantized else "it is not between Q and DQ") if important else ""
+        rows.append(
+            NodeTime(
+                node=name,
+                op="" if node is None else str(node.op),
+                kernels=list(dict.fromkeys(kernel.op for kernel in own)),
+                share=time / total,
+                microseconds=time,
+                precision=precision,
+                reason=reason,
+                advice=_advice(precision, reason, time / total, quantized and precision == "moves data" and any_float, quantized),
+            )
+        )
+    rows.sort(key=lambda row: -row.microseconds)
+    return ExplainReport(
+        graphcompress=__version__,
+        model=source.file,
+        provider="cpu",
+        microseconds=total,
+        precisions=precisions,
+        nodes=rows,
+        advice=_overall(precisions, quantized),
+        notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature; --data times real inputs."],
+    )
+
+
+def _by_output(node: Node | None, op: str) -> Node | None:
+    """The operator that a kernel in blocked layout computes: it is named after the last tensor of what was fused into it."""
+    from graphcompress.ir import producer
+
+    for _ in range(LONGEST_FUSION):
+        if node is None or node.op == op or not node.inputs:
+            break
+        node = next((before for tensor in node.inputs if (before := producer(tensor)) is not None and before.op == op), None) or producer(node.inputs[0])
+    return node
+
+
+def recorded_reasons(path: Path) -> dict[str, str]:
+    """Why operators stayed float, by the certificate of the last step of a record. Raises UsageError where the file is no record."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"--record {path} cannot be read: {getattr(problem, 'strerror', None) or problem}. Give the file that --record of compress or quantize wrote."
+        ) from problem
+    steps = document.get("steps") if isinstance(document, Mapping) else None
+    if not isinstance(steps, list):
+        raise UsageError(f"--record {path} is no record: it has no 'steps'. Give the file that --record of compress or quantize wrote.")
+    certificates = [step["certificate"] for step in steps if isinstance(step, Mapping) and step.get("certificate")]
+    operators = certificates[-1]["operators"] if certificates else []
+    return {operator["node"]: operator["reason"] for operator in operators if operator["precision"] == "float"}
+
+
+def _advice(precision: Precision, reason: str, share: float, borders: bool, quantized: bool) -> str:
+    if share < WORTH or precision == "int8":
+        return ""
+    if precision == "moves data":
+        return "fewer borders between float and INT8: see its float neighbours" if borders else "" if quantized else "graphcompress simplify may remove it"
+    if not reason:
+        return ""
+    if not quantized and reason == UNQUANTIZED:
+        return ""
+    if "no INT8" in reason or "QDQ form" in reason:
+        return "no integer kernel: fewer channels (graphcompress prune) or another operator"
+    if "slower" in reason or "does not pay" in reason:
+        return "leave it"
+    return "mend what the reason says, or leave it"
+
+
+def _overall(precisions: Mapping[Precision, float], quantized: bool) -> list[str]:
+    """What to do about the model as a whole."""
+    advice = []
+    if not quantized:
+        advice.append(
+            "Nothing is quantized. graphcompress compress MODEL -o OUT --data DATA tries INT8 and returns it only where it is faithful and not slower."
+        )
+    if precisions["moves data"] > 0.2:
+        advice.append(
+            f"{precisions['moves data']:.0%} of the time goes into conversions, layouts and data movement: islands of INT8 are too small, or the graph was not simplified."
+        )
+    if quantized and precisions["float"] > 0.5:
+        advice.append(
+            f"{precisions['float']:.0%} of the time is spent in float: the reasons above say why; graphcompress prune makes float layers cheaper as well."
+        )
+    return advice

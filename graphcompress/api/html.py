@@ -1,0 +1,81 @@
+"""Pieces of a page that stands alone: escaped text, tables, static pictures; no script, nothing fetched, light and dark.
+
+Written here rather than with a template library: it is one page of a few pieces, and the core install stays as small as it is.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1a1a1a; --page: #ffffff; --soft: #555555; --line: #d0d0d0; --before: #8a8f98; --after: #1f6feb; --good: #1a7f37; --bad: #b42318 }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --page: #14171c; --soft: #a9b0ba; --line: #3a404a; --before: #8b93a0; --after: #6ea8fe; --good: #56d364; --bad: #ff7b72 } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 62rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.4rem; overflow-wrap: anywhere } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid var(--line) }
+.verdict { font-size: 1.15rem; font-weight: 600 } .soft { color: var(--soft) } .wide { overflow-x: auto }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: break-word }
+td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
+figure { margin: 0; overflow-x: auto } figcaption { color: var(--soft) }
+"""
+WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
+"""Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""
+
+
+def text(value: object) -> str:
+    """Escaped; control characters, which come from names in files, are shown as '?'."""
+    return html.escape("".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[int] = ()) -> str:
+    """A table; the columns `numbers` are flush right."""
+    right = set(numbers)
+
+    def cells(values: Sequence[object], tag: str) -> str:
+        return "".join(f"<{tag}{' class=number' if index in right else ''}>{text(value)}</{tag}>" for index, value in enumerate(values))
+
+    head = f"<thead><tr>{cells(headings, 'th')}</tr></thead>" if any(headings) else ""
+    return f"<div class=wide><table>{head}<tbody>" + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows) + "</tbody></table></div>"
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what is below it; nothing where there is nothing below."""
+    inside = "".join(parts)
+    return f"<section><h2>{text(title)}</h2>{inside}</section>" if inside else ""
+
+
+def paragraph(sentence: object, kind: str = "") -> str:
+    """A paragraph of a class."""
+    return f"<p{f' class={kind}' if kind else ''}>{text(sentence)}</p>" if sentence else ""
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise: float = 0.0) -> str:
+    """Two bars per row, before and after, as a picture with a text for those who cannot see it. `noise` is the part of a value that says nothing: drawn as a whisker."""
+    if not rows:
+        return ""
+    longest = max((value for _, *values in rows for value in values), default=0.0) * (1 + noise) or 1.0
+    scale = (WIDTH - LABEL - 90) / longest
+    step = 2 * BAR + GAP
+    parts = []
+    for index, (label, *values) in enumerate(rows):
+        top = index * step
+        shown = label if len(label) <= 44 else f"...{label[-41:]}"
+        parts.append(f'<text x="{LABEL - 8}" y="{top + BAR + 4}" text-anchor="end">{text(shown)}<title>{text(label)}</title></text>')
+        for number, (kind, value) in enumerate(zip(("before", "after"), values, strict=True)):
+            y, width = top + number * BAR, value * scale
+            parts.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 1}"/>')
+            if noise:
+                parts.append(
+                    f'<line class="noise" x1="{LABEL + width * (1 - noise):.1f}" x2="{LABEL + width * (1 + noise):.1f}" y1="{y + BAR / 2:.1f}" y2="{y + BAR / 2:.1f}"/>'
+                )
+            parts.append(f'<text x="{LABEL + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
+    told = "; ".join(f"{label}: {before:,.4g} {unit} before, {after:,.4g} {unit} after" for label, before, after in rows)
+    picture = f'<svg role="img" viewBox="0 0 {WIDTH} {len(rows) * step}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
+    return f"<figure>{picture}<figcaption>{text(title)}. Grey: before, blue: after.</figcaption></figure>"
+
+
+def page(title: str, *sections: str) -> str:
+    """The whole file."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{text(title)}</title><style>{STYLE}</style>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><main><h1>{text(title)}</h1>{"".join(sections)}</main></body></html>\n'

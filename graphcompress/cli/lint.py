@@ -1,0 +1,119 @@
+"""graphcompress lint"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphcompress.cli import options
+from graphcompress.cli.options import Format
+from graphcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from graphcompress.api.documents import LintReport
+    from graphcompress.cli.console import Renderable
+
+LEVELS = {"error": "error", "warning": "warning", "info": "note"}
+"""Severities as SARIF calls them."""
+PAGE = "docs/lint.md"
+
+
+class LintFormat(StrEnum):
+    """How findings are printed."""
+
+    table = "table"
+    json = "json"
+    sarif = "sarif"
+
+
+def lint(
+    model: options.ModelPath,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where --fix writes.", show_default=False)] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Write to OUT a model in which is mended what can be without changing what the graph computes.")] = False,
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--select", metavar="ID", help="Only these rules (docs/lint.md), or groups of them: qdq. Repeatable.", show_default=False),
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="ID", help="Not these rules or groups. Repeatable.", show_default=False)] = None,
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="The table of rules/targets/ for what computes in INT8.")] = "cpu",
+    provider: options.Provider = "cpu",
+    format: Annotated[LintFormat, typer.Option("--format", help="json: one document (docs/formats.md); sarif: for forges.")] = LintFormat.table,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> int:
+    """Find what is wrong with a model, whoever made it. Status 1 where something of severity error is found."""
+    from graphcompress.cli.console import Console
+    from graphcompress.cli.files import Outputs
+    from graphcompress.cli.run import check_target, finish_report
+
+    if fix != (output is not None):
+        raise UsageError("--fix writes the mended model to OUT: give both --fix and -o OUT, or neither.")
+    check_target(target)
+    outputs = None if output is None else Outputs(output, None, (model,))
+    with Console(quiet=quiet, format=Format.table if format is LintFormat.table else Format.json) as console:
+        from graphcompress import api
+
+        source: Any = api.open_model(model)
+        rules: dict[str, Any] = {"select": select or (), "ignore": ignore or (), "target": target, "provider": provider}
+        if outputs is not None:
+            from graphcompress.ir import save
+
+            outputs.check_data(source.model)
+            source, mended = api.mend(source, **rules)
+            save(source, outputs.model)
+            told = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in mended.items())
+            console.note(f"Mended: {told or 'nothing'}. Written to {outputs.model}." + (" What is left:" if mended else ""))
+        if format is LintFormat.sarif:
+            console.document = sarif
+        return finish_report(console, tables, lambda: api.lint(source, **rules))
+
+
+def tables(report: LintReport) -> Iterator[Renderable]:
+    """Findings by rule, with the cure once for each."""
+    shown: dict[str, list[str]] = {}
+    rules = {finding.id: finding for finding in report.findings}
+    for finding in report.findings:
+        shown.setdefault(finding.id, []).append(f"  {finding.place}: {finding.text}")
+    for id, lines in shown.items():
+        mendable = " (--fix mends it)" if rules[id].fixable else ""
+        yield f"{rules[id].severity} {id}: {rules[id].cure}{mendable}"
+        yield "\n".join([*lines[:5], *([f"  ... and {len(lines) - 5} more: --format json lists all"] if len(lines) > 5 else [])])
+    counts = {level: sum(finding.severity == level for finding in report.findings) for level in LEVELS}
+    total = ", ".join(f"{count} {level}{'s' * (count != 1 and level != 'info')}" for level, count in counts.items() if count)
+    yield f"{report.model.path or 'The model'}: {total or 'nothing found'}." + (f" {PAGE} explains each." if total else "")
+
+
+def sarif(report: LintReport) -> dict[str, Any]:
+    """The findings as SARIF 2.1.0, which forges show beside the file."""
+    rules = list(dict.fromkeys(finding.id for finding in report.findings))
+    location = {"artifactLocation": {"uri": (report.model.path or "model").replace("\\", "/")}}
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "graphcompress",
+                        "version": report.graphcompress,
+                        "rules": [{"id": id, "help": {"text": f"{PAGE}#{id.replace('/', '')}"}} for id in rules],
+                    }
+                },
+                "results": [
+                    {
+                        "ruleId": finding.id,
+                        "ruleIndex": rules.index(finding.id),
+                        "level": LEVELS[finding.severity],
+                        "message": {"text": f"{finding.place}: {finding.text} {finding.cure}"},
+                        "locations": [{"physicalLocation": location, "logicalLocations": [{"fullyQualifiedName": finding.place}]}],
+                    }
+                    for finding in report.findings
+                ],
+            }
+        ],
+    }

@@ -1,0 +1,189 @@
+"""Tables as feeds: which columns are which input, and what CSV and Parquet files hold. One row is one feed (as many as the model's fixed first dimension)."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphcompress.data.dataset import Dataset, of_stack
+from graphcompress.data.held import Held, optional
+from graphcompress.data.preparation import TablePreparation
+from graphcompress.data.signature import Array, Signature, expected
+from graphcompress.errors import DataError, quoted
+from graphcompress.findings import Finding
+from graphcompress.ir.model.element_types import numpy_dtype
+from graphcompress.ir.model.objects import TensorSpec
+
+Columns: TypeAlias = Mapping[str, Array]
+SEPARATORS = ",;\t|"
+ANSWERS = {"label", "labels", "target", "class", "y", "outcome"}
+"""What columns of ground truth are called, for a suggestion only."""
+
+
+def read_csv(path: Path) -> dict[str, Array]:
+    """The columns of a CSV file by the names in its first row; where that row holds numbers only there are no names, and they are "0", "1" ... Columns of numbers are int64 or float64
+    (an empty cell is NaN), all others texts. Raises DataError where rows are of different lengths or it is no text."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise DataError(f"{path}: this is no UTF-8 text ({problem.reason} at byte {problem.start}). Save it as UTF-8.") from problem
+    first = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=first.count)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator if separator in first else ",") if row]
+    if not rows:
+        raise DataError(f"{path}: the table is empty.")
+    names = [str(i) for i in range(len(rows[0]))] if all(_number(cell) is not None for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {quoted(twice)}. Give each its own name.")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}: row {number} has {len(row)} cells, and there are {len(names)} columns (separated by {separator!r}). Correct or remove it."
+            )
+    return {name: _column([row[index].strip() for row in rows]) for index, name in enumerate(names)}
+
+
+def read_parquet(path: Path) -> dict[str, Array]:
+    """The columns of a Parquet file; a column of lists of equal length has two axes. Raises DataError where it cannot be read."""
+    parquet = optional("pyarrow.parquet", str(path))
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as problem:  # pyarrow's errors are of these
+        raise DataError(f"{path}: this Parquet file cannot be read ({' '.join(str(problem).split())[:200]}). Write it again.") from problem
+    columns = {}
+    for name in table.column_names:
+        values = table.column(name)
+        listed = values.null_count == 0 and "list" in str(values.type)
+        array = np.asarray(values.to_pylist() if listed else values.to_numpy())
+        columns[name] = array.astype(str) if array.dtype == object and all(isinstance(text, str) for text in array.flat) else array
+    return columns
+
+
+def table_data(source: str, columns: Columns, signature: Signature, preparation: TablePreparation | None) -> Dataset:
+    """Rows as feeds. Raises DataError, with the columns that there are and what to write, where columns and inputs cannot be matched."""
+    if not columns or not len(next(iter(columns.values()))):
+        raise DataError(f"{source}: the table has no rows.")
+    arrays, said = assigned(source, columns, signature, preparation or TablePreparation())
+    entries = {name: Held(array) for name, array in arrays.items()}
+    data = of_stack(source, lambda: contextlib.nullcontext(entries), signature)
+    return replace(data, notes=(*data.notes, *(Finding("data/columns", text) for text in said)))
+
+
+def assigned(source: str, columns: Columns, signature: Signature, preparation: TablePreparation) -> tuple[dict[str, Array], list[str]]:
+    """Arrays by input (and, with a `_` in front, those that are no inputs), and sentences on what was put together. A column of an input's name is that input; what is left belongs, in the
+    file's order, to the one input that has no column, if it is as wide."""
+    left = {name: column for name, column in columns.items() if name not in preparation.drop and not name.startswith("_")}
+    arrays = {name if name.startswith("_") else f"_{name}": column for name, column in columns.items() if name not in left and name not in signature.specs}
+    faults = [f"[table] drop names {quoted(name)}, and there is no such column." for name in preparation.drop if name not in columns]
+    said: list[str] = []
+    for name, listing in preparation.columns.items():
+        absent = [column for column in listing if column not in columns]
+        if name not in signature.specs or absent:
+            what = (
+                f"'{name}', which is no input of the model" if name not in signature.specs else f"{', '.join(map(quoted, absent))}, and there is no such column"
+            )
+            faults.append(f"[table] columns names {what}.")
+            continue
+        arrays[name] = _joined(source, signature.specs[name], {column: left.pop(column, columns[column]) for column in listing})
+    for name in [name for name in columns if name in signature.specs and name not in arrays]:
+        arrays[name] = _joined(source, signature.specs[name], {name: left.pop(name, columns[name])})
+    missing = [spec for spec in signature.required if spec.name not in arrays]
+    if len(missing) == 1 and left and not faults and _width(missing[0]) in (None, len(left)):
+        spec = missing.pop()
+        names = list(left)
+        arrays[spec.name] = _joined(source, spec, left)
+        listed = ", ".join(map(quoted, names[:3])) + (f" ... {quoted(names[-1])}" if len(names) > 3 else "")
+        said.append(f"'{spec.name}' is made of {len(names)} columns in the file's order: {listed}.")
+        left = {}
+    faults += _questions(columns, left, missing)
+    if faults:
+        raise DataError(f"{source}: " + " ".join(faults))
+    return arrays, said
+
+
+def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -> list[str]:
+    """What cannot be guessed, with the file that says it."""
+    if not left and not missing:
+        return []
+    width = _width(missing[0]) if len(missing) == 1 else None
+    if width is not None and len(left) < width:
+        return [f"the table has {len(left)} columns for the model's '{missing[0].name}', {expected(missing[0])}. Expected {width} numbers in each row."]
+    held = ", ".join(map(quoted, list(columns)[:12])) + (f" ... ({len(columns)} columns)" if len(columns) > 12 else "")
+    needed = ", ".join(f"'{spec.name}' ({expected(spec)})" for spec in missing)
+    answers = [name for name in left if name.lower() in ANSWERS] or list(left)[-1:]
+    drop = f"drop = {json.dumps(answers if missing else list(left)[:8], ensure_ascii=False)}"
+    example = "\n".join(
+        ["[table]", f"{drop}   # columns that are no inputs"]
+        + [f'columns."{spec.name}" = ["COLUMN", ...]   # if the rest is not it, in this order' for spec in missing]
+    )
+    what = f"which of them are the model's {needed} cannot be guessed" if missing else f"{', '.join(map(quoted, list(left)[:8]))} are no inputs of the model"
+    return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n{example}"]
+
+
+def _width(spec: TensorSpec) -> int | None:
+    """How many numbers of a row the input takes; None where the model leaves it open."""
+    rest = (spec.shape or (None, None))[1:]
+    return math.prod(dim for dim in rest if isinstance(dim, int)) if all(isinstance(dim, int) for dim in rest) else None
+
+
+def _joined(source: str, spec: TensorSpec, columns: Columns) -> Array:
+    """Columns side by side as an input's array, one row per first index. Raises DataError where numbers are wanted and texts are there, or parts of numbers would be lost."""
+    rank = 2 if spec.shape is None else len(spec.shape)
+    arrays = [as_type(f"{source}: column {quoted(name)}", column, spec) for name, column in columns.items()]
+    rows = len(arrays[0])
+    flat = np.concatenate([array.reshape(rows, -1) for array in arrays], axis=1)
+    if rank <= 1:
+        return flat[:, 0] if flat.shape[1] == 1 else flat
+    dims = [] if spec.shape is None else list(spec.shape[1:])
+    fixed = all(isinstance(dim, int) for dim in dims) and math.prod(int(dim) for dim in dims if isinstance(dim, int)) == flat.shape[1]
+    return flat.reshape(rows, *dims) if fixed and rows else flat
+
+
+def as_type(where: str, values: Array, spec: TensorSpec) -> Array:
+    """Numbers or texts that have no type of their own, as the input's. Raises DataError where something would be lost."""
+    if spec.dtype is None:
+        return values
+    if spec.dtype == "string":
+        return values.astype(str)
+    goal = numpy_dtype(spec.dtype)
+    if values.dtype.kind not in "biuf":
+        what = "texts" if values.dtype.kind in "US" else "missing or mixed values" if values.dtype.kind == "O" else values.dtype.name
+        raise DataError(f"{where}: it holds {what}, and the input '{spec.name}' is {expected(spec)}.")
+    if goal.kind in "iu" and not _holds(values, goal):
+        raise DataError(f"{where}: it holds numbers that {goal.name} cannot hold, which the input '{spec.name}' takes: {expected(spec)}.")
+    return values.astype(goal) if goal.kind in "biuf" else values
+
+
+def _holds(values: Array, goal: np.dtype[Any]) -> bool:
+    if values.dtype.kind == "b" or not values.size:
+        return True
+    limits = np.iinfo(goal)
+    return bool(np.isfinite(values).all() and (values == np.rint(values)).all() and values.min() >= limits.min and values.max() <= limits.max)
+
+
+def _column(cells: Sequence[str]) -> Array:
+    numbers = [math.nan if not cell else _number(cell) for cell in cells]
+    if any(number is None for number in numbers) or not any(cells):
+        return np.array(cells, dtype=str)
+    if all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
+        return np.array(numbers, np.int64)
+    return np.array(numbers, np.float64)
+
+
+def _number(cell: str) -> float | int | None:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return {"true": 1, "false": 0}.get(cell.lower())

@@ -1,0 +1,56 @@
+"""`graphcompress explain`: every kernel is some node's, precisions and reasons are those of the graph that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from planted import Planted
+
+from graphcompress.api.explain import recorded_reasons
+from graphcompress.errors import UsageError
+
+
+def by_node(document: Any) -> dict[str, Any]:
+    return {row["node"]: row for row in document["nodes"]}
+
+
+def test_a_float_model(place: Path, run: Any) -> None:
+    document = run("explain", "model.onnx", "--data", "feeds.npz", "--format", "json").json
+    rows = by_node(document)
+    assert {"conv", "deep", "head"} <= set(rows) and all(rows[name]["precision"] == "float" for name in ("conv", "deep", "head"))
+    assert sum(row["share"] for row in document["nodes"]) == pytest.approx(1) and sum(document["precisions"].values()) == pytest.approx(1)
+    assert [row["microseconds"] for row in document["nodes"]] == sorted((row["microseconds"] for row in document["nodes"]), reverse=True)
+    assert rows["deep"]["reason"] == "the model is not quantized" and document["precisions"]["int8"] == 0
+    table = run("explain", "model.onnx")
+    assert "Nothing is quantized" in table.out and "random numbers" in table.err and len(table.out.splitlines()) <= 40
+
+
+def test_a_quantized_model_and_its_record(place: Path, run: Any) -> None:
+    assert (
+        run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--exclude", "^conv$", "--record", "record.json", "-q").status
+        == 0
+    )
+    rows = by_node(run("explain", "out.onnx", "--record", "record.json", "--format", "json", "-q").json)
+    assert rows["conv"]["precision"] == "float" and rows["conv"]["reason"] == "it was excluded"
+    assert rows["deep"]["precision"] == "int8" and rows["deep"]["reason"] == "" and rows["deep"]["kernels"] == ["QLinearConv"]
+
+
+def test_reasons_are_found_without_a_record(place: Path, run: Any) -> None:
+    p = Planted()
+    y = p.node("Conv", p.pair(p.input("x", 1, 8, 6, 6)), p.codes(8, 8, 3, 3), name="conv")
+    onnx.save(p.model(p.node("Sigmoid", y)), "half.onnx")
+    rows = by_node(run("explain", "half.onnx", "--format", "json", "-q").json)
+    assert rows["conv"]["precision"] == "float" and "qdq/no-quantize" in rows["conv"]["reason"]
+
+
+def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
+    for name, text in {"a.json": "{", "b.json": "[]", "c.json": json.dumps({"models": []})}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UsageError, match=f"--record .*{name}.*Give the file that --record of"):
+            recorded_reasons(tmp_path / name)
+    with pytest.raises(UsageError, match="No such file"):
+        recorded_reasons(tmp_path / "absent.json")

@@ -1,0 +1,126 @@
+"""The page that can be handed on: exact numbers, no script, nothing fetched, small, texts for pictures; the option and the command."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+VOID = {"meta", "line", "rect"}
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes; closing tags must match."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(content)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture
+def page(place: Path, run: Any) -> Page:
+    """Of a quantized model with a name that is no HTML."""
+    model = onnx.load("model.onnx")
+    model.graph.node[0].name = "<script>alert(1)</script>"
+    onnx.save(model, "model.onnx")
+    done = run(
+        "quantize",
+        "model.onnx",
+        "-o",
+        "out.onnx",
+        "--data",
+        "feeds.npz",
+        "--no-measure",
+        "--exclude",
+        "script",
+        "--record",
+        "record.json",
+        "--report",
+        "out.html",
+        "-q",
+    )
+    assert done.status == 0, done.err
+    return Page(Path("out.html").read_text(encoding="utf-8"))
+
+
+def test_it_stands_alone(page: Page) -> None:
+    content = Path("out.html").read_text(encoding="utf-8")
+    assert len(content.encode()) < 300_000
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not any(name.startswith("on") or name in ("src", "href") for name, _ in page.attributes)
+    assert "http" not in content.replace("http://www.w3.org/2000/svg", "") and "url(" not in content
+    assert "prefers-color-scheme: dark" in content and '<html lang="en">' in content
+    assert page.tags.count("svg") == 2 == content.count('role="img"') and content.count("<desc>") == 2
+
+
+def test_numbers_and_reasons_are_those_of_the_record(page: Page, run: Any) -> None:
+    import json
+
+    record = json.loads(Path("record.json").read_text())
+    told = " ".join(page.words)
+    for figure in (f"{record['before']['bytes']:,}", f"{record['after']['bytes']:,}", f"{record['comparison']['agreement']:.4f}", record["model"]["sha256"]):
+        assert figure in told
+    assert "<script>alert(1)</script>" in told and "it was excluded" in told
+    assert "deep" in told and re.search(r"deep: [\d.]+ kB before, [\d.]+ kB after", told)
+
+
+def test_the_command_makes_the_same_of_the_record(page: Page, run: Any) -> None:
+    assert run("report", "record.json", "-o", "again.html", "-q").status == 0
+
+    def without_times(path: str) -> str:
+        return Path(path).read_text(encoding="utf-8").partition("<h2>Time by layer")[0]
+
+    assert without_times("again.html") == without_times("out.html")
+    Path("out.onnx").unlink()
+    assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Size by layer" not in Path("less.html").read_text()
+
+
+def test_validate_and_benchmark_have_one(place: Path, run: Any) -> None:
+    assert run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--report", "v.html", "-q").status == 0
+    assert "all bits equal" in " ".join(Page(Path("v.html").read_text()).words)
+    document = run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--format", "json").out
+    Path("v.json").write_text(document)
+    assert run("report", "v.json", "-o", "w.html", "-q").status == 0 and Path("w.html").read_text() == Path("v.html").read_text()
+
+
+def test_layer_bytes_follow_stored_codes_to_their_reader() -> None:
+    import numpy as np
+    from planted import Planted
+
+    from graphcompress.api.report import layer_bytes
+    from graphcompress.ir import model_from_proto
+
+    p = Planted()
+    stored = p.node("Mul", p.node("Cast", p.constant(np.ones((8, 8, 3, 3), np.int8)), to=1), p.constant(np.ones((8, 1, 1, 1), np.float32)))
+    model = model_from_proto(p.model(p.node("Mul", p.node("Conv", p.input("x", 1, 8, 6, 6), stored, name="conv"), p.constant(np.float32(2)), name="twice")))
+    assert layer_bytes(model) == {"conv": 8 * 8 * 9 + 32, "twice": 4}
+
+
+@pytest.mark.parametrize(("text", "part"), [("{", "cannot be read"), ("{}", "is no record"), ('{"steps": 1}', "another version")])
+def test_what_is_no_record_is_refused(place: Path, run: Any, text: str, part: str) -> None:
+    Path("odd.json").write_text(text)
+    done = run("report", "odd.json", "-o", "odd.html")
+    assert done.status == 2 and part in done.err and not Path("odd.html").exists()
+    assert "are both same.html" in run("simplify", "model.onnx", "-o", "same.html", "--report", "same.html").err
