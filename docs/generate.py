@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from graphcompress import record
+from graphcompress.api import documents
 from graphcompress.recipe import STEPS, known_recipes
 
 TARGET = Path(__file__).resolve().parent / "formats.md"
@@ -109,7 +110,7 @@ def page() -> str:
         parts.append(_fields(model, default=True))
     parts.append("## JSON documents\n\nFields marked (varies) hold times and what was decided from times; all others are equal for equal inputs.\n\n")
     seen: list[type[BaseModel]] = []
-    for commands, model in record.DOCUMENTS:
+    for commands, model in (*record.DOCUMENTS, *documents.DOCUMENTS):
         parts.append(f"### {commands}\n\n{_paragraph(model)}\n\n{_fields(model)}")
         seen = list(dict.fromkeys([*seen, *_parts(model)]))
     parts.append("## Parts of the documents\n\n")

@@ -226,6 +226,7 @@ class Record(Document):
     recipe: RecipeSource
     target: str | None
     provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where the result was judged; null for this process.")
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
@@ -284,6 +285,7 @@ class ValidateReport(Document):
     candidate: ModelFile
     data: DataSource
     provider: str
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where the candidate ran; null for this process.")
     agreement: float | None = Field(description="Of the worst output, or the caller's metric.")
     worst: str | None
     feeds: int
@@ -304,6 +306,7 @@ class BenchmarkRow(Document):
 
     path: str | None
     provider: str
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where it ran; null for this process.")
     threads: int
     median_ms: float
     speedup: float

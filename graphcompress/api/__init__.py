@@ -10,6 +10,7 @@ from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.metrics import open_metric, parse_kinds
+from graphcompress.api.places import check_places, open_place
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
@@ -20,11 +21,13 @@ __all__ = [
     "Result",
     "Source",
     "benchmark",
+    "check_places",
     "compress",
     "distill",
     "inspect",
     "open_metric",
     "open_model",
+    "open_place",
     "parse_kinds",
     "prune",
     "quantize",

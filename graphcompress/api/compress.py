@@ -68,6 +68,10 @@ def compress(
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
+    if min_speedup is not None and not where.get("timed", True):
+        raise UsageError(
+            f"A bar for the speed-up (--min-speedup) needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`)."
+        )
     source = open_model(model)
     context = replace(context, teacher=source.model)
     require_known_domains(source.model, "compressed")
@@ -77,7 +81,10 @@ def compress(
     shapes = run_shapes(source.model, feeds.shapes())
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
-        calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
+        calibrated, settings = (
+            replace(context, data=feeds.calibration),
+            thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else (),
+        )
         outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=goal, size=judge.size)
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
@@ -92,12 +99,13 @@ def compress(
         outcome.executed,
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
         provider=where["provider"],
+        place=where.get("place"),
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
         gate=reports.gate_report(outcome, bars, goal),
         bars=reports.stated_bars(bars, chosen),
-        notes=[*place_notes(table, where["provider"]), *info.notes],
+        notes=[*place_notes(table, where), *info.notes],
     )
     done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)

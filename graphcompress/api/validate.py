@@ -61,6 +61,7 @@ def validate(
         candidate=second.file,
         data=data_source(feeds, 0, len(feeds)),
         provider=described["provider"],
+        place=described.get("place"),
         agreement=distance.agreement,
         worst=distance.worst,
         feeds=distance.feeds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,12 @@ def benchmark(
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Execution provider; several are measured side by side. Default: cpu.", show_default=False),
     ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on", metavar="PLACE", help="A place elsewhere: a name of places.toml or a command; several are measured one by one.", show_default=False
+        ),
+    ] = None,
     threads: options.Threads = None,
     min_speedup: options.MinSpeedup = None,
     format: options.OutputFormat = Format.table,
@@ -33,10 +40,19 @@ def benchmark(
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
-        return finish_report(
-            console,
-            benchmark_tables,
-            lambda: api.benchmark(
-                reference, candidates or (), data, providers=provider or (), threads=threads, min_speedup=min_speedup, progress=console.progress
-            ),
-        )
+        with ExitStack() as stack:
+            places = [stack.enter_context(api.open_place(name)) for name in on or ()]
+            return finish_report(
+                console,
+                benchmark_tables,
+                lambda: api.benchmark(
+                    reference,
+                    candidates or (),
+                    data,
+                    providers=provider or (),
+                    places=[place for place in places if place is not None],
+                    threads=threads,
+                    min_speedup=min_speedup,
+                    progress=console.progress,
+                ),
+            )

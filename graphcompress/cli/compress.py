@@ -45,6 +45,7 @@ def compress(
         ),
     ] = Goal.balanced,
     provider: options.ResultProvider = None,
+    on: options.On = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
@@ -79,24 +80,26 @@ def compress(
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model)
-        return finish(
-            console,
-            outputs,
-            keep,
-            lambda: api.compress(
-                source,
-                feeds,
-                recipe=plan,
-                target=target,
-                provider=provider,
-                threads=threads,
-                min_agreement=min_agreement,
-                min_speedup=min_speedup,
-                kinds=kinds,
-                metric=task,
-                metric_joins=metric_joins,
-                goal=goal.value,
-                measure=not no_measure,
-                progress=console.progress,
-            ),
-        )
+        with api.open_place(on, provider, target) as place:
+            return finish(
+                console,
+                outputs,
+                keep,
+                lambda: api.compress(
+                    source,
+                    feeds,
+                    recipe=plan,
+                    target=target,
+                    provider=provider if place is None else None,
+                    place=place,
+                    threads=threads,
+                    min_agreement=min_agreement,
+                    min_speedup=min_speedup,
+                    kinds=kinds,
+                    metric=task,
+                    metric_joins=metric_joins,
+                    goal=goal.value,
+                    measure=not no_measure,
+                    progress=console.progress,
+                ),
+            )

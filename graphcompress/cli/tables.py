@@ -13,6 +13,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from graphcompress.api.documents import PlacesReport
     from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 MEASURES = {
@@ -106,9 +107,14 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
 
 
+def site(provider: str, place: str | None) -> str:
+    """Where something ran."""
+    return provider if place is None else f"{provider} at {place}"
+
+
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
-    yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
+    yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {site(report.provider, report.place)}", report.outputs)
     if report.metric is not None:
         yield f"By the metric: {share(report.metric.agreement)}."
     yield sentence(report.statement)
@@ -157,12 +163,12 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
         noise = "noise " if row.verdict == "reference" else ""
         loads = "-" if row.load_seconds is None else f"{row.load_seconds * 1000:.0f} ms"
         memory = "-" if row.peak_memory_bytes is None else size_text(row.peak_memory_bytes)
-        where = f"{row.provider}, {threads_text(row.threads)}"
+        where = f"{site(row.provider, row.place)}, {threads_text(row.threads)}"
         _row(
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
-    for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
+    for path, provider, assigned in dict.fromkeys((row.path, site(row.provider, row.place), row.share) for row in report.models):
         if assigned is not None and assigned < 1:
             yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
@@ -241,6 +247,30 @@ def smaller_text(ratio: float) -> str:
     if 0.995 < ratio < 1.005:
         return ""
     return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x larger"
+
+
+def places_tables(report: PlacesReport) -> Iterator[RenderableType]:
+    """One row per place, and why a place cannot be used."""
+    table = _table(
+        "Places",
+        ("place", "left"),
+        ("runtime", "left"),
+        ("providers", "left"),
+        ("machine", "left"),
+        ("cores", "right"),
+        ("memory", "right"),
+        ("noise", "right"),
+    )
+    for place in report.places:
+        if place.problem:
+            _row(table, place.name, "cannot be used", *[""] * 5)
+            continue
+        machine = " ".join(filter(None, [place.machine, place.cpu, " ".join(place.flags)]))
+        memory = "-" if place.memory is None else size_text(place.memory)
+        noise = "-" if place.clock_noise is None else f"{place.clock_noise:.0%}"
+        _row(table, place.name, f"{place.runtime} {place.version}", ", ".join(place.providers), machine, str(place.cores), memory, noise)
+    yield table
+    yield from (place.problem for place in report.places if place.problem)
 
 
 def size_text(count: int) -> str:

@@ -15,7 +15,8 @@ def validate(
     reference: Annotated[Path, typer.Argument(metavar="REF", help="The model that is right.", show_default=False)],
     candidate: Annotated[Path, typer.Argument(metavar="CAND", help="The model that is judged.", show_default=False)],
     data: options.Data,
-    provider: options.Provider = "cpu",
+    provider: options.Provider = None,
+    on: options.On = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
     min_agreement: options.MinAgreement = None,
     kind: options.Kinds = None,
@@ -25,7 +26,7 @@ def validate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider."""
+    """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider, --on a place where one is named."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.run import finish_report
     from graphcompress.cli.tables import validate_tables
@@ -34,19 +35,21 @@ def validate(
         from graphcompress import api
 
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
-        return finish_report(
-            console,
-            validate_tables,
-            lambda: api.validate(
-                reference,
-                candidate,
-                data,
-                provider=provider,
-                threads=threads,
-                min_agreement=min_agreement,
-                kinds=kinds,
-                metric=task,
-                metric_joins=metric_joins,
-                progress=console.progress,
-            ),
-        )
+        with api.open_place(on, provider) as place:
+            return finish_report(
+                console,
+                validate_tables,
+                lambda: api.validate(
+                    reference,
+                    candidate,
+                    data,
+                    provider=provider if place is None else None,
+                    place=place,
+                    threads=threads,
+                    min_agreement=min_agreement,
+                    kinds=kinds,
+                    metric=task,
+                    metric_joins=metric_joins,
+                    progress=console.progress,
+                ),
+            )

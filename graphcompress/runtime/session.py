@@ -233,14 +233,15 @@ def _hint(provider: str, assigned: int, total: int, inputs: Iterable[TensorSpec]
     return f"{says}: it seems to support {'few' if assigned else 'none'} of these operators with these element types and shapes."
 
 
-def with_fixed_dims(model: Model, unnamed: Mapping[str, int]) -> Model:
-    """A copy, for one session, whose unnamed input dimensions have sizes. What the file says of inner tensors and outputs stays: the runtime infers them anew."""
+def with_fixed_dims(model: Model, dims: Mapping[str, int]) -> Model:
+    """A copy, for one session, whose input dimensions have the sizes `dims` (see `open_session`). What the file says of inner tensors and outputs stays: the runtime infers them anew."""
     from graphcompress.ir.files import build, read
 
     proto = build.to_proto(model)
-    sizes = {(m.group(1), int(m.group(2))): size for key, size in unnamed.items() if (m := UNNAMED.fullmatch(key))}
+    sizes = {(m.group(1), int(m.group(2))): size for key, size in dims.items() if (m := UNNAMED.fullmatch(key))}
     for info in proto.graph.input:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
-            if (info.name, axis) in sizes:
-                dim.dim_value = sizes[info.name, axis]
+            size = sizes.get((info.name, axis), dims.get(dim.dim_param))
+            if size is not None:
+                dim.dim_value = size
     return read.model_from_proto(proto, source=model, check=False)
