@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -433,18 +432,3 @@ def test_what_a_killed_worker_left_on_the_disk_is_removed_by_the_next_one(tmp_pa
     with RemotePlace(spec(env={"TMPDIR": str(tmp_path)})) as place:
         place.describe()
     assert not left.exists() and other.exists()
-
-
-# --- through a shell ----------------------------------------------------------------------------------------------------------------------
-
-
-@posix
-def test_a_command_that_hands_its_words_to_a_shell(tmp_path: Path, model_of: ModelOf) -> None:
-    """What ssh does: the words behind the host, joined by blanks, are a line for the shell there."""
-    ssh = tmp_path / "ssh"
-    ssh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n', encoding="utf-8")
-    ssh.chmod(0o755)
-    with RemotePlace(spec(str(ssh), "host", sys.executable)) as place, place.open(model_of(ADD)) as session:
-        assert session.run(FEED)["y"].tolist() == [[2.0] * 3] * 2
-    assert spec("ssh", "host").words()[:3] == ["ssh", "host", "python3"]
-    assert shlex.split(" ".join(spec("ssh", "host").words()))[-1] == spec("docker", "exec", "-i", "c").words()[-1]
