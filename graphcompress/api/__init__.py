@@ -9,6 +9,7 @@ from graphcompress.api.compress import compress
 from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, open_model
 from graphcompress.api.inspect import inspect
+from graphcompress.api.matrix import matrix
 from graphcompress.api.metrics import open_metric, parse_kinds
 from graphcompress.api.places import check_places, open_place
 from graphcompress.api.prune import prune
@@ -25,6 +26,7 @@ __all__ = [
     "compress",
     "distill",
     "inspect",
+    "matrix",
     "open_metric",
     "open_model",
     "open_place",

@@ -13,7 +13,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.api.documents import PlacesReport
+    from graphcompress.api.documents import MatrixCell, MatrixReport, PlacesReport
     from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
 
 MEASURES = {
@@ -271,6 +271,41 @@ def places_tables(report: PlacesReport) -> Iterator[RenderableType]:
         _row(table, place.name, f"{place.runtime} {place.version}", ", ".join(place.providers), machine, str(place.cores), memory, noise)
     yield table
     yield from (place.problem for place in report.places if place.problem)
+
+
+def matrix_tables(report: MatrixReport) -> Iterator[RenderableType]:
+    """A row per model and a column per place; then what does not run, and what is wrong at one place only."""
+    table = _table(
+        "Agreement, and speed-up beside the first model at the same place", ("model", "left"), ("size", "right"), *((name, "left") for name in report.places)
+    )
+    cells = {(cell.model, cell.place): cell for cell in report.cells}
+    models = list(dict.fromkeys(cell.model for cell in report.cells))
+    for name, count in zip(models, report.bytes, strict=True):
+        _row(table, name, size_text(count), *(cell_text(cells[name, place]) for place in report.places))
+    yield table
+    for cell in report.cells:
+        for problem in filter(None, [cell.problem, *cell.notes]):
+            yield f"{cell.model} at {cell.place}: {problem}"
+        if cell.right_at is not None:
+            yield f"{cell.model} is right at {cell.right_at} and wrong at {cell.place}: agreement {share(cell.agreement)}." + (
+                f" The first layer that differs is {cell.layers[0].op} '{cell.layers[0].node}' (noise {share(cell.layers[0].noise)}), "
+                f"of {len(cell.layers)} that do."
+                if cell.layers
+                else ""
+            )
+    yield from _bars(report.bars)
+
+
+def cell_text(cell: MatrixCell) -> str:
+    """A cell of the matrix in a few words."""
+    if cell.problem:
+        return "does not run"
+    parts = [share(cell.agreement) + ("" if cell.faithful is not False else " wrong")]
+    if cell.timing is not None:
+        parts.append(f"{cell.timing.speedup:.2f}x" + (" noisy" if cell.timing.verdict == "noisy" else ""))
+    if cell.share is not None and cell.share < 1:
+        parts.append(f"{cell.share:.0%} of nodes")
+    return ", ".join(parts)
 
 
 def size_text(count: int) -> str:

@@ -14,7 +14,8 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.runtime import ort, providers
 from graphcompress.runtime.ort import Optimize
 
-Feed: TypeAlias = dict[str, np.ndarray[Any, Any]]
+Array: TypeAlias = np.ndarray[Any, Any]
+Feed: TypeAlias = dict[str, Array]
 
 
 class Seconds(NamedTuple):
