@@ -369,6 +369,29 @@ def test_work_beyond_the_limit_is_ended() -> None:
             session.run(loop_feed(10**9))
 
 
+SLOW = """
+import os, subprocess, sys, time
+worker = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+while block := os.read(0, 65536):
+    worker.stdin.write(block)
+    worker.stdin.flush()
+    time.sleep(0.02)
+worker.stdin.close()
+worker.wait()
+"""
+
+
+@pytest.mark.slow
+def test_the_time_that_a_slow_line_takes_is_not_counted(model_of: ModelOf, tmp_path: Path) -> None:
+    """About 3 MB a second."""
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    big = {"x": np.ones((1_500_000, 3), np.float32)}
+    with RemotePlace(spec(sys.executable, str(tmp_path / "slow.py"), sys.executable, limit=3)) as place, place.open(model_of(ADD)) as session:
+        begin = time.monotonic()
+        assert session.run(big)["y"].shape == (1_500_000, 3)
+        assert time.monotonic() - begin > 3
+
+
 @posix
 def test_all_that_a_command_started_is_ended() -> None:
     """The worker is a child of the command here."""

@@ -47,7 +47,7 @@ class Line:
         self._log: deque[bytes] = deque(maxlen=64)
         self._replies: queue.SimpleQueue[tuple[wire.Head, bytearray] | wire.WireError | GraphCompressError | None] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[tuple[wire.Head, wire.Body, int] | None] = queue.SimpleQueue()
-        self._life = time.monotonic()
+        self._begin = self._life = time.monotonic()
         try:
             self._process = subprocess.Popen(
                 list(words),
@@ -110,10 +110,10 @@ class Line:
 
     def _wait(self, when: str) -> tuple[wire.Head, bytearray]:
         """The next answer."""
-        begin = self._life = time.monotonic()
+        self._begin = self._life = time.monotonic()
         while True:
             now = time.monotonic()
-            left = begin + self._limit - now
+            left = self._begin + self._limit - now
             quiet = self._life + self._silence - now if self._beats else left
             if left <= 0:
                 self._fail(f"took longer than its limit of {self._limit:g} s {when}: raise `limit` in places.toml, or give it less to do")
@@ -167,7 +167,7 @@ class Line:
             while (request := self._requests.get()) is not None:
                 head, body, length = request
                 try:
-                    wire.write_message(stream, head, body, length, self._alive)
+                    wire.write_message(stream, head, body, length, self._sent)
                 except GraphCompressError as problem:  # what should have been sent cannot be read
                     self._replies.put(problem)
                     break
@@ -196,6 +196,10 @@ class Line:
                 self._log.append(text)
         with contextlib.suppress(OSError):
             stream.close()
+
+    def _sent(self) -> None:
+        """The limit is for the work: it begins when the request is there, however slow the line is."""
+        self._begin = self._life = time.monotonic()
 
     def _alive(self) -> None:
         self._life = time.monotonic()
