@@ -5,9 +5,10 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 """
 
 from graphcompress.api.benchmark import benchmark
+from graphcompress.api.calibrate import calibrate
 from graphcompress.api.compress import compress
 from graphcompress.api.distill import distill
-from graphcompress.api.inputs import Source, open_model
+from graphcompress.api.inputs import Source, choose_place, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.matrix import matrix
 from graphcompress.api.metrics import open_metric, parse_kinds
@@ -22,7 +23,9 @@ __all__ = [
     "Result",
     "Source",
     "benchmark",
+    "calibrate",
     "check_places",
+    "choose_place",
     "compress",
     "distill",
     "inspect",

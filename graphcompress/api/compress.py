@@ -20,7 +20,7 @@ from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.recipe import Recipe, load_recipe, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
-from graphcompress.targets import load_target
+from graphcompress.targets import load_target, read_costs
 
 
 def compress(
@@ -29,6 +29,7 @@ def compress(
     *,
     recipe: str | Path | Recipe | None = None,
     target: str = "cpu",
+    costs: str | Path | None = None,
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
@@ -50,7 +51,7 @@ def compress(
     by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
-    results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
+    results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long). Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
@@ -65,7 +66,7 @@ def compress(
     if recipe is None:
         recipe = "size" if goal == "size" else "default"
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    table = load_target(target)
+    table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
     if min_speedup is not None and not where.get("timed", True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from graphcompress.record import FORMAT, Bar, DataSource, Document, ModelFile, Timing
+from graphcompress.targets import Costs
 
 
 class PlaceReport(Document):
@@ -88,5 +89,5 @@ class MatrixReport(Document):
     notes: list[str]
 
 
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (("places check", PlacesReport), ("matrix", MatrixReport))
+DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (("places check", PlacesReport), ("matrix", MatrixReport), ("calibrate", Costs))
 """What each command prints as JSON."""

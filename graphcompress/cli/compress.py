@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,6 +38,10 @@ def compress(
         str,
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
     ] = "cpu",
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", metavar="FILE", help="Costs that graphcompress calibrate measured, in place of the target's own.", show_default=False),
+    ] = None,
     goal: Annotated[
         Goal,
         typer.Option(
@@ -72,7 +77,7 @@ def compress(
 
     plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, plan.path, costs), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -90,6 +95,7 @@ def compress(
                     feeds,
                     recipe=plan,
                     target=target,
+                    costs=costs,
                     provider=provider if place is None else None,
                     place=place,
                     threads=threads,

@@ -9,12 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from graphcompress.gate import threads_text
+from graphcompress.targets import load_target
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from graphcompress.api.documents import MatrixCell, MatrixReport, PlacesReport
     from graphcompress.record import Bar, BenchmarkReport, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.targets import Costs
 
 MEASURES = {
     "classes": "classes, by what the other choices cost",
@@ -306,6 +308,18 @@ def cell_text(cell: MatrixCell) -> str:
     if cell.share is not None and cell.share < 1:
         parts.append(f"{cell.share:.0%} of nodes")
     return ", ".join(parts)
+
+
+def costs_tables(costs: Costs) -> Iterator[RenderableType]:
+    """What was measured beside what the table says."""
+    table = load_target(costs.target)
+    columns = (("layer", "left"), ("float, ns per MAC", "right"), ("table", "right"), ("INT8 / float", "right"), ("spread", "right"), ("table", "right"))
+    out = _table(f"Costs at {costs.place}, {costs.runtime}, {threads_text(costs.threads)}", *columns)
+    for cost in costs.costs:
+        shipped = table.operator[cost.row].price[cost.price]
+        _row(out, cost.measured, f"{cost.float_ns:.4f}", f"{shipped.float_ns:g}", f"{cost.ratio:.2f}", f"{cost.spread:.0%}", f"{shipped.ratio:g}")
+    yield out
+    yield from (f"Not measured: {text}." for text in costs.left)
 
 
 def size_text(count: int) -> str:
