@@ -295,6 +295,7 @@ class ValidateReport(Document):
     metric: MeasureReport | None = Field(default=None, description="The caller's own.")
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
+    saturating: list[str] | None = Field(default=None, description="Layers that can saturate on x86 without VNNI (--without-vnni); null where nobody asked.")
     smaller: float
     bars: list[Bar]
     notes: list[str] = []

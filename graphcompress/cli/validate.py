@@ -18,6 +18,9 @@ def validate(
     provider: options.Provider = None,
     on: options.On = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
+    without_vnni: Annotated[
+        bool, typer.Option("--without-vnni", help="Compute CAND as x86 processors without VNNI do, on any processor: sums of INT8 products saturate there.")
+    ] = False,
     min_agreement: options.MinAgreement = None,
     kind: options.Kinds = None,
     metric: options.MetricName = None,
@@ -46,6 +49,7 @@ def validate(
                     provider=provider if place is None else None,
                     place=place,
                     threads=threads,
+                    without_vnni=without_vnni,
                     min_agreement=min_agreement,
                     kinds=kinds,
                     metric=task,
