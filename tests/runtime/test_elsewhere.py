@@ -21,10 +21,11 @@ from onnx import helper, numpy_helper
 
 from graphcompress import ir
 from graphcompress.errors import DataError, ModelError, PlaceError, RuntimeUnavailable, UsageError
+from graphcompress.ir.files import serialize
 from graphcompress.runtime import ort_session
 from graphcompress.runtime.elsewhere import wire, worker
 from graphcompress.runtime.elsewhere.config import PlaceSpec
-from graphcompress.runtime.elsewhere.remote import RemotePlace
+from graphcompress.runtime.elsewhere.remote import Package, RemotePlace
 from graphcompress.runtime.place import LocalPlace
 from graphcompress.runtime.session import LocalSession
 
@@ -162,6 +163,15 @@ def test_a_model_with_external_data_goes_along(place: RemotePlace, model_of: Mod
     model = model_of(f"g (float[n, 3] x) => (float[n, 400] y) <float[3, 400] w = {{{', '.join(['0.5'] * 1200)}}}> {{ y = MatMul(x, w) }}")
     ir.save(model, tmp_path / "m.onnx", external_data=True)
     with place.open(tmp_path / "m.onnx") as there:
+        assert there.run(FEED)["y"].tolist() == [[1.5] * 400] * 2
+
+
+def test_a_model_beyond_one_message_goes_as_two_files(place: RemotePlace, model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from 2 GiB on."""
+    model = model_of(f"g (float[n, 3] x) => (float[n, 400] y) <float[3, 400] w = {{{', '.join(['0.5'] * 1200)}}}> {{ y = MatMul(x, w) }}")
+    monkeypatch.setattr(serialize, "LARGEST_MESSAGE", 1000)
+    assert [name for name, _ in Package(model).files] == ["model.onnx", "model.onnx.data"]
+    with place.open(model) as there:
         assert there.run(FEED)["y"].tolist() == [[1.5] * 400] * 2
 
 
@@ -406,7 +416,7 @@ def test_all_that_a_command_started_is_ended() -> None:
 DRIVER = """
 import sys
 from graphcompress.runtime.elsewhere.config import PlaceSpec
-from graphcompress.runtime.elsewhere.remote import RemotePlace
+from graphcompress.runtime.elsewhere.remote import Package, RemotePlace
 from loop_model import loop_feed, loop_model
 from onnx import helper, numpy_helper
 place = RemotePlace(PlaceSpec(name="there", command=(sys.executable,)))
