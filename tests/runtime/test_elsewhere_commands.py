@@ -62,6 +62,8 @@ def test_a_name_is_looked_up_in_the_project_then_at_the_user(folders: tuple[Path
 
 def test_what_is_no_name_is_a_command(folders: tuple[Path, Path]) -> None:
     assert find_place(f"{shlex.quote(sys.executable)} -E").command == (sys.executable, "-E")
+    with pytest.raises(UsageError, match="is no command: No closing quotation"):
+        find_place("python 'x")
     folders[0].write_text('[phone]\ncommand = "ssh phone"\n', encoding="utf-8")
     with pytest.raises(UsageError, match=r"'phnoe' is neither a place that places\.toml or .* names nor a command .* Did you mean 'phone'\?"):
         find_place("phnoe")

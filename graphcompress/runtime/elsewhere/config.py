@@ -77,7 +77,10 @@ def find_place(name: str) -> PlaceSpec:
     known = known_places()
     if name in known:
         return known[name]
-    words = shlex.split(name)
+    try:
+        words = shlex.split(name)
+    except ValueError as problem:
+        raise UsageError(f"The place {name!r} is no command: {problem}.") from problem
     if words and shutil.which(words[0]) is not None:
         return PlaceSpec(name=name, command=tuple(words))  # type: ignore[call-arg]
     where = " or ".join(str(path) for path in places_files())
