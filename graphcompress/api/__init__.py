@@ -7,6 +7,7 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 from graphcompress.api.benchmark import benchmark
 from graphcompress.api.calibrate import calibrate
 from graphcompress.api.compress import compress
+from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
 from graphcompress.api.inputs import Source, choose_place, open_model
 from graphcompress.api.inspect import inspect
@@ -16,19 +17,24 @@ from graphcompress.api.places import check_places, open_place
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
 from graphcompress.api.reports import Result
-from graphcompress.api.simplify import simplify
+from graphcompress.api.rules import explain_rule, list_rules, show_rule, verify_rules
+from graphcompress.api.simplify import bisect_simplify, simplify
 from graphcompress.api.validate import validate
 
 __all__ = [
     "Result",
     "Source",
     "benchmark",
+    "bisect_simplify",
     "calibrate",
     "check_places",
     "choose_place",
     "compress",
+    "diff",
     "distill",
+    "explain_rule",
     "inspect",
+    "list_rules",
     "matrix",
     "open_metric",
     "open_model",
@@ -36,6 +42,8 @@ __all__ = [
     "parse_kinds",
     "prune",
     "quantize",
+    "show_rule",
     "simplify",
     "validate",
+    "verify_rules",
 ]

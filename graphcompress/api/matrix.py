@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphcompress.api import reports
-from graphcompress.api.documents import LayerReport, MatrixCell, MatrixReport
 from graphcompress.api.inputs import AnyData, AnyModel, Source, check_comparable, data_source, feed_shapes, open_feeds, open_model
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.api.places import open_place
@@ -16,7 +15,7 @@ from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.gate import FLOOR, TIMED_FEEDS, Bars
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
-from graphcompress.record import Timing
+from graphcompress.record import LayerReport, MatrixCell, MatrixReport, Timing
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.step import Progress, silent
 from graphcompress.version import __version__

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from graphcompress.api.documents import PlaceReport, PlacesReport
 from graphcompress.errors import GraphCompressError, UsageError
+from graphcompress.record import PlaceReport, PlacesReport
 from graphcompress.step import Progress, silent
 from graphcompress.targets import load_target
 from graphcompress.version import __version__

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, calibrate, compress, distill, inspect, matrix, places, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, calibrate, compress, diff, distill, inspect, matrix, places, prune, quantize, rules, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -32,6 +32,8 @@ app.command("distill")(distill.distill)
 app.command("validate")(validate.validate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("inspect")(inspect.inspect)
+app.command("diff")(diff.diff)
+app.add_typer(rules.app, name="rules")
 app.command("calibrate")(calibrate.calibrate)
 app.command("matrix")(matrix.matrix)
 app.add_typer(places.app, name="places")

@@ -28,8 +28,8 @@ def calibrate(
     import re
 
     from graphcompress.cli.console import Console
+    from graphcompress.cli.place_tables import costs_tables
     from graphcompress.cli.run import check_target
-    from graphcompress.cli.tables import costs_tables
     from graphcompress.transaction import Transaction, check_place
 
     check_target(target)

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from graphcompress.cli.tables import share, size_text
 
 if TYPE_CHECKING:
-    from graphcompress.api.documents import MatrixCell, MatrixReport
+    from graphcompress.record import MatrixCell, MatrixReport
 
 CELL, ROW, HEAD, LETTER = 130, 46, 34, 7
 """Pixels: width and height of a cell, height of the head, width of a letter."""

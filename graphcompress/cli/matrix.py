@@ -13,8 +13,8 @@ from graphcompress.cli.options import Format
 from graphcompress.errors import BarMissed
 
 if TYPE_CHECKING:
-    from graphcompress.api.documents import MatrixReport
     from graphcompress.cli.console import Renderable
+    from graphcompress.record import MatrixReport
 
 
 def matrix(
@@ -36,8 +36,8 @@ def matrix(
 ) -> int:
     """Run models here and at several places: agreement with the first model, speed-up, nodes taken, and which layer differs where one is right here and wrong there."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.place_tables import matrix_tables
     from graphcompress.cli.run import finish_report
-    from graphcompress.cli.tables import matrix_tables
     from graphcompress.transaction import check_place
 
     if svg is not None:

@@ -24,7 +24,7 @@ def check(
 ) -> int:
     """Say what each place has: runtime, providers, CPU flags, cores, memory, noise of its clock. Status 2 where one cannot be used."""
     from graphcompress.cli.console import Console
-    from graphcompress.cli.tables import places_tables
+    from graphcompress.cli.place_tables import places_tables
 
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 from graphcompress import ir
 from graphcompress.cli.app import run
-from graphcompress.cli.tables import cell_text
+from graphcompress.cli.place_tables import cell_text
 from graphcompress.runtime.layers import layer_ends, layer_noises
 from graphcompress.runtime.place import LocalPlace
 
@@ -133,7 +133,7 @@ def test_layers_end_where_nothing_is_fused() -> None:
 
 
 def test_a_cell_in_words() -> None:
-    from graphcompress.api.documents import MatrixCell
+    from graphcompress.record import MatrixCell
 
     assert cell_text(MatrixCell(model="m", place="p", problem="x")) == "does not run"
     assert cell_text(MatrixCell(model="m", place="p", agreement=0.5, faithful=False, share=0.25)) == "0.5000 wrong, 25% of nodes"

@@ -1,13 +1,13 @@
-"""The JSON documents about places elsewhere; `record.py` has the others."""
+"""The documents about places elsewhere."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from graphcompress.record import FORMAT, Bar, DataSource, Document, ModelFile, Timing
-from graphcompress.targets import Costs
+from graphcompress.record.base import FORMAT, Document, ModelFile
+from graphcompress.record.documents import Bar, DataSource, Timing
 
 
 class PlaceReport(Document):
@@ -87,7 +87,3 @@ class MatrixReport(Document):
     cells: list[MatrixCell]
     bars: list[Bar]
     notes: list[str]
-
-
-DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (("places check", PlacesReport), ("matrix", MatrixReport), ("calibrate", Costs))
-"""What each command prints as JSON."""
