@@ -90,7 +90,7 @@ class Boundary(Table):
 
 
 class Price(Table):
-    """Cost of an operator where all `below` hold (each: that figure of the group is less than the number).
+    """MeasuredCost of an operator where all `below` hold (each: that figure of the group is less than the number).
 
     `float` is the float cost in ns per unit (the row's `unit`), `ratio` the integer cost relative to it. Figures: `macs`, `elements` (of the largest data tensor), `depth` and `width`
     (input and output channels of one group of channels), `groups`, `channels` (all input channels), `reduction` (length of one dot product).
@@ -180,7 +180,7 @@ class Target(Table):
         return tuple(row for row in self.operator if row.op == op)
 
 
-class Cost(Table):
+class MeasuredCost(Table):
     """What an entry of a row's `price` costs on one machine: `row` and `price` are places in `Target.operator` and in the row's prices; `float_ns` and `ratio` mean what they mean there."""
 
     op: str
@@ -203,7 +203,7 @@ class Costs(Table):
     machine: str = Field(description="Architecture, processor, instruction sets and cores.")
     threads: int
     seconds: float = Field(description="How long it was measured.")
-    costs: tuple[Cost, ...]
+    costs: tuple[MeasuredCost, ...]
     left: tuple[str, ...] = Field(default=(), description="Entries that keep the table's figures, with the reason.")
 
 

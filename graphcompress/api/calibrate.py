@@ -18,7 +18,7 @@ from graphcompress.ir import Model
 from graphcompress.passes.quantize import quantize
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
-from graphcompress.targets import Boundary, Cost, Costs, Operator, Target, load_target
+from graphcompress.targets import Boundary, Costs, MeasuredCost, Operator, Target, load_target
 
 if TYPE_CHECKING:
     from graphcompress.runtime.session import Session
@@ -36,7 +36,7 @@ EAGER = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class TimedLayer:
     """A layer from as many channels to as many: a Conv of `depth` channels a group with a square `kernel`, or a product of `rows` rows with a square matrix."""
 
     op: str
@@ -97,25 +97,25 @@ class Layer:
         return model
 
 
-def candidates(op: str) -> Iterator[Layer]:
+def candidates(op: str) -> Iterator[TimedLayer]:
     """Layers that may stand for an entry, the most usual first."""
     if op == "Conv":
         for kernel in (3, 1):
-            yield from (Layer(op, depth, kernel=kernel) for depth in (64, 128, 32, 16, 48, 96, 24, 256, 8, 4, 3, 1))
+            yield from (TimedLayer(op, depth, kernel=kernel) for depth in (64, 128, 32, 16, 48, 96, 24, 256, 8, 4, 3, 1))
         for depth in (1, 4, 16, 32, 64):
-            yield from (Layer(op, depth, groups=groups, kernel=3) for groups in (8, 64, 128, 256, 16, 4, 2))
+            yield from (TimedLayer(op, depth, groups=groups, kernel=3) for groups in (8, 64, 128, 256, 16, 4, 2))
     else:
-        yield from (Layer(op, size, rows=rows) for rows in (16, 64, 1) for size in (256, 512, 128, 64, 1024, 32))
+        yield from (TimedLayer(op, size, rows=rows) for rows in (16, 64, 1) for size in (256, 512, 128, 64, 1024, 32))
 
 
-def layers_of(row: Operator) -> Iterator[tuple[int, Layer | None]]:
+def layers_of(row: Operator) -> Iterator[tuple[int, TimedLayer | None]]:
     """For each entry of a row's prices the layer that stands for it, None where none of the usual ones does."""
     usual = list(candidates(row.op))
     for index in range(len(row.price)):
         yield index, next((layer for layer in usual if entry(row, layer) == index), None)
 
 
-def entry(row: Operator, layer: Layer) -> int:
+def entry(row: Operator, layer: TimedLayer) -> int:
     """The entry of the row's prices that decides about a layer."""
     figures = layer.figures()
     return next(i for i, price in enumerate(row.price) if all(figures[key] < bound for key, bound in price.below.items()))
@@ -138,7 +138,7 @@ def calibrate(place: Place, target: str = "cpu", *, threads: int = 1, seconds: f
         if row.op in ("Conv", "Gemm", "MatMul") and "weight" in row.slots
         for index, layer in layers_of(row)
     ]
-    costs: list[Cost] = []
+    costs: list[MeasuredCost] = []
     left: list[str] = []
     for done, (number, row, index, layer) in enumerate(plan):
         progress(f"calibrate {layer or row.op}", done, len(plan))
@@ -175,7 +175,7 @@ def eager(table: Target) -> Target:
     return table.model_copy(update={"operator": rows, "boundary": free})
 
 
-def _cost(number: int, row: Operator, index: int, layer: Layer, table: Target, place: Place, threads: int, seconds: float, seed: int) -> Cost:
+def _cost(number: int, row: Operator, index: int, layer: TimedLayer, table: Target, place: Place, threads: int, seconds: float, seed: int) -> MeasuredCost:
     from graphcompress.runtime.measure import median_interval
 
     generator = np.random.default_rng(seed)
@@ -195,7 +195,7 @@ def _cost(number: int, row: Operator, index: int, layer: Layer, table: Target, p
     spread = max(0.0, high - low) / 2 / ratio
     if spread > WIDEST:
         raise UsageError(f"this machine is too busy to tell ({ratio:.2f} of float, give or take {spread:.0%})")
-    return Cost(op=row.op, row=number, price=index, float_ns=floating * 1e9 / layer.macs, ratio=ratio, spread=spread, measured=str(layer))
+    return MeasuredCost(op=row.op, row=number, price=index, float_ns=floating * 1e9 / layer.macs, ratio=ratio, spread=spread, measured=str(layer))
 
 
 def _in_int8(model: Model, feeds: Sequence[dict[str, np.ndarray]], count: int, table: Target, place: Place) -> Model:

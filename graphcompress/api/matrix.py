@@ -76,7 +76,7 @@ def matrix(
             assert place is not None
             places[name] = place
         reference = stack.enter_context(closing(places[HERE].open(sources[0].model, threads=threads)))
-        run = _Run(sources, feeds, reference, judged_as, task, threads, measure, progress)
+        run = _MatrixRun(sources, feeds, reference, judged_as, task, threads, measure, progress)
         cells = [cell for name, place in places.items() for cell in run.column(name, place)]
         cells = [run.explained(cell, cells, places) for cell in cells]
     report = MatrixReport(
@@ -96,7 +96,7 @@ def matrix(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _MatrixRun:
     sources: Sequence[Source]
     feeds: Dataset
     reference: Session

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphcompress.api.calibrate import LONG, Layer, candidates, eager, entry, layers_of
+from graphcompress.api.calibrate import LONG, TimedLayer, candidates, eager, entry, layers_of
 from graphcompress.cli.app import run
 from graphcompress.data import memory_data
 from graphcompress.errors import TargetError
@@ -36,9 +36,11 @@ def test_each_price_is_stood_for_by_a_layer_that_it_decides_about() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [Layer("Conv", 8, kernel=3), Layer("Conv", 1, groups=16, kernel=3), Layer("Gemm", 64, rows=4), Layer("MatMul", 64, rows=4)], ids=str
+    "layer",
+    [TimedLayer("Conv", 8, kernel=3), TimedLayer("Conv", 1, groups=16, kernel=3), TimedLayer("Gemm", 64, rows=4), TimedLayer("MatMul", 64, rows=4)],
+    ids=str,
 )
-def test_a_chain_is_written_in_int8_layer_by_layer(layer: Layer) -> None:
+def test_a_chain_is_written_in_int8_layer_by_layer(layer: TimedLayer) -> None:
     model = layer.chain(LONG, np.random.default_rng(0))
     feed = {"x": np.random.default_rng(1).normal(size=model.inputs[0].shape).astype(np.float32)}
     with open_session(model) as session:
@@ -48,8 +50,8 @@ def test_a_chain_is_written_in_int8_layer_by_layer(layer: Layer) -> None:
 
 
 def test_the_work_of_a_layer() -> None:
-    assert Layer("Conv", 2, groups=3, kernel=3).macs == 6 * 18 * 28 * 28
-    assert Layer("Gemm", 5, rows=4).macs == 4 * 25
+    assert TimedLayer("Conv", 2, groups=3, kernel=3).macs == 6 * 18 * 28 * 28
+    assert TimedLayer("Gemm", 5, rows=4).macs == 4 * 25
     assert all(layer.channels <= 1024 for layer in list(candidates("Conv"))[:40])
 
 
