@@ -90,7 +90,7 @@ class Boundary(Table):
 
 
 class Price(Table):
-    """MeasuredCost of an operator where all `below` hold (each: that figure of the group is less than the number).
+    """Cost of an operator where all `below` hold (each: that figure of the group is less than the number).
 
     `float` is the float cost in ns per unit (the row's `unit`), `ratio` the integer cost relative to it. Figures: `macs`, `elements` (of the largest data tensor), `depth` and `width`
     (input and output channels of one group of channels), `groups`, `channels` (all input channels), `reduction` (length of one dot product).
