@@ -6,7 +6,7 @@ import itertools
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, open_feeds, open_model
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
 from graphcompress.record import BisectReport, MoveReport
 from graphcompress.step import Context, Progress, silent
@@ -24,7 +24,7 @@ def simplify(model: AnyModel, *, target: str | None = None, progress: Progress =
     (executed,) = run(plan, source.model, context)
     assert executed.result is not None
     result = executed.result.model
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     record = reports.run_record("simplify", source, result, Feeds(), plan, context, [executed], reports.sizes(source, snapshot))
     return reports.Result(result, record, snapshot)
 

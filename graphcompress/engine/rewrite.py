@@ -144,7 +144,7 @@ def _plain(value: Any) -> Any:
     """A computed attribute: a number, a text or a list of integers."""
     if isinstance(value, Value):
         if value.array.size == 1:
-            return float(value.array) if value.floating else int(value.array)
+            return float(value.array.item()) if value.floating else int(value.array.item())
         return [float(v) if value.floating else int(v) for v in value.array.ravel()]
     if isinstance(value, bool | np.bool_):
         return int(value)
