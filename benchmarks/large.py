@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--gib", type=float, default=3.0)
     parser.add_argument("--width", type=int, default=8192)
     parser.add_argument("commands", nargs="*", default=list(COMMANDS))
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     layers = max(1, round(arguments.gib * 2**30 / 4 / arguments.width**2))
     arguments.folder.mkdir()
     try:
