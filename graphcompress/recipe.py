@@ -16,7 +16,7 @@ import hashlib
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,7 @@ def run(recipe: Recipe, model: Model, context: Context) -> Iterator[ExecutedStep
         begin = time.perf_counter()
         ladder = step.run(model, context)
         result = ladder.boldest
+        context = replace(context, earlier=(*context.earlier, result))
         if (result.model.inputs, result.model.outputs) != signature:
             raise ModelError(f"The step '{step.kind.name}' changed the inputs or outputs of the model, which no step may do.")
         yield ExecutedStep(step, result, ladder.rungs[0].label, result.changed, time.perf_counter() - begin, peak_memory())

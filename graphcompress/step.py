@@ -30,7 +30,7 @@ def silent(what: str, done: int, total: int | None) -> None:
 class Context:
     """What every step is given. Nothing else may influence a result.
 
-    `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
+    `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
     means the runtime's default; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
     """
 
@@ -41,6 +41,7 @@ class Context:
     seed: int = 0
     progress: Progress = silent
     teacher: Model | None = None
+    earlier: tuple[StepResult, ...] = ()
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""

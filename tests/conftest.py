@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from small import Tools
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -26,3 +27,9 @@ def repository() -> Path:
 def models() -> Path:
     """The folder with the trained models."""
     return REPOSITORY / "models"
+
+
+@pytest.fixture(scope="session")
+def tools() -> type[Tools]:
+    """Small models, and how they are run."""
+    return Tools

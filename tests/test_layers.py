@@ -24,7 +24,7 @@ COLUMNS = (
     ("runtime", "data", "targets"),
     ("step", "random_feeds"),
     ("engine",),
-    ("gradient",),
+    ("gradient", "reconstruction"),
     ("passes",),
     ("recipe", "record", "gate"),
     ("api",),

@@ -46,13 +46,15 @@ class Console:
         if self.quiet or not _terminal(sys.stderr):
             return
         if self._bars is None:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-            self._bars = Progress(TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=_rich(stderr=True), transient=True)
+            columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+            self._bars = Progress(*columns, console=_rich(stderr=True), transient=True)
             self._bars.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
+        name = what.partition(",")[0]  # what comes behind is how it goes
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[name], description=what, completed=done, total=total)
 
     def note(self, text: str) -> None:
         """A sentence on stderr."""

@@ -26,10 +26,28 @@ def distill(
     freeze: Annotated[
         list[str] | None, typer.Option("--freeze", metavar="REGEX", help="Leave weights as they are whose name matches. Repeatable.", show_default=False)
     ] = None,
+    match: Annotated[
+        str,
+        typer.Option(
+            "--match",
+            metavar="WHAT",
+            help="auto: outputs and activations of equal names; outputs; or a file: the record of the prune that made STUDENT, or pairs of tensors.",
+        ),
+    ] = "auto",
+    augment: Annotated[
+        str,
+        typer.Option(
+            "--augment",
+            metavar="KINDS",
+            help="Learn on inputs that are made of others, too: some of crop,flip,mix,noise; none; auto: by the teacher's answers.",
+        ),
+    ] = "auto",
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Write the student as it was where it has not improved.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Write the student as it was where it has not improved. Ctrl-C ends learning, and what was learned is judged.")
+    ] = False,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -44,6 +62,7 @@ def distill(
 
     patterns = [shown(pattern) for pattern in freeze or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns, "--freeze")
+    kinds = () if augment == "none" else tuple(kind.strip() for kind in augment.split(","))
     outputs = Outputs(output, record, (student, teacher, data), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
@@ -54,5 +73,17 @@ def distill(
             console,
             outputs,
             keep,
-            lambda: api.distill(source, teacher, data, minutes=minutes, steps=steps, freeze=patterns, threads=threads, progress=console.progress),
+            lambda: api.distill(
+                source,
+                teacher,
+                data,
+                minutes=minutes,
+                steps=steps,
+                freeze=patterns,
+                match=match,
+                augment=kinds,
+                keep=keep,
+                threads=threads,
+                progress=console.progress,
+            ),
         )

@@ -321,9 +321,8 @@ class _Search:
         """What a step offers for `base`, and whether its ladder is monotone; none, with a refusal, where the step failed."""
         if (base, position) not in self.offered:
             step = self.steps[position]
-            ladder = self.attempt(
-                position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, self.context)
-            )
+            context = replace(self.context, earlier=tuple(part.rung.result for part in base.path if part.rung is not None))
+            ladder = self.attempt(position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, context))
             rungs = () if ladder is None else ladder.rungs
             candidates = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(rungs)]
             self.offered[base, position] = candidates, ladder is not None and ladder.monotone

@@ -58,8 +58,22 @@ def test_distill_takes_a_teacher_with_the_same_inputs_only(student: Path, run: A
         (("--minutes", "1"), "steps and minutes exclude each other"),
         (("--freeze", "["), "--freeze '[' is not a regular expression"),
         (("--freeze", "nothing"), "--freeze 'nothing' matches no weight of student.onnx"),
+        (("--augment", "crop,flop"), "augment.1: Input should be 'auto', 'crop', 'flip', 'mix' or 'noise' (it is 'flop')"),
+        (("--augment", "auto,mix"), "augment = auto chooses by itself: nothing goes beside it"),
+        (("--match", "nowhere.json"), "--match nowhere.json cannot be read as JSON"),
     ],
 )
 def test_distill_refuses_a_call_that_is_wrong(more: tuple[str, ...], says: str, student: Path, run: Any) -> None:
     done = run("distill", "student.onnx", "--teacher", "model.onnx", "-o", "out.onnx", *LEARN, *more)
     assert done.status == 2 and says in done.err
+
+
+def test_distill_takes_kinds_of_inputs_and_the_record_of_a_cut(student: Path, run: Any) -> None:
+    cut = run("prune", "model.onnx", "-o", "cut.onnx", "--data", "feeds.npz", "--macs", "0.7", "--round-to", "1", "--no-measure", "--record", "cut.json", "-q")
+    assert cut.status == 0, cut.err
+    done = run(
+        "distill", "cut.onnx", "--teacher", "model.onnx", "-o", "out.onnx", *LEARN, "--match", "cut.json", "--augment", "none", "--keep", "--format", "json"
+    )
+    (step,) = done.json["steps"]
+    assert step["decisions"]["matched"]["features"] and step["decisions"]["augment"] == []
+    assert (step["decisions"]["steps"], step["options"]["keep"]) == (30, True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,34 @@ def export(
             torch.onnx.export(module, inputs, file, dynamo=False, dynamic_axes=axes, input_names=list(example), output_names=list(outputs), opset_version=opset)
             model = onnx.load_model_from_string(file.getvalue())
         saving.write(folder, name, model, lambda which, generator: feed((first, second)[which], generator))
+        np.savez(folder / f"{name}.gradients.npz", **gradients(module, example))
 
     return write
+
+
+def gradients(module: nn.Module, example: Mapping[str, Array]) -> dict[str, Array]:
+    """Torch's own gradients of the first output times a random cotangent: "input.NAME" and "cotangent", by their names the gradients of parameters and ("of.NAME") of inputs of floats, and
+    ("digest.NAME") what tells a parameter's value: the exporter writes equal ones once, and some with a normalization folded in."""
+    inputs = {key: torch.from_numpy(array.copy()).requires_grad_(array.dtype.kind == "f") for key, array in example.items()}
+    module.zero_grad()
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            part.padding_idx = None  # of which torch leaves out the gradient
+    result = module(*inputs.values())
+    output = result[0] if isinstance(result, tuple) else result
+    cotangent = torch.from_numpy(np.random.default_rng(1).standard_normal(output.shape)).to(output.dtype)
+    output.backward(cotangent)
+    names = Counter(
+        id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False)
+    )  # what is used twice, once transposed, is two in the file
+    known = {key: parameter.grad for key, parameter in module.named_parameters() if names[id(parameter)] == 1} | {
+        f"of.{key}": tensor.grad for key, tensor in inputs.items()
+    }
+    arrays = {key: gradient.numpy() for key, gradient in known.items() if gradient is not None}
+    digests = {f"digest.{key}": np.uint32(zlib.crc32(parameter.detach().numpy().tobytes())) for key, parameter in module.named_parameters() if key in arrays}
+    return {**arrays, **digests, **{f"input.{key}": array for key, array in example.items()}, "cotangent": cotangent.numpy()}
 
 
 def images(sizes: Sizes, generator: np.random.Generator) -> dict[str, Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ import pytest
 import graphcompress
 from graphcompress.data import Dataset, memory_data
 from graphcompress.errors import BarMissed, DataError, ModelError, UsageError
-from graphcompress.ir import Model
+from graphcompress.ir import Model, to_bytes
 from graphcompress.ir.files.text import parse_model
+from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.distill import Options, distill
+from graphcompress.passes.distill.adapters import fitted
 from graphcompress.passes.distill.batches import batches
-from graphcompress.passes.distill.lesson import Lesson
+from graphcompress.passes.distill.lesson import teacher_session
+from graphcompress.passes.distill.match import Adapter, Correspondence, Selection, pairs
 from graphcompress.passes.distill.optimizer import STEP_LIMIT, Adam, schedule
+from graphcompress.passes.distill.run import parted
 from graphcompress.passes.distill.weights import learnable, with_weights
 from graphcompress.runtime.session import open_session
 from graphcompress.step import Context, StepResult
@@ -52,6 +59,10 @@ def feeds(model: Model, count: int = 64) -> Dataset:
 def taught(student: Model, teacher: Model, data: Dataset | None = None, **options: Any) -> StepResult:
     data = feeds(teacher) if data is None else data
     return distill(student, Context(data=data, teacher=teacher, threads=1), Options(**{"steps": 60, "rate": 0.01, **options})).boldest
+
+
+def outputs(model: Model, some: Sequence[dict[str, Array]]) -> Array:
+    return np.concatenate([open_session(model, threads=1).run(feed)["y"] for feed in some])
 
 
 def error(model: Model, teacher: Model) -> float:
@@ -97,18 +108,12 @@ def test_weights_in_constant_nodes_learn_too() -> None:
 def test_the_written_weights_give_the_loss_that_was_seen() -> None:
     """What learns and what is written are one function."""
     teacher = net()
-    student = disturbed(teacher)
     data = feeds(teacher)
-    result = taught(student, teacher, data, steps=20)
-    watch = [f for i, f in enumerate(data) if i % 8 == 7]
-    feed = {"x": np.concatenate([f["x"] for f in watch])}
-    values, _ = learnable(result.model, ())
-    lesson = Lesson(result.model, teacher, feed, {}, values, features=False, threads=1)
-    reference = Lesson(student, teacher, {"x": np.concatenate([f["x"] for f in list(data)[:32]])}, {}, values, features=False, threads=1)
-    assert lesson.output_loss(feed, values) > 0
-    np.testing.assert_allclose(open_session(result.model).run(feed)["y"], open_session(with_weights(student, values)).run(feed)["y"], rtol=1e-6)
-    reference.close()
-    lesson.close()
+    result = taught(disturbed(teacher), teacher, data, steps=20, batch=8)
+    teach, watch = parted(list(data))
+    assert len(watch) >= 4 and len(teach) + len(watch) == len(data)
+    error = np.mean((outputs(result.model, watch) - outputs(teacher, watch)) ** 2)
+    assert error / outputs(teacher, teach[:8]).var() == pytest.approx(result.decisions["loss"]["after"], rel=1e-5)
 
 
 def test_only_weights_change() -> None:
@@ -135,6 +140,96 @@ def test_features_of_equal_name_and_shape_are_matched() -> None:
     teacher = net()
     assert taught(disturbed(teacher), teacher, steps=5).decisions["matched"] == {"outputs": ["y"], "features": ["h"]}
     assert taught(disturbed(teacher), teacher, steps=5, match="outputs").decisions["matched"] == {"outputs": ["y"], "features": []}
+
+
+def narrower(keep: Sequence[int] = (0, 2, 3, 5, 6, 7)) -> tuple[Model, Model]:
+    """A teacher, and a student that has some of its hidden channels."""
+    teacher = net()
+    student = teacher.copy()
+    with Edits(student) as edits:
+        for name, axis in (("w1", 1), ("b1", 0), ("w2", 0)):
+            constant = student.graph.initializers[name]
+            edits.set_value(constant, constant.values.take(keep, axis))
+    return teacher, student
+
+
+def test_what_a_cut_has_left_is_compared_channel_by_channel(tmp_path: Path) -> None:
+    teacher, student = narrower()
+    channels = {"channels": [{"tensor": "h", "axis": 1, "kept": [0, 2, 3, 5, 6, 7]}]}
+    (tmp_path / "record.json").write_text(json.dumps({"steps": [{"decisions": channels}]}))
+    with_file = taught(student, teacher, steps=40, match=str(tmp_path / "record.json"))
+    context = Context(data=feeds(teacher), teacher=teacher, threads=1, earlier=(StepResult(student, True, decisions=channels),))
+    as_step = distill(student, context, Options(steps=40, rate=0.01)).boldest
+    assert with_file.decisions["matched"]["features"] == as_step.decisions["matched"]["features"] == ["h"]
+    assert error(with_file.model, teacher) == error(as_step.model, teacher) < 0.8 * error(student, teacher)
+    # What is left of the teacher is what the student has: the loss of the features is nothing at the start, so that learning the features alone changes nothing.
+    shapes = {"x": (4, 6)}
+    matching = Correspondence(channels={"h": Selection(1, (0, 2, 3, 5, 6, 7))})
+    compared = [p for p in pairs(student, teacher, (infer(student, shapes), infer(teacher, shapes)), matching, features=True) if not p.output]
+    session, names = teacher_session(teacher, compared, 1)
+    x = np.ones((4, 6), np.float32)
+    hidden = np.maximum(x @ student.graph.initializers["w1"].values + student.graph.initializers["b1"].values, 0)
+    np.testing.assert_allclose(session.run({"x": x})[names["h"]], hidden, rtol=1e-5)
+    session.close()
+
+
+def test_widths_that_nobody_explains_are_compared_by_adapters() -> None:
+    teacher, student = narrower()
+    shapes = {"x": (4, 6)}
+    compared = pairs(student, teacher, (infer(student, shapes), infer(teacher, shapes)), Correspondence(), features=True)
+    (pair,) = fitted([p for p in compared if not p.output], student, teacher, [{"x": f["x"]} for f in feeds(teacher)], threads=1)
+    assert isinstance(pair.view, Adapter) and pair.view.matrix is not None
+    assert pair.view.matrix.shape == (6, 8)
+    np.testing.assert_allclose(pair.view.matrix[:, [0, 2, 3, 5, 6, 7]], np.eye(6), atol=0.05)  # what is there is handed through
+    result = taught(student, teacher, steps=40)
+    assert result.decisions["matched"]["features"] == ["h"]
+    assert error(result.model, teacher) < 0.8 * error(student, teacher)
+
+
+def test_pairs_of_tensors_can_be_stated(tmp_path: Path) -> None:
+    teacher = net()
+    student = disturbed(net(text=NET.replace("Relu (p)", "Relu (q)").replace("p = Gemm", "q = Gemm").replace("h = ", "g = ").replace("(h, w2)", "(g, w2)")))
+    (tmp_path / "pairs.json").write_text('{"pairs": {"g": "h"}}')
+    assert taught(student, teacher, steps=2).decisions["matched"]["features"] == []
+    assert taught(student, teacher, steps=2, match=str(tmp_path / "pairs.json")).decisions["matched"]["features"] == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[1]", "neither"),
+        ('{"pairs": {"nowhere": "h"}}', "has no tensor 'nowhere'"),
+        ('{"pairs": {"h": "nowhere"}}', "has no tensor 'nowhere'"),
+    ],
+)
+def test_a_file_of_pairs_that_fits_nothing_is_an_error(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.json").write_text(content)
+    with pytest.raises(UsageError, match=says):
+        taught(disturbed(net()), net(), steps=2, match=str(tmp_path / "pairs.json"))
+
+
+def test_sigmoids_are_learned_by_their_divergence() -> None:
+    text = NET.replace("y = MatMul (h, w2)", "l = MatMul (h, w2)  y = Sigmoid (l)")
+    teacher = net(text=text)
+    student = disturbed(teacher)
+    assert error(taught(student, teacher).model, teacher) < 0.5 * error(student, teacher)
+
+
+def test_an_interrupt_keeps_what_was_learned_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = net()
+    student = disturbed(teacher)
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    context = Context(data=feeds(teacher), teacher=teacher, threads=1, progress=stop)
+    result = distill(student, context, Options(steps=60, rate=0.01, keep=True)).boldest
+    assert result.changed and result.decisions["interrupted"] == 30
+    assert error(result.model, teacher) < error(student, teacher)
+    with pytest.raises(KeyboardInterrupt):
+        distill(student, context, Options(steps=60, rate=0.01))
 
 
 def test_probabilities_are_learned_by_their_divergence() -> None:
@@ -214,8 +309,11 @@ def test_no_teacher_is_an_error() -> None:
 
 def test_minutes_become_steps() -> None:
     teacher = net()
-    result = distill(disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1), Options(minutes=0.003)).boldest
-    assert result.decisions["steps"] >= 1
+    student, context = disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1)
+    timed = distill(student, context, Options(minutes=0.003, rate=0.01)).boldest
+    assert timed.decisions["step_seconds"] * timed.decisions["steps"] == pytest.approx(0.18, rel=0.5)
+    again = distill(student, context, Options(steps=timed.decisions["steps"], rate=0.01)).boldest
+    assert timed.changed and to_bytes(again.model) == to_bytes(timed.model)  # so that a record is enough to make the file again
 
 
 def test_from_python_the_record_names_the_teacher_and_compares_with_it() -> None:
@@ -262,3 +360,17 @@ def test_as_a_step_of_a_recipe_the_original_is_the_teacher(tmp_path: Path) -> No
     (tmp_path / "learn.toml").write_text('[[step]]\nuse = "simplify"\n\n[[step]]\nuse = "distill"\nsteps = 3\n')
     result = graphcompress.compress(teacher, feeds(teacher), recipe=tmp_path / "learn.toml", measure=False, threads=1)
     assert [(s.use, s.changed) for s in result.record.steps] == [("simplify", False), ("distill", False)]
+
+
+def test_a_cut_its_repair_and_distillation_compose_in_a_recipe(tmp_path: Path) -> None:
+    """The channels that the cut has left are known to the step after it, in the search as in a plain run."""
+    teacher = net()
+    (tmp_path / "ladder.toml").write_text(
+        '[[step]]\nuse = "prune"\nmacs = 0.8\nround_to = 1\n\n[[step]]\nuse = "distill"\nsteps = 40\nrate = 0.01\n\n[[step]]\nuse = "store"\n'
+    )
+    result = graphcompress.compress(teacher, feeds(teacher, 128), recipe=tmp_path / "ladder.toml", min_agreement=0.01, goal="speed", measure=False, threads=1)
+    cut, learned, _ = result.record.steps
+    assert cut.in_result and learned.in_result, [(s.use, s.in_result, s.refusals) for s in result.record.steps]
+    (entry,) = cut.decisions["channels"]
+    assert entry["tensor"] == "h" and learned.decisions["matched"]["features"] == ["h"]
+    assert learned.decisions["loss"]["after"] < learned.decisions["loss"]["before"]

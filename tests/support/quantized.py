@@ -1,4 +1,4 @@
-"""Running the INT8 step on small models, and reading what came of it. `tools` is the fixture of tests/passes/conftest.py."""
+"""Running the INT8 step on small models, and reading what came of it. `tools` is the fixture of tests/support/small.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small networks of the shapes that people prune, each built with `Small` of tests/passes/conftest.py."""
+"""Small networks of the shapes that people prune, each built with `Small` of tests/support/small.py."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Conv and ConvTranspose.
 
-The gradient of a convolution's input is a transposed convolution and the other way round. The gradient of the weight correlates x with dy; two forms of it:
+The gradient of a convolution's input is a transposed convolution and the other way round. The gradient of the weight correlates x with dy; three forms of it:
 - one product per tap of the kernel. x and dy are laid out on one padded grid per phase of the stride, with the positions of all images in one row, so that a tap is a shift of
   that row. Zeros in dy where no window begins keep what wraps around out of the sum. Best for dense kernels of few taps.
-- a convolution of x by dy with the batch as the channels that are summed over, strides and dilations exchanged. For groups, which a single product has not, and for long kernels.
+- for depthwise kernels of few taps, one sum of products per tap, each channel of each image being a row.
+- a convolution of x by dy with the batch as the channels that are summed over, strides and dilations exchanged. For other groups, which a single product has not, and for long kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from graphcompress.gradient.mappers.registry import mapper
 from graphcompress.gradient.mappers.windows import Windows, windows
 from graphcompress.ir import Tensor
 
-MOST_TAPS = 64
+MOST_TAPS, MOST_DEPTHWISE_TAPS = 64, 25
 
 
 @mapper
@@ -120,8 +121,11 @@ def channel_sums(call: NodeGradient, dy: Tensor) -> Tensor:
 
 def weight_gradient(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows, group: int) -> Tensor:
     """[out, in / group, ...] from x [N, in, ...] and dy [N, out, ...]."""
-    if group == 1 and math.prod(shape.kernel) <= MOST_TAPS:
+    taps = math.prod(shape.kernel)
+    if group == 1 and taps <= MOST_TAPS:
         return by_taps(call, x, dy, shape)
+    if group == call.size(x, 1) == call.size(dy, 1) and taps <= MOST_DEPTHWISE_TAPS and all(s == 1 for s in shape.strides):
+        return by_rows(call, x, dy, shape)
     return by_exchange(call, x, dy, shape, group)
 
 
@@ -140,12 +144,33 @@ def by_exchange(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows, group
     return call.reshape(call.transpose(result, [1, 0, *axes]), [m, c, *shape.kernel])
 
 
+def by_rows(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor:
+    """Of a depthwise convolution with stride one: each channel of each image is a row, in which a tap is a shift."""
+    m, rank = call.size(dy, 1), shape.rank
+    spread = [(k - 1) * d for k, d in zip(shape.kernel, shape.dilations, strict=True)]
+    cells = [n + q for n, q in zip(shape.small, spread, strict=True)]
+    steps = [math.prod(cells[axis + 1 :]) for axis in range(rank)]
+    whole = math.prod(cells)
+    length = whole - sum(q * s for q, s in zip(spread, steps, strict=True))  # behind it dy has only zeros
+    before = {axis + 2: b for axis, b in enumerate(shape.before)}
+    after = {axis + 2: n - size - b for axis, (n, size, b) in enumerate(zip(cells, shape.large, shape.before, strict=True))}
+    table = call.reshape(call.pad(x, before, after, rank + 2), [-1, whole])
+    rows = call.reshape(call.pad(dy, {}, {axis + 2: q for axis, q in enumerate(spread)}, rank + 2), [-1, whole])
+    rows = call.add("Slice", rows, call.ints([0]), call.ints([length]), call.ints([1]))
+    sums = []
+    for tap in itertools.product(*(range(k) for k in shape.kernel)):
+        shift = sum(t * d * s for t, d, s in zip(tap, shape.dilations, steps, strict=True))
+        part = call.add("Slice", table, call.ints([shift]), call.ints([shift + length]), call.ints([1]))
+        sums.append(call.add("ReduceSum", call.add("Mul", part, rows), call.ints([1]), keepdims=1))
+    images = call.reshape(call.add("Concat", *sums, axis=1), [-1, m, len(sums)])
+    return call.reshape(call.add("ReduceSum", images, call.ints([0]), keepdims=0), [m, 1, *shape.kernel])
+
+
 def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor:
     m, c = call.size(dy, 1), call.size(x, 1)
-    rank, axes = shape.rank, range(2, shape.rank + 2)
+    rank = shape.rank
     if all(k == 1 for k in shape.kernel) and all(s == 1 for s in shape.strides) and not any(shape.pads):
-        columns = call.reshape(call.transpose(x, [0, *axes, 1]), [-1, c])
-        return call.reshape(call.add("MatMul", rows_of(call, dy, m, rank), columns), [m, c, *shape.kernel])
+        return call.reshape(product(call, rows_of(call, dy, m, rank), rows_of(call, x, c, rank)), [m, c, *shape.kernel])
     # The grid: as many cells along each axis as the windows of one phase need, and a multiple of the stride behind it.
     spread = [((k - 1) * d) // s for k, d, s in zip(shape.kernel, shape.dilations, shape.strides, strict=True)]
     cells = [n + q for n, q in zip(shape.small, spread, strict=True)]
@@ -153,7 +178,7 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
     after = {axis + 2: n * s - size - b for axis, (n, s, size, b) in enumerate(zip(cells, shape.strides, shape.large, shape.before, strict=True))}
     grid = call.pad(x, before, after, rank + 2)
     strided = math.prod(shape.strides) > 1
-    table = by_phase(call, grid, cells, shape) if strided else call.reshape(call.transpose(grid, [0, *axes, 1]), [-1, c])
+    table = by_phase(call, grid, cells, shape) if strided else rows_of(call, grid, c, rank)
     rows = rows_of(call, call.pad(dy, {}, {axis + 2: q for axis, q in enumerate(spread)}, rank + 2), m, rank)
     steps = [math.prod(cells[axis + 1 :]) for axis in range(rank)]
     farthest = sum(q * s for q, s in zip(spread, steps, strict=True))
@@ -166,22 +191,27 @@ def by_taps(call: NodeGradient, x: Tensor, dy: Tensor, shape: Windows) -> Tensor
             phase = phase * stride + offset % stride
         if phase not in kinds:
             part = call.add("Gather", table, call.ints(phase), axis=0) if strided else table
-            kinds[phase] = call.pad(part, {}, {0: farthest}, 2)
+            kinds[phase] = call.pad(part, {}, {1: farthest}, 2)
         shift = sum((o // s) * step for o, s, step in zip(offsets, shape.strides, steps, strict=True))
         end = call.ints([shift - farthest] if shift < farthest else [FARTHEST])
-        taps.append(call.add("MatMul", rows, call.add("Slice", kinds[phase], call.ints([shift]), end, call.ints([0]))))
+        taps.append(product(call, rows, call.add("Slice", kinds[phase], call.ints([shift]), end, call.ints([1]))))
     joined = call.add("Concat", *(call.add("Unsqueeze", t, call.ints([2])) for t in taps), axis=2)
     return call.reshape(joined, [m, c, *shape.kernel])
 
 
 def by_phase(call: NodeGradient, grid: Tensor, cells: list[int], shape: Windows) -> Tensor:
-    """[phase, positions of all images, channels]: the grid [N, channels, ...], every stride-th position of an axis in one phase."""
+    """[phase, channels, positions of all images]: the grid [N, channels, ...], every stride-th position of an axis in one phase."""
     c, rank = call.size(grid, 1), shape.rank
     phases = call.reshape(grid, [-1, c, *itertools.chain.from_iterable(zip(cells, shape.strides, strict=True))])
     inner, outer = [2 + 2 * i for i in range(rank)], [3 + 2 * i for i in range(rank)]
-    return call.reshape(call.transpose(phases, [*outer, 0, *inner, 1]), [math.prod(shape.strides), -1, c])
+    return call.reshape(call.transpose(phases, [*outer, 1, 0, *inner]), [math.prod(shape.strides), c, -1])
+
+
+def product(call: NodeGradient, first: Tensor, second: Tensor) -> Tensor:
+    """The product of one matrix with the transposition of another, which onnxruntime computes in one kernel: rows of channels need no transposition in memory."""
+    return call.add("MatMul", first, call.transpose(second, [1, 0]))
 
 
 def rows_of(call: NodeGradient, dy: Tensor, channels: int, rank: int) -> Tensor:
-    """[out, positions of all images]."""
+    """[channels, positions of all images]."""
     return call.reshape(call.transpose(dy, [1, 0, *range(2, rank + 2)]), [channels, -1])

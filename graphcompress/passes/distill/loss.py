@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from graphcompress.gradient.prepare import store_constants
 from graphcompress.ir import Constant, Model, Tensor
 from graphcompress.ir.model.signature import with_signature
-from graphcompress.passes.distill.match import Pair
+from graphcompress.passes.distill.match import Adapter, Array, Pair
 from graphcompress.passes.distill.weights import named_tensors
 
 LOSS, OUTPUT_LOSS = "distill.loss", "distill.output_loss"
@@ -24,14 +25,16 @@ def target_name(pair: Pair) -> str:
 def with_loss(student: Model, pairs: Sequence[Pair], shapes: Mapping[str, Sequence[int]], scales: Mapping[str, float]) -> Model:
     """A copy of `student` with the teacher's tensors as further inputs and two scalar outputs: the loss of all pairs, and that of the outputs alone.
 
-    `shapes` are those of the pairs' tensors, `scales` the teacher's variances. The loss is the mean over outputs plus the mean over features.
+    `shapes` are those of the teacher's side of each pair by the pair's name, `scales` its variances. The loss is the mean over outputs plus the mean over features.
     """
     model = student.copy()
     store_constants(model)  # so that they can be fed like other weights
     tensors = named_tensors(model)
     targets = {pair: model.variable(target_name(pair)) for pair in pairs}
     builder = _LossBuilder(model)
-    parts = {pair: builder.part(pair, tensors[pair.name], targets[pair], scales[pair.name]) for pair in pairs}
+    ours = {pair: tensors[pair.name] for pair in pairs}
+    ours |= {pair: builder.adapted(ours[pair], pair.view, shapes[pair.name]) for pair in pairs if isinstance(pair.view, Adapter)}
+    parts = {pair: builder.part(pair, ours[pair], targets[pair], scales[pair.name]) for pair in pairs}
     outputs = builder.mean([t for pair, t in parts.items() if pair.output])
     features = [t for pair, t in parts.items() if not pair.output]
     total = builder.add("Add", outputs, builder.mean(features)) if features else outputs
@@ -51,20 +54,41 @@ class _LossBuilder:
     def number(self, value: float) -> Constant:
         return self.model.constant("distill.number", np.array(value, np.float32))
 
+    def array(self, values: Array) -> Constant:
+        return self.model.constant("distill.array", values.astype(np.float32))
+
+    def ints(self, values: Sequence[int]) -> Constant:
+        return self.model.constant("distill.shape", np.array(values, np.int64))
+
     def named(self, tensor: Tensor, name: str) -> Tensor:
         result = self.model.variable(name)
         self.model.add("Identity", [tensor], [result])
         return result
 
+    def adapted(self, tensor: Tensor, adapter: Adapter, shape: Sequence[int]) -> Tensor:
+        """The student's channels as the adapter makes the teacher's of them, in the teacher's shape."""
+        assert adapter.matrix is not None and adapter.offset is not None
+        ours, theirs = adapter.matrix.shape
+        parts = math.prod(shape[: adapter.axis]), math.prod(shape[adapter.axis + 1 :])
+        columns = self.add("Reshape", tensor, self.ints([parts[0], ours, parts[1]]))
+        product = self.add("Add", self.add("MatMul", self.array(adapter.matrix.T), columns), self.array(adapter.offset.reshape(theirs, 1)))
+        return self.add("Reshape", product, self.ints(shape))
+
     def part(self, pair: Pair, ours: Tensor, theirs: Tensor, variance: float) -> Tensor:
         if pair.kind == "probabilities":
-            logs = [self.add("Log", self.add("Max", t, self.number(SMALLEST))) for t in (theirs, ours)]
-            product = self.add("Mul", theirs, self.add("Sub", logs[0], logs[1]))
+            product = self.divergence(theirs, ours)
+        elif pair.kind == "odds":
+            rest = [self.add("Sub", self.number(1.0), t) for t in (theirs, ours)]
+            product = self.add("Add", self.divergence(theirs, ours), self.divergence(rest[0], rest[1]))
         else:
             difference = self.add("Sub", ours, theirs)
             product = self.add("Mul", self.add("Mul", difference, difference), self.number(1 / variance))
         mean: Tensor = self.model.add("ReduceMean", [product], attrs={"keepdims": 0}).outputs[0]
         return mean
+
+    def divergence(self, theirs: Tensor, ours: Tensor) -> Tensor:
+        logs = [self.add("Log", self.add("Max", t, self.number(SMALLEST))) for t in (theirs, ours)]
+        return self.add("Mul", theirs, self.add("Sub", logs[0], logs[1]))
 
     def mean(self, parts: Sequence[Tensor]) -> Tensor:
         total = parts[0] if len(parts) == 1 else self.add("Sum", *parts)

@@ -12,7 +12,10 @@ class Options(BaseModel):
     minutes  for how long to learn, where `steps` is not stated: the number of steps follows from the time that the first ones take
     batch    inputs per step
     rate     the highest learning rate of Adam
-    match    "auto": outputs, and what layers read where student and teacher have tensors of equal name and shape; "outputs": these alone
+    match    "auto": outputs, and what layers read, by what an earlier cut has left of them, or by equal names; "outputs": outputs alone; else a file that says what is compared:
+             the record of the `prune` that made the student, or JSON with pairs of tensors, {"pairs": {student's: teacher's}}
+    augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several, or none; "auto": those under which the teacher's mean answer varies least
+    keep     an interrupt ends learning, and the best state so far is the result
     freeze   regular expressions; a weight whose name one of them matches anywhere stays as it is
     """
 
@@ -22,11 +25,15 @@ class Options(BaseModel):
     minutes: float = Field(default=3.0, gt=0)
     batch: int = Field(default=32, ge=1)
     rate: float = Field(default=1e-3, gt=0)
-    match: Literal["auto", "outputs"] = "auto"
+    match: str = "auto"
+    augment: tuple[Literal["auto", "crop", "flip", "mix", "noise"], ...] = ("auto",)
+    keep: bool = False
     freeze: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_budget(self) -> Options:
         if self.steps is not None and "minutes" in self.model_fields_set:
             raise ValueError("steps and minutes exclude each other")
+        if "auto" in self.augment and len(self.augment) > 1:
+            raise ValueError("augment = auto chooses by itself: nothing goes beside it")
         return self

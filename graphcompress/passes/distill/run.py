@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphcompress.data import WATCHED, watched
 from graphcompress.errors import DataError, UsageError
 from graphcompress.ir import Model
+from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.distill.adapters import fitted
+from graphcompress.passes.distill.augment import Augmentation, Kind, automatic
 from graphcompress.passes.distill.batches import Feed, batches, can_join, constant_inputs, joined
-from graphcompress.passes.distill.lesson import Lesson
+from graphcompress.passes.distill.lesson import Lesson, teacher_session
+from graphcompress.passes.distill.match import Adapter, Pair, pairs, stated_matching
 from graphcompress.passes.distill.optimizer import Adam
 from graphcompress.passes.distill.options import Options
 from graphcompress.passes.distill.weights import learnable, with_weights
@@ -21,11 +27,12 @@ from graphcompress.step import Context, Ladder, Refusal, StepResult
 Array: TypeAlias = np.ndarray[Any, Any]
 
 FEWEST = 4  # different feeds; fewer cannot be split into those that teach and those that watch
-WATCHING = 8  # every 8th feed watches: the state that is best on these is kept
 WATCHES = 20  # how often, over all steps
 TIMED = 3  # steps that are timed, after one that warms up
 MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
+ASKED, ASKED_ALONE = 32, 4  # inputs of a draw that the teacher is asked about, in one run and one by one
+ADAPTED = 8  # batches that adapters are fitted on
 
 
 def distill(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -49,17 +56,20 @@ class _Course:
 
     def __init__(self, student: Model, teacher: Model, feeds: Sequence[Feed], context: Context, options: Options) -> None:
         self.student, self.teacher, self.context, self.options = student, teacher, context, options
+        self.matching = stated_matching(options.match, [result.decisions for result in context.earlier])
         self.fixed = constant_inputs(feeds)
-        watching = min(WATCHING, len(feeds))
-        self.watch = [f for i, f in enumerate(feeds) if i % watching == watching - 1]
-        self.teach = [f for i, f in enumerate(feeds) if i % watching != watching - 1]
+        self.teach, self.watch = parted(feeds)
         self.join = can_join((student, teacher), feeds, self.fixed)
         self.size = min(options.batch, len(self.teach))
         self.lessons: dict[tuple[Any, ...], Lesson] = {}
+        self.views: dict[str, Adapter] = {}
+        self.scales: dict[str, float] = {}
         values, self.frozen = learnable(student, options.freeze)
         self.start = values
         self.weights = {name: np.array(value) for name, value in values.items()}
         self.rng = np.random.default_rng(context.seed)
+        self.decisions: dict[str, Any] = {}
+        self.augmentation = self.choose_augmentation()
 
     def run(self) -> StepResult:
         try:
@@ -78,45 +88,80 @@ class _Course:
         if not trained:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
+        steps = self.budget()
+        self.rng = np.random.default_rng(
+            self.context.seed
+        )  # what was drawn for timing leaves no trace, so that the same number of steps gives the same student
         order = batches(len(self.teach), self.size, self.rng)
-        steps = self.budget(next(order))
         best, best_loss = dict(self.start), self.watched()
         losses = [[0, best_loss]]
         adam = Adam(self.weights, self.options.rate, steps)
         every = max(1, steps // WATCHES)
-        for step in range(1, steps + 1):
-            adam.update(self.gradients(next(order)))
-            self.context.progress(f"distill, error {losses[-1][1]:.4f}", step, steps)
-            if step % every == 0 or step == steps:
-                losses.append([step, self.watched()])
-                if losses[-1][1] < best_loss:
-                    best, best_loss = {name: np.array(w) for name, w in self.weights.items()}, losses[-1][1]
+        try:
+            for step in range(1, steps + 1):
+                adam.update(self.gradients(next(order)))
+                self.context.progress(f"distill, error {losses[-1][1]:.4f}", step, steps)
+                if step % every == 0 or step == steps:
+                    losses.append([step, self.watched()])
+                    if losses[-1][1] < best_loss:
+                        best, best_loss = {name: np.array(w) for name, w in self.weights.items()}, losses[-1][1]
+        except KeyboardInterrupt:
+            if not self.options.keep:
+                raise
+            self.decisions["interrupted"] = adam.step
         changed = best_loss < losses[0][1] * (1 - IMPROVEMENT)
-        decisions = {
+        self.decisions |= {
             "steps": steps,
             "batch": self.size,
             "trained": len(trained),
+            "teach": len(self.teach),
+            "watch": len(self.watch),
             "matched": {"outputs": [p.name for p in first.pairs if p.output], "features": [p.name for p in first.pairs if not p.output]},
             "losses": losses,
             "loss": {"before": losses[0][1], "after": best_loss},
         }
         result = with_weights(self.student, {name: best[name] for name in trained}) if changed else self.student
-        return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), decisions)
+        return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), self.decisions)
 
-    def budget(self, indices: Sequence[int]) -> int:
+    def choose_augmentation(self) -> Augmentation:
+        """The augmentation that was asked for, or the one that the teacher's spread picks."""
+        kinds: tuple[Kind, ...] = tuple(kind for kind in self.options.augment if kind != "auto")
+        if "auto" in self.options.augment:
+            outputs = pairs(self.student, self.teacher, self.shapes(self.teach[0]), self.matching, features=False)
+            session, names = teacher_session(self.teacher, outputs, self.context.threads)
+            with session:
+
+                def answers(feeds: Sequence[Feed]) -> Array:
+                    parts = [joined(feeds, self.fixed)] if self.join else feeds
+                    values = [session.run({i.name: part[i.name] for i in session.inputs})[names[outputs[0].name]] for part in parts]
+                    return np.concatenate([np.reshape(v, (len(feeds) if self.join else 1, -1)) for v in values])
+
+                alike = [f for f in self.teach if all(f[n].shape == a.shape for n, a in self.teach[0].items())]
+                items = ASKED if self.join else ASKED_ALONE
+                kinds, spreads = automatic(self.teacher.inputs, alike, answers, items, np.random.default_rng(self.context.seed))
+            self.decisions["spreads"] = spreads
+        self.decisions["augment"] = list(kinds)
+        return Augmentation(kinds, self.teacher.inputs)
+
+    def budget(self) -> int:
         """The number of steps: where it is not stated, what the first ones take decides."""
         if self.options.steps is not None:
             return self.options.steps
-        self.gradients(indices)
+        self.gradients(range(self.size))
         begin = time.perf_counter()
         for _ in range(TIMED):
-            self.gradients(indices)
+            self.gradients(range(self.size))
         seconds = (time.perf_counter() - begin) / TIMED
+        self.decisions["step_seconds"] = seconds
         return max(1, round(60 * self.options.minutes / seconds))
 
-    def gradients(self, indices: Iterable[int]) -> dict[str, Array]:
+    def gradients(self, indices: Sequence[int]) -> dict[str, Array]:
         """The mean gradient over some feeds that teach."""
-        parts = self.parts(indices, self.teach)
+        chosen = [self.teach[i] for i in indices]
+        if self.augmentation.kinds:
+            partners = self.rng.permutation(len(chosen)).tolist()
+            chosen = [self.augmentation.draw(feed, chosen[other], self.rng) for feed, other in zip(chosen, partners, strict=True)]
+        parts = self.parts(range(len(chosen)), chosen)
         total: dict[str, Array] = {}
         for feed, share in parts:
             _, gradients = self.lesson(feed).gradients(feed, self.weights)
@@ -146,12 +191,36 @@ class _Course:
         if lesson is None:
             while len(self.lessons) >= MOST_LESSONS:
                 self.lessons.pop(next(iter(self.lessons))).close()
-            lesson = Lesson(self.student, self.teacher, feed, self.fixed, self.weights, features=self.options.match == "auto", threads=self.context.threads)
+            lesson = Lesson(self.student, self.teacher, self.pairs(feed), feed, self.fixed, self.weights, self.scales, threads=self.context.threads)
         self.lessons[key] = lesson
         return lesson
+
+    def pairs(self, feed: Feed) -> list[Pair]:
+        """What is compared on feeds of this shape. Adapters are fitted once, for all shapes."""
+        shapes = self.shapes(feed)
+        chosen = pairs(self.student, self.teacher, shapes, self.matching, features=self.options.match != "outputs")
+        if not self.views and any(isinstance(p.view, Adapter) for p in chosen):
+            count = min(len(self.teach), ADAPTED * self.size)
+            some = [part for i in range(0, count, self.size) for part, _ in self.parts(range(i, min(count, i + self.size)), self.teach)]
+            self.views = {p.name: p.view for p in fitted(chosen, self.student, self.teacher, some, threads=self.context.threads) if isinstance(p.view, Adapter)}
+        return [replace(p, view=self.views[p.name]) if isinstance(p.view, Adapter) else p for p in chosen]
+
+    def shapes(self, feed: Feed) -> tuple[Shapes, Shapes]:
+        """Those of student and teacher on a feed."""
+        inputs = {name: array.shape for name, array in feed.items()}
+        return infer(self.student, inputs), infer(self.teacher, inputs)
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Why weights do not learn: one entry for each reason, with the first weight and how many there are."""
         counts = Counter((r.id, r.reason) for r in self.frozen.values())
         firsts: Mapping[tuple[str, str], str] = {(r.id, r.reason): name for name, r in reversed(self.frozen.items())}
         return tuple(Refusal(id, reason, firsts[id, reason], count) for (id, reason), count in counts.items())
+
+
+def parted(feeds: Sequence[Feed]) -> tuple[list[Feed], list[Feed]]:
+    """(feeds that teach, feeds that watch): those that nobody fits anything on (`data.watched`), every 8th where there are none."""
+    marks = watched(feeds)
+    if not any(marks):
+        every = min(WATCHED, len(feeds))
+        marks = [i % every == every - 1 for i in range(len(feeds))]
+    return [f for f, m in zip(feeds, marks, strict=True) if not m], [f for f, m in zip(feeds, marks, strict=True) if m]

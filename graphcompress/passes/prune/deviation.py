@@ -10,7 +10,7 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Tensor, producer
-from graphcompress.passes.prune.batches import Batches, batches
+from graphcompress.reconstruction.batches import Batches, batches
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import Watch
 

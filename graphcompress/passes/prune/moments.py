@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphcompress.ir import Model, Tensor
-from graphcompress.passes.prune.batches import batches, items
-from graphcompress.passes.prune.gram import Array, Gram
-from graphcompress.passes.prune.rows import Layer, sample
 from graphcompress.passes.prune.scores import WIDE, Consumer, by_channel, output_energy, weight_by_channel
+from graphcompress.reconstruction.batches import batches, items
+from graphcompress.reconstruction.gram import Array, Gram
+from graphcompress.reconstruction.rows import Layer, sample
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import BUDGET, Watch
 from graphcompress.step import Progress, silent

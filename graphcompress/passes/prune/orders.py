@@ -11,8 +11,8 @@ from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.axes.state import Application
 from graphcompress.passes.prune.groups import Groups, UnitGroup
 from graphcompress.passes.prune.moments import SeenLayer, see
-from graphcompress.passes.prune.rows import Layer, layer_of
 from graphcompress.passes.prune.scores import Consumer, Order, activation_costs, magnitudes, order_by_cost, removal_order
+from graphcompress.reconstruction.rows import Layer, layer_of
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, silent
 

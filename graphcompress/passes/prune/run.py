@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.data import Dataset
+from graphcompress.data import Dataset, watched
 from graphcompress.errors import GraphCompressError, ModelError, UsageError
-from graphcompress.ir import Model
+from graphcompress.ir import Model, constant_data
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.passes.prune.agenda import RepairLayer
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
 from graphcompress.passes.prune.cut import Cut, cut
@@ -24,11 +23,12 @@ from graphcompress.passes.prune.groups import FEWEST, Groups, find_groups
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import difference, tolerance
 from graphcompress.passes.prune.orders import find_orders
-from graphcompress.passes.prune.repair import repair
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
 from graphcompress.random_feeds import random_feeds
+from graphcompress.reconstruction.agenda import RepairLayer
+from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
@@ -110,13 +110,14 @@ class _Pruner:
         if attempt is None or (widths == self.groups.widths).all():
             return StepResult(self.original, False, refusals=tuple(self.refusals()))
         refusals = self.refusals()
-        decisions = self.decisions(widths, goal)
+        decisions = {**self.decisions(widths, goal), "channels": kept_channels(attempt)}
         if self.options.repair and self.context.data is not None:
+            marks = watched(self.context.data)
             report = repair(
                 self.model,
                 attempt.model,
                 repair_layers(attempt),
-                self.context.data,
+                self.context.data.part(lambda position: not marks[position]),
                 seed=self.context.seed,
                 mirrors=True,
                 threads=self.context.threads,
@@ -262,6 +263,18 @@ class _Pruner:
                 raise UsageError(f"--ignore '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
             result |= hits
         return result
+
+
+def kept_channels(attempt: Cut) -> list[dict[str, Any]]:
+    """What is left of each activation that a layer reads, by the name that it has in both models: what a student is compared with its teacher by."""
+    tensors = dict.fromkeys(a.form.node.inputs[0] for a in attempt.algebra.applications if a.form.node.op in HEAVY)
+    entries = []
+    for tensor in tensors:
+        axes = range(len(attempt.algebra.axes.get(tensor) or ()))
+        cut_axes = {axis: indices for axis in axes if (indices := attempt.indices(tensor, axis)) is not None}
+        if len(cut_axes) == 1 and constant_data(tensor) is None:
+            entries += [{"tensor": tensor.name, "axis": axis, "kept": indices.tolist()} for axis, indices in cut_axes.items()]
+    return entries
 
 
 def odd_widths(attempt: Cut) -> list[Refusal]:

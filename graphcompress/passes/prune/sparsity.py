@@ -6,28 +6,24 @@ with, and `zeros.zero_by_error` looks for zeros that cost little of that.
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphcompress.errors import UsageError
-from graphcompress.ir import Constant, Model, Node, graphs, output_ids, toposort
+from graphcompress.ir import Constant, Model, graphs
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune.agenda import Job, RepairLayer, agenda, by_weight
-from graphcompress.passes.prune.frontier import Frontier, values_of
-from graphcompress.passes.prune.gram import Array, Gram, Moments
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.repair import MOST_UNKNOWNS, POSITIONS, set_bias
-from graphcompress.passes.prune.rows import READERS, Layer, layer_of
-from graphcompress.passes.prune.solve import bias_of, damping, refit, squared_error
-from graphcompress.passes.prune.store import Store
-from graphcompress.passes.prune.targets import TRAINING, VALIDATION, Targets
 from graphcompress.passes.prune.zeros import ZeroRule, zero_by_error, zero_by_magnitude
+from graphcompress.reconstruction.agenda import Job
+from graphcompress.reconstruction.gram import Moments
+from graphcompress.reconstruction.repair import set_bias
+from graphcompress.reconstruction.rows import READERS
+from graphcompress.reconstruction.solve import bias_of, refit, squared_error
+from graphcompress.reconstruction.sweep import curvatures, layers_by_weight, name_of, sweep
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
 RIDGE = 1e-2
@@ -72,7 +68,8 @@ class _Sparsifier:
         self.base, self.context, self.options, self.rule = base, context, options, rule
         self.student, self.twins = base.clone()
         self.refusals: list[Refusal] = []
-        self.layers = self._layers()
+        self.layers, reasons = layers_by_weight(self.student, options.ignore)
+        self.refusals += reasons
         self.whole = {weight: weight.values for weight in self.layers}
         self.fits: dict[Constant, _WeightFit] = {}
 
@@ -89,70 +86,16 @@ class _Sparsifier:
             return StepResult(original, False, refusals=tuple(self.refusals))
         return StepResult(self.student, True, {"prune/zeros": changed}, tuple(self.refusals), self._decisions())
 
-    # --- layers -----------------------------------------------------------------------------------------------------------------
-
-    def _layers(self) -> dict[Constant, list[Layer]]:
-        """The layers of the copy, by their weight."""
-        layers: dict[Constant, list[Layer]] = {}
-        outputs = output_ids(self.student)
-        nodes = [node for node in toposort(self.student.graph) if node.is_op(*READERS)]
-        ignored = [re.compile(pattern) for pattern in self.options.ignore]
-        for pattern in ignored:
-            if not any(pattern.search(_name(node)) for node in nodes):
-                raise UsageError(f"--ignore '{pattern.pattern}' matches no convolution or matrix product. `graphcompress inspect` lists the nodes.")
-        for node in nodes:
-            layer = layer_of(node, outputs)
-            if any(pattern.search(_name(node)) for pattern in ignored):
-                continue
-            if layer is None or layer.weight.values.dtype.kind != "f":
-                self.refusals.append(Refusal("prune/no-layer", "it has no constant weight of floating-point numbers", _name(node)))
-            else:
-                layers.setdefault(layer.weight, []).append(layer)
-        for weight, readers in list(layers.items()):
-            matrix = readers[0].weight_matrix()
-            alike = all(reader.form.taps == readers[0].form.taps and np.array_equal(reader.weight_matrix(), matrix) for reader in readers[1:])
-            if len(readers) < len(weight.outputs) or weight in self.student.graph.outputs or not alike:
-                del layers[weight]
-                self.refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read in another way", _name(readers[0].node)))
-        return layers
-
     def _refit(self) -> None:
         """Choose the zeros again, by the error that they leave, and refit what is not zero."""
-        assert self.context.data is not None
-        entries = []
-        teachers = {self.twins.node(node): node for node in self.base.graph.nodes}
-        for layers in self.layers.values():
-            if layers[0].form.shape[1] > MOST_UNKNOWNS:
-                wide = f"it has more than {MOST_UNKNOWNS} inputs, so that its smallest weights became zero and nothing was refitted"
-                self.refusals.append(Refusal("prune/too-wide", wide, _name(layers[0].node)))
-            else:
-                entries += [RepairLayer(teachers[layer.node], layer.node) for layer in layers]
-        jobs, refusals = agenda(self.base, self.student, entries)
-        self.refusals += refusals
-        if not jobs:
-            return
-        groups = by_weight(jobs)
-        with Store() as store:
-            targets = Targets(self.base, jobs, self.context.data, store, seed=self.context.seed, positions=POSITIONS, threads=self.context.threads)
-            frontier = Frontier(self.student, [group[0].reads for group in groups], targets.feeds, store, threads=self.context.threads)
-            for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
-                moments = [_moments(group[0], targets, values)]
-                moments += [_moments(job, targets, values_of(self.student, job.reads, targets.feeds, threads=self.context.threads)) for job in group[1:]]
-                self._replace(group, moments)
-                self.context.progress("zeroing weights", index + 1, len(groups))
+        for jobs, training, validation in sweep(self.base, self.student, self.twins, self.layers, self.context, "zeroing weights", self.refusals):
+            self._replace(jobs, training, validation)
 
-    def _replace(self, jobs: Sequence[Job], moments: Sequence[Mapping[int, Moments]]) -> None:
+    def _replace(self, jobs: Sequence[Job], training: Sequence[Moments], validation: Sequence[Moments]) -> None:
         """Write the weight that the layers of `jobs` share, and their biases, where that is nearer to the targets than what magnitude has left."""
         layer = jobs[0].layer
-        training, validation = ([m[use] for m in moments] for use in (TRAINING, VALIDATION))
-        if not all(m.rows for m in training):
-            self.refusals.append(Refusal("prune/not-finite", "no row of its input and target is finite", _name(layer.node)))
-            return
-        if not all(m.rows for m in validation):
-            validation = training
         whole, old = layer.form.matrix(self.whole[layer.weight]), layer.weight_matrix()
-        curvature = [_curvature(sum(m.xx[g] for m in training)) for g in range(len(whole))]
-        new = zero_by_error(refit(training, whole, RIDGE), curvature, self.rule, layer.form.taps, whole == 0)
+        new = zero_by_error(refit(training, whole, RIDGE), curvatures(training, len(whole), RIDGE), self.rule, layer.form.taps, whole == 0)
         biases = [bias_of(m, new) for m in training]
         old_biases = [job.layer.bias_vector() for job in jobs]
         energy = sum(float(m.yy.sum()) for m in validation) or 1.0
@@ -175,7 +118,7 @@ class _Sparsifier:
             "goal": {"pattern": self.options.pattern} if self.rule.pattern is not None else {"sparsity": self.rule.share},
             "reached": {"sparsity": sum(zeros.values()) / max(1, total)},
             "layers": [
-                {"node": _name(layers[0].node), "weights": weight.values.size, "zeros": zeros[weight] / weight.values.size}
+                {"node": name_of(layers[0].node), "weights": weight.values.size, "zeros": zeros[weight] / weight.values.size}
                 | {"method": fit.method, "error_before": fit.before, "error_after": fit.after}
                 for (weight, layers), fit in zip(self.layers.items(), self.fits.values(), strict=True)
             ],
@@ -194,27 +137,3 @@ def _constant_bytes(model: Model) -> Iterable[bytes]:
         for constant in graph.initializers.values():
             if not constant.values.dtype.hasobject:
                 yield constant.values.tobytes()
-
-
-def _moments(job: Job, targets: Targets, values: Iterable[Sequence[Array]]) -> dict[int, Moments]:
-    """The moments of a job's inputs and targets, by use; about 0 where the layer can have no bias."""
-    grams = {use: Gram() for use in (TRAINING, VALIDATION)}
-    layer = job.layer
-    for batch, (x, *branch) in enumerate(values):
-        at, uses, target = targets.of(job, batch)
-        if branch:
-            target = target - layer.form.outputs(branch[0], at)
-        rows, target = layer.form.rows(x, at), layer.grouped(target)
-        for use, gram in grams.items():
-            gram.update(rows[:, uses == use], target[:, uses == use])
-    moments = {use: gram.finish() for use, gram in grams.items()}
-    return moments if layer.bias_site is not None else {use: m.about_zero() for use, m in moments.items()}
-
-
-def _curvature(xx: Array) -> Array:
-    """What `solve.refit` inverts."""
-    return xx + damping(xx, RIDGE) * np.eye(len(xx))
-
-
-def _name(node: Node) -> str:
-    return str(node.name or node.outputs[0].name)

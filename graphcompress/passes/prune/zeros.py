@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from graphcompress.reconstruction.rounding import inverse_factor
+
 Array = np.ndarray[Any, Any]
 
 BLOCK = 128
@@ -68,7 +70,7 @@ def zero_by_error(matrix: Array, moments: Sequence[Array], rule: ZeroRule, taps:
     order = np.arange(matrix.shape[1]).reshape(-1, taps).T.reshape(-1)
     entries = done = 0
     for rows, fixed, moment in zip(result, stay, moments, strict=True):
-        upper = _inverse_factor(moment[np.ix_(order, order)])
+        upper = inverse_factor(moment[np.ix_(order, order)])
         start = 0
         for length in rule.blocks(len(rows) // taps, taps):
             end = start + length
@@ -85,16 +87,6 @@ def zero_by_error(matrix: Array, moments: Sequence[Array], rule: ZeroRule, taps:
             rows[end:] -= factor[:, end:].T @ errors
             start = end
     return _channel_by_channel(result, taps)
-
-
-def _inverse_factor(moment: Array) -> Array:
-    """The upper triangular U with U'U = moment^-1."""
-    from scipy.linalg import cholesky, solve_triangular
-
-    # moment = V V' with V upper triangular: the lower factor of the matrix whose rows and columns run backwards.
-    factor = cholesky(moment[::-1, ::-1], lower=True)[::-1, ::-1]
-    inverse: Array = solve_triangular(factor, np.eye(len(moment)), lower=False)
-    return inverse
 
 
 def _lengths(count: int, most: int) -> list[int]:

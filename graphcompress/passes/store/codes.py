@@ -23,22 +23,45 @@ EXPONENTS = (0.5, 1.0)
 FLOAT16_END = 65520.0  # what is no smaller is rounded to infinity
 ROUNDS = 4  # of making rows and columns alike in turn; more change nothing that is seen in 8 bits
 
+WORD = 32  # bits
+
 F32 = np.float32
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
     """A weight's small form: `codes` in its shape (int8 or float16), `scales`, the float32 arrays that they are to be multiplied by one after the other (each shaped to
-    broadcast), and `noise`, the mean square of what is lost relative to that of the weight."""
+    broadcast), and `noise`, the mean square of what is lost relative to that of the weight. With fewer than 8 `bits`, codes are from -2^(bits-1) on and are packed into words."""
 
     codes: Array
     scales: tuple[Array, ...]
     noise: float
+    bits: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return int(self.codes.nbytes + sum(scale.nbytes for scale in self.scales))
+        stored = 4 * math.ceil(self.codes.size / codes_per_word(self.bits)) if self.bits else self.codes.nbytes
+        return int(stored + sum(scale.nbytes for scale in self.scales))
+
+    @property
+    def kind(self) -> str:
+        """As records name it: "int8", "float16", "int4"."""
+        return f"int{self.bits}" if self.bits else str(self.codes.dtype)
+
+
+def codes_per_word(bits: int) -> int:
+    """How many codes one word of 32 bits holds."""
+    return WORD // bits
+
+
+def packed(codes: Array, bits: int) -> Array:
+    """Codes as words [words, 1] of uint32, the first code in the lowest bits, 0 for the lowest code."""
+    count = codes_per_word(bits)
+    flat = codes.reshape(-1).astype(np.int64) + (1 << bits - 1)
+    rows = np.concatenate([flat, np.zeros(-len(flat) % count, np.int64)]).reshape(-1, count)
+    words: Array = (rows << (bits * np.arange(count))).sum(axis=1, keepdims=True).astype(np.uint32)
+    return words
 
 
 def int8_codes(values: Array, axes: Sequence[int], factors: Array | None = None) -> Codes:

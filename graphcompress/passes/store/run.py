@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphcompress.errors import ModelError
-from graphcompress.ir import Model, graphs
+from graphcompress.ir import Constant, Model, graphs
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
 from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
+from graphcompress.passes.store.narrow import narrowed
 from graphcompress.passes.store.noise import output_noise
 from graphcompress.passes.store.options import Options
 from graphcompress.passes.store.write import write
 from graphcompress.runtime import profile
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
-from graphcompress.targets import load_target
+from graphcompress.targets import Target, load_target
 
 OVERHEAD = 160
 """Bytes that the nodes, names and shapes of one stored weight cost at most."""
+PACKED_OVERHEAD = 400
+"""The same of one that is packed into words."""
+NARROW = {"int4": 4, "int3": 3}
+"""Forms with fewer than 8 bits."""
 SHARES = (1 / 4, 1 / 16, 1 / 64)
 """What part of the noise of all weights in int8 the rungs below the first may have."""
 FEWEST_PER_SCALE = 8
@@ -47,20 +54,7 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
     if target.certificate != "optimized-graph":
         reason = f"whether the provider of target '{target.name}' makes floats of stored weights when it loads a model cannot be seen, so they stay floats"
         return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
-    constants, refusals = find(model)
-    small: dict[FloatConstant, Codes] = {}
-    half: list[FloatConstant] = []
-    for number, constant in enumerate(constants):
-        context.progress("store", number, len(constants))
-        values = constant.values
-        if options.weights == "int8" and not constant.vector and np.isfinite(values).all():
-            codes = small_codes(values, channel_axes(constant))
-            if codes.nbytes + OVERHEAD < constant.nbytes:
-                small[constant] = codes
-        if constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
-            half.append(constant)
-        elif constant not in small and not constant.vector:
-            refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
+    constants, small, half, refusals = choices(model, context, integers=options.weights != "float16")
 
     def result(integers: Collection[FloatConstant]) -> StepResult:
         """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
@@ -87,11 +81,49 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
 
     if not small and not half:
         return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing stored")
-    rungs = [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result(small), 0.0)]
+    rungs = []
+    if options.weights in NARROW:
+        narrow = functools.partial(narrow_result, model, NARROW[options.weights], context, target)
+        rungs.append(Rung(f"weights stored in {options.weights}", narrow, 0.0))
+    rungs += [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result(small), 0.0)]
     if both:
         rungs += [Rung(f"weights stored in int8 and float16, 1/{round(1 / share)} of the noise", functools.partial(mixed, share), 0.0) for share in SHARES]
         rungs.append(Rung("weights stored in float16", lambda: result(()), 0.0))
     return Ladder(tuple(rungs))
+
+
+def choices(model: Model, context: Context, *, integers: bool) -> tuple[list[FloatConstant], dict[FloatConstant, Codes], list[FloatConstant], list[Refusal]]:
+    """The constants that can be stored small, the int8 codes of those that they make smaller (`integers`: whether there may be any), those that float16 makes smaller, and why others stay."""
+    constants, refusals = find(model)
+    small: dict[FloatConstant, Codes] = {}
+    half: list[FloatConstant] = []
+    for number, constant in enumerate(constants):
+        context.progress("store", number, len(constants))
+        values = constant.values
+        if integers and not constant.vector and np.isfinite(values).all():
+            codes = small_codes(values, channel_axes(constant))
+            if codes.nbytes + OVERHEAD < constant.nbytes:
+                small[constant] = codes
+        if constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
+            half.append(constant)
+        elif constant not in small and not constant.vector:
+            refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
+    return constants, small, half, refusals
+
+
+def narrow_result(model: Model, bits: int, context: Context, target: Target) -> StepResult:
+    """With the weights of layers in `bits` bits, refitted; everything else in its smallest form."""
+    fit = narrowed(model, bits, context)
+    constants, small, half, refusals = choices(fit.model, context, integers=True)
+    forms = {c: float16_codes(c.values) for c in half} | small
+    for constant in constants:
+        codes = next((fit.codes[t] for t, _ in constant.sources if isinstance(t, Constant) and t in fit.codes), None)
+        if codes is not None and codes.nbytes + (PACKED_OVERHEAD if codes.bits else OVERHEAD) < constant.nbytes:
+            forms[constant] = codes
+    done = written(fit.model, forms, target.provider, target.session_options, [*refusals, *fit.refusals])
+    if not done.changed:
+        return replace(done, model=model)
+    return replace(done, decisions={**done.decisions, "layers": fit.layers})
 
 
 def half_bytes(constant: FloatConstant) -> int:
@@ -135,5 +167,5 @@ def written(model: Model, forms: Mapping[FloatConstant, Codes], provider: str, c
         forms = {c: f for c, f in forms.items() if c not in left}
     if not forms:
         return StepResult(model, False, refusals=tuple(reasons))
-    applied = {f"store/{kind}": count for kind in ("int8", "float16") if (count := sum(f.codes.dtype == kind for f in forms.values()))}
-    return StepResult(result, True, applied, tuple(reasons), {"weights": {c.name: str(f.codes.dtype) for c, f in forms.items()}})
+    applied = {f"store/{kind}": count for kind, count in Counter(f.kind for f in forms.values()).items()}
+    return StepResult(result, True, applied, tuple(reasons), {"weights": {c.name: f.kind for c, f in forms.items()}})

@@ -10,8 +10,8 @@ import pytest
 from graphcompress.ir import Model
 from graphcompress.passes.prune import moments as module
 from graphcompress.passes.prune.moments import SeenLayer, see
-from graphcompress.passes.prune.rows import layer_of
 from graphcompress.passes.prune.scores import removal_order
+from graphcompress.reconstruction.rows import layer_of
 
 Tools = Any
 

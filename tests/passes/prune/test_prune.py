@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 from topologies import TOPOLOGIES
 
+from graphcompress.data import watched
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, to_bytes
 from graphcompress.ir.analysis.statistics import statistics
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
 from graphcompress.step import Context, StepResult
@@ -176,3 +178,39 @@ def test_groups_that_only_together_are_at_fault_are_all_named(tools: Any, monkey
     result = pruned(model, tools, macs=0.3)
     assert not result.changed
     assert {r.node for r in result.refusals if r.id == "prune/oracle"} == {"stem", "a"}
+
+
+@pytest.mark.parametrize("name", ["residual", "packed_attention"])
+def test_the_record_says_which_channels_are_left_of_what_layers_read(name: str, tools: Any) -> None:
+    """The student's activations are the teacher's at these indices where nothing was refitted behind them: of the first layer's inputs, by masks of the oracle, and by shape everywhere."""
+    model = TOPOLOGIES[name][0](tools.Small())
+    result = prune(model, Context(threads=1), Options(macs=0.5, round_to=1, best_effort=True)).boldest
+    entries = result.decisions["channels"]
+    assert entries
+    shapes = {"n": 2, "t": 5}
+    feed = next(iter(tools.feeds(model, 1, sizes=shapes)))
+    known = infer(model, {k: v.shape for k, v in feed.items()}), infer(result.model, {k: v.shape for k, v in feed.items()})
+    tensors = [{t.name: t for n in m.graph.nodes for t in n.outputs} for m in (model, result.model)]
+    read = {n.inputs[0].name for n in result.model.graph.nodes if n.op in ("Conv", "Gemm", "MatMul")}
+    for entry in entries:
+        before, after = (s.static(t[entry["tensor"]]) for s, t in zip(known, tensors, strict=True))
+        assert entry["tensor"] in read and before is not None and after is not None
+        assert len(entry["kept"]) == after[entry["axis"]] < before[entry["axis"]]
+        assert sorted(set(entry["kept"])) == entry["kept"] and entry["kept"][-1] < before[entry["axis"]]
+
+
+def test_what_a_student_is_watched_on_is_not_refitted_on(monkeypatch: pytest.MonkeyPatch, tools: Any) -> None:
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    data = tools.feeds(model, 80, sizes={"n": 1, "t": 5})
+    taken: list[int] = []
+    original = step.repair
+
+    def spy(teacher: Model, student: Model, layers: Any, feeds: Any, **options: Any) -> Any:
+        if options.get("mirrors"):  # not a probe
+            taken.append(len(list(feeds)))
+        return original(teacher, student, layers, feeds, **options)
+
+    monkeypatch.setattr(step, "repair", spy)
+    prune(model, Context(data=data, threads=1), Options(macs=0.6, best_effort=True)).boldest  # noqa: B018
+    assert taken == [sum(not mark for mark in watched(data))] and taken[0] < 80
+    assert watched(data.take(40)) == [False] * 40

@@ -14,7 +14,7 @@ from topologies import TOPOLOGIES
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, to_bytes
 from graphcompress.passes.prune import Options, prune
-from graphcompress.passes.prune import sparsity as module
+from graphcompress.reconstruction import sweep as module
 from graphcompress.step import Context, StepResult
 
 SIZES = {"n": 2, "t": 5}

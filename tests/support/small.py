@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphcompress.data import Dataset
@@ -111,14 +110,9 @@ def run(model: Model, feed: Mapping[str, Any], **how: Any) -> list[Any]:
 
 
 class Tools:
-    """What the tests of this folder share."""
+    """What tests of passes and of what they stand on share."""
 
     Small = Small
     feeds = staticmethod(feeds)
     optimized = staticmethod(optimized)
     run = staticmethod(run)
-
-
-@pytest.fixture(scope="session")
-def tools() -> type[Tools]:
-    return Tools

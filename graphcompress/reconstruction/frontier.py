@@ -14,7 +14,7 @@ import numpy as np
 from graphcompress.ir import Model, Node, Tensor, constant_data, producer, subgraphs, toposort
 from graphcompress.ir.model.element_types import array_dtype_name
 from graphcompress.ir.model.extract import extract
-from graphcompress.passes.prune.store import Array, Store
+from graphcompress.reconstruction.store import Array, Store
 from graphcompress.runtime.session import Feed, open_session
 from graphcompress.runtime.watch import Watch
 

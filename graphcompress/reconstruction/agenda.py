@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, output_ids, producer, sole_consumer, toposort
-from graphcompress.passes.prune.flat import Flat, flat_after
-from graphcompress.passes.prune.frontier import upstream
-from graphcompress.passes.prune.gram import Array
-from graphcompress.passes.prune.rows import Layer, layer_of
+from graphcompress.reconstruction.flat import Flat, flat_after
+from graphcompress.reconstruction.frontier import upstream
+from graphcompress.reconstruction.gram import Array
+from graphcompress.reconstruction.rows import Layer, layer_of
 from graphcompress.step import Refusal
 
 

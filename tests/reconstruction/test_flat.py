@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from graphcompress.ir import output_ids
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.prune import flat as module
-from graphcompress.passes.prune.flat import Flat, FlatRows, flat_after, refit_before_flat
-from graphcompress.passes.prune.gram import Gram
-from graphcompress.passes.prune.solve import bias_of, refit
-from graphcompress.passes.prune.store import Store
+from graphcompress.reconstruction import flat as module
+from graphcompress.reconstruction.flat import Flat, FlatRows, flat_after, refit_before_flat
+from graphcompress.reconstruction.gram import Gram
+from graphcompress.reconstruction.solve import bias_of, refit
+from graphcompress.reconstruction.store import Store
 
 ACTIVATIONS = {
     "y = Relu (a)": Flat(0.0),

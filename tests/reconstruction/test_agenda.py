@@ -8,7 +8,7 @@ import numpy as np
 
 from graphcompress.ir import Model
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune.agenda import RepairLayer, agenda
+from graphcompress.reconstruction.agenda import RepairLayer, agenda
 
 Tools = Any
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from graphcompress.ir import Model, TensorSpec
-from graphcompress.passes.prune.agenda import Job
-from graphcompress.passes.prune.mirrors import Mirrors, mirror, pictures
-from graphcompress.passes.prune.repair import RepairLayer, repair
-from graphcompress.passes.prune.rows import layer_of
-from graphcompress.passes.prune.store import Store
-from graphcompress.passes.prune.targets import MIRROR, TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.agenda import Job
+from graphcompress.reconstruction.mirrors import Mirrors, mirror, pictures
+from graphcompress.reconstruction.repair import RepairLayer, repair
+from graphcompress.reconstruction.rows import layer_of
+from graphcompress.reconstruction.store import Store
+from graphcompress.reconstruction.targets import MIRROR, TRAINING, VALIDATION, Targets
 from graphcompress.runtime.evaluate import run_once
 
 Tools = Any

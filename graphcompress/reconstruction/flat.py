@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphcompress.ir import Node, Tensor, constant_value, consumers
-from graphcompress.passes.prune.gram import Array, Moments
-from graphcompress.passes.prune.solve import bias_of, refit
-from graphcompress.passes.prune.store import Store
+from graphcompress.reconstruction.gram import Array, Moments
+from graphcompress.reconstruction.solve import bias_of, refit
+from graphcompress.reconstruction.store import Store
 
 TURNS = 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.prune.batches import Batches, batches, items
+from graphcompress.reconstruction.batches import Batches, batches, items
 
 FREE = "(float[n,4] x) => (float[n,4] y) { y = Relu (x) }"
 

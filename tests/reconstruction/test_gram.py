@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcompress.passes.prune.gram import Gram, Moments
+from graphcompress.reconstruction.gram import Gram, Moments
 
 
 def rows(count: int, *, mean: float = 0.0, seed: int = 0, lead: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from graphcompress.ir import TensorSpec
-from graphcompress.passes.prune.gram import Array
+from graphcompress.reconstruction.gram import Array
 from graphcompress.runtime.session import Feed
 
 CHANNELS = (1, 3, 4)  # of a picture, by which the order of its axes is known
@@ -33,5 +33,9 @@ def pictures(inputs: Sequence[TensorSpec]) -> frozenset[str]:
 
 def mirror(batch: Array) -> Array:
     """[n, c, h, w] or [n, h, w, c] with w reversed."""
-    last = batch.shape[3] not in CHANNELS or batch.shape[1] in CHANNELS
-    return batch[:, :, :, ::-1].copy() if last else batch[:, :, ::-1].copy()
+    return batch[:, :, ::-1].copy() if is_channels_last(batch) else batch[:, :, :, ::-1].copy()
+
+
+def is_channels_last(batch: Array) -> bool:
+    """Whether a batch of pictures is [n, h, w, c]."""
+    return batch.shape[3] in CHANNELS and batch.shape[1] not in CHANNELS

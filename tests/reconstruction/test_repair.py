@@ -10,8 +10,8 @@ import pytest
 from graphcompress.errors import DataError
 from graphcompress.ir import Model, Node, lint
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune import repair as module
-from graphcompress.passes.prune.repair import RepairLayer, RepairReport, repair
+from graphcompress.reconstruction import repair as module
+from graphcompress.reconstruction.repair import RepairLayer, RepairReport, repair
 from graphcompress.runtime.evaluate import run_once
 
 Tools = Any

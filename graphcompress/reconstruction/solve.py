@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.passes.prune.gram import Moments
+from graphcompress.reconstruction.gram import Moments
 
 Array = np.ndarray[Any, Any]
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from graphcompress.errors import DataError
 from graphcompress.ir import Model, Tensor
-from graphcompress.passes.prune.agenda import Job
-from graphcompress.passes.prune.batches import batches, items
-from graphcompress.passes.prune.gram import Array
-from graphcompress.passes.prune.mirrors import Mirrors, pictures
-from graphcompress.passes.prune.rows import sample
-from graphcompress.passes.prune.store import Store
+from graphcompress.reconstruction.agenda import Job
+from graphcompress.reconstruction.batches import batches, items
+from graphcompress.reconstruction.gram import Array
+from graphcompress.reconstruction.mirrors import Mirrors, pictures
+from graphcompress.reconstruction.rows import sample
+from graphcompress.reconstruction.store import Store
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import BUDGET, Watch
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from graphcompress.ir import Model
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune.agenda import Job, RepairLayer, agenda, by_weight
-from graphcompress.passes.prune.flat import FlatRows, refit_before_flat
-from graphcompress.passes.prune.frontier import Frontier, values_of
-from graphcompress.passes.prune.gram import Array, Gram, Moments
-from graphcompress.passes.prune.rows import Layer
-from graphcompress.passes.prune.solve import best_ridge, bias_of, refit, squared_error
-from graphcompress.passes.prune.store import Store
-from graphcompress.passes.prune.targets import MIRROR, TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.agenda import Job, RepairLayer, agenda, by_weight
+from graphcompress.reconstruction.flat import FlatRows, refit_before_flat
+from graphcompress.reconstruction.frontier import Frontier, values_of
+from graphcompress.reconstruction.gram import Array, Gram, Moments
+from graphcompress.reconstruction.rows import Layer
+from graphcompress.reconstruction.solve import best_ridge, bias_of, refit, squared_error
+from graphcompress.reconstruction.store import Store
+from graphcompress.reconstruction.targets import MIRROR, TRAINING, VALIDATION, Targets
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, silent
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir import Model, output_ids
-from graphcompress.passes.prune.rows import Layer, layer_of, sample
+from graphcompress.reconstruction.rows import Layer, layer_of, sample
 from graphcompress.runtime.evaluate import run_once
 
 Tools = Any

@@ -11,9 +11,9 @@ import pytest
 from graphcompress.ir import Model
 from graphcompress.ir.files.text import parse_model
 from graphcompress.ir.model.edit import Edits
-from graphcompress.passes.prune import frontier as module
-from graphcompress.passes.prune.frontier import Frontier
-from graphcompress.passes.prune.store import Store
+from graphcompress.reconstruction import frontier as module
+from graphcompress.reconstruction.frontier import Frontier
+from graphcompress.reconstruction.store import Store
 from graphcompress.runtime.evaluate import run_once
 
 BRANCHES = """(float[n,4] x, float[n,4] late) => (float[n,4] y) <float[4] v = {1,2,3,4}, float[4] w = {2,0,1,5}> {

@@ -1,0 +1,1 @@
+"""Layers reconstructed one after the other: refitted by least squares to what the original calculated."""
