@@ -8,6 +8,7 @@
       ModelError                      the file is not a valid model, or this step cannot take it
       DataError                       the feeds do not fit the model
       RuntimeUnavailable              no onnxruntime, or a provider that was asked for and not got
+      PlaceError                      a place elsewhere does not start, does not answer, or does not speak the protocol
       WriteError                      the result could not be written; the previous output is as it was
       BarMissed                   1   the work was done, but a bar that the user stated was not met
 
@@ -53,6 +54,10 @@ class DataError(GraphCompressError):
 
 class RuntimeUnavailable(GraphCompressError):
     """onnxruntime, or an execution provider of it, is not there."""
+
+
+class PlaceError(GraphCompressError):
+    """A place elsewhere cannot be used: its command does not start, its worker dies, hangs, takes too long, or answers with something that is no answer."""
 
 
 class WriteError(GraphCompressError):

@@ -180,6 +180,33 @@ class Target(Table):
         return tuple(row for row in self.operator if row.op == op)
 
 
+class MeasuredCost(Table):
+    """What an entry of a row's `price` costs on one machine: `row` and `price` are places in `Target.operator` and in the row's prices; `float_ns` and `ratio` mean what they mean there."""
+
+    op: str
+    row: int = Field(ge=0)
+    price: int = Field(ge=0)
+    float_ns: float = Field(gt=0, description="Of one unit of the row in float, in nanoseconds.")
+    ratio: float = Field(gt=0, description="Of INT8 to float.")
+    spread: float = Field(ge=0, description="Half the width of the 95% interval of the ratio, beside it.")
+    measured: str = Field(description="The layer that was timed.")
+
+
+class Costs(Table):
+    """What `calibrate` writes: measured costs in place of those of the table `target`."""
+
+    format: Literal[1] = 1
+    target: str
+    place: str
+    provider: str
+    runtime: str
+    machine: str = Field(description="Architecture, processor, instruction sets and cores.")
+    threads: int
+    seconds: float = Field(description="How long it was measured.")
+    costs: tuple[MeasuredCost, ...]
+    left: tuple[str, ...] = Field(default=(), description="Entries that keep the table's figures, with the reason.")
+
+
 def rules_root() -> Path:
     """The folder that holds rewrite/, targets/, recipes/.
 
@@ -205,6 +232,28 @@ def load_target(name: str) -> Target:
     if name not in target_names():
         raise TargetError(f"There is no target '{name}'. Known targets: {', '.join(target_names())}.")
     return read_target(rules_root() / "targets" / f"{name}.toml")
+
+
+def read_costs(path: Path, target: Target) -> Target:
+    """`target` with the costs of a file that `calibrate` wrote.
+
+    Raises TargetError where it is no such file, or one for another table.
+    """
+    try:
+        costs = Costs.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as problem:
+        raise TargetError(f"{path} is no file of costs: {' '.join(str(problem).split())[:200]}. Make one with graphcompress calibrate.") from problem
+    if costs.target != target.name:
+        raise TargetError(f"{path} has costs for the table '{costs.target}', and the target is '{target.name}'.")
+    rows = list(target.operator)
+    for cost in costs.costs:
+        row = rows[cost.row] if cost.row < len(rows) else None
+        if row is None or row.op != cost.op or cost.price >= len(row.price):
+            raise TargetError(f"{path}: the table '{target.name}' has no such price of {cost.op}: it has changed since. Calibrate again.")
+        prices = list(row.price)
+        prices[cost.price] = prices[cost.price].model_copy(update={"float_ns": cost.float_ns, "ratio": cost.ratio})
+        rows[cost.row] = row.model_copy(update={"price": tuple(prices)})
+    return target.model_copy(update={"operator": tuple(rows)})
 
 
 def read_target(path: Path) -> Target:

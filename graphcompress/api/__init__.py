@@ -5,16 +5,19 @@ written: `graphcompress.save(result.model, path)` does that. What is the caller'
 """
 
 from graphcompress.api.benchmark import benchmark
+from graphcompress.api.calibrate import calibrate
 from graphcompress.api.compress import compress
 from graphcompress.api.cost_goals import parse_goal
 from graphcompress.api.data import look
 from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
 from graphcompress.api.explain import explain
-from graphcompress.api.inputs import Source, open_feeds, open_model
+from graphcompress.api.inputs import Source, choose_place, open_feeds, open_model
 from graphcompress.api.inspect import inspect
 from graphcompress.api.lint import lint, mend
+from graphcompress.api.matrix import matrix
 from graphcompress.api.metrics import open_metric, parse_kinds
+from graphcompress.api.places import check_places, open_place
 from graphcompress.api.privacy import privacy
 from graphcompress.api.prune import prune
 from graphcompress.api.quantize import quantize
@@ -28,6 +31,9 @@ __all__ = [
     "Source",
     "benchmark",
     "bisect_simplify",
+    "calibrate",
+    "check_places",
+    "choose_place",
     "compress",
     "diff",
     "distill",
@@ -37,10 +43,12 @@ __all__ = [
     "lint",
     "list_rules",
     "look",
+    "matrix",
     "mend",
     "open_feeds",
     "open_metric",
     "open_model",
+    "open_place",
     "parse_goal",
     "parse_kinds",
     "privacy",

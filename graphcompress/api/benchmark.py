@@ -61,7 +61,10 @@ def benchmark(
     feeds = open_feeds(data, first) if data is not None else random_feeds(first, 1, seed)
     bench = _Bench(sources, list(feeds.take(TIMED_FEEDS)), progress, price_per_hour)
     where: list[Place] = [*map(LocalPlace, dict.fromkeys(providers)), *places] or [LocalPlace()]
-    rows = [row for place in where for setting in thread_settings(threads) for row in bench.rows(place, setting)]
+    untimed = [described["place"] for place in where if not (described := place.describe()).get("timed", True)]
+    if untimed:
+        raise UsageError(f"Times at the place '{untimed[0]}' mean nothing (places.toml says `timing = false`): leave it out.")
+    rows = [row for place in where for setting in thread_settings(threads, place.describe().get("cores")) for row in bench.rows(place, setting)]
     bars = [] if min_speedup is None else [reports.speed_bar(min_speedup, bench.measurements)]
     described = where[0].describe()
     report = BenchmarkReport(
@@ -109,7 +112,7 @@ class _Bench:
         self._estimates = [estimated(source.model, shapes) for source in sources]
         self.measurements: list[Measurement] = []
         self._sizes = [size_on_disk(source.model) for source in sources]
-        self._footprints: dict[tuple[int, str], tuple[float | None, int | None, list[str]]] = {}
+        self._footprints: dict[tuple[int, Place], tuple[float | None, int | None, list[str]]] = {}
 
     def rows(self, place: Place, threads: int) -> list[BenchmarkRow]:
         """The reference's row, then one per candidate."""
@@ -138,12 +141,13 @@ class _Bench:
 
     def _row(self, index: int, place: Place, provider: str, session: Session, timing: Timing, notes: Sequence[str], verdict: Any) -> BenchmarkRow:
         described = session.describe()
-        load_seconds, peak, more = self._footprint(index, place, provider)
+        load_seconds, peak, more = self._footprint(index, place)
         joules = energy.joules_per_run(self._meters, lambda: session.time(self.feeds, 1))
         share = timing.threads / machine.cores() if timing.threads else 1.0
         return BenchmarkRow(
             path=self.sources[index].file.path,
             provider=provider,
+            place=place.describe().get("place"),
             threads=timing.threads,
             median_ms=timing.median_ms,
             speedup=timing.speedup,
@@ -166,15 +170,15 @@ class _Bench:
             notes=[*notes, *more],
         )
 
-    def _footprint(self, index: int, place: Place, provider: str) -> tuple[float | None, int | None, list[str]]:
-        """Load time and peak memory of a fresh process, once per model and provider; a process that fails is a note, since the model did run here."""
+    def _footprint(self, index: int, place: Place) -> tuple[float | None, int | None, list[str]]:
+        """Load time and peak memory of a fresh process, once per model and place; a process that fails is a note, since the model did run here."""
         path = self.sources[index].model.path
         if self.sources[index].file.path is None or path is None:
             return None, None, []
-        if (index, provider) not in self._footprints:
+        if (index, place) not in self._footprints:
             try:
                 footprint = place.footprint(path, self.feeds[0])
-                self._footprints[index, provider] = footprint.load_seconds, footprint.peak_bytes, []
+                self._footprints[index, place] = footprint.load_seconds, footprint.peak_bytes, []
             except GraphCompressError as error:
-                self._footprints[index, provider] = None, None, [f"Load time and memory are unknown: {error}"]
-        return self._footprints[index, provider]
+                self._footprints[index, place] = None, None, [f"Load time and memory are unknown: {error}"]
+        return self._footprints[index, place]

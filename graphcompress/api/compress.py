@@ -20,7 +20,7 @@ from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import Recipe, excluding, load_recipe, run, stripped
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
-from graphcompress.targets import load_target
+from graphcompress.targets import load_target, read_costs
 
 
 def compress(
@@ -31,6 +31,7 @@ def compress(
     exclude: Sequence[str] = (),
     strip: bool = False,
     target: str = "cpu",
+    costs: str | Path | None = None,
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
@@ -52,7 +53,7 @@ def compress(
     by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
-    results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
+    results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
     pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. Without `recipe` the goal decides: "size" and costs have
     recipes of their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and inner names.
@@ -79,9 +80,13 @@ def compress(
     else:
         name = recipe or ("size" if goal == "size" else "default")
         plan = adapted(name if isinstance(name, Recipe) else load_recipe(name))
-    table = load_target(target)
+    table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
+    if min_speedup is not None and not where.get("timed", True):
+        raise UsageError(
+            f"A bar for the speed-up (--min-speedup) needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`)."
+        )
     source = open_model(model)
     context = replace(context, teacher=source.model)
     require_known_domains(source.model, "compressed")
@@ -91,7 +96,8 @@ def compress(
     shapes = run_shapes(source.model, feeds.shapes())
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
-        calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
+        calibrated = replace(context, data=feeds.calibration)
+        settings = thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
         stated = []
         if cost is None:
             outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
@@ -122,12 +128,13 @@ def compress(
         outcome.executed,
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
         provider=where["provider"],
+        place=where.get("place"),
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
         gate=reports.gate_report(outcome, bars, gate_goal),
         bars=[*stated, *reports.stated_bars(bars, chosen)],
-        notes=[*place_notes(table, where["provider"]), *info.notes],
+        notes=[*place_notes(table, where), *info.notes],
     )
     done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)

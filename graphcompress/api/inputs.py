@@ -87,13 +87,16 @@ def choose_place(target: Target | None, provider: str | None, place: Place | Non
     return LocalPlace(provider or "cpu")
 
 
-def place_notes(target: Target, provider: str) -> list[str]:
-    """What there is to say where results are judged on another provider than the target's."""
+def place_notes(target: Target, where: Mapping[str, Any]) -> list[str]:
+    """What there is to say of the place, by its description, where results are judged: its provider is not the target's, or nothing is timed there."""
+    provider = where["provider"]
+    untimed = [] if where.get("timed", True) else [f"Times at the place '{where['place']}' mean nothing, so nothing was measured."]
     if short(provider) == short(target.provider):
-        return []
+        return untimed
     return [
+        *untimed,
         f"The result was run and judged on the provider '{provider}'; what runs in INT8 was decided and certified by the table of target '{target.name}', "
-        f"which is for the provider '{target.provider}'."
+        f"which is for the provider '{target.provider}'.",
     ]
 
 

@@ -95,6 +95,6 @@ def quantize(
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,
-        notes=[*place_notes(table, where["provider"]), *info.notes, *([] if comparison is not None else [reports.UNCOMPARED])],
+        notes=[*place_notes(table, where), *info.notes, *([] if comparison is not None else [reports.UNCOMPARED])],
     )
     return reports.Result(result, record, snapshot)

@@ -105,6 +105,7 @@ def run_record(
     sizes: tuple[record.Size, record.Size],
     *,
     provider: str | None = None,
+    place: str | None = None,
     comparison: Comparison | None = None,
     measurements: Sequence[tuple[int, Measurement]] = (),
     nodes: dict[str, int] | None = None,
@@ -112,7 +113,7 @@ def run_record(
     bars: Sequence[record.Bar] = (),
     notes: Iterable[str] = (),
 ) -> record.Record:
-    """The record of a run. `sizes` are those of the original and of `result`; `provider` is the one that the result was judged on."""
+    """The record of a run. `sizes` are those of the original and of `result`; `provider` is the one that the result was judged on, `place` the place elsewhere."""
     before, after = sizes
     timings = [timing(threads, m) for threads, m in measurements]
     speedup = min((t.speedup for t in timings), default=None)
@@ -126,6 +127,7 @@ def run_record(
         target=context.target.name if context.target else None,
         provider=provider,
         machine=machine.describe(),
+        place=place,
         threads=context.threads,
         seed=context.seed,
         before=before,

@@ -23,6 +23,7 @@ def validate(
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
+    without_vnni: bool = False,
     min_agreement: float | None = None,
     kinds: Mapping[str, str] | None = None,
     metric: AnyMetric | None = None,
@@ -30,7 +31,7 @@ def validate(
     progress: Progress = silent,
 ) -> ValidateReport:
     """How far `candidate` (on `provider`, or at `place`; default: the CPU provider in this process) is from `reference` (on the CPU provider), over all feeds.
-    `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`.
+    `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`. `without_vnni`: the candidate is computed as x86 processors without VNNI do, whose sums of INT8 products saturate.
 
     Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
     """
@@ -39,6 +40,7 @@ def validate(
     from graphcompress.ir.files.serialize import size_on_disk
     from graphcompress.runtime.compare import compare
     from graphcompress.runtime.place import open_for
+    from graphcompress.runtime.saturation import saturating
 
     Bars(min_agreement)
     task = open_metric(metric, joins=metric_joins)
@@ -48,7 +50,8 @@ def validate(
     check_comparable(first, second)
     feeds = open_feeds(data, first.model)
     judged_as = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)), kinds)
-    session, notes = open_for(where, second.model, feeds, threads=threads)
+    judged, layers = saturating(second.model) if without_vnni else (second.model, None)
+    session, notes = open_for(where, judged, feeds, threads=threads)
     with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
         seen = with_progress(feeds, "compare", progress)
         comparison = compare(reference_session, session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
@@ -61,6 +64,7 @@ def validate(
         candidate=second.file,
         data=data_source(feeds, 0, len(feeds)),
         provider=described["provider"],
+        place=described.get("place"),
         agreement=distance.agreement,
         worst=distance.worst,
         feeds=distance.feeds,
@@ -72,7 +76,18 @@ def validate(
         share=ran.get("share"),
         smaller=reports.ratio(size_on_disk(first.model), size_on_disk(second.model)),
         bars=bars,
-        notes=[*notes, *(finding.text for finding in distance.findings)],
+        saturating=layers,
+        notes=[*notes, *_saturation_note(layers), *(finding.text for finding in distance.findings)],
     )
     reports.raise_missed(bars, report)
     return report
+
+
+def _saturation_note(layers: list[str] | None) -> list[str]:
+    if layers is None:
+        return []
+    if not layers:
+        return ["No layer's weights can saturate on x86 processors without VNNI: the candidate is the same there."]
+    return [
+        f"Computed as on x86 processors without VNNI, where {len(layers)} layer{'s' * (len(layers) > 1)} can saturate: {', '.join(layers[:5])}{', ...' * (len(layers) > 5)}."
+    ]

@@ -10,7 +10,25 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, data, diff, distill, explain, inspect, lint, prune, quantize, report, rules, simplify, validate
+from graphcompress.cli import (
+    benchmark,
+    calibrate,
+    compress,
+    data,
+    diff,
+    distill,
+    explain,
+    inspect,
+    lint,
+    matrix,
+    places,
+    prune,
+    quantize,
+    report,
+    rules,
+    simplify,
+    validate,
+)
 from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
@@ -41,6 +59,9 @@ app.command("lint", cls=Command)(lint.lint)
 app.command("report", cls=Command)(report.report)
 app.command("diff", cls=Command)(diff.diff)
 app.add_typer(rules.app, name="rules")
+app.command("calibrate", cls=Command)(calibrate.calibrate)
+app.command("matrix", cls=Command)(matrix.matrix)
+app.add_typer(places.app, name="places")
 
 
 def _version(asked: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,12 @@ def benchmark(
     provider: Annotated[
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Execution provider; several are measured side by side. Default: cpu.", show_default=False),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on", metavar="PLACE", help="A place elsewhere: a name of places.toml or a command; several are measured one by one.", show_default=False
+        ),
     ] = None,
     threads: options.Threads = None,
     min_speedup: options.MinSpeedup = None,
@@ -43,18 +50,21 @@ def benchmark(
 
         source = api.open_model(reference)
         feeds = choose_data(data, False, source.model, preprocess)
-        return finish_report(
-            console,
-            benchmark_tables,
-            lambda: api.benchmark(
-                source,
-                candidates or (),
-                feeds,
-                providers=provider or (),
-                threads=threads,
-                min_speedup=min_speedup,
-                price_per_hour=price_per_hour,
-                progress=console.progress,
-            ),
-            report=report,
-        )
+        with ExitStack() as stack:
+            places = [stack.enter_context(api.open_place(name)) for name in on or ()]
+            return finish_report(
+                console,
+                benchmark_tables,
+                lambda: api.benchmark(
+                    source,
+                    candidates or (),
+                    feeds,
+                    providers=provider or (),
+                    places=[place for place in places if place is not None],
+                    threads=threads,
+                    min_speedup=min_speedup,
+                    price_per_hour=price_per_hour,
+                    progress=console.progress,
+                ),
+                report=report,
+            )

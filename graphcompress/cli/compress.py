@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,10 @@ def compress(
         str,
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
     ] = "cpu",
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", metavar="FILE", help="Costs that graphcompress calibrate measured, in place of the target's own.", show_default=False),
+    ] = None,
     goal: Annotated[
         str,
         typer.Option(
@@ -40,6 +45,7 @@ def compress(
         ),
     ] = "balanced",
     provider: options.ResultProvider = None,
+    on: options.On = None,
     threads: options.Threads = None,
     strip: Annotated[
         bool,
@@ -76,7 +82,7 @@ def compress(
     patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, preprocess, None if plan is None else plan.path), external_data=external_data, report=report)
+    outputs = Outputs(output, record, (model, data, preprocess, None if plan is None else plan.path, costs), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -85,26 +91,29 @@ def compress(
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model, preprocess)
-        return finish(
-            console,
-            outputs,
-            keep,
-            lambda: api.compress(
-                source,
-                feeds,
-                recipe=plan,
-                exclude=patterns,
-                strip=strip,
-                target=target,
-                provider=provider,
-                threads=threads,
-                min_agreement=min_agreement,
-                min_speedup=min_speedup,
-                kinds=kinds,
-                metric=task,
-                metric_joins=metric_joins,
-                goal=goal,
-                measure=not no_measure,
-                progress=console.progress,
-            ),
-        )
+        with api.open_place(on, provider, target) as place:
+            return finish(
+                console,
+                outputs,
+                keep,
+                lambda: api.compress(
+                    source,
+                    feeds,
+                    recipe=plan,
+                    exclude=patterns,
+                    strip=strip,
+                    target=target,
+                    costs=costs,
+                    provider=provider if place is None else None,
+                    place=place,
+                    threads=threads,
+                    min_agreement=min_agreement,
+                    min_speedup=min_speedup,
+                    kinds=kinds,
+                    metric=task,
+                    metric_joins=metric_joins,
+                    goal=goal,
+                    measure=not no_measure,
+                    progress=console.progress,
+                ),
+            )

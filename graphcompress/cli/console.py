@@ -13,15 +13,15 @@ from graphcompress.cli.options import Format
 from graphcompress.cli.wrap import wrapped
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console as Rich
     from rich.console import RenderableType
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from graphcompress.record import Document
 
 Renderable: TypeAlias = "RenderableType"
-D = TypeVar("D", bound="Document")
+D = TypeVar("D", bound="BaseModel")
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""

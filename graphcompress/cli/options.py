@@ -49,7 +49,13 @@ RandomData: TypeAlias = Annotated[
     bool, typer.Option("--random-data", help="Use 64 random feeds instead of data. Ranges and agreement then mean little; the record says so.")
 ]
 Provider: TypeAlias = Annotated[
-    str, typer.Option("--provider", metavar="NAME", help="Execution provider: any name that onnxruntime knows, short (cpu, cuda, openvino, qnn) or whole.")
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider: any name that onnxruntime knows, short (cpu, cuda, openvino, qnn) or whole. Default: cpu.",
+        show_default=False,
+    ),
 ]
 ResultProvider: TypeAlias = Annotated[
     str | None,
@@ -57,6 +63,15 @@ ResultProvider: TypeAlias = Annotated[
         "--provider",
         metavar="NAME",
         help="Execution provider that results are run and judged on: any name that onnxruntime knows. Default: the target's.",
+        show_default=False,
+    ),
+]
+On: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Run it elsewhere: a name of places.toml, or a command that starts Python or Node there ('ssh HOST', another Python, 'docker exec -i C').",
         show_default=False,
     ),
 ]

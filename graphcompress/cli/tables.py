@@ -67,12 +67,12 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield record.gate.explanation
     if record.machine is not None and any(step.certificate is not None for step in record.steps):
         yield machine_text(record.machine)
-    yield from _bars(record.bars)
+    yield from bars_text(record.bars)
     beside = f" and {record.output_data}, which belong together" if record.output_data else ""
     yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
 
 
-def _bars(bars: Sequence[Bar]) -> Iterator[str]:
+def bars_text(bars: Sequence[Bar]) -> Iterator[str]:
     for bar in bars:
         verdict = "held" if bar.held else "not decided, which counts as missed" if bar.undecided else "missed"
         yield f"{bar.option} {bar.required:g}: {verdict} ({'not judged' if bar.reached is None else f'{bar.reached:.4f}'})"
@@ -127,15 +127,20 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
 
 
+def site(provider: str, place: str | None) -> str:
+    """Where something ran."""
+    return provider if place is None else f"{provider} at {place}"
+
+
 def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     """One row per output, and what the agreement says."""
-    yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {report.provider}", report.outputs)
+    yield _outputs(f"{report.candidate.path} against {report.reference.path}, {report.feeds} feeds, {site(report.provider, report.place)}", report.outputs)
     if report.metric is not None:
         yield f"By the metric: {share(report.metric.agreement)}."
     yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
-    yield from _bars(report.bars)
+    yield from bars_text(report.bars)
 
 
 def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
@@ -178,18 +183,18 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
         noise = "noise " if row.verdict == "reference" else ""
         loads = "-" if row.load_seconds is None else f"{row.load_seconds * 1000:.0f} ms"
         memory = "-" if row.peak_memory_bytes is None else size_text(row.peak_memory_bytes)
-        where = f"{row.provider}, {threads_text(row.threads)}"
+        where = f"{site(row.provider, row.place)}, {threads_text(row.threads)}"
         add_row(
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
     yield from (economy(row) for row in report.models)
-    for path, provider, assigned in dict.fromkeys((row.path, row.provider, row.share) for row in report.models):
+    for path, provider, assigned in dict.fromkeys((row.path, site(row.provider, row.place), row.share) for row in report.models):
         if assigned is not None and assigned < 1:
             yield f"{provider} took {assigned:.0%} of the nodes of {path or 'the model in memory'}; the others ran on the CPU provider."
     for note in dict.fromkeys(note for row in report.models for note in row.notes):
         yield f"Note: {note}"
-    yield from _bars(report.bars)
+    yield from bars_text(report.bars)
 
 
 def economy(row: BenchmarkRow) -> str:

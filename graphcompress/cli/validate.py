@@ -16,8 +16,12 @@ def validate(
     candidate: Annotated[Path, typer.Argument(metavar="CAND", help="The model that is judged.", show_default=False)],
     data: options.Data,
     preprocess: options.Preprocess = None,
-    provider: options.Provider = "cpu",
+    provider: options.Provider = None,
+    on: options.On = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
+    without_vnni: Annotated[
+        bool, typer.Option("--without-vnni", help="Compute CAND as x86 processors without VNNI do, on any processor: sums of INT8 products saturate there.")
+    ] = False,
     min_agreement: options.MinAgreement = None,
     kind: options.Kinds = None,
     metric: options.MetricName = None,
@@ -27,7 +31,7 @@ def validate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider."""
+    """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider, --on a place where one is named."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import validate_tables
@@ -39,20 +43,23 @@ def validate(
         source = api.open_model(reference)
         feeds = choose_data(data, False, source.model, preprocess)
         assert feeds is not None
-        return finish_report(
-            console,
-            validate_tables,
-            lambda: api.validate(
-                source,
-                candidate,
-                feeds,
-                provider=provider,
-                threads=threads,
-                min_agreement=min_agreement,
-                kinds=kinds,
-                metric=task,
-                metric_joins=metric_joins,
-                progress=console.progress,
-            ),
-            report=report,
-        )
+        with api.open_place(on, provider) as place:
+            return finish_report(
+                console,
+                validate_tables,
+                lambda: api.validate(
+                    source,
+                    candidate,
+                    feeds,
+                    provider=provider if place is None else None,
+                    place=place,
+                    threads=threads,
+                    without_vnni=without_vnni,
+                    min_agreement=min_agreement,
+                    kinds=kinds,
+                    metric=task,
+                    metric_joins=metric_joins,
+                    progress=console.progress,
+                ),
+                report=report,
+            )

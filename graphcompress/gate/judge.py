@@ -84,7 +84,7 @@ class SessionJudge:
         self._place = context.judging_place()
         self._kinds = kinds
         self._metric = metric
-        self._threads = thread_settings(context.threads)[-1]
+        self._threads = thread_settings(context.threads, self._place.describe().get("cores"))[-1]
         self._large = constant_bytes(original) >= LARGE
         self._originals: dict[tuple[str, int], Session] = {}
         self._candidates: dict[int, tuple[Session, tuple[str, ...]]] = {}
@@ -207,11 +207,11 @@ def constant_bytes(model: Model) -> int:
     return sum(constant.nbytes for graph in graphs(model) for constant in graph.initializers.values())
 
 
-def thread_settings(threads: int | None) -> tuple[int, ...]:
-    """The thread counts that are measured: the one asked for, else one thread and all cores."""
-    from graphcompress.runtime.machine import cores
+def thread_settings(threads: int | None, cores: int | None = None) -> tuple[int, ...]:
+    """The thread counts that are measured: the one asked for, else one thread and all `cores` of the place (default: of this machine)."""
+    from graphcompress.runtime import machine
 
-    return (threads,) if threads is not None else tuple(sorted({1, cores()}))
+    return (threads,) if threads is not None else tuple(sorted({1, cores or machine.cores()}))
 
 
 def threads_text(threads: int) -> str:

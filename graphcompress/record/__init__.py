@@ -4,6 +4,8 @@ These models are the definition of the formats; `docs/formats.md` is generated f
 times: everything else is equal for equal inputs. Numbers that are undefined (the SQNR of equal tensors, MACs where shapes are unknown) are null.
 """
 
+from pydantic import BaseModel
+
 from graphcompress.record.base import FORMAT, VARIES, Document, ModelFile, Varying, without_varying
 from graphcompress.record.documents import (
     Bar,
@@ -30,6 +32,7 @@ from graphcompress.record.documents import (
     Timing,
     ValidateReport,
 )
+from graphcompress.record.places import LayerReport, MatrixCell, MatrixReport, PlaceReport, PlacesReport
 from graphcompress.record.rules import (
     ApplicationReport,
     BisectReport,
@@ -48,12 +51,16 @@ from graphcompress.record.rules import (
     VerifyReport,
     WhyReport,
 )
+from graphcompress.targets import Costs
 
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
+DOCUMENTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("compress, simplify, prune, quantize (and --record FILE)", Record),
     ("validate", ValidateReport),
     ("benchmark", BenchmarkReport),
     ("inspect", InspectReport),
+    ("matrix", MatrixReport),
+    ("places check", PlacesReport),
+    ("calibrate (and its file)", Costs),
     ("diff", DiffReport),
     ("simplify --bisect", BisectReport),
     ("rules list", RuleListReport),
@@ -83,6 +90,9 @@ __all__ = [
     "FindingReport",
     "Gate",
     "InspectReport",
+    "LayerReport",
+    "MatrixCell",
+    "MatrixReport",
     "MeasureReport",
     "MissReport",
     "ModelFile",
@@ -92,6 +102,8 @@ __all__ = [
     "OperatorDifference",
     "OperatorReport",
     "OutputDistance",
+    "PlaceReport",
+    "PlacesReport",
     "ProofReport",
     "RecipeSource",
     "Record",

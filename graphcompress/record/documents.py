@@ -213,6 +213,7 @@ class Record(Document):
     target: str | None
     provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
     machine: Annotated[dict[str, Any] | None, Varying] = None
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where the result was judged; null for this process.")
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
     output: str | None = Field(default=None, description="Where the result was written; null where it was not.")
@@ -243,6 +244,7 @@ class ValidateReport(Document):
     candidate: ModelFile
     data: DataSource
     provider: str
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where the candidate ran; null for this process.")
     agreement: float | None = Field(description="Of the worst output, or the caller's metric.")
     worst: str | None
     feeds: int
@@ -252,6 +254,7 @@ class ValidateReport(Document):
     metric: MeasureReport | None = Field(default=None, description="The caller's own.")
     nodes: dict[str, int] | None = Field(description="How many nodes of the candidate each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
+    saturating: list[str] | None = Field(default=None, description="Layers that can saturate on x86 without VNNI (--without-vnni); null where nobody asked.")
     smaller: float
     bars: list[Bar]
     notes: list[str] = Field(default=[])
@@ -263,6 +266,7 @@ class BenchmarkRow(Document):
 
     path: str | None
     provider: str
+    place: str | None = Field(default=None, description="The place elsewhere (--on) where it ran; null for this process.")
     threads: int
     median_ms: float
     speedup: float

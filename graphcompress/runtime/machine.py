@@ -39,11 +39,19 @@ def cpu() -> tuple[str, tuple[str, ...]]:
         instruction_sets = set(" ".join(rest).lower().split())
         if platform.machine() == "arm64":
             instruction_sets |= {"asimd", "asimddp", "fphp", "asimdhp"}
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):  # an emulator may show the processor that it runs on
+        instruction_sets = {f for f in instruction_sets if not f.startswith(("avx", "amx"))}
     return name or platform.processor(), tuple(f for f in TELLING if f in instruction_sets)
 
 
 def _sysctl(key: str) -> str:
     return subprocess.run(["/usr/sbin/sysctl", "-n", key], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def memory() -> int | None:
+    """Bytes of memory that the machine has, None where the system does not say."""
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(names) else None
 
 
 def describe() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from graphcompress.ir.files import parse, read
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
+from graphcompress.runtime.place import Place, open_for
 from graphcompress.runtime.session import Feed, LocalSession
 
 KERNEL_TIME = "_kernel_time"
@@ -57,9 +59,11 @@ def _without_weights(model: Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any
     return message.SerializeToString(), weights
 
 
-def nodes_taken(model: Model, provider: str, *, feed: Feed, config: Mapping[str, str] | None = None) -> list[str] | None:
-    """Names of the nodes that `provider` took, None where this onnxruntime does not say. The model is run once on `feed`. Raises as `optimized_model` does."""
-    with LocalSession(model, provider=provider, threads=1, config=config) as session:
+def nodes_taken(model: Model, place: Place, *, feed: Feed) -> list[str] | None:
+    """Names of the nodes that the provider of `place` took, None where the runtime there does not say. The model is run once on `feed`, with dimensions fixed to its sizes where the provider
+    wants that. Raises as `optimized_model` does."""
+    session, _ = open_for(place, model, [feed], threads=1)
+    with closing(session):
         session.run(feed)
         return session.assigned_nodes()
 

@@ -148,7 +148,7 @@ def test_the_original_beside_itself_needs_one_session() -> None:
 
 def test_a_large_model_is_never_open_for_two_thread_settings(monkeypatch: pytest.MonkeyPatch, measured: list[tuple[Any, ...]]) -> None:
     original, place = model(ADD), WatchedPlace()
-    monkeypatch.setattr(judge, "thread_settings", lambda threads: (1, 2))
+    monkeypatch.setattr(judge, "thread_settings", lambda threads, cores: (1, 2))
     monkeypatch.setattr(judge, "LARGE", 0)
     judging = session_judge(original, place, threads=None)
     candidate = original.copy()

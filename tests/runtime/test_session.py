@@ -16,7 +16,7 @@ from graphcompress import ir
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import TensorSpec
 from graphcompress.runtime import machine, ort, providers, session
-from graphcompress.runtime.session import open_session
+from graphcompress.runtime.session import open_session, shares
 
 ModelOf = Callable[..., ir.Model]
 
@@ -211,19 +211,24 @@ def test_provider_that_is_listed_but_not_got_is_an_error(model_of: ModelOf, monk
 
 def test_hint_names_the_free_dimensions(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_session(model_of("g (float[batch, 3] x) => (float[batch, 3] y) { y = Relu(x) }")) as opened:
-        opened._provider = providers.Provider("QNNExecutionProvider")
+        opened.core.provider = providers.Provider("QNNExecutionProvider")
         told = opened.describe()
     assert told["share"] == 0
     assert "took none of the 1 nodes" in told["hint"] and "'x' axis 0 (batch)" in told["hint"]
 
 
-def test_hint_beside_a_small_share(model_of: ModelOf) -> None:
-    with open_session(model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }")) as opened:
-        opened._provider = providers.Provider("QNNExecutionProvider")
-        assert "only 1 of the 3 nodes" in (opened._hint({"QNNExecutionProvider": 1, "CPUExecutionProvider": 2}) or "")
-        assert "seems to support few" in (opened._hint({"QNNExecutionProvider": 1, "CPUExecutionProvider": 2}) or "")
-        assert opened._hint({"QNNExecutionProvider": 2, "CPUExecutionProvider": 2}) is None
-        assert opened._hint(None) is None
+def test_hint_beside_a_small_share() -> None:
+    specs = [ir.TensorSpec("x", "float", (2,))]
+
+    def hint(provider: str, qnn: int, cpu: int) -> str | None:
+        told: str | None = shares(provider, {"QNNExecutionProvider": ["n"] * qnn, "CPUExecutionProvider": ["n"] * cpu}, specs)["hint"]
+        return told
+
+    assert "only 1 of the 3 nodes" in (hint("QNNExecutionProvider", 1, 2) or "")
+    assert "seems to support few" in (hint("QNNExecutionProvider", 1, 2) or "")
+    assert hint("QNNExecutionProvider", 2, 2) is None
+    assert hint("CPUExecutionProvider", 2, 2) is None
+    assert shares("QNNExecutionProvider", None, specs) == {"provider": "QNNExecutionProvider", "nodes": None, "share": None, "hint": None}
 
 
 def test_input_that_is_an_output_outlives_the_feed(model_of: ModelOf) -> None:

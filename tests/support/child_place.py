@@ -110,5 +110,9 @@ class ChildSession:
         described: dict[str, Any] = self._place.ask("describe_session", self._number)
         return described
 
+    def assigned_nodes(self) -> list[str] | None:
+        nodes: list[str] | None = self._place.ask("assigned_nodes", self._number)
+        return nodes
+
     def close(self) -> None:
         self._place.ask("close", self._number)

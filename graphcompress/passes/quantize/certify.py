@@ -21,6 +21,7 @@ from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS
 from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
 from graphcompress.runtime import profile
+from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
@@ -54,14 +55,14 @@ def numbered(model: Model) -> Iterator[list[Node]]:
             node.name = name
 
 
-def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
+def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place | None = None) -> Fusion:
     """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by
-    its optimized graph, or by the nodes that it took, as the target's table says.
+    its optimized graph, made in this process, or by the nodes that it took at `place` (default: this process), as the target's table says.
 
     Raises ModelError or DataError where the provider cannot load or run it.
     """
     if target.certificate != "optimized-graph":
-        return _by_assignment(model, groups, target, feed)
+        return _by_assignment(model, groups, target, feed, place or LocalPlace(target.provider, tuple(sorted(target.session_options.items()))))
     with numbered(model) as everything:
         optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options)
     stands_for: dict[Node, list[Node]] = {}
@@ -83,11 +84,11 @@ def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Fe
     return result
 
 
-def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed) -> Fusion:
+def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place) -> Fusion:
     """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the
     model runs."""
     with numbered(model) as everything:
-        names = profile.nodes_taken(model, target.provider, feed=feed, config=target.session_options)
+        names = profile.nodes_taken(model, place, feed=feed)
     if target.certificate == "none" or names is None:
         return Fusion()
     taken_nodes = {everything[int(tag)] for name in names for tag in TAG.findall(name)}

@@ -15,6 +15,7 @@ from graphcompress.passes.quantize.expansion import Stored, restore
 from graphcompress.passes.quantize.groups import Candidates, Group, node_name
 from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
 from graphcompress.passes.quantize.scales import Ranges, scales_of
+from graphcompress.runtime.place import Place
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, StepResult
 
@@ -40,10 +41,18 @@ def twin_group(group: Group, twins: Twins) -> Group:
 
 class Plan:
     """What goes to integers in `base`, where some constants are those of weights that are `stored` small. `reasons` says why an operator does not; `feed` is one that attempts
-    are run on."""
+    are run on, `place` where the provider is (see `check_fusion`)."""
 
     def __init__(
-        self, base: Model, stored: Stored, candidates: Candidates, shapes: dict[Tensor, Shape], ranges: Ranges, progress: Progress, feed: Feed
+        self,
+        base: Model,
+        stored: Stored,
+        candidates: Candidates,
+        shapes: dict[Tensor, Shape],
+        ranges: Ranges,
+        progress: Progress,
+        feed: Feed,
+        place: Place | None = None,
     ) -> None:
         self.base = base
         self.stored = stored
@@ -53,6 +62,7 @@ class Plan:
         self.target = ranges.target
         self.progress = progress
         self.feed = feed
+        self.place = place
         self.reasons: dict[Node, Refusal] = dict(candidates.refusals)
         self.groups: list[Group] = []
         self.weights = Weights(self.target)
@@ -80,7 +90,7 @@ class Plan:
                 return None
             attempt = self.write([g for g in rest if g in chosen])
             try:
-                fusion = check_fusion(attempt.model, attempt.twins, self.target, self.feed)
+                fusion = check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place)
             except (ModelError, DataError) as problem:
                 self._leave_broken(attempt.groups, problem)
                 continue
@@ -167,7 +177,7 @@ class Plan:
             tests += 1
             attempt = self.write(members)
             try:
-                check_fusion(attempt.model, attempt.twins, self.target, self.feed)
+                check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place)
             except (ModelError, DataError):
                 return True
             return False

@@ -24,7 +24,8 @@ from graphcompress.passes.quantize.plan import Plan
 from graphcompress.passes.quantize.ranges import Histogram, LeastSquares, MinMax, Percentile, Range, Statistic
 from graphcompress.passes.quantize.scales import Choose, Ranges, bounded_range
 from graphcompress.runtime import evaluate
-from graphcompress.runtime.place import fixed_dims
+from graphcompress.runtime.place import Place, fixed_dims
+from graphcompress.runtime.providers import short
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal
 from graphcompress.targets import Target, load_target
@@ -79,8 +80,16 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
         seen.shape = shapes.static(tensor) or seen.shape
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
-    plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed)
+    plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
     return ladder(plan, model, applied, options.calibration)
+
+
+def certifying_place(context: Context, target: Target) -> Place | None:
+    """Where it is asked what the provider of `target` took: where results are judged, if that is on this provider or nobody would be asked, else (None) in this process."""
+    place = context.judging_place()
+    if target.certificate == "none":
+        return place
+    return place if short(place.describe()["provider"]) == short(target.provider) else None
 
 
 def all_float(candidates: Candidates, reason: str) -> Candidates:
