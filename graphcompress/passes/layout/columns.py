@@ -77,7 +77,7 @@ def _weight(conv: Node) -> Array:
 
 
 def _macs(conv: Node, shapes: Shapes) -> int:
-    return count(shapes.shape(conv.outputs[0])) * _weight(conv)[0].size
+    return count(shapes.shape(conv.outputs[0])) * int(_weight(conv)[0].size)
 
 
 def _regions(members: list[Node]) -> list[list[Node]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,10 @@ WORTH = 0.8  # of the Conv's time, what is left at most
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A Conv, how many rows at once, ns that this saves, and elements by which the weight grows."""
+    """A Conv whose output has `height` rows, how many of them at once, ns that this saves, and elements by which the weight grows."""
 
     conv: Node
+    height: int
     rows: int
     saved: float
     growth: int
@@ -44,7 +46,7 @@ def join_rows(model: Model, sizes: Shapes, shapes: Shapes, prices: Layout, growt
         if site is not None:
             room -= site.growth
             names.append(site.conv.outputs[0].name)
-            _rewrite(model, site, shapes, outputs)
+            _rewrite(model, site, outputs)
     return names
 
 
@@ -59,19 +61,20 @@ def _sites(conv: Node, sizes: Shapes, shapes: Shapes, prices: Layout) -> list[Si
     if shape is None or not isinstance(shape[2], int):
         return []
     elements = count(sizes.shape(conv.outputs[0]))
-    positions, step = elements / weight.shape[0], ints(conv, "strides", [1, 1])[0]
+    channels, depth, _, width = (int(d) for d in weight.shape)
+    positions, step = elements / channels, ints(conv, "strides", [1, 1])[0]
 
     def time(rows: int) -> float:
-        blocks = math.ceil(rows * weight.shape[0] / prices.lanes)
+        blocks = math.ceil(rows * channels / prices.lanes)
         # A further block costs half of the first: kernels for several blocks read their input once.
-        return positions / rows * _taller(weight, rows, step) * weight.shape[1] * weight.shape[3] * prices.block_ns * (1 + blocks) / 2
+        return positions / rows * _taller(weight, rows, step) * depth * width * prices.block_ns * (1 + blocks) / 2
 
     moved = prices.floor + elements * prices.move_ns
     sites = []
     for rows in range(2, MOST_ROWS + 1):
         saved = time(1) - time(rows) - moved
         if shape[2] % rows == 0 and saved > (1 - WORTH) * time(1):
-            sites.append(Site(conv, rows, saved, weight.size * (rows * _taller(weight, rows, step) - weight.shape[2]) // weight.shape[2]))
+            sites.append(Site(conv, shape[2], rows, saved, weight.size * (rows * _taller(weight, rows, step) - weight.shape[2]) // weight.shape[2]))
     return sorted(sites, key=lambda site: -site.saved)
 
 
@@ -80,12 +83,11 @@ def _taller(weight: Array, rows: int, step: int) -> int:
     return int(weight.shape[2]) + (rows - 1) * step
 
 
-def _rewrite(model: Model, site: Site, shapes: Shapes, outputs: set[int]) -> None:
+def _rewrite(model: Model, site: Site, outputs: set[int]) -> None:
     conv, rows = site.conv, site.rows
     graph = node_homes(model)[conv]
     weight, bias = float_constant(conv.inputs[1]), float_constant(conv.input(2))
-    shape = shapes.shape(conv.outputs[0])
-    assert weight is not None and shape is not None
+    assert weight is not None
     stride, (channels, _, height, _) = ints(conv, "strides", [1, 1]), weight.shape
     wide = np.zeros((channels * rows, weight.shape[1], _taller(weight, rows, stride[0]), weight.shape[3]), np.float32)
     for row in range(rows):
@@ -94,8 +96,8 @@ def _rewrite(model: Model, site: Site, shapes: Shapes, outputs: set[int]) -> Non
     while (after := sole_consumer(last.outputs[0], outputs)) is not None and elementwise(after) and after in graph.nodes and after.inputs[0] is last.outputs[0]:
         last = after
     result, old = last.outputs[0], list(conv.inputs[1:])
-    apart = model.constant("shape", np.array([0, channels, rows, shape[2] // rows, -1], np.int64))
-    together = model.constant("shape", np.array([0, channels, shape[2], -1], np.int64))
+    apart = model.constant("shape", np.array([0, channels, rows, site.height // rows, -1], np.int64))
+    together = model.constant("shape", np.array([0, channels, site.height, -1], np.int64))
     with Edits(model) as edits:
         at: Tensor = model.variable("rows")
         conv.attrs.update(kernel_shape=list(wide.shape[2:]), pads=written_pads(conv), strides=[rows * stride[0], stride[1]], auto_pad="NOTSET")
@@ -105,7 +107,11 @@ def _rewrite(model: Model, site: Site, shapes: Shapes, outputs: set[int]) -> Non
         if last is not conv:
             edits.reshape(conv.outputs[0])
         edits.set_output(last, 0, at)
-        chain = (("Reshape", (apart,), {}), ("Transpose", (), {"perm": [0, 1, 3, 2, 4]}), ("Reshape", (together,), {}))
+        chain: tuple[tuple[str, tuple[Tensor, ...], dict[str, Any]], ...] = (
+            ("Reshape", (apart,), {}),
+            ("Transpose", (), {"perm": [0, 1, 3, 2, 4]}),
+            ("Reshape", (together,), {}),
+        )
         for number, (op, others, attrs) in enumerate(chain, 1):
             out = result if number == len(chain) else model.variable("rows")
             node = detached(op, "", attrs, (at, *others), (out,))

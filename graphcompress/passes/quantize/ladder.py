@@ -1,54 +1,77 @@
-"""The alternatives of the INT8 step: everything that pays, then less and less, what is expected to lose most accuracy going first."""
+"""The alternatives of the INT8 step: everything that pays, then cuts in which noise at the outputs has a higher and higher price."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import partial
+import functools
+from collections.abc import Iterable
 
-from graphcompress.ir import Model, consumers
+from graphcompress.ir import Model
 from graphcompress.passes.quantize import placement
 from graphcompress.passes.quantize.groups import Group
+from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
 from graphcompress.passes.quantize.plan import Attempt, Plan
+from graphcompress.runtime.session import Feed
 from graphcompress.step import Ladder, Rung, StepResult
 
-STEPS = (0.125, 0.25, 0.5, 0.75, 0.9)  # of the operators that lose accuracy: how many are in float
+PARTS = (2, 4, 8, 16, 32, 64, 256, 1024)
+"""What part of the noise of the first rung each of the others may have: 1 / 2, ..."""
+DOUBLINGS = 30
+"""How often the price of noise is raised, at most, until so little is left."""
+HALVINGS = 5
+"""How often the interval of the price is halved afterwards."""
 
 
-def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str) -> Ladder:
-    """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers."""
+def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str, feeds: Iterable[Feed]) -> Ladder:
+    """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers. Noise is measured when a rung below the first is asked
+    for."""
     attempt = plan.settle()
     full = plan.result(attempt, original, applied, calibration)
     if attempt is None:
         return Ladder.single(full, "nothing in INT8")
-
-    def build(excluded: Collection[Group]) -> StepResult:
-        return plan.result(plan.settle(excluded), original, applied, calibration, excluded)
-
-    order = by_noise(plan, attempt)
-    counts = sorted({round(len(order) * step) for step in STEPS} - {0, len(order)})
     gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target)
+
+    @functools.cache
+    def noise() -> Noise:
+        some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
+        return measured(plan, attempt, some)
+
+    def build(part: int) -> StepResult:
+        total = noise().total(attempt.groups)
+        shares = {g: noise().total([g]) / total for g in attempt.groups} if total > 0 else {}
+        chosen = plan.settle(price_for(plan, noise(), gain, total / part))
+        return plan.result(chosen, original, applied, calibration, shares)
+
     rungs = [Rung("INT8", lambda: full, gain)]
-    rungs += [Rung(f"INT8 without {count} of {len(order)} operators", partial(build, set(order[:count]))) for count in counts]
+    rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
     return Ladder(tuple(rungs))
 
 
-def by_noise(plan: Plan, attempt: Attempt) -> Sequence[Group]:
-    """The groups that lose accuracy, the noisiest first: an estimate good enough for an order, since what is built is judged.
+def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.Price:
+    """About the lowest price at which the cheapest cut has no more noise than `limit`."""
+    groups = [g for g in plan.groups if g in noise.groups]
 
-    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators
-    that read its output. Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
-    """
-    scales = attempt.insertion.scales
-    noise: dict[Group, float] = {}
+    def quiet(ns: float) -> bool:
+        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.Price(noise, ns))
+        return noise.total(chosen) <= limit
+
+    low = high = max(gain, 1.0)
+    for _ in range(DOUBLINGS):
+        if quiet(high):
+            break
+        low, high = high, 4 * high
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if quiet(middle) else (middle, high)
+    return placement.Price(noise, high)
+
+
+def measured(plan: Plan, attempt: Attempt, feeds: list[Feed]) -> Noise:
+    """The noise of what `attempt` has in integers. Rounding to a step has a mean square error of step**2 / 12."""
+    scales = {t: s for g in attempt.groups for t in quantized(g) if (s := attempt.insertion.scales.get(attempt.nodes.tensor(t))) is not None}
+    local: dict[Group, tuple[float, float]] = {}
     for group in attempt.groups:
-        if group.row.tied:
-            continue
-        total = 0.0
-        for tensor in dict.fromkeys((*group.inputs, *group.outputs)):
-            scale, power = scales.get(attempt.nodes.tensor(tensor)), plan.ranges.observed[tensor].power
-            if scale is not None and power > 0:
-                total += scale.scale**2 / 12 / power
-        if group.weight is not None:
-            total += plan.weights.noise(group, scales[attempt.nodes.tensor(group.inputs[0])].scale)
-        noise[group] = total * max(1, sum(len(consumers(t)) for t in group.outputs))
-    return sorted(noise, key=lambda g: -noise[g])
+        power = plan.ranges.observed[group.inputs[0]].power
+        if group.weight is not None and power > 0 and group.inputs[0] in scales:
+            step = scales[group.inputs[0]].scale
+            local[group] = step**2 / 12 / power, plan.weights.noise(group, step)
+    return output_noise(plan.base, attempt.groups, scales, plan.target.activation.type, local, feeds, plan.progress)

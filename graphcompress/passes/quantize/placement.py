@@ -15,6 +15,7 @@ import numpy as np
 
 from graphcompress.ir import Model, Tensor, consumers, output_ids, producer
 from graphcompress.passes.quantize.groups import Group, shape_of
+from graphcompress.passes.quantize.noise import Noise, quantized
 from graphcompress.passes.quantize.observe import Observed
 from graphcompress.targets import Boundary, Target
 
@@ -84,13 +85,15 @@ class Network:
         self._boundaries(model, observed, boundary)
         self._pulls(every, observed, boundary)
 
-    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> dict[tuple[int, int], float]:
+    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: Price | None = None) -> dict[tuple[int, int], float]:
         """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file
-        loses; `forced` gain endlessly."""
+        loses, and noise costing its `price`; `forced` gain endlessly."""
         edges = dict(self.edges)
-        for group, price in self.costs.items():
+        if price is not None:
+            edges |= self._noises(price)
+        for group, times in self.costs.items():
             # Only the difference counts, and capacities are not negative.
-            gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
+            gain = math.inf if group in forced else times.floating - times.integer + byte * saved_bytes(group)
             edge = (SOURCE, self.vertex[id(group.node)]) if gain > 0 else (self.vertex[id(group.node)], SINK)
             if gain != 0:
                 edges[edge] = edges.get(edge, 0.0) + abs(gain)
@@ -132,9 +135,25 @@ class Network:
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
                     self._edge(reader, makers.get(id(group.inputs[0]), SINK), extra)
 
-    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> set[Group]:
+    def _noises(self, price: Price) -> dict[tuple[int, int], float]:
+        """What noise costs: that of a Q once, as soon as one group of its unit is in integers."""
+        edges: dict[tuple[int, int], float] = {}
+        for group in self.groups:
+            vertex = self.vertex[id(group.node)]
+            for tensor in quantized(group):
+                unit = price.noise.units.get(tensor)
+                if unit is not None:
+                    edges[vertex, self.size + unit] = math.inf
+                    edges[self.size + unit, SINK] = price.ns * price.noise.tensors[unit]
+            weight = price.ns * price.noise.weights.get(group, 0.0)
+            if weight > 0:
+                edges[vertex, SINK] = edges.get((vertex, SINK), 0.0) + weight
+        return {edge: capacity for edge, capacity in edges.items() if capacity > 0}
+
+    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: Price | None = None) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
-        reached = source_side(self.capacities(forced, byte), self.size)
+        size = self.size + (0 if price is None else len(price.noise.tensors))
+        reached = source_side(self.capacities(forced, byte, price), size)
         return {g for g in self.groups if self.vertex[id(g.node)] in reached}
 
     def value(self, chosen: Set[Group], forced: Set[Group] = frozenset()) -> float:
@@ -145,15 +164,28 @@ class Network:
         return sum(w for (a, b), w in edges.items() if a in side and b not in side)
 
 
-def decide(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What noise at the outputs costs: `ns` for as much of it as there is signal."""
+
+    noise: Noise
+    ns: float
+
+
+def decide(
+    model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset(), price: Price | None = None
+) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
 
-    First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
+    First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files; not where noise has one: bytes can be had
+    without it.
     """
     if not groups:
         return set()
     placement = Placement(model, groups, observed, target.boundary, forced)
-    best = placement.settle(0.0)
+    best = placement.settle(0.0, price)
+    if price is not None:
+        return best
     plain = placement.network(frozenset())
     least = plain.value(best, forced)
     limit = least + target.boundary.size_share * max(0.0, plain.value(forced, forced) - least)
@@ -192,13 +224,13 @@ class Placement:
             self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary)
         return self._networks[stay]
 
-    def settle(self, byte: float) -> set[Group]:
+    def settle(self, byte: float, price: Price | None = None) -> set[Group]:
         """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by
         groups in integers, and no island is without a heavy operator. Found by cutting again without those that break a rule."""
         stay: frozenset[Group] = frozenset()
         while True:
             network = self.network(stay)
-            chosen = network.cheapest(self.forced, byte)
+            chosen = network.cheapest(self.forced, byte, price)
             wrong = (at_borders(network.groups, chosen) | light_islands(network.groups, chosen)) - self.forced
             if not wrong:
                 return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphcompress.errors import DataError, ModelError
@@ -69,13 +69,13 @@ class Plan:
             self._refuse(group, "sharp-scores", reason)
         self.groups = [g for g in self.groups if g not in blurred]
 
-    def settle(self, excluded: Collection[Group] = ()) -> Attempt | None:
-        """The attempt in which every group fuses and nothing else does, without the groups `excluded`; None where no group is left."""
+    def settle(self, price: placement.Price | None = None) -> Attempt | None:
+        """The attempt in which every group fuses and nothing else does, noise costing `price`; None where no group is left."""
         forced: set[Group] = set()
         for round_number in range(2 * len(self.groups) + 1):
             self.progress("placing", round_number, None)
-            rest = [g for g in self.groups if g not in self._stay and g not in excluded]
-            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay)
+            rest = [g for g in self.groups if g not in self._stay and (price is None or g in price.noise.groups)]
+            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay, price)
             if not chosen:
                 return None
             attempt = self.write([g for g in rest if g in chosen])
@@ -108,13 +108,15 @@ class Plan:
         restore(model, nodes, self.stored)
         return Attempt(model, nodes, list(groups), twins, insertion)
 
-    def result(self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, excluded: Collection[Group] = ()) -> StepResult:
-        """The step's result with its certificate; `original` where nothing is in integers."""
+    def result(
+        self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, noise: Mapping[Group, float] | None = None
+    ) -> StepResult:
+        """The step's result with its certificate; `original` where nothing is in integers. `noise` is the part that a group has in that of the boldest alternative."""
         integer = {g.node: g for g in attempt.groups} if attempt else {}
         reasons = dict(self.reasons)
         for group in self.groups:
             if group.node not in integer:
-                reasons.setdefault(group.node, self._placed_in_float(group, excluded))
+                reasons.setdefault(group.node, self._placed_in_float(group, noise or {}))
         refusals = tuple(r for n, r in reasons.items() if n not in integer)
         certified = certificate(self.base, integer, reasons, self.target)
         if attempt is None:
@@ -189,9 +191,10 @@ class Plan:
 
     # --- reasons --------------------------------------------------------------------------------------------------------------------
 
-    def _placed_in_float(self, group: Group, excluded: Collection[Group]) -> Refusal:
-        if group in excluded:
-            return Refusal("quantize/accuracy", "it is one of those expected to lose most accuracy, which this alternative leaves in float", group.name)
+    def _placed_in_float(self, group: Group, noise: Mapping[Group, float]) -> Refusal:
+        if group in noise:
+            part = f"with what it reads and makes it has {noise[group]:.1%} of the noise that INT8 makes at the outputs"
+            return Refusal("quantize/accuracy", f"{part}, and saves too little time for that", group.name)
         price = placement.cost(group, self.ranges.observed, self.target.boundary)
         return Refusal(
             "quantize/cost",
