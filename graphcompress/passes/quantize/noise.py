@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Model, Tensor, consumers
+from graphcompress.ir import Model, Tensor, consumers, producer
 from graphcompress.ir.files.weights import message_with_input
-from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.parameters import QuantizationParameters
@@ -115,6 +115,17 @@ def _with_switches(base: Model, groups: Sequence[Group], scales: Scales, dtype: 
             made = original in makers and makers[original].needs_q
             parts = [model.constant("s", np.asarray(scale.scale, np.float32)), model.constant("z", np.asarray(scale.zero, dtype))]
             which = model.constant("i", np.array(unit, np.int64))
+            maker = producer(tensor)
+            if made and maker is not None and any(t is tensor for t in model.graph.outputs):
+                source = model.variable("y")
+                edits.set_output(maker, list(maker.outputs).index(tensor), source)
+                on = model.add("Gather", [switch, which], near=maker).outputs[0]
+                codes = model.add("QuantizeLinear", [source, *parts], near=maker).outputs[0]
+                back = model.add("DequantizeLinear", [codes, *parts], near=maker).outputs[0]
+                last = detached("Where", "", {}, (on, back, source), (tensor,))
+                last.rank = maker.rank
+                edits.add(last, model.graph)
+                continue
             results: dict[int, Tensor] = {}
             for node in consumers(tensor):
                 for index, read in enumerate(node.inputs):

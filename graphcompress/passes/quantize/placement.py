@@ -112,7 +112,8 @@ class Network:
             elements = observed[tensor].size
             maker = makers.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
-            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
+            made_of_codes = maker is not None and maker.needs_q
+            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out or (key in signature and made_of_codes))
             fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
@@ -122,7 +123,7 @@ class Network:
                 self._edge(self.size, start, fixed + elements * prices.quantize)
                 self.size += 1
             # An operator that can hand out float has no DQ behind it while nobody reads integers; with one reader both are never needed.
-            if maker is not None and key not in signature and (maker.needs_q or (len(readers) > 1 and integer)):
+            if maker is not None and (made_of_codes or (len(readers) > 1 and integer and key not in signature)):
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
