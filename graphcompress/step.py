@@ -31,7 +31,7 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
+    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
     """
 
     target: Target | None = None
@@ -41,6 +41,7 @@ class Context:
     seed: int = 0
     progress: Progress = silent
     teacher: Model | None = None
+    measure: bool = False
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""

@@ -66,7 +66,7 @@ def compress(
         recipe = "size" if goal == "size" else "default"
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
     source = open_model(model)
     context = replace(context, teacher=source.model)

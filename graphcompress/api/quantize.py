@@ -63,7 +63,7 @@ def quantize(
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
     source = open_model(model)
     require_known_domains(source.model, "quantized")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
+from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model
-from graphcompress.passes.quantize import placement
+from graphcompress.passes.quantize import latency, placement
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
 from graphcompress.passes.quantize.plan import Attempt, Plan
@@ -21,19 +22,21 @@ HALVINGS = 5
 """How often the interval of the price is halved afterwards."""
 
 
-def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str, feeds: Iterable[Feed]) -> Ladder:
+def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str, feeds: Iterable[Feed], *, measure: bool = False) -> Ladder:
     """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers. Noise is measured when a rung below the first is asked
-    for."""
+    for. With `measure` times on this machine decide what pays."""
+    some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
     attempt = plan.settle()
+    if measure and plan.groups:
+        attempt = faster(plan, attempt, some)
     full = plan.result(attempt, original, applied, calibration)
     if attempt is None:
         return Ladder.single(full, "nothing in INT8")
-    gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target)
+    gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
 
     @functools.cache
     def noise() -> Noise:
-        some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
-        return measured(plan, attempt, some)
+        return noise_of(plan, attempt, some)
 
     def build(part: int) -> StepResult:
         total = noise().total(attempt.groups)
@@ -46,12 +49,29 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
     return Ladder(tuple(rungs))
 
 
+def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:
+    """The fastest of `attempt`, which the target's table chose, the cut by the times of kernels here, and all groups in integers."""
+    everything = plan.everything()
+    if everything is None:
+        return attempt
+    table = plan.measured
+    try:
+        plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds)
+        here = plan.settle()
+        attempts = {frozenset(a.groups): a for a in (attempt, here, everything) if a is not None}
+        best, _ = latency.fastest(plan.base, list(attempts.values()), feeds, plan.target)
+    except (ModelError, DataError):
+        plan.measured = table
+        return attempt
+    return list(attempts.values())[best]
+
+
 def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.Price:
     """About the lowest price at which the cheapest cut has no more noise than `limit`."""
     groups = [g for g in plan.groups if g in noise.groups]
 
     def quiet(ns: float) -> bool:
-        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.Price(noise, ns))
+        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.Price(noise, ns), measured=plan.measured)
         return noise.total(chosen) <= limit
 
     low = high = max(gain, 1.0)
@@ -65,7 +85,7 @@ def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.
     return placement.Price(noise, high)
 
 
-def measured(plan: Plan, attempt: Attempt, feeds: list[Feed]) -> Noise:
+def noise_of(plan: Plan, attempt: Attempt, feeds: list[Feed]) -> Noise:
     """The noise of what `attempt` has in integers. Rounding to a step has a mean square error of step**2 / 12."""
     scales = {t: s for g in attempt.groups for t in quantized(g) if (s := attempt.insertion.scales.get(attempt.nodes.tensor(t))) is not None}
     local: dict[Group, tuple[float, float]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Cost:
 
     floating: float
     integer: float
+
+
+Costs = Mapping[Group, Cost]
+NOTHING: Costs = MappingProxyType({})
 
 
 def cost(group: Group, observed: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
@@ -75,10 +80,12 @@ class Network:
     """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their
     capacity in ns."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary) -> None:
-        """`groups` are to be labelled; `every` are these and those that are float already."""
+    def __init__(
+        self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, measured: Costs = NOTHING
+    ) -> None:
+        """`groups` are to be labelled; `every` are these and those that are float already. What is not `measured` costs what the table says."""
         self.groups = groups
-        self.costs = {g: cost(g, observed, boundary) for g in groups}
+        self.costs = {g: measured.get(g) or cost(g, observed, boundary) for g in groups}
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
         self.size = len(groups) + 2
@@ -174,7 +181,13 @@ class Price:
 
 
 def decide(
-    model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset(), price: Price | None = None
+    model: Model,
+    groups: Sequence[Group],
+    observed: Mapping[Tensor, Observed],
+    target: Target,
+    forced: Set[Group] = frozenset(),
+    price: Price | None = None,
+    measured: Costs = NOTHING,
 ) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
 
@@ -183,7 +196,7 @@ def decide(
     """
     if not groups:
         return set()
-    placement = Placement(model, groups, observed, target.boundary, forced)
+    placement = Placement(model, groups, observed, target.boundary, forced, measured)
     best = placement.settle(0.0, price)
     if price is not None:
         return best
@@ -201,17 +214,20 @@ def decide(
     return best
 
 
-def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target) -> float:
-    """What the table expects a run to gain, in ns, when just these groups go to integers."""
-    network = Network(model, groups, groups, observed, target.boundary)
+def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, measured: Costs = NOTHING) -> float:
+    """What a run is expected to gain, in ns, when just these groups go to integers."""
+    network = Network(model, groups, groups, observed, target.boundary, measured)
     return network.value(frozenset()) - network.value(frozenset(groups))
 
 
 class Placement:
     """One decision: the cut under two rules that it does not know."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
+    def __init__(
+        self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group], measured: Costs = NOTHING
+    ) -> None:
         self.model = model
+        self.measured = measured
         self.groups = groups
         self.observed = observed
         self.boundary = boundary
@@ -222,7 +238,7 @@ class Placement:
         """The cut problem of all groups but those that stay float."""
         if stay not in self._networks:
             rest = [g for g in self.groups if g not in stay]
-            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary)
+            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary, self.measured)
         return self._networks[stay]
 
     def settle(self, byte: float, price: Price | None = None) -> set[Group]:

@@ -56,6 +56,7 @@ class Plan:
         self.reasons: dict[Node, Refusal] = dict(candidates.refusals)
         self.groups: list[Group] = []
         self.weights = Weights(self.target)
+        self.measured: placement.Costs = placement.NOTHING
         self._stay: set[Group] = set()  # what the provider does not take, whatever else is in integers
         for group in candidates.groups:
             problem = next((p for t in (*group.inputs, *group.outputs) if (p := ranges.problem(t)) is not None), None)
@@ -69,13 +70,21 @@ class Plan:
             self._refuse(group, "sharp-scores", reason)
         self.groups = [g for g in self.groups if g not in blurred]
 
-    def settle(self, price: placement.Price | None = None) -> Attempt | None:
-        """The attempt in which every group fuses and nothing else does, noise costing `price`; None where no group is left."""
-        forced: set[Group] = set()
+    def everything(self) -> Attempt | None:
+        """As much in integers as the provider takes, whatever it costs; what is found out on the way is no reason."""
+        stay, reasons = set(self._stay), dict(self.reasons)
+        try:
+            return self.settle(forced=set(self.groups))
+        finally:
+            self._stay, self.reasons = stay, reasons
+
+    def settle(self, price: placement.Price | None = None, forced: Collection[Group] = ()) -> Attempt | None:
+        """The attempt in which every group fuses and nothing else does, noise costing `price`, and `forced` whatever they cost; None where no group is left."""
+        forced = set(forced)
         for round_number in range(2 * len(self.groups) + 1):
             self.progress("placing", round_number, None)
             rest = [g for g in self.groups if g not in self._stay and (price is None or g in price.noise.groups)]
-            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay, price)
+            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay, price, self.measured)
             if not chosen:
                 return None
             attempt = self.write([g for g in rest if g in chosen])
@@ -195,10 +204,11 @@ class Plan:
         if group in noise:
             part = f"with what it reads and makes it has {noise[group]:.1%} of the noise that INT8 makes at the outputs"
             return Refusal("quantize/accuracy", f"{part}, and saves too little time for that", group.name)
-        price = placement.cost(group, self.ranges.observed, self.target.boundary)
+        price = self.measured.get(group) or placement.cost(group, self.ranges.observed, self.target.boundary)
+        source = "measured here" if group in self.measured else "by the target's table"
         return Refusal(
             "quantize/cost",
-            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float by the target's table, and Q and DQ at its borders",
+            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float {source}, and Q and DQ at its borders",
             group.name,
         )
 

@@ -80,7 +80,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed)
-    return ladder(plan, model, applied, options.calibration, context.data)
+    return ladder(plan, model, applied, options.calibration, context.data, measure=context.measure)
 
 
 def all_float(candidates: Candidates, reason: str) -> Candidates:

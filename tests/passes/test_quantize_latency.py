@@ -1,0 +1,90 @@
+"""Times on this machine decide what pays, where they may: which kernel belongs to which group, and which attempt stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from quantized import CPU, context, precision
+
+from graphcompress.ir import Model
+from graphcompress.passes.quantize import Options, latency, quantize
+from graphcompress.passes.quantize.placement import Cost
+from graphcompress.runtime import profile
+
+
+def two_convs(tools: Any) -> Model:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 32, 16, 16), 32, 32, name="a"))
+    return small.model(small.node("Tanh", small.conv(small.node("Tanh", x), 32, 32, name="b")))
+
+
+def allowed(model: Model, tools: Any) -> Any:
+    return context(model, tools).__class__(**{f: getattr(context(model, tools), f) for f in ("target", "data", "threads", "seed")}, measure=True)
+
+
+def test_a_run_ends_with_its_event_and_kernels_of_one_name_are_added_up() -> None:
+    def kernel(name: str, us: int) -> dict[str, Any]:
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": us}
+
+    end = {"cat": "Session", "name": "model_run", "dur": 1}
+    events = [kernel("a", 900), end]
+    for us in (9, 3, 7, 5, 8, 6, 4, 2):
+        events += [kernel("a", us), kernel("a", 1), kernel("b", 10 * us), {"cat": "Node", "name": "a_fence_before", "dur": 99}, end]
+    assert profile._kernels(events) == {"a": pytest.approx(3500.0), "b": pytest.approx(25000.0)}
+
+
+def test_kernels_are_found_by_number_or_by_the_tensor_that_they_make(tools: Any) -> None:
+    model = two_convs(tools)
+    numbers = list(model.graph.nodes)
+    conv, relu, tanh, second, _ = numbers
+    times = latency._by_node({"gc2xgc3x": 5000.0, f"{relu.outputs[0].name}_nchwc": 3000.0, "Transpose_token_1": 1000.0}, numbers)
+    assert times == {tanh: 2000.0, second: 2000.0, conv: 2000.0}
+
+
+def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    real = latency.measured_costs
+    monkeypatch.setattr(latency, "measured_costs", lambda *a: taken.append(real(*a)) or taken[-1])
+    monkeypatch.setattr(latency, "fastest", lambda base, attempts, feeds, target: (0, [1.0] * len(attempts)))
+    model = two_convs(tools)
+    quantize(model, allowed(model, tools), Options())
+    (costs,) = taken
+    assert {g.name for g in costs if g.row.heavy} == {"a", "b"}
+    assert all(c.floating >= 0 and c.integer >= 0 for c in costs.values()) and any(c.floating > 0 for c in costs.values())
+
+
+@pytest.mark.parametrize(("best", "integer"), [(0, {"a", "b"}), (1, {"a"})])
+def test_the_fastest_attempt_stands(best: int, integer: set[str], tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def costs(base: Any, attempt: Any, target: Any, feeds: Any) -> Any:
+        return {g: Cost(50e3, 1e3) if g.name == "a" else Cost(1e3, 50e3) for g in attempt.groups}
+
+    monkeypatch.setattr(latency, "measured_costs", costs)
+    monkeypatch.setattr(latency, "fastest", lambda base, attempts, feeds, target: (best, [1.0] * len(attempts)))
+    model = two_convs(tools)
+    result = quantize(model, allowed(model, tools), Options()).boldest
+    assert {name for name, kind in precision(result).items() if kind == "int8"} == integer
+    if best:
+        assert next(r.reason for r in result.refusals if r.node == "b").count("measured here") == 1
+
+
+def test_without_leave_nothing_is_timed(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "measured_costs", None)
+    monkeypatch.setattr(latency, "fastest", None)
+    model = two_convs(tools)
+    assert quantize(model, context(model, tools), Options()).boldest.changed
+
+
+def test_a_later_attempt_must_gain_more_than_the_margin(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    speedups = iter([1.0, 1.5, 1.5 * CPU.boundary.margin - 1e-9])
+
+    class Result:
+        def __init__(self) -> None:
+            self.speedup = next(speedups)
+
+    monkeypatch.setattr(latency, "measure", lambda *a, **k: Result())
+    model = two_convs(tools)
+    attempt = type("A", (), {"model": model})()
+    feeds = [{"x": np.zeros((1, 32, 16, 16), np.float32)}]
+    assert latency.fastest(model, [attempt] * 3, feeds, CPU) == (1, [1.0, 1.5, pytest.approx(1.53)])
