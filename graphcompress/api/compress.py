@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from graphcompress.api import reports
+from graphcompress.api.decisions import AnyRecord, decided, read_record
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError, suggestion
@@ -39,6 +40,7 @@ def compress(
     metric: AnyMetric | None = None,
     metric_joins: bool = False,
     goal: Goal = "balanced",
+    decisions: AnyRecord | None = None,
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
@@ -51,7 +53,8 @@ def compress(
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
     results run and are judged (default: on the target's provider). `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
-    (the smallest that takes at most 1.02 times as long). Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
+    (the smallest that takes at most 1.02 times as long). `decisions` is the record of an earlier run on the same model: what that decided is done again, to the same bytes with the same data,
+    without searching or timing; it is compared, and held against no bar but stated ones. Without `recipe` the goal decides: "size" has a recipe of its own, the others share "default".
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
@@ -59,16 +62,27 @@ def compress(
     if goal not in (goals := get_args(Goal)):
         raise UsageError(f"There is no goal '{goal}'. {suggestion(goal, goals)}")
     bars = Bars(min_agreement, min_speedup)
+    if decisions is not None and (recipe is not None or min_speedup is not None):
+        raise UsageError("Decisions say which steps are done, without timing: give neither a recipe nor a bar for the speed-up with them.")
+    earlier = None if decisions is None else read_record(decisions)
+    measure = measure and earlier is None
     task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
     if recipe is None:
         recipe = "size" if goal == "size" else "default"
-    plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
-    where = context.judging_place().describe()
     source = open_model(model)
+    repeated: Mapping[str, Mapping[str, Any]] = {}
+    if earlier is not None:
+        plan, repeated = decided(earlier, source.file)
+        goal = "speed"  # whose size was looked at
+    else:
+        plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    table = load_target(target)
+    context = Context(
+        target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure, decisions=repeated
+    )
+    where = context.judging_place().describe()
     context = replace(context, teacher=source.model)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
@@ -78,7 +92,9 @@ def compress(
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         calibrated, settings = replace(context, data=feeds.calibration), thread_settings(threads) if measure else ()
-        outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=goal, size=judge.size)
+        outcome = search(
+            source.model, plan.steps, calibrated, judge, bars if earlier is None else Bars(min_agreement or 0.0), settings, goal=goal, size=judge.size
+        )
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,12 @@ def compress(
             help="balanced: as small as it gets without being slower. speed: not slower, whatever its size. size: the smallest that takes at most 1.02 times as long.",
         ),
     ] = Goal.balanced,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            "--decisions", metavar="RECORD", help="Repeat what the run that wrote this record decided, without searching or timing.", show_default=False
+        ),
+    ] = None,
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
     external_data: options.ExternalData = False,
@@ -69,9 +76,9 @@ def compress(
     from graphcompress.cli.run import check_target, choose_data, finish
     from graphcompress.recipe import load_recipe
 
-    plan = load_recipe(recipe or ("size" if goal is Goal.size else "default"))
+    plan = None if decisions is not None and recipe is None else load_recipe(recipe or ("size" if goal is Goal.size else "default"))
     check_target(target)
-    outputs = Outputs(output, record, (model, data, plan.path), external_data=external_data)
+    outputs = Outputs(output, record, (model, data, decisions if plan is None else plan.path), external_data=external_data)
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -96,6 +103,7 @@ def compress(
                 metric=task,
                 metric_joins=metric_joins,
                 goal=goal.value,
+                decisions=decisions,
                 measure=not no_measure,
                 progress=console.progress,
             ),

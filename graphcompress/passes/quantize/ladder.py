@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model
 from graphcompress.passes.quantize import latency, placement
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
-from graphcompress.passes.quantize.plan import Attempt, Plan
+from graphcompress.passes.quantize.plan import Attempt, Plan, labels
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Ladder, Rung, StepResult
 
@@ -47,6 +48,16 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
     rungs = [Rung("INT8", lambda: full, gain)]
     rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
     return Ladder(tuple(rungs))
+
+
+def repeated(plan: Plan, original: Model, applied: dict[str, int], calibration: str, decisions: Mapping[str, Any]) -> Ladder:
+    """What an earlier run had in integers, once more. Raises ModelError where an operator of that time is no candidate now."""
+    by_label = dict(zip(labels(g.name for g in plan.candidates.groups), plan.candidates.groups, strict=True))
+    unknown = [name for name in decisions["int8"] if by_label.get(name) not in plan.groups]
+    if unknown:
+        raise ModelError(f"An earlier run had '{unknown[0]}' in INT8, and with these feeds and options it cannot be.")
+    chosen = {by_label[name] for name in decisions["int8"]}
+    return Ladder.single(plan.result(plan.write([g for g in plan.groups if g in chosen]), original, applied, calibration), "as decided")
 
 
 def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:

@@ -136,10 +136,11 @@ class Plan:
             counts[name] = counts.get(name, 0) + 1
         if attempt.insertion.protected:
             counts["quantize/protect-float"] = attempt.insertion.protected
-        names = tensor_labels(attempt.insertion.scales)
+        names = labels(t.name for t in attempt.insertion.scales)
+        groups = dict(zip(self.candidates.groups, labels(g.name for g in self.candidates.groups), strict=True))
         decisions = {
             "calibration": calibration,
-            "int8": [g.name for g in attempt.groups],
+            "int8": [groups[g] for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
         return StepResult(attempt.model, True, counts, refusals, decisions, certified)
@@ -234,11 +235,11 @@ def island_of(groups: Sequence[Group], members: Collection[Group]) -> set[Group]
     return island
 
 
-def tensor_labels(tensors: Iterable[Tensor]) -> list[str]:
+def labels(names: Iterable[str]) -> list[str]:
     """Names for a record: those of subgraphs may occur more than once, and are told apart by a number."""
     counts: dict[str, int] = {}
-    labels = []
-    for tensor in tensors:
-        number = counts[tensor.name] = counts.get(tensor.name, 0) + 1
-        labels.append(tensor.name if number == 1 else f"{tensor.name} ({number})")
-    return labels
+    result = []
+    for name in names:
+        number = counts[name] = counts.get(name, 0) + 1
+        result.append(name if number == 1 else f"{name} ({number})")
+    return result

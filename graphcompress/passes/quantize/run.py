@@ -17,7 +17,7 @@ from graphcompress.ir.model.dimensions import evaluated, product
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.expansion import expand
 from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
-from graphcompress.passes.quantize.ladder import ladder
+from graphcompress.passes.quantize.ladder import ladder, repeated
 from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.options import Options
 from graphcompress.passes.quantize.plan import Plan
@@ -80,6 +80,8 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed)
+    if "quantize" in context.decisions:
+        return repeated(plan, model, applied, options.calibration, context.decisions["quantize"])
     return ladder(plan, model, applied, options.calibration, context.data, measure=context.measure)
 
 

@@ -61,6 +61,10 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
         elif constant not in small and not constant.vector:
             refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
 
+    if "store" in context.decisions:
+        forms = repeated(constants, small, context.decisions["store"])
+        return Ladder.single(written(model, forms, target.provider, target.session_options, refusals), "as decided")
+
     def result(integers: Collection[FloatConstant]) -> StepResult:
         """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
         forms = {c: small[c] if c in integers else float16_codes(c.values) for c in constants if c in integers or c in half}
@@ -91,6 +95,18 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
         rungs += [Rung(f"weights stored in int8 and float16, 1/{round(1 / share)} of the noise", functools.partial(mixed, share), 0.0) for share in SHARES]
         rungs.append(Rung("weights stored in float16", lambda: result(()), 0.0))
     return Ladder(tuple(rungs))
+
+
+def repeated(constants: Sequence[FloatConstant], small: Mapping[FloatConstant, Codes], decisions: Mapping[str, Any]) -> dict[FloatConstant, Codes]:
+    """The forms that an earlier run chose. Raises ModelError for a constant that there is not, or that has no such form."""
+    by_name = {c.name: c for c in constants}
+    forms = {}
+    for name, kind in decisions["weights"].items():
+        constant = by_name.get(name)
+        if constant is None or (kind == "int8" and constant not in small):
+            raise ModelError(f"An earlier run stored '{name}' as {kind}, and here it cannot be.")
+        forms[constant] = small[constant] if kind == "int8" else float16_codes(constant.values)
+    return forms
 
 
 def half_bytes(constant: FloatConstant) -> int:
