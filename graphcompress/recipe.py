@@ -38,6 +38,7 @@ STEPS: Mapping[str, StepKind] = {
         StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning"),
         StepKind("distill", "graphcompress.passes.distill.options:Options", "graphcompress.passes.distill:distill", "distillation", needs_data=True),
         StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
+        StepKind("products", "graphcompress.passes.quantize.options:ProductOptions", "graphcompress.passes.quantize:products", "integer products"),
         StepKind("store", "graphcompress.passes.store.options:Options", "graphcompress.passes.store:store", "storing weights small"),
         StepKind("strip", "graphcompress.passes.strip.options:Options", "graphcompress.passes.strip:strip", "stripping", exact=True),
     )
