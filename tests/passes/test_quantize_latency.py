@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantized import CPU, context, precision
 
-from graphcompress.ir import Model
+from graphcompress.ir import Model, to_bytes
 from graphcompress.passes.quantize import Options, latency, quantize
 from graphcompress.passes.quantize.placement import Cost
 from graphcompress.runtime import profile
@@ -47,7 +47,7 @@ def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.Mo
     taken: list[Any] = []
     real = latency.measured_costs
     monkeypatch.setattr(latency, "measured_costs", lambda *a: taken.append(real(*a)) or taken[-1])
-    monkeypatch.setattr(latency, "fastest", lambda base, attempts, feeds, target: (0, [1.0] * len(attempts)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (0, [1.0] * len(models)))
     model = two_convs(tools)
     quantize(model, allowed(model, tools), Options())
     (costs,) = taken
@@ -61,7 +61,8 @@ def test_the_fastest_attempt_stands(best: int, integer: set[str], tools: Any, mo
         return {g: Cost(50e3, 1e3) if g.name == "a" else Cost(1e3, 50e3) for g in attempt.groups}
 
     monkeypatch.setattr(latency, "measured_costs", costs)
-    monkeypatch.setattr(latency, "fastest", lambda base, attempts, feeds, target: (best, [1.0] * len(attempts)))
+    answers = iter([best, 0])
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (next(answers), [1.0] * len(models)))
     model = two_convs(tools)
     result = quantize(model, allowed(model, tools), Options()).boldest
     assert {name for name, kind in precision(result).items() if kind == "int8"} == integer
@@ -85,6 +86,24 @@ def test_a_later_attempt_must_gain_more_than_the_margin(tools: Any, monkeypatch:
 
     monkeypatch.setattr(latency, "measure", lambda *a, **k: Result())
     model = two_convs(tools)
-    attempt = type("A", (), {"model": model})()
     feeds = [{"x": np.zeros((1, 32, 16, 16), np.float32)}]
-    assert latency.fastest(model, [attempt] * 3, feeds, CPU) == (1, [1.0, 1.5, pytest.approx(1.53)])
+    assert latency.fastest(model, [model] * 3, feeds, CPU) == (1, [1.0, 1.5, pytest.approx(1.53)])
+
+
+@pytest.mark.parametrize(("best", "int8", "products"), [(1, ["a"], ["m"]), (2, None, ["m"])])
+def test_products_by_the_ranges_of_each_run_where_they_are_faster(
+    best: int, int8: list[str] | None, products: list[str], tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 32, 16, 16), 32, 32, name="a"))
+    model = small.model(small.node("MatMul", small.node("Tanh", x), small.weight(16, 64), name="m"))
+    answers = iter([0, best])
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (next(answers), [1.0] * len(models)))
+    dear = CPU.model_copy(update={"operator": tuple(r for r in CPU.operator if r.op != "MatMul")})
+    wide = allowed(model, tools)
+    context_ = wide.__class__(target=dear, data=wide.data, threads=1, measure=True)
+    result = quantize(model, context_, Options()).boldest
+    assert result.decisions["products"] == products and result.decisions.get("int8") == int8
+    assert precision(result) == {"a": "int8" if int8 else "float", "m": "int8"}
+    again = quantize(model, context_.__class__(target=dear, data=wide.data, threads=1, decisions={"quantize": result.decisions}), Options()).boldest
+    assert to_bytes(again.model) == to_bytes(result.model)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Model
+from graphcompress.ir import Model, Node
 from graphcompress.passes.quantize import latency, placement
-from graphcompress.passes.quantize.groups import Group
+from graphcompress.passes.quantize.groups import Group, node_name
+from graphcompress.passes.quantize.matrices import integer_products
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
+from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.plan import Attempt, Plan, labels
 from graphcompress.runtime.session import Feed
-from graphcompress.step import Ladder, Rung, StepResult
+from graphcompress.step import Certificate, CertifiedOperator, Ladder, Rung, StepResult
+from graphcompress.targets import Target
 
 PARTS = (2, 4, 8, 16, 32, 64, 256, 1024)
 """What part of the noise of the first rung each of the others may have: 1 / 2, ..."""
@@ -23,7 +26,16 @@ HALVINGS = 5
 """How often the interval of the price is halved afterwards."""
 
 
-def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str, feeds: Iterable[Feed], *, measure: bool = False) -> Ladder:
+def ladder(
+    plan: Plan,
+    original: Model,
+    applied: dict[str, int],
+    calibration: str,
+    feeds: Iterable[Feed],
+    *,
+    excluded: Callable[[Node], bool] = lambda node: False,
+    measure: bool = False,
+) -> Ladder:
     """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers. Noise is measured when a rung below the first is asked
     for. With `measure` times on this machine decide what pays."""
     some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
@@ -31,8 +43,9 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
     if measure and plan.groups:
         attempt = faster(plan, attempt, some)
     full = plan.result(attempt, original, applied, calibration)
+    dynamic = mixed(plan, original, full, some, excluded) if measure else []
     if attempt is None:
-        return Ladder.single(full, "nothing in INT8")
+        return Ladder((*dynamic, Rung("nothing in INT8", lambda: full)))
     gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
 
     @functools.cache
@@ -45,7 +58,7 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
         chosen = plan.settle(price_for(plan, noise(), gain, total / part))
         return plan.result(chosen, original, applied, calibration, shares)
 
-    rungs = [Rung("INT8", lambda: full, gain)]
+    rungs = [*dynamic, Rung("INT8", lambda: full, gain)]
     rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
     return Ladder(tuple(rungs))
 
@@ -53,11 +66,16 @@ def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: st
 def repeated(plan: Plan, original: Model, applied: dict[str, int], calibration: str, decisions: Mapping[str, Any]) -> Ladder:
     """What an earlier run had in integers, once more. Raises ModelError where an operator of that time is no candidate now."""
     by_label = dict(zip(labels(g.name for g in plan.candidates.groups), plan.candidates.groups, strict=True))
-    unknown = [name for name in decisions["int8"] if by_label.get(name) not in plan.groups]
+    names, products = decisions.get("int8", ()), decisions.get("products", ())
+    unknown = [name for name in names if by_label.get(name) not in plan.groups]
     if unknown:
         raise ModelError(f"An earlier run had '{unknown[0]}' in INT8, and with these feeds and options it cannot be.")
-    chosen = {by_label[name] for name in decisions["int8"]}
-    return Ladder.single(plan.result(plan.write([g for g in plan.groups if g in chosen]), original, applied, calibration), "as decided")
+    chosen = {by_label[name] for name in names}
+    attempt = plan.write([g for g in plan.groups if g in chosen]) if chosen else None
+    result = plan.result(attempt, original, applied, calibration)
+    if products:
+        result = with_products(result, plan.target, lambda node: node_name(node) not in products)
+    return Ladder.single(result, "as decided")
 
 
 def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:
@@ -70,11 +88,40 @@ def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | 
         plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds)
         here = plan.settle()
         attempts = {frozenset(a.groups): a for a in (attempt, here, everything) if a is not None}
-        best, _ = latency.fastest(plan.base, list(attempts.values()), feeds, plan.target)
+        best, _ = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, plan.target)
     except (ModelError, DataError):
         plan.measured = table
         return attempt
     return list(attempts.values())[best]
+
+
+def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool]) -> list[Rung]:
+    """One more rung where products with the ranges of each run are faster, in the place of `static` or for what it leaves in float; none where they are not."""
+    try:
+        added = with_products(static, plan.target, excluded)
+        alone = integer_products(original, plan.target, ProductOptions(), excluded)
+        results = list({id(r.model): r for r in (static, added, alone)}.values())
+        best, _ = latency.fastest(plan.base, [r.model for r in results], feeds, plan.target)
+    except (ModelError, DataError):
+        return []
+    return [] if best == 0 else [Rung("INT8 with products by the ranges of each run", lambda: results[best])]
+
+
+def with_products(static: StepResult, target: Target, excluded: Callable[[Node], bool]) -> StepResult:
+    """`static` with what it leaves in float as products with the ranges of each run; as it is where there are none."""
+    added = integer_products(static.model, target, ProductOptions(), excluded)
+    if not added.changed or static.certificate is None or added.certificate is None:
+        return static
+    integer = {o.node for o in added.certificate.operators if o.precision == "int8"}
+    operators = tuple(CertifiedOperator(o.node, o.op, "int8") if o.node in integer else o for o in static.certificate.operators)
+    return StepResult(
+        added.model,
+        True,
+        {**static.applied, **added.applied},
+        tuple(r for r in static.refusals if r.node not in integer),
+        {**static.decisions, **added.decisions},
+        Certificate(target.name, operators),
+    )
 
 
 def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.Price:

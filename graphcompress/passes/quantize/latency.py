@@ -39,12 +39,12 @@ def measured_costs(base: Model, attempt: Attempt, target: Target, feeds: Sequenc
     return costs
 
 
-def fastest(base: Model, attempts: Sequence[Attempt], feeds: Sequence[Feed], target: Target) -> tuple[int, list[float]]:
-    """The index of the attempt that is fastest, in turn with `base`, and the speed-up of each. An earlier one stands where a later one gains less than the table's margin."""
+def fastest(base: Model, models: Sequence[Model], feeds: Sequence[Feed], target: Target) -> tuple[int, list[float]]:
+    """The index of the model that is fastest, in turn with `base`, and the speed-up of each. An earlier one stands where a later one gains less than the table's margin."""
     speedups = []
     with LocalSession(base, threads=1, config=target.session_options) as first, LocalSession(base, threads=1, config=target.session_options) as again:
-        for attempt in attempts:
-            with LocalSession(attempt.model, threads=1, config=target.session_options) as session:
+        for model in models:
+            with LocalSession(model, threads=1, config=target.session_options) as session:
                 speedups.append(measure(first, again, session, feeds, threads=1, budget_s=SECONDS).speedup)
     best = 0
     for index, speedup in enumerate(speedups):

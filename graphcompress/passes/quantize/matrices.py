@@ -14,11 +14,11 @@ from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes
 from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize.certify import TAG, certificate, numbered
+from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.groups import is_float, node_name, shape_of
 from graphcompress.passes.quantize.nbits import block_codes
 from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.parameters import Array, quantize_weight
-from graphcompress.passes.quantize.run import exclusion
 from graphcompress.runtime import profile
 from graphcompress.step import Context, Ladder, Refusal, StepResult
 from graphcompress.targets import Target, load_target
@@ -57,8 +57,14 @@ def products(model: Model, context: Context, options: ProductOptions | None = No
     options = options or ProductOptions()
     target = context.target or load_target("cpu")
     require_known_domains(model, "quantized")
+    result = integer_products(model, target, options, exclusion(model, options.exclude))
+    return Ladder.single(result, f"{options.form} products" if result.changed else "no integer products")
+
+
+def integer_products(model: Model, target: Target, options: ProductOptions, excluded: Callable[[Node], bool]) -> StepResult:
+    """The work of `products`, nodes being `excluded` one by one."""
     refusals: dict[Node, Refusal] = {}
-    found = find(model, target, exclusion(model, options.exclude), refusals)
+    found = find(model, target, excluded, refusals)
     if options.form == "dynamic" and model.opset < DYNAMIC_OPSET and found:
         reason = f"activations are quantized at each run from opset {DYNAMIC_OPSET} on, and the model has {model.opset}"
         refusals |= {p.node: Refusal("products/opset", reason, node_name(p.node)) for p in found}
@@ -76,11 +82,9 @@ def products(model: Model, context: Context, options: ProductOptions | None = No
     integer = {p.node: p for p in found}
     certified = certificate(model, integer, refusals, target)
     if not found:
-        return Ladder.single(StepResult(model, False, refusals=tuple(refusals.values()), certificate=certified), "no integer products")
+        return StepResult(model, False, refusals=tuple(refusals.values()), certificate=certified)
     decisions = {"form": options.form, "products": [node_name(p.node) for p in found]}
-    return Ladder.single(
-        StepResult(result, True, {f"products/{options.form}": len(found)}, tuple(refusals.values()), decisions, certified), f"{options.form} products"
-    )
+    return StepResult(result, True, {f"products/{options.form}": len(found)}, tuple(refusals.values()), decisions, certified)
 
 
 def find(model: Model, target: Target, excluded: Callable[[Node], bool], refusals: dict[Node, Refusal]) -> list[Product]:
