@@ -226,7 +226,7 @@ class Reach:
         return {name: seconds for other, _, seconds, name in sorted(ranked) if everything or not other}
 
     def _files(self, package: str) -> list[str]:
-        paths = [p for name in PACKAGES[package] for p in ([self._tree / name] if name.endswith(".py") else sorted((self._tree / name).glob("test_*.py")))]
+        paths = [p for name in PACKAGES[package] for p in ([self._tree / name] if name.endswith(".py") else sorted((self._tree / name).rglob("test_*.py")))]
         return [str(p.relative_to(self._tree)) for p in paths]
 
     def _of(self, file: str) -> dict[str, tuple[float, list[str]]]:

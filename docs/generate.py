@@ -1,4 +1,4 @@
-"""Write docs/formats.md from the pydantic models that define the formats. `python docs/generate.py` writes it, `--check` ends with 1 where it is stale."""
+"""Write docs/formats.md from the pydantic models that define the formats, and docs/rules.md from the rule files. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
 
 from __future__ import annotations
 
@@ -13,13 +13,30 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from graphcompress import record
+from graphcompress.engine import load_rule, rule_files
+from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.recipe import STEPS, known_recipes
+from graphcompress.targets import rules_root
 
 TARGET = Path(__file__).resolve().parent / "formats.md"
+RULES = TARGET.with_name("rules.md")
+
+RULES_INTRODUCTION = """# Rewrite rules
+
+<!-- Made by docs/generate.py from rules/rewrite/. Edit those, then run it. -->
+
+What `simplify` rewrites, by id. Each rule is a file of `rules/rewrite/` in ONNX's own text syntax; `graphcompress rules show ID` prints it with its examples, `rules why ID MODEL` says why it
+does not hold in a model, `rules verify` holds rules against random graphs.
+
+An **exact** rule gives the same bits. An **equivalent** one is equal in real arithmetic, and nothing overflows that did not before. An **approximate** one is off unless a recipe names it.
+What a rule is **for**, where it was measured (`benchmarks/rules.py`): *speed*; *size*, where onnxruntime takes the same time without it, because it does the same when it loads a model; *int8*, where
+integer kernels need it and floats do not gain.
+
+"""
 
 INTRODUCTION = """# Formats
 
-<!-- Made by docs/generate.py from graphcompress/record.py and the options of the steps. Edit those, then run it. -->
+<!-- Made by docs/generate.py from graphcompress/record/ and the options of the steps. Edit those, then run it. -->
 
 Everything here is a contract: scripts may rely on it. `format` is the version of all documents; it rises when a field is removed or changes its meaning, not when one is added.
 
@@ -35,7 +52,7 @@ OUT, OUT.data and the record appear together or not at all. From Python: `graphc
 | status | meaning |
 |---|---|
 | 0 | done, and every bar that was stated held |
-| 1 | done, but a stated bar was not met (`--min-agreement`, `--min-speedup`): nothing is written unless `--keep` |
+| 1 | done, but a stated bar was not met (`--min-agreement`, `--min-speedup`): nothing is written unless `--keep`; a rule that `rules verify` found wrong |
 | 2 | it could not be done: bad usage, bad file, missing data. One paragraph on stderr says what is wrong, where, and what to do |
 | 130 | interrupted; nothing was written |
 
@@ -87,15 +104,35 @@ A TOML file with one `[[step]]` table per step. `use` names the step, all other 
 
 
 def main() -> int:
-    """Write the page, or compare it with what would be written."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            print(f"{TARGET.name} is stale: run python docs/generate.py", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    """Write the pages, or compare them with what would be written."""
+    status = 0
+    for target, text in ((TARGET, page()), (RULES, rules_page())):
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != text:
+            print(f"{target.name} is stale: run python docs/generate.py", file=sys.stderr)
+            status = 1
+    return status
+
+
+def rules_page() -> str:
+    """Every rule: what it does, before and after, under which conditions."""
+    parts = [RULES_INTRODUCTION]
+    for path in rule_files(rules_root() / "rewrite"):
+        rule = load_rule(path, rules_root() / "rewrite")
+        marks = [rule.effect, f"opset {rule.opsets[0]} on" if rule.opsets[1] == newest_opset() else f"opset {rule.opsets[0]} to {rule.opsets[1]}"]
+        marks += [f"target {rule.target}"] if rule.target else []
+        marks += [f"for {rule.benefit}"] if rule.benefit else []
+        before, after = rule.texts
+        parts.append(f"## {rule.id}\n\n{rule.summary}. ({', '.join(marks)})\n\n```\n{before}\n```\nbecomes\n```\n{after}\n```\n")
+        if rule.optional:
+            parts.append(f"May be absent: {', '.join(f'`{name}`' for name in sorted(rule.optional))}.\n")
+        if rule.clauses:
+            parts.append("Where " + ", ".join(f"`{clause.text}`" for clause in rule.clauses) + ".\n")
+        if rule.lets:
+            parts.append("With " + ", ".join(f"`{name} = {expression.text}`" for name, expression in rule.lets.items()) + ".\n")
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
 
 
 def page() -> str:

@@ -31,6 +31,7 @@ from graphcompress.version import __version__
 if TYPE_CHECKING:
     from graphcompress.api.benchmark import benchmark
     from graphcompress.api.compress import compress
+    from graphcompress.api.diff import diff
     from graphcompress.api.distill import distill
     from graphcompress.api.inspect import inspect
     from graphcompress.api.prune import prune
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from graphcompress.record import Record
 
 _MODULES = {
-    "graphcompress.api": ("Result", "benchmark", "compress", "distill", "inspect", "prune", "quantize", "simplify", "validate"),
+    "graphcompress.api": ("Result", "benchmark", "compress", "diff", "distill", "inspect", "prune", "quantize", "simplify", "validate"),
     "graphcompress.ir": ("Model", "load", "save"),
     "graphcompress.record": ("Record",),
 }
@@ -65,6 +66,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "diff",
     "distill",
     "inspect",
     "load",

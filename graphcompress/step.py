@@ -64,6 +64,34 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedChange:
+    """One thing that a rule or stage did: the nodes that it took out of the model and those that it put in, by their names (`ir.model.walk.label`)."""
+
+    by: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class RuleCount:
+    """What a rule cost: nodes at which it was tried, matches of its pattern, rewrites, matches that a clause or the engine refused, wall time in seconds."""
+
+    tried: int = 0
+    matched: int = 0
+    applied: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: RuleCount) -> None:
+        """Count another run of the rule in."""
+        self.tried += other.tried
+        self.matched += other.matched
+        self.applied += other.applied
+        self.refused += other.refused
+        self.seconds += other.seconds
+
+
+@dataclass(frozen=True, slots=True)
 class CertifiedOperator:
     """One heavy operator of a result: `precision` it computes in, and why that is float (`id`, `reason`; empty otherwise)."""
 
@@ -90,7 +118,8 @@ class Certificate:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """One result of a step: a new model (the given one where `changed` is false), what was applied and how often (rule or stage id -> count),
-    refusals, decisions (what was chosen, as plain JSON data) and, from quantization, the certificate."""
+    refusals, decisions (what was chosen, as plain JSON data), from simplification what became of which node (`applications`, in order), what each rule cost and why rewriting
+    stopped (`stop`), and, from quantization, the certificate."""
 
     model: Model
     changed: bool
@@ -98,6 +127,9 @@ class StepResult:
     refusals: tuple[Refusal, ...] = ()
     decisions: dict[str, Any] = field(default_factory=dict)
     certificate: Certificate | None = None
+    applications: tuple[AppliedChange, ...] = ()
+    rules: dict[str, RuleCount] = field(default_factory=dict)
+    stop: str = ""
 
 
 class Rung:

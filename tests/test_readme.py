@@ -28,7 +28,9 @@ def test_the_python_example_runs(repository: Path, models: Path, tmp_path: Path)
 
 def test_every_command_is_listed(repository: Path) -> None:
     text = "\n".join(blocks(repository, "sh"))
-    assert {name.removeprefix("graphcompress ") for name in re.findall(r"^graphcompress \w+", text, re.MULTILINE)} == {c.name for c in app.registered_commands}
+    assert {name.removeprefix("graphcompress ") for name in re.findall(r"^graphcompress \w+", text, re.MULTILINE)} == {
+        c.name for c in (*app.registered_commands, *app.registered_groups)
+    }
 
 
 def test_links_lead_somewhere(repository: Path) -> None:

@@ -17,7 +17,7 @@ from graphcompress.gate import Bars, Goal, SessionJudge, search, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import Recipe, load_recipe, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
@@ -125,7 +125,7 @@ def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars
     executed = list(run(plan, source.model, context))
     assert executed[-1].result is not None
     result = executed[-1].result.model
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     record = reports.run_record(
         "compress",
         source,

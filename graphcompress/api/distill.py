@@ -14,7 +14,7 @@ from graphcompress.gate import SessionJudge
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
 from graphcompress.runtime.compare import Comparison
 from graphcompress.runtime.place import Place
@@ -65,7 +65,7 @@ def distill(
         after = before if result is pupil.model else judge.compare(result)
         if result is not pupil.model and not nearer(after, before):
             executed, result = replace(executed, in_result=False), pupil.model
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     comparison = after if result is not pupil.model else before
     record = reports.run_record(
         "distill",

@@ -15,7 +15,7 @@ from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import recipe_of, run
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, ExecutedStep, Progress, StepResult, silent
@@ -72,7 +72,7 @@ def prune(
     notes += _zero_notes(executed[-1].result)
     judged: dict[str, Any] = {"notes": notes}
     comparison = None
-    snapshot = Snapshot(result)
+    snapshot = snapshot_of(result)
     if feeds.all is not None and feeds.judging is not None:
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
             try:

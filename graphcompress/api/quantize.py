@@ -15,7 +15,7 @@ from graphcompress.gate.judge import RunInfo
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
-from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
 from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import Place
@@ -75,7 +75,7 @@ def quantize(
     assert executed.result is not None
     result = executed.result.model
     shapes = run_shapes(source.model, feeds.shapes())
-    comparison, info, snapshot = None, RunInfo(), Snapshot(result)
+    comparison, info, snapshot = None, RunInfo(), snapshot_of(result)
     measurements: tuple[tuple[int, Measurement], ...] = ()
     if feeds.all is not None and feeds.judging is not None:
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file())) as judge:

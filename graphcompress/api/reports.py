@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +236,9 @@ def step_run(executed: ExecutedStep, target: Target | None, certificate: Certifi
         applied={} if result is None else dict(result.applied),
         refusals=[record.RefusalReport(id=r.id, reason=r.reason, node=r.node, count=r.count) for r in refusals],
         decisions={} if result is None else dict(result.decisions),
+        applications=[] if result is None else [record.ApplicationReport(by=a.by, removed=list(a.removed), added=list(a.added)) for a in result.applications],
+        rules=[] if result is None else [record.RuleReport(id=name, **asdict(count)) for name, count in result.rules.items()],
+        stop="" if result is None else result.stop,
         certificate=None if certificate is None or target is None else certificate_report(certificate, target),
         seconds=executed.seconds,
         peak_memory_bytes=executed.peak_memory_bytes,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphcompress.cli import benchmark, compress, distill, inspect, prune, quantize, simplify, validate
+from graphcompress.cli import benchmark, compress, diff, distill, inspect, prune, quantize, rules, simplify, validate
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
 
@@ -32,6 +32,8 @@ app.command("distill")(distill.distill)
 app.command("validate")(validate.validate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("inspect")(inspect.inspect)
+app.command("diff")(diff.diff)
+app.add_typer(rules.app, name="rules")
 
 
 def _version(asked: bool) -> None:

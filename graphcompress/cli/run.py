@@ -49,8 +49,9 @@ def choose_data(data: Path | None, random: bool, model: Model, seed: int = 0) ->
     return random_feeds(model, RANDOM_FEEDS, seed)
 
 
-def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Result]) -> int:
-    """Do the work, write what it made and print its record. Where a bar was missed nothing is written unless `keep`, and BarMissed goes on."""
+def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Result], *, verbose: bool = False) -> int:
+    """Do the work, write what it made and print its record; `verbose` with what each rule cost. Where a bar was missed nothing is written unless `keep`, and BarMissed goes on."""
+    from graphcompress.cli.rule_tables import verbose_tables
     from graphcompress.cli.tables import record_tables
 
     try:
@@ -62,7 +63,7 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
         raise BarMissed(
             f"{missed} " + (f"The result was written to {outputs.model} anyway." if keep else "Nothing was written; --keep writes it anyway.")
         ) from missed
-    console.result(outputs.write(result), record_tables)
+    console.result(outputs.write(result), verbose_tables if verbose else record_tables)
     return 0
 
 

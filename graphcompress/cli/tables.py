@@ -34,25 +34,25 @@ LONGEST_LIST = 12
 def record_tables(record: Record) -> Iterator[RenderableType]:
     """Before and after, what stayed float and why, what was left as it was, the verdict."""
     before, after = record.before, record.after
-    table = _table(f"{record.command} {record.model.path or ''}".strip(), ("", "left"), ("before", "right"), ("after", "right"), ("", "left"))
-    _row(
+    table = new_table(f"{record.command} {record.model.path or ''}".strip(), ("", "left"), ("before", "right"), ("after", "right"), ("", "left"))
+    add_row(
         table,
         "size",
         size_text(before.bytes),
         size_text(after.bytes),
         smaller_text(record.smaller),
     )
-    _row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
-    _row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
+    add_row(table, "nodes", f"{before.nodes:,}", f"{after.nodes:,}", "")
+    add_row(table, "parameters", f"{before.parameters:,}", f"{after.parameters:,}", "")
     if before.macs is not None:
-        _row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
+        add_row(table, "MACs", f"{before.macs:,}", "-" if after.macs is None else f"{after.macs:,}", "")
     if record.comparison is not None:
         whose = "by the metric" if record.comparison.worst is None else f"worst output '{record.comparison.worst}'"
         plain = len(record.comparison.outputs) == 1 and record.comparison.metric is None
         judged = f"on {record.comparison.feeds} feeds" + ("" if plain or record.comparison.agreement is None else f", {whose}")
-        _row(table, "agreement", "", share(record.comparison.agreement), judged)
+        add_row(table, "agreement", "", share(record.comparison.agreement), judged)
     for timing in record.measurements:
-        _row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
+        add_row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
     yield table
     yield from dict.fromkeys(finding.text for timing in record.measurements for finding in timing.findings)
     yield from _steps(record)
@@ -84,22 +84,22 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
         widths = [(g["name"], str(g["size"]), str(g["kept"])) for g in step.decisions.get("groups", ()) if g["kept"] < g["size"]]
         if widths:
-            table = _table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
-            _rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
+            table = new_table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
+            add_rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
             yield table
         certificate = None if step.certificate == told else step.certificate
         told = step.certificate
         floats = [] if certificate is None else [operator for operator in certificate.operators if operator.precision == "float"]
         if floats:
-            table = _table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
-            _rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])
+            table = new_table("Heavy operators that stayed float", ("node", "left"), ("operator", "left"), ("reason", "left"))
+            add_rows(table, [(operator.node, operator.op, operator.reason) for operator in floats])
             yield table
         named = {operator.node for operator in floats}
         # Most refusals of a rule only say that a node is not its business; the step's own are news.
         others = [r for r in step.refusals if r.node not in named and r.id.startswith(f"{step.use}/")]
         if others:
-            table = _table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
-            _rows(table, [(r.reason, r.node, str(r.count)) for r in others])
+            table = new_table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
+            add_rows(table, [(r.reason, r.node, str(r.count)) for r in others])
             yield table
         by_rules = sum(not r.id.startswith(f"{step.use}/") for r in step.refusals)
         if by_rules:
@@ -128,15 +128,15 @@ def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:
         ("cosine", "right"),
         ("max abs", "right"),
     )
-    table = _table(title, *columns)
+    table = new_table(title, *columns)
     for name, o in outputs.items():
         apart = (figure(o.sqnr_db, 1), figure(o.cosine, 6), "-" if o.max_abs is None else f"{o.max_abs:.4g}")
         if o.equal and o.sqnr_db is None:
-            _row(table, name, share(o.agreement), "all bits equal", "", "", "-", "-", "0")
+            add_row(table, name, share(o.agreement), "all bits equal", "", "", "-", "-", "0")
         elif not o.measures:
-            _row(table, name, "-", "nothing to judge", "", "", *apart)
+            add_row(table, name, "-", "nothing to judge", "", "", *apart)
         for i, m in enumerate([] if o.equal and o.sqnr_db is None else o.measures):
-            _row(table, name if not i else "", share(m.agreement), MEASURES[m.name], share(m.value), f"{m.floor:g}", *(apart if not i else ("", "", "")))
+            add_row(table, name if not i else "", share(m.agreement), MEASURES[m.name], share(m.value), f"{m.floor:g}", *(apart if not i else ("", "", "")))
     return table
 
 
@@ -152,13 +152,13 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
         ("load", "right"),
         ("memory", "right"),
     )
-    table = _table("Speed-up against the first model on the same provider", *columns)
+    table = new_table("Speed-up against the first model on the same provider", *columns)
     for row in report.models:
         noise = "noise " if row.verdict == "reference" else ""
         loads = "-" if row.load_seconds is None else f"{row.load_seconds * 1000:.0f} ms"
         memory = "-" if row.peak_memory_bytes is None else size_text(row.peak_memory_bytes)
         where = f"{row.provider}, {threads_text(row.threads)}"
-        _row(
+        add_row(
             table, row.path or "(in memory)", where, f"{row.median_ms:.3f} ms", f"{row.speedup:.2f}x", noise + span(row.speedup_ci), row.verdict, loads, memory
         )
     yield table
@@ -172,36 +172,36 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[RenderableType]:
 
 def inspect_tables(report: InspectReport) -> Iterator[RenderableType]:
     """The model as a whole, its inputs and outputs, its operators, its largest nodes."""
-    table = _table(report.model.path or "model", ("", "left"), ("", "left"))
-    _row(table, "format", f"IR {report.ir_version}, " + ", ".join(f"{domain} {version}" for domain, version in report.opsets.items()))
+    table = new_table(report.model.path or "model", ("", "left"), ("", "left"))
+    add_row(table, "format", f"IR {report.ir_version}, " + ", ".join(f"{domain} {version}" for domain, version in report.opsets.items()))
     if report.producer:
-        _row(table, "made by", report.producer)
-    _row(table, "size", f"{size_text(report.bytes)}, initializers {size_text(report.initializer_bytes)}")
-    _row(table, "parameters", f"{report.parameters:,}")
-    _row(table, "nodes", f"{report.nodes:,}")
-    _row(table, "MACs", "unknown: shapes are free" if report.macs is None else f"{report.macs:,}")
+        add_row(table, "made by", report.producer)
+    add_row(table, "size", f"{size_text(report.bytes)}, initializers {size_text(report.initializer_bytes)}")
+    add_row(table, "parameters", f"{report.parameters:,}")
+    add_row(table, "nodes", f"{report.nodes:,}")
+    add_row(table, "MACs", "unknown: shapes are free" if report.macs is None else f"{report.macs:,}")
     for what, infos in (("input", report.inputs), ("overridable", report.overridable), ("output", report.outputs)):
         for info in infos:
             shape = "?" if info.shape is None else ", ".join("?" if d is None else str(d) for d in info.shape)
-            _row(table, what, f"{info.name}: {info.dtype or info.kind} [{shape}]")
+            add_row(table, what, f"{info.name}: {info.dtype or info.kind} [{shape}]")
     yield table
-    operators = _table("Operators", ("operator", "left"), ("count", "right"))
+    operators = new_table("Operators", ("operator", "left"), ("count", "right"))
     for name, count in sorted(report.operators.items(), key=lambda item: (-item[1], item[0])):
-        _row(operators, name, str(count))
+        add_row(operators, name, str(count))
     yield operators
     heavy = sorted((n for n in report.per_node if n.parameters or n.macs), key=lambda n: (-(n.macs or 0), -n.parameters, n.name))
     if heavy:
-        nodes = _table("Nodes with parameters or MACs, heaviest first", ("node", "left"), ("operator", "left"), ("parameters", "right"), ("MACs", "right"))
-        _rows(nodes, [(n.name, n.op, f"{n.parameters:,}", "?" if n.macs is None else f"{n.macs:,}") for n in heavy])
+        nodes = new_table("Nodes with parameters or MACs, heaviest first", ("node", "left"), ("operator", "left"), ("parameters", "right"), ("MACs", "right"))
+        add_rows(nodes, [(n.name, n.op, f"{n.parameters:,}", "?" if n.macs is None else f"{n.macs:,}") for n in heavy])
         yield nodes
     if report.groups is not None:
         columns = (("group", "left"), ("channels", "right"), ("MACs each", "right"), ("parameters each", "right"))
-        table = _table("Groups of channels that prune could cut" if report.groups else "There is no group of channels that prune could cut.", *columns)
-        _rows(table, [(g.name, str(g.channels), f"{g.macs_per_channel:,.0f}", f"{g.parameters_per_channel:,.0f}") for g in report.groups])
+        table = new_table("Groups of channels that prune could cut" if report.groups else "There is no group of channels that prune could cut.", *columns)
+        add_rows(table, [(g.name, str(g.channels), f"{g.macs_per_channel:,.0f}", f"{g.parameters_per_channel:,.0f}") for g in report.groups])
         yield table
     if report.fixed:
-        table = _table("Channels and other indices of weights that stay", ("reason", "left"), ("first node", "left"), ("count", "right"))
-        _rows(table, [(r.reason, r.node, str(r.count)) for r in report.fixed])
+        table = new_table("Channels and other indices of weights that stay", ("reason", "left"), ("first node", "left"), ("count", "right"))
+        add_rows(table, [(r.reason, r.node, str(r.count)) for r in report.fixed])
         yield table
 
 
@@ -253,23 +253,25 @@ def size_text(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def _table(title: str, *columns: tuple[str, str]) -> Table:
+def new_table(title: str, *columns: tuple[str, str]) -> Table:
+    """A table with a heading over each column, "left" or "right"."""
     table = Table(title=Text(_printable(title)), title_justify="left", show_header=any(name for name, _ in columns))
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
     return table
 
 
-def _row(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str) -> None:
+    """A row of texts."""
     table.add_row(*(Text(_printable(cell)) for cell in cells))
 
 
-def _rows(table: Table, rows: Sequence[tuple[str, ...]]) -> None:
+def add_rows(table: Table, rows: Sequence[tuple[str, ...]], longest: int = LONGEST_LIST) -> None:
     """Rows up to a readable number, then how many more there are."""
-    for row in rows[:LONGEST_LIST]:
-        _row(table, *row)
-    if len(rows) > LONGEST_LIST:
-        _row(table, f"... and {len(rows) - LONGEST_LIST} more: --format json lists all", *("" for _ in rows[0][1:]))
+    for row in rows[:longest]:
+        add_row(table, *row)
+    if len(rows) > longest:
+        add_row(table, f"... and {len(rows) - longest} more: --format json lists all", *("" for _ in rows[0][1:]))
 
 
 def _printable(text: str) -> str:

@@ -45,7 +45,7 @@ class Match:
         return self.bindings
 
     def let(self, name: str) -> Any:
-        """An table_of of `let`. Raises Undetermined where it has no value."""
+        """An entry of `let`. Raises Undetermined where it has no value."""
         return self.names()[name]
 
     def refused_by(self) -> str | None:
@@ -140,7 +140,7 @@ class _Matcher:
             if nodes[index] is node:
                 yield tensors, nodes
             return
-        if not self.fits(pattern, node):
+        if not fits(pattern, node, self.overlay):
             return
         bound: dict[str, Tensor | None] = dict(tensors)
         for name, tensor in zip(pattern.outputs, node.outputs, strict=False):
@@ -152,7 +152,7 @@ class _Matcher:
         if len(operands) > len(pattern.inputs):
             return
         operands += [None] * (len(pattern.inputs) - len(operands))
-        for names in _orders(pattern):
+        for names in orders(pattern):
             yield from self.operands(list(zip(names, operands, strict=True)), bound, {**nodes, index: node}, node)
 
     def operands(
@@ -190,19 +190,20 @@ class _Matcher:
         if place < len(maker.outputs) and maker.outputs[place] is tensor:
             yield from self.node(index, maker, tensors, nodes)
 
-    def fits(self, pattern: BodyNode, node: Node) -> bool:
-        """Operator, domain, written attributes (defaults counted)."""
-        domain = "" if node.standard else node.domain or ""
-        if node.op != pattern.op or domain != pattern.domain or called_function(node) in self.overlay.functions or len(pattern.outputs) > len(node.outputs):
+
+def fits(pattern: BodyNode, node: Node, overlay: GraphOverlay) -> bool:
+    """Whether `node` is what the pattern has: operator, domain, written attributes (defaults counted)."""
+    domain = "" if node.standard else node.domain or ""
+    if node.op != pattern.op or domain != pattern.domain or called_function(node) in overlay.functions or len(pattern.outputs) > len(node.outputs):
+        return False
+    for name, value in pattern.attrs.items():
+        actual = node.attrs.get(name)
+        if actual is None:
+            definition = operator_definition(node.op, domain, overlay.opset) if not domain else None
+            actual = definition.attributes[name].default if definition and name in definition.attributes else None
+        if not _equal(actual, value):
             return False
-        for name, value in pattern.attrs.items():
-            actual = node.attrs.get(name)
-            if actual is None:
-                definition = operator_definition(node.op, domain, self.overlay.opset) if not domain else None
-                actual = definition.attributes[name].default if definition and name in definition.attributes else None
-            if not _equal(actual, value):
-                return False
-        return True
+    return True
 
 
 def _equal(actual: Any, written: Any) -> bool:
@@ -211,7 +212,7 @@ def _equal(actual: Any, written: Any) -> bool:
     return type(actual) is type(written) and not isinstance(actual, np.ndarray) and bool(actual == written)
 
 
-def _orders(pattern: BodyNode) -> Iterator[tuple[str, ...]]:
+def orders(pattern: BodyNode) -> Iterator[tuple[str, ...]]:
     """The inputs as written and, for two operands of a commutative operator, swapped."""
     yield pattern.inputs
     if pattern.op in COMMUTATIVE and not pattern.domain and len(pattern.inputs) == 2 and pattern.inputs[0] != pattern.inputs[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,18 @@ import numpy as np
 from graphcompress.engine.match import OUTPUT_NAME, Match
 from graphcompress.engine.overlay import GraphOverlay
 from graphcompress.engine.values import Undetermined, Value, to_array
-from graphcompress.ir import Node, Tensor, Variable
+from graphcompress.ir import Node, Tensor, Variable, label
 from graphcompress.ir.files.text import BodyNode
+from graphcompress.ir.inline import INLINE
 from graphcompress.ir.model.edit import detached
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a rewrite did: the new nodes, the tensors that the pattern returned, the nodes that read them, and the tensors that lost a use."""
+    """What a rewrite did: the new nodes, the names of those that went, the tensors that the pattern returned, the nodes that read them, and the tensors that lost a use."""
 
     nodes: tuple[Node, ...]
+    removed: tuple[str, ...]
     outputs: tuple[Tensor, ...]
     readers: tuple[Node, ...]
     released: tuple[Tensor, ...]
@@ -49,6 +52,7 @@ def apply(match: Match) -> Applied | str:
     except Undetermined as problem:
         return f"engine: {problem}"
 
+    origin = _origin(match)
     released = list(overlay.remove(match.root))
     removed = [match.root]
     for index in sorted(match.nodes, reverse=True):
@@ -61,7 +65,6 @@ def apply(match: Match) -> Applied | str:
     anchor = match.root.outputs[0].name
     for name, array in constants.items():
         names[name] = overlay.model.constant(f"{anchor}.{name}", array)
-    origin = (rule.id, *(n.name or n.outputs[0].name for n in match.nodes.values()))
     nodes = [_node(match, pattern, names, attributes, origin, removed) for pattern in rule.after.nodes]
     for node in nodes:
         overlay.add(node, graph)
@@ -78,7 +81,13 @@ def apply(match: Match) -> Applied | str:
             new = _existing(match, after)
             assert new is not None
             outputs.append(overlay.replace(old, new))
-    return Applied(tuple(nodes), tuple(outputs), tuple(readers), tuple(released))
+    return Applied(tuple(nodes), tuple(map(label, removed)), tuple(outputs), tuple(readers), tuple(released))
+
+
+def _origin(match: Match) -> tuple[str, ...]:
+    """The rule, and the nodes of the model before all rewrites that the new nodes stand for: what a matched node stands for itself, where a rule made it."""
+    names = (n.origin[1:] if n.origin and n.origin[0] != INLINE else (label(n),) for n in match.nodes.values())
+    return match.rule.id, *dict.fromkeys(itertools.chain.from_iterable(names))
 
 
 def _existing(match: Match, name: str) -> Tensor | None:
@@ -135,7 +144,7 @@ def _plain(value: Any) -> Any:
     """A computed attribute: a number, a text or a list of integers."""
     if isinstance(value, Value):
         if value.array.size == 1:
-            return float(value.array) if value.floating else int(value.array)
+            return float(value.array.item()) if value.floating else int(value.array.item())
         return [float(v) if value.floating else int(v) for v in value.array.ravel()]
     if isinstance(value, bool | np.bool_):
         return int(value)

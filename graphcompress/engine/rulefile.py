@@ -12,10 +12,11 @@ from graphcompress.engine.expression import Expression
 from graphcompress.engine.rulereader import RuleText, rule_files
 from graphcompress.ir.files.text import Body
 
-KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "example"}
+KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "benefit", "example"}
 REQUIRED = ("summary", "effect", "opset", "before", "after", "example")
 EXAMPLE_KEYS = {"graph", "refused", "opset"}
 EFFECTS = ("exact", "equivalent", "approximate")
+BENEFITS = ("speed", "size", "int8")
 TARGETS = "targets"
 EXAMPLE_OPSET = 17
 Effect = Literal["exact", "equivalent", "approximate"]
@@ -37,6 +38,8 @@ class Rule:
 
     `clauses` stand in the order in which they are judged: those that look at the graph only, then those that read values; each in file order.
     `root` is the index in `before.nodes` of the node that all others lead to; `makers` says which node and which output of it makes a name. `target` names the target that the rule is only for.
+    `benefit` is what benchmarks/rules.py found it to be good for ("" where nothing was measured, as of removals): "speed"; "size", where onnxruntime takes the same time without it;
+    "int8", where integer kernels need it.
     """
 
     id: str
@@ -54,6 +57,8 @@ class Rule:
     root: int
     makers: Mapping[str, tuple[int, int]]
     target: str | None
+    benefit: str
+    texts: tuple[str, str]
 
     @property
     def root_op(self) -> tuple[str, str]:
@@ -89,6 +94,9 @@ class _Loader:
         summary, effect = self.text.text_of(table, "summary"), self.text.text_of(table, "effect")
         if effect not in EFFECTS:
             self.text.fail(self.text.line_of("effect"), f"effect is '{effect}'; it must be one of {', '.join(EFFECTS)}")
+        benefit = table.get("benefit", "")
+        if benefit and benefit not in BENEFITS:
+            self.text.fail(self.text.line_of("benefit"), f"benefit is '{benefit}'; it must be one of {', '.join(BENEFITS)}")
         opsets = self.text.opsets(self.text.text_of(table, "opset"))
         before, after = (self.text.body(table, key, opsets) for key in ("before", "after"))
         lets = {k: self.text.expression(v, self.text.line_of(k)) for k, v in self.text.texts(table, "let").items()}
@@ -109,6 +117,8 @@ class _Loader:
             root=self.root_of(before),
             makers={name: (index, place) for index, node in enumerate(before.nodes) for place, name in enumerate(node.outputs) if name},
             target=_target_of(self.path, self.root),
+            benefit=benefit,
+            texts=(table["before"].strip(), table["after"].strip()),
         )
         self.check_names(rule)
         self.check_examples(rule)

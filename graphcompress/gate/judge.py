@@ -137,10 +137,10 @@ class SessionJudge:
 
     def snapshot(self, model: Model) -> Snapshot:
         """A model with its message: that of the original, of the latest candidate, or of what was asked for last, where it is one of these."""
-        from graphcompress.ir.files.snapshot import Snapshot
+        from graphcompress.ir.files.snapshot import snapshot_of
 
         known = next((s for s in (self._candidate, self._original, self._latest) if s is not None and s.source is model), None)
-        self._latest = known or Snapshot(model)
+        self._latest = known or snapshot_of(model)
         return self._latest
 
     def size(self, model: Model) -> int:
@@ -156,7 +156,6 @@ class SessionJudge:
                 stack.callback(session.close)
         self._originals = {}
         self._candidates = {}
-        self._candidate = None
 
     def _original_session(self, use: str, threads: int) -> Session:
         """The session of the original for one use: "reference", "timed" or "timed again"."""

@@ -87,7 +87,33 @@ def test_new_nodes_say_what_they_stand_for_and_keep_what_they_inherit() -> None:
     rewrite(model, [rule("fuse/conv_bn")])
     node = to_proto(model).graph.node[0]
     assert (node.name, node.op_type, node.doc_string, [a.name for a in node.attribute]) == ("first", "Conv", "kept", ["dilations"])
-    assert {p.key: p.value for p in node.metadata_props} == {"graphcompress.origin": "fuse/conv_bn second first"}
+    assert not node.metadata_props
+    assert model.graph.nodes[0].origin == ("fuse/conv_bn", "second", "first")
+
+
+def test_what_was_rewritten_twice_stands_for_the_nodes_of_the_file() -> None:
+    model = parse_model(
+        f"(float[N,1,2,2] x) => (float[N,2,2,2] y) {CONV} {{ [a] c = Conv (x, w) [b] d = BatchNormalization (c, s, b, m, v) [c] y = BatchNormalization (d, s, b, m, v) }}"
+    )
+    outcome = rewrite(model, [rule("fuse/conv_bn")])
+    (node,) = model.graph.nodes
+    assert (node.origin[0], sorted(node.origin[1:])) == ("fuse/conv_bn", ["a", "b", "c"])
+    assert [(a.by, set(a.removed), a.added) for a in outcome.applications] == [("fuse/conv_bn", {"a", "b"}, ("a",)), ("fuse/conv_bn", {"a", "c"}, ("a",))]
+
+
+def test_what_each_rule_cost_is_counted() -> None:
+    model = parse_model(
+        f"(float[N,1,2,2] x) => (float[N,2,2,2] y, float[N,2,2,2] z) {CONV} {{ c = Conv (x, w) z = BatchNormalization (c, s, b, m, v) d = Conv (x, w) e = BatchNormalization (d, s, b, m, v) y = Add (e, c) }}"
+    )
+    count = rewrite(model, [rule("fuse/conv_bn"), rule("eliminate/identity")]).rules["fuse/conv_bn"]
+    assert (count.tried, count.matched, count.applied, count.refused) == (3, 3, 1, 2)  # what reads c is looked at once more after the rewrite
+    assert count.seconds > 0
+
+
+def test_rewriting_can_be_stopped_after_so_many_rewrites() -> None:
+    model = parse_model("(float[N] x) => (float[N] y) { a = Identity (x) b = Relu (a) c = Identity (b) y = Neg (c) }")
+    outcome = rewrite(model, [rule("eliminate/identity")], limit=1)
+    assert (outcome.stop, outcome.applied, ops(again(model))) == (Stop.LIMIT, {"eliminate/identity": 1}, ["Identity", "Neg", "Relu"])
 
 
 def test_a_shared_weight_is_copied_not_changed() -> None:

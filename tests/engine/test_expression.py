@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphcompress.engine.constant_functions import FUNCTIONS
 from graphcompress.engine.expression import ExpressionError, evaluate, parse
 from graphcompress.engine.values import Undetermined, Value, safe, to_array
 
@@ -137,3 +138,72 @@ def test_the_zero_of_integers_has_no_sign() -> None:
     assert value("filled(v, 0)", v=zero) is True
     assert value("plus_zero(v)", v=zero) is True
     assert value("minus_zero(v)", v=zero) is True
+
+
+COLUMN, ROW = single(4, 9, 16), Value(np.array([[3, 5]]), "int64")
+TABLE = [
+    ("sqrt(v)", [2, 3, 4]),
+    ("sqrt(9)", 3.0),
+    ("largest(v)", 16),
+    ("smallest(v)", 4),
+    ("largest([2, 7, 5])", 7),
+    ("smallest([2, 7, 5])", 2),
+    ("shape(per_channel(v, 3))", [3, 1, 1]),
+    ("shape(per_channel(v, 3, 1))", [1, 3, 1]),
+    ("shape(per_channel(one, 3, 1))", []),
+    ("per_channel(2, 3)", 2),
+    ("vector(v, 3)", [4, 9, 16]),
+    ("vector(one, 3)", [5, 5, 5]),
+    ("vector(2, 3)", 2),
+    ("shape(per_output(six, 4, 2))", [2, 1, 3, 1, 1]),
+    ("per_output(six, 2, 3)[1]", None),  # entries of tensors are not taken
+    ("per_output(2, 4, 2)", 2),
+    ("split_groups(six, 2)", [[1, 2, 3], [4, 5, 6]]),
+    ("shape(split_groups(reshaped(six, [3, 2]), 3))", [3, 1, 2]),
+    ("reshaped(six, [2, 3])", [[1, 2, 3], [4, 5, 6]]),
+    ("reshaped(six, [4, 2])", None),
+    ("reshaped(row, [2])", [3, 5]),
+    ("shape(row)", [1, 2]),
+    ("rank(row)", 2),
+    ("dim(row, 1)", 2),
+    ("rank(one * 1) + rank(sqrt(one))", 2),
+    ("every(v > 3)", True),
+    ("every(v > 4)", False),
+    ("every(v == v)", True),
+    ("filled(fives, 5)", True),
+    ("filled(fives, 4)", False),
+    ("filled(late, 5)", False),
+    ("finite(v, one, 3, row)", True),
+    ("finite(v, sqrt(one - 6))", False),
+    ("count(3)", [0, 1, 2]),
+    ("count(0)", []),
+    ("length([4, 4])", 2),
+    ("cut([1, 2, 3], 0, 2)", [1, 2]),
+    ("cut([1, 2, 3], -1, 3)", [3]),
+    ("added([1], [1, 2])", None),
+]
+FIVES = np.full(1 << 17, 5.0)
+LATE = np.where(np.arange(1 << 17) == (1 << 17) - 1, 4.0, 5.0)
+
+
+@pytest.mark.parametrize(("text", "expected"), TABLE)
+def test_what_functions_make_of_values(text: str, expected: Any) -> None:
+    names = {"v": COLUMN, "one": single(5), "six": single(1, 2, 3, 4, 5, 6), "row": ROW, "fives": Value(FIVES, "float"), "late": Value(LATE, "float")}
+    if expected is None:
+        with pytest.raises(Undetermined):
+            value(text, **names)
+        return
+    with np.errstate(invalid="ignore"):  # as the driver has it
+        found = value(text, **names)
+    assert (found.array.tolist() if isinstance(found, Value) else found) == expected
+
+
+def test_types_stay_with_values() -> None:
+    for text in ("sqrt(v)", "per_channel(v, 2)", "vector(v, 1)", "per_output(v, 2, 1)", "split_groups(v, 1)", "reshaped(v, [1, 1])", "v * 2 - v"):
+        assert value(text, v=single(1, dtype="float16")).dtype == "float16"
+
+
+def test_every_function_that_reads_values_is_in_the_table() -> None:
+    nodes = {"pads", "pad_value", "axes"}  # what a node says of itself, tested beside the nodes
+    zeros = {"plus_zero", "minus_zero"}
+    assert {name for name in FUNCTIONS if any(f"{name}(" in text for text, _ in TABLE)} == FUNCTIONS.keys() - nodes - zeros

@@ -105,6 +105,15 @@ def test_where_quantization_is_too_slow_forms_of_weights_are_not_tried_for_speed
     assert asked == ["q0/s0", "simple/s0"]
 
 
+def test_nothing_is_compared_or_timed_twice_where_the_smallest_is_searched_after_the_fastest() -> None:
+    """Without quantization all was tried already, when its boldest rung was not faithful and the next one missed the stated bar."""
+    judge = FakeJudge(agreement={"q0": 0.5, "q0/s0": 0.5}, verdicts=dict.fromkeys(("simple", "q1", "simple/s0"), "same"))
+    outcome = gate(judge, simplify(), Quantize(2).step, store(), goal="size", size=sizes(q1_s0=28), bars=Bars(min_speedup=1000))
+    assert chosen(outcome) == "q1/s0"
+    assert {"q1/s0", "simple/s0"} <= {name for name, _ in judge.measured}
+    assert len(judge.measured) == len(set(judge.measured)) and len(judge.compared) == len(set(judge.compared))
+
+
 def test_a_step_is_asked_once_for_each_model_that_it_builds_on() -> None:
     """The search for the smallest goes over the same models again."""
     quantize = Quantize()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,6 +125,11 @@ def test_a_message_is_put_together_once_for_all_sessions_of_a_model(monkeypatch:
     assert judging.snapshot(candidates[0]).source is candidates[0]
 
 
+def test_the_message_of_a_step_that_has_one_is_judged() -> None:
+    candidate = Snapshot(model(ADD))
+    assert session_judge(model(ADD), WatchedPlace()).snapshot(candidate) is candidate
+
+
 def test_sessions_of_a_small_model_stay_open_for_every_thread_setting(measured: list[tuple[Any, ...]]) -> None:
     original, place = model(ADD), WatchedPlace()
     candidate = original.copy()
@@ -178,6 +184,15 @@ def test_the_original_must_run_on_the_feeds_of_calibration_too() -> None:
         judging.check_original()
 
 
+def test_the_original_is_tried_on_all_feeds_once() -> None:
+    runs: list[int] = []
+    feeds = Dataset("test", "0", range(2), lambda indices: (runs.append(i) or {"x": np.ones((1, 3), np.float32)} for i in indices))
+    judging = session_judge(model(ADD), WatchedPlace(), feeds, FEEDS)
+    for _ in range(3):
+        judging.check_original()
+    assert runs == [0, 1]
+
+
 def test_what_there_is_to_say_belongs_to_the_model_that_was_compared() -> None:
     original = model(ADD)
     one, other = original.copy(), model(ADD.replace("Add(x, x)", "Neg(a)").replace("{", "{ a = Neg(x) b = Add(a, a)").replace("y = Neg(a)", "y = Neg(b)"))
@@ -207,3 +222,22 @@ def test_the_original_is_compared_at_the_reference_and_timed_at_the_place() -> N
 
 def test_bytes_of_constants() -> None:
     assert judge.constant_bytes(model("g (float[3] x) => (float[3] y) <float[3] w = {1, 2, 3}> { y = Add(x, w) }")) == 12
+
+
+@pytest.mark.parametrize(("size", "large"), [(16 * 2**20 - 1, False), (16 * 2**20, True)])
+def test_from_16_mib_of_weights_on_sessions_are_counted(size: int, large: bool, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[Any, ...]]) -> None:
+    monkeypatch.setattr(judge, "constant_bytes", lambda model: size)
+    original = model(ADD)
+    session_judge(original, WatchedPlace()).measure(original.copy(), 1)
+    ((first, again, _),) = measured
+    assert (first is again) is large
+
+
+def test_the_size_of_a_model_is_that_of_its_file(tmp_path: Path) -> None:
+    original, candidate = model(ADD), model(ADD.replace("Add(x, x)", "Mul(x, x)"))
+    ir.save(candidate, tmp_path / "c.onnx")
+    judging = session_judge(original, WatchedPlace())
+    assert judging.size(candidate) == (tmp_path / "c.onnx").stat().st_size
+    (tmp_path / "o.onnx").write_bytes(ir.to_bytes(original) + b"\0" * 7)
+    beside = SessionJudge(original, FEEDS, FEEDS, Context(place=WatchedPlace(), threads=1), {}, tmp_path / "o.onnx")
+    assert beside.size(original) == (tmp_path / "o.onnx").stat().st_size  # of the file, without a look at the model

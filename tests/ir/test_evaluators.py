@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphcompress.ir.files import text
 from graphcompress.ir.files.write import to_bytes
-from graphcompress.ir.model.dimensions import Polynomial
+from graphcompress.ir.model.dimensions import Polynomial, evaluated, minus, plus, times
 from graphcompress.ir.shapes.infer import infer
+from graphcompress.ir.shapes.values import _divide_sizes, _remainder_of_sizes
 
 # a, b: two lists of three numbers; zero, one, two, five: scalars; i: a list of one index.
 CONSTANTS = (
@@ -108,3 +111,25 @@ def test_recurrent_layers(op: str, attributes: str, shapes: list[tuple[int | str
     names = ", ".join("yhc"[: len(shapes)])
     model = text.parse_model(f"g (float[5,N,2] x, float[D,G,2] w, float[D,G,3] r) => ({names}) {{ {names} = {op} <{attributes}> (x, w, r) }}")
     assert [infer(model).shape(t) for t in model.graph.outputs] == shapes
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+@given(st.integers(-4, 4), st.integers(-4, 4), st.integers(-9, 9), st.integers(-5, 7))
+def test_quotients_and_remainders_of_sizes_hold_for_every_number(op: str, n: int, m: int, c: int, divisor: int) -> None:
+    """Of n*N + m*M + c, which may be negative: quotients of integers are cut off towards zero, remainders are positive for a positive divisor."""
+    a = plus(plus(times("N", n), times("M", m)), c)
+    found = (_divide_sizes if op == "Div" else _remainder_of_sizes)(a, divisor)
+    if found is None:
+        return
+    for big in (0, 1, 2, 3, 10):
+        for small in (0, 1, 5):
+            number = n * big + m * small + c
+            expected = int(number / divisor) if op == "Div" else number % divisor
+            assert evaluated(found, {"N": big, "M": small}) == expected
+
+
+@given(st.integers(1, 7), st.integers(0, 9), st.integers(1, 6))
+def test_what_is_never_negative_is_divided(n: int, c: int, divisor: int) -> None:
+    a = plus(times("N", n), c)
+    assert _divide_sizes(a, divisor) is not None and _remainder_of_sizes(a, divisor) is not None
+    assert _divide_sizes(minus(a, divisor - 1), divisor) is not None  # above -divisor, a quotient is 0 at least

@@ -64,6 +64,9 @@ BODIES = [
     "y = Where (c, x, w1)  c = Greater (x, w1)  w1 = Constant <value = float[1,1] {1.0}> ()",
     "y = Trilu (x)",
     "y = EyeLike (m)",
+    "s = Constant <value_ints = [6]> ()  g = ConstantOfShape (s)  y = LayerNormalization (x, g)",
+    "s = Constant <value_ints = [6]> ()  g = ConstantOfShape (s)  q, y, i = LayerNormalization (x, g)",
+    "s = Constant <value_ints = [4, 6]> ()  g = ConstantOfShape (s)  q, i, y = LayerNormalization <axis = 1> (x, g)",
 ]
 
 

@@ -48,6 +48,15 @@ def test_attention_counts_both_products() -> None:
     assert macs(flat, 23) == 2 * 5 * 7 * (4 + 6)
 
 
+@pytest.mark.parametrize(("sizes", "width", "value"), [("", 24, 8), ("<qkv_hidden_sizes = [8, 8, 4], num_heads = 2>", 20, 4)])
+def test_packed_attention_counts_the_projection_and_both_products(sizes: str, width: int, value: int) -> None:
+    attributes = sizes or "<num_heads = 2>"
+    model = text.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> g (float[1,5,6] x, float[6,{width}] w, float[{width}] b) => (y) {{ y = com.microsoft.Attention {attributes} (x, w, b) }}'
+    )
+    assert statistics(model).macs == 5 * 6 * width + 5 * 5 * (8 + value)
+
+
 def test_free_dimensions_come_from_the_feed_and_the_batch_is_one() -> None:
     source = "g (float[N,T,8] x, float[M,N,8] z) => (y) <float[8,2] w = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8}> { y = MatMul (x, w) }"
     assert macs(source) is None

@@ -14,6 +14,7 @@ from graphcompress.passes.quantize.parameters import (
     Array,
     QuantizationParameters,
     QuantizedWeight,
+    _shortened,
     activation_scale,
     bias_scale,
     quantize_bias,
@@ -79,6 +80,49 @@ def test_a_tensor_that_never_moved_has_a_harmless_scale(constant: float) -> None
 def test_symmetric_activations_have_the_middle_code_for_zero() -> None:
     rules = CPU.activation.model_copy(update={"type": "int8", "symmetric": True})
     assert activation_scale(Range(-1.0, 3.0), rules) == QuantizationParameters(float(np.float32(3 / 127)), 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@given(
+    st.floats(-300, 300, width=32), st.floats(-300, 300, width=32), st.sampled_from([(-INF, INF), (0.0, INF), (0.0, 6.0), (0.0, 0.3), (-1.0, 1.0), (-2.0, 7.0)])
+)
+def test_activations_of_any_table_keep_to_their_bounds_and_cover_the_rest(dtype: str, symmetric: bool, a: float, b: float, bounds: tuple[float, float]) -> None:
+    """As codes stand for values in float32: none outside the bounds, 0 among them, both ends of what was seen as near as steps allow, and no coarser than that needs."""
+    rules = CPU.activation.model_copy(update={"type": dtype, "symmetric": symmetric})
+    first, last = rules.codes
+    low, high = (min(max(v, bounds[0]), bounds[1]) for v in sorted((a, b)))
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale, zero = activation_scale(Range(low, high), rules, bounds)
+    codes = np.arange(first, last + 1)
+    values = np.float32(scale) * (codes - zero).astype(np.float32)
+    assert scale == np.float32(scale) > 0 and first <= zero <= last
+    if not symmetric or zero == first:
+        assert np.float32(bounds[0]) <= values.min() and values.max() <= np.float32(bounds[1])
+    if high - low < rules.constant_below:
+        assert scale < 0.1
+        return
+    half = 0.51 if -INF in bounds or INF in bounds else 1.01  # of two bounds one may fall between codes
+    assert values.min() <= low + half * scale and values.max() >= high - half * scale
+    if not rules.symmetric:
+        assert scale <= 1.001 * (high - low) / (last - first)
+    else:
+        assert zero in (0, first, (first + last + 1) // 2)
+        assert scale <= 1.001 * max(-low, high) / min(last - zero, zero - first or last)
+
+
+@given(st.floats(0.6, 127.4), st.floats(0.6, 127.4), st.sampled_from([-1.0, 1.0]), st.sampled_from([64, 128]))
+def test_a_pair_beyond_the_limit_becomes_the_nearest_one_that_is_not(a: float, b: float, sign: float, limit: int) -> None:
+    exact = sign * np.array([[[a, 0.3]], [[b, -0.4]]])
+    even, odd = _shortened(exact, limit)[:, 0]
+    assert (even[1], odd[1]) == (0, 0)  # its neighbour is not touched
+    first, second = sign * even[0], sign * odd[0]
+    if round(a) + round(b) <= limit:
+        assert (first, second) == (np.rint(a), np.rint(b))
+        return
+    error = np.hypot(first - a, second - b)
+    nearest = min(np.hypot(i - a, limit - i - b) for i in range(1, limit))
+    assert first + second == limit and error <= nearest + 1e-9
 
 
 def test_weights_have_their_own_scale_per_channel_and_never_the_code_minus_128() -> None:

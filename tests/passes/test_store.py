@@ -90,6 +90,12 @@ MODELS = {
         {"w": weight(2, 48, 16), "r": weight(2, 48, 16)},
         (2, 48, 1),
     ),
+    "lstm": (
+        "(float[5,1,16] x) => (float[5,1,1,16] y) { y = LSTM <hidden_size = 16> (x, w, r) }",
+        {"w": weight(1, 64, 16), "r": weight(1, 64, 16)},
+        (1, 64, 1),
+    ),
+    "rnn": ("(float[5,1,24] x) => (float[5,1,1,24] y) { y = RNN <hidden_size = 24> (x, w, r) }", {"w": weight(1, 24, 24), "r": weight(1, 24, 24)}, (1, 24, 1)),
     "what nobody multiplies": ("(float[1,40,50] x) => (float[1,40,50] y) { y = Add (x, w) }", {"w": weight(40, 50) * np.arange(1, 51, dtype=F32)}, (1, 50)),
 }
 

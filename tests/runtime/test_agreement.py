@@ -399,6 +399,13 @@ def test_detections_that_differ_in_one_thing(change: tuple[float, ...]) -> None:
     assert boxes((BOXES, BOXES + np.float32(change))) < 0.1
 
 
+def test_a_row_counts_by_its_score_and_an_empty_set_for_nothing() -> None:
+    weights = [(0.9 - 0.26) / 0.74, (0.8 - 0.26) / 0.74, 0.05]
+    assert boxes((BOXES, BOXES[:2])) == pytest.approx(1 - 0.05 / (2 * sum(weights) - 0.05), abs=1e-6)
+    nothing = BOXES[:0], BOXES[:0]
+    assert boxes(nothing, (BOXES, BOXES)) == 1 and boxes(nothing, (BOXES, BOXES[:2])) == boxes((BOXES, BOXES[:2]))
+
+
 def test_one_row_matches_one_row() -> None:
     assert boxes((BOXES[:1], np.repeat(BOXES[:1], 3, axis=0))) == pytest.approx(0.5)
 

@@ -272,6 +272,38 @@ def test_an_interval_that_does_not_tell_five_percent_is_noise(width: float, expe
     assert verdict((width**-0.5, width**0.5), (0.99, 1.01)) == expected
 
 
+def test_a_round_is_steady_where_the_reference_took_the_same_time_twice() -> None:
+    """Within 5%, in either order, whatever the candidate took."""
+    steady = [(1.0, 1.0, 9.0), (1.0, 1.05, 0.1), (1.05, 1.0, 1.0), (20.0, 20.0, 1.0)]
+    moved = [(1.0, 1.06, 1.0), (1.06, 1.0, 1.06), (2.0, 1.0, 2.0)]
+    rounds = module.Rounds("cpu", tuple(row for pair in itertools.zip_longest(steady, moved) for row in pair if row))
+    assert rounds.steady == tuple(steady)
+    assert rounds.counting == rounds.seconds  # too few are steady to do without the others
+    many = module.Rounds("cpu", (*steady * module.FEWEST_ROUNDS, *moved))
+    assert many.counting == many.steady == tuple(steady * module.FEWEST_ROUNDS)
+
+
+@pytest.mark.parametrize(
+    ("row", "count", "decided"),
+    [
+        ((1.0, 1.0, 1.0), module.DECIDING_ROUNDS, True),
+        ((1.0, 1.0, 1.0), module.DECIDING_ROUNDS - 1, False),
+        ((1.0, 1.0, 0.5), module.DECIDING_ROUNDS, True),
+        ((1.0, 1.0, 2.0), module.DECIDING_ROUNDS, True),
+        ((1.0, 1.5, 2.0), module.DECIDING_ROUNDS, False),  # none is steady
+    ],
+)
+def test_equal_rounds_decide_once_there_are_enough(row: tuple[float, float, float], count: int, decided: bool) -> None:
+    assert module.Rounds("cpu", (row,) * count).decided() is decided
+
+
+def test_a_gain_that_is_not_known_well_decides_nothing() -> None:
+    spread = module.Rounds("cpu", tuple((1.0, 1.0, 1 / speedup) for speedup in np.linspace(1.1, 2.1, module.DECIDING_ROUNDS)))
+    assert verdict(spread.interval(), spread.band()) == "faster" and not spread.decided()
+    wide = module.Rounds("cpu", tuple((1.0, again, 1.0) for again in np.linspace(0.96, 1.04, module.DECIDING_ROUNDS)))
+    assert not wide.decided()  # no difference, but the reference differs from itself by more than is asked for
+
+
 @pytest.mark.parametrize(("steady", "moved", "busy"), [(5, 0, False), (3, 2, False), (3, 3, False), (2, 3, True), (0, 5, True)])
 def test_a_machine_is_busy_where_most_rounds_are_not_steady(steady: int, moved: int, busy: bool) -> None:
     rounds = [(1.0, 1.01, 1.0)] * steady + [(1.0, 1.5, 1.0)] * moved

@@ -13,7 +13,7 @@ from graphcompress.ir.model.element_types import PACKED_BITS, byte_size, dtype_n
 
 MAX_ELEMENTS = 2**48  # more than any machine addresses: such dimensions are damage, or an attack
 
-# Which typed field holds the elements, and how many entries one element takes (packed types: one entry holds a byte).
+# Which typed field holds the elements, and how many entries one element takes (packed types: one entry holds a byte, or one element of 6 bits).
 _FIELDS = {
     "float": ("float_data", 1),
     "complex64": ("float_data", 2),
@@ -42,7 +42,7 @@ def tensor_fault(tensor: TensorProto) -> str | None:
         field, need = "string_data", count
     else:
         field, each = _FIELDS.get(name, ("int32_data", 1))
-        need = byte_size(name, count) if name in PACKED_BITS else count * each
+        need = byte_size(name, count) if PACKED_BITS.get(name, 6) < 6 else count * each
     have = len(getattr(tensor, field))
     return None if have == need else f"has {have} values in {field}, and {shape} needs {need}"
 

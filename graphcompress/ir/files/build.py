@@ -18,8 +18,6 @@ from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variab
 from graphcompress.ir.model.tensors import TensorData, to_tensor_proto
 from graphcompress.ir.model.walk import downstream, subgraphs, toposort
 
-ORIGIN_KEY = "graphcompress.origin"
-
 
 @paused()
 def to_proto(model: Model) -> onnx.ModelProto:
@@ -152,9 +150,6 @@ def _node_proto(node: Node, stale: set[Tensor]) -> onnx.NodeProto:
             built.attribute.append(read[name])
         else:
             built.attribute.append(_attribute_proto(name, value, read.get(name), stale))
-    if node.origin:
-        entry = next((e for e in built.metadata_props if e.key == ORIGIN_KEY), None) or built.metadata_props.add(key=ORIGIN_KEY)
-        entry.value = " ".join(node.origin)
     return built
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 Array = np.ndarray[Any, Any]
 
 # Bits of an element where numpy's item size does not say it: ONNX packs these, first element in the low bits.
-PACKED_BITS = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}
+PACKED_BITS = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2, "float6e2m3": 6, "float6e3m2": 6}
 
 
 def dtype_name(code: int) -> str:

@@ -27,7 +27,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 class Node(gs.Node):  # type: ignore[misc]
     """One operator. `proto` is what it was read from (None for a new node); an unedited node is written from it.
 
-    `origin` names what a new node stands for: (rule or step, names of the nodes that it replaces). `rank` is its wished place in the file.
+    `origin` names what a new node stands for: (rule or step, names of the nodes that it replaces); copies keep it, files do not hold it. `rank` is its wished place in the file.
     """
 
     __hash__ = object.__hash__

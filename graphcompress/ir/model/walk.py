@@ -45,6 +45,11 @@ def nodes(model: Rooted) -> Iterator[Node]:
         yield from graph.nodes
 
 
+def label(node: Node) -> str:
+    """How a node is called in messages and records: its name, else that of its first output."""
+    return str(node.name or next((t.name for t in node.outputs if t.name), node.op))
+
+
 def producer(tensor: Tensor) -> Node | None:
     """The node that makes `tensor`."""
     node: Node | None = tensor.inputs[0] if tensor.inputs else None

@@ -27,7 +27,7 @@ class QuantizationParameters(NamedTuple):
 def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float] = (-math.inf, math.inf)) -> QuantizationParameters:
     """Scale (exactly a float32) and zero point for values in `seen`; 0 is always a code.
 
-    With `bounds`, no code stands for a value outside: otherwise an activation with these bounds would not be redundant (the provider compares scale * (code - zero) in float32).
+    With `bounds`, no code stands for a value outside, but where codes are symmetric around zero: otherwise an activation with these bounds would not be redundant (the provider compares scale * (code - zero) in float32).
     """
     first, last = rules.codes
     low, high = min(0.0, max(seen.low, bounds[0])), max(0.0, min(seen.high, bounds[1]))
@@ -41,15 +41,25 @@ def activation_scale(seen: Range, rules: Activation, bounds: tuple[float, float]
     if rules.symmetric:
         zero = (first + last + 1) // 2 if low < 0 or first < 0 else first
         scale = F32(max(-low / (zero - first) if zero > first else 0.0, high / (last - zero)))
-    else:
-        scale = F32((high - low) / (last - first))
-        zero = int(np.clip(np.rint(first - low / float(scale)), first, last))
+        # Codes to both sides of zero reach as far to both; no scale keeps them within a bound at 0.
+        return QuantizationParameters(_within(scale, zero, rules, bounds) if zero == first else float(scale), zero)
+    scale = F32((high - low) / (last - first))
+    exact = first - low / float(scale)
+    zeros = dict.fromkeys(int(np.clip(end, first, last)) for end in (np.ceil(exact), np.floor(exact)))
+    choices = [(_within(scale, zero, rules, bounds), zero) for zero in zeros]
+    # Where a bound makes the scale smaller, the other end falls short by that much of its length.
+    return QuantizationParameters(*min(choices, key=lambda choice: max(choice[0] * (first - choice[1]) - low, high - choice[0] * (last - choice[1]))))
+
+
+def _within(scale: np.float32, zero: int, rules: Activation, bounds: tuple[float, float]) -> float:
+    """The largest scale up to `scale` with which no code stands for a value outside the bounds."""
+    first, last = rules.codes
     limit = min(-bounds[0] / (zero - first) if zero > first else math.inf, bounds[1] / (last - zero) if last > zero else math.inf)
     if scale > limit:
         scale = F32(limit)
     while (zero > first and F32(scale * F32(first - zero)) < F32(bounds[0])) or (last > zero and F32(scale * F32(last - zero)) > F32(bounds[1])):
         scale = np.nextafter(scale, F32(0))
-    return QuantizationParameters(float(scale), zero)
+    return float(scale)
 
 
 def to_codes(values: Array, scale: QuantizationParameters, rules: Activation) -> Array:

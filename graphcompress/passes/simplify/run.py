@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from graphcompress.engine import Rule, Stop, load_rules, rewrite
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
-from graphcompress.ir import Model, nodes
+from graphcompress.ir import Model, Node, label, nodes
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
@@ -17,7 +17,7 @@ from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.simplify import branches, constants, dead, duplicates, fold, known_shapes
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
-from graphcompress.step import Context, Ladder, Refusal, StepResult
+from graphcompress.step import AppliedChange, Context, Ladder, Refusal, RuleCount, StepResult
 from graphcompress.targets import rules_root
 
 OLDEST_OPSET = 7
@@ -55,9 +55,25 @@ def simplify(model: Model, context: Context, options: Options | None = None) -> 
     work, refusals = _that_loads(model, rules, frozenset(options.off), context)
     refused = {r.id: r for r in (*work.notes.values(), *work.refused.values(), *work.refused_by_rules.values(), *refusals)}
     result = StepResult(
-        work.model if work.applied else model, bool(work.applied), dict(sorted(work.applied.items())), tuple(refused[k] for k in sorted(refused))
+        work.model if work.applied else model,
+        bool(work.applied),
+        dict(sorted(work.applied.items())),
+        tuple(refused[k] for k in sorted(refused)),
+        applications=tuple(work.applications),
+        rules=dict(sorted(work.counts.items())),
+        stop=work.stop,
     )
     return Ladder.single(result, "simplified")
+
+
+def simplified_so_far(model: Model, context: Context, limit: int | None) -> tuple[Model, tuple[AppliedChange, ...]]:
+    """`model` after the first `limit` things that `simplify` does to it (rewrites, runs of stages, writing out all functions), and those things. Whether the result loads is not asked."""
+    base = inline_functions(model)
+    work = _Work(model.copy() if base is model else base, _rules(context, Options()), frozenset(), limit)
+    if base is not model:
+        work.applications.append(_between(INLINE, map(label, nodes(model)), map(label, nodes(work.model))))
+    work.run(context)
+    return work.model, tuple(work.applications)
 
 
 def _that_loads(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> tuple[_Work, list[Refusal]]:
@@ -108,6 +124,8 @@ def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozens
         base = model if INLINE in off else inline_functions(model, functions)
         work = _Work(model.copy() if base is model else base, rules, off)
         before = Counter() if base is model else _nodes_of_functions(work.model)
+        if before:
+            work.applications.append(_between(INLINE, map(label, nodes(model)), map(label, nodes(work.model))))
         work.run(context)
         after = _nodes_of_functions(work.model)
         changed = callers(model, {key for key, count in before.items() if after[key] != count})
@@ -123,6 +141,12 @@ def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozens
         functions = changed
 
 
+def _between(by: str, before: Iterable[str], after: Iterable[str]) -> AppliedChange:
+    """What lies between two states of a model, by the names of nodes."""
+    old, new = dict.fromkeys(before), dict.fromkeys(after)
+    return AppliedChange(by, tuple(n for n in old if n not in new), tuple(n for n in new if n not in old))
+
+
 def _nodes_of_functions(model: Model) -> Counter[Key]:
     """How many nodes were written out of each function; Constant nodes, which become initializers in any case, are not counted."""
     return Counter(key for n in nodes(model) if not n.is_op("Constant") and (key := inlined_from(n)) is not None)
@@ -131,7 +155,7 @@ def _nodes_of_functions(model: Model) -> Counter[Key]:
 class _Work:
     """A model on its way to the fixed point. The refusals are those of the last time that a stage looked at it."""
 
-    def __init__(self, model: Model, rules: Sequence[Rule], off: frozenset[str]) -> None:
+    def __init__(self, model: Model, rules: Sequence[Rule], off: frozenset[str], limit: int | None = None) -> None:
         self.model = model
         self.rules = [r for r in rules if r.id not in off]
         self.off = off
@@ -142,6 +166,13 @@ class _Work:
         self.refused: dict[str, Refusal] = {}
         self.refused_by_rules: dict[str, Refusal] = {}
         self.notes: dict[str, Refusal] = {}
+        #: What was done, in order; no more than `limit` things are.
+        self.applications: list[AppliedChange] = []
+        self.limit = limit
+        #: What the nodes are called, as long as nothing changes.
+        self.names: dict[Node, str] = {}
+        self.counts: dict[str, RuleCount] = {}
+        self.stop = Stop.FIXED_POINT.value
         self._settled = False
 
     def run(self, context: Context) -> None:
@@ -154,48 +185,70 @@ class _Work:
             if not self.round():
                 break
         else:
+            self.stop = "rounds"
             self.notes["simplify/rounds"] = Refusal("simplify/rounds", f"stopped after {ROUNDS} rounds without a fixed point")
-        if duplicates.STAGE not in self.off:  # last, since rules and folding look at who reads a constant
-            self.applied[duplicates.STAGE] += duplicates.merge_equal_constants(self.model)
-            self.applied = +self.applied
+        # Last, since rules and folding look at who reads a constant.
+        self._stage(duplicates.STAGE, lambda: duplicates.merge_equal_constants(self.model))
+        self.applied = +self.applied
 
     def round(self) -> bool:
         """One pass of every stage; whether anything changed that another pass could build on."""
         before = self.applied.total()
-        if constants.STAGE not in self.off:
-            self.applied[constants.STAGE] += constants.initializers_from_nodes(self.model)
-        if dead.STAGE not in self.off:
-            self.applied[dead.STAGE] += dead.remove_dead(self.model)
-        if known_shapes.STAGE not in self.off:
-            self.applied[known_shapes.STAGE] += known_shapes.replace_known_shapes(self.model, self.shapes)
-        if fold.STAGE not in self.off:
-            self._fold()
-        if branches.STAGE not in self.off:
-            self.applied[branches.STAGE] += branches.inline_constant_ifs(self.model, self.shapes)
+        self._stage(constants.STAGE, lambda: constants.initializers_from_nodes(self.model))
+        self._stage(dead.STAGE, lambda: dead.remove_dead(self.model))
+        self._stage(known_shapes.STAGE, lambda: known_shapes.replace_known_shapes(self.model, self.shapes))
+        self._stage(fold.STAGE, self._fold)
+        self._stage(branches.STAGE, lambda: branches.inline_constant_ifs(self.model, self.shapes))
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
         changed = self.applied.total() > before
         self.applied = +self.applied
-        return changed and RULES_STOPPED not in self.refused_by_rules
+        return changed and not self.ended and RULES_STOPPED not in self.refused_by_rules
 
-    def _fold(self) -> None:
+    @property
+    def ended(self) -> bool:
+        """Whether the limit is reached."""
+        return self.limit is not None and len(self.applications) >= self.limit
+
+    def _stage(self, name: str, run: Callable[[], int]) -> None:
+        """Run a stage, unless it is switched off, and enter what it did."""
+        if name in self.off or self.ended:
+            return
+        names = self.names or {n: label(n) for n in nodes(self.model)}
+        count = run()
+        self.names = {} if count else names
+        if count:
+            self.applied[name] += count
+            left = dict.fromkeys(nodes(self.model))
+            self.applications.append(AppliedChange(name, tuple(t for n, t in names.items() if n not in left), tuple(label(n) for n in left if n not in names)))
+
+    def _fold(self) -> int:
         folding = fold.Folding(self.model, self.shapes, self.growth)
-        self.applied[fold.STAGE] += folding.run()
+        count = folding.run()
         self.refused = {}
         for reason, names in folding.refused.items():
             self.refused[f"{fold.STAGE}/{reason}"] = Refusal(f"{fold.STAGE}/{reason}", fold.REASONS[reason], names[0], len(names))
+        return count
 
     def _rewrite(self) -> None:
         """Rules run to their own fixed point. They look again only after something changed; a rewrite counts, because shapes of new tensors are known only then."""
-        outcome = rewrite(self.model, self.rules, self.shapes)
+        if self.ended:
+            return
+        outcome = rewrite(self.model, self.rules, self.shapes, None if self.limit is None else self.limit - len(self.applications))
         self.applied.update(outcome.applied)
+        self.applications += outcome.applications
+        for rule, count in outcome.rules.items():
+            self.counts.setdefault(rule, RuleCount()).add(count)
+        self.stop = outcome.stop.value
         self._settled = not outcome.applied
+        if outcome.applied:
+            self.names = {}
         self.refused_by_rules = {}
         for (rule, clause), where in outcome.refused.items():
             name = f"{rule}/{clause}"
             self.refused_by_rules[name] = Refusal(name, f"the clause '{clause}' of rule {rule} does not hold", where.node, where.count)
-        if outcome.stop is not Stop.FIXED_POINT:
+        if outcome.stop in (Stop.LOOP, Stop.BUDGET):
             reason = f"rules {' and '.join(outcome.loop)} undo one another" if outcome.loop else "the budget of rewrites is used up"
             self.refused_by_rules[RULES_STOPPED] = Refusal(RULES_STOPPED, f"rewriting stopped without a fixed point: {reason}")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, graphs
+from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
 from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
 from graphcompress.passes.store.noise import output_noise
@@ -135,7 +136,8 @@ def written(model: Model, forms: Mapping[FloatConstant, Codes], provider: str, c
     reasons = list(refusals)
     result = model
     while forms:
-        result, codes = write(model, forms)
+        stored, codes = write(model, forms)
+        result = Snapshot(stored)  # who judges and writes it takes the message that is checked here
         try:
             optimized = profile.optimized_model(result, provider, config=config)
         except ModelError as problem:

@@ -1,33 +1,13 @@
-"""What happened, as data: the record of a run, and the JSON documents that the commands print.
-
-These models are the definition of the formats; `docs/formats.md` is generated from them. Fields marked as varying hold times and what was decided from
-times: everything else is equal for equal inputs. Numbers that are undefined (the SQNR of equal tensors, MACs where shapes are unknown) are null.
-"""
+"""The record of a run, and what `validate`, `benchmark` and `inspect` print."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-VARIES = {"varies": True}
-Varying = Field(json_schema_extra={"varies": True})
-
-FORMAT = 3
-"""Version of all documents here. It rises when a field is removed or changes its meaning, not when one is added."""
-
-
-class Document(BaseModel):
-    """Base of all parts: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelFile(Document):
-    """A model that was read. `sha256` covers the file and, in the order of their names, its external data; `path` is as the caller gave it, null for a model in memory."""
-
-    path: str | None
-    sha256: str
+from graphcompress.record.base import FORMAT, Document, ModelFile, Varying, without_varying
+from graphcompress.record.rules import ApplicationReport, RuleReport
 
 
 class DataSource(Document):
@@ -101,6 +81,12 @@ class StepRun(Document):
     applied: dict[str, int] = Field(description="Rule or stage id -> how often it was applied.")
     refusals: list[RefusalReport]
     decisions: dict[str, Any]
+    applications: list[ApplicationReport] = Field(default=[], description="Of simplify: where each node came from and went, in the order in which it was done.")
+    rules: list[RuleReport] = Field(default=[], description="Of simplify: what each rule that was tried cost.")
+    stop: str = Field(
+        default="",
+        description="Of simplify: why rewriting ended: fixed point, loop (rules that undo one another: see refusals), budget, rounds.",
+    )
     certificate: CertificateReport | None = Field(description="What runs in integers after this step: of a quantizing step, and of those after it.")
     seconds: Annotated[float, Varying]
     peak_memory_bytes: Annotated[
@@ -240,39 +226,11 @@ class Record(Document):
     speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups; 1 for the original.", json_schema_extra={"varies": True})]
     gate: Gate | None = Field(description="Of compress only.")
     bars: list[Bar]
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])
 
     def stable(self) -> dict[str, Any]:
         """The record without what varies from run to run: equal for equal inputs, whatever the machine's load."""
         return without_varying(type(self), self.model_dump(mode="json"))
-
-
-def without_varying(model: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
-    """`document` (a dump of `model`) less the fields that are marked as varying, at every depth."""
-    stable: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        extra = field.json_schema_extra
-        if name not in document or (isinstance(extra, dict) and extra.get("varies")):
-            continue
-        part = _part_model(field.annotation)
-        value = document[name]
-        if part is not None and isinstance(value, list):
-            value = [without_varying(part, item) for item in value]
-        elif part is not None and isinstance(value, dict) and set(value) <= set(part.model_fields):
-            value = without_varying(part, value)
-        stable[name] = value
-    return stable
-
-
-def _part_model(annotation: Any) -> type[BaseModel] | None:
-    """The Document inside `annotation` (itself, optional, or in a list)."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        part = _part_model(argument)
-        if part is not None:
-            return part
-    return None
 
 
 class ValidateReport(Document):
@@ -295,7 +253,7 @@ class ValidateReport(Document):
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
     smaller: float
     bars: list[Bar]
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])
 
 
 class BenchmarkRow(Document):
@@ -320,7 +278,7 @@ class BenchmarkRow(Document):
     nodes: dict[str, int] | None = Field(description="How many nodes each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
     runtime: str | None
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])
 
 
 class BenchmarkReport(Document):
@@ -332,7 +290,7 @@ class BenchmarkReport(Document):
     data: DataSource
     machine: dict[str, Any]
     bars: list[Bar]
-    notes: list[str] = []
+    notes: list[str] = Field(default=[])
 
 
 class TensorInfo(Document):
@@ -385,12 +343,3 @@ class InspectReport(Document):
     per_node: list[NodeInfo]
     groups: list[ChannelGroup] | None = Field(default=None, description="What `prune` could cut; null unless it was asked for.")
     fixed: list[RefusalReport] | None = Field(default=None, description="Why other indices of weights stay, with how many; null unless it was asked for.")
-
-
-DOCUMENTS: tuple[tuple[str, type[Document]], ...] = (
-    ("compress, simplify, prune, quantize (and --record FILE)", Record),
-    ("validate", ValidateReport),
-    ("benchmark", BenchmarkReport),
-    ("inspect", InspectReport),
-)
-"""The documents that others script against, by the commands that print them."""
