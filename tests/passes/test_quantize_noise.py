@@ -103,10 +103,10 @@ def test_noise_has_a_price_in_the_cut(tools: Any) -> None:
     units = {t: i for i, t in enumerate(tensors)}
     loud = next(g for g in groups if g.name == "b")
     levels = [1.0 if t in loud.inputs else 1e-9 for t in tensors]
-    price = placement.Price(noise.Noise(frozenset(groups), units, levels, {}), 1e9)
+    price = placement.NoisePrice(noise.Noise(frozenset(groups), units, levels, {}), 1e9)
     assert {g.name for g in placement.decide(model, groups, seen, CPU) if g.row.heavy} == {"a", "b"}
     assert {g.name for g in placement.decide(model, groups, seen, CPU, price=price) if g.row.heavy} == {"a"}
-    weighty = placement.Price(noise.Noise(frozenset(groups), {}, (), {next(g for g in groups if g.name == "a"): 1.0}), 1e9)
+    weighty = placement.NoisePrice(noise.Noise(frozenset(groups), {}, (), {next(g for g in groups if g.name == "a"): 1.0}), 1e9)
     assert {g.name for g in placement.decide(model, groups, seen, CPU, price=weighty) if g.row.heavy} == {"b"}
 
 

@@ -10,4 +10,4 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    growth: float = Field(default=0.125, ge=0)
+    growth: float = Field(default=0.0625, ge=0)

@@ -124,12 +124,12 @@ def with_products(static: StepResult, target: Target, excluded: Callable[[Node],
     )
 
 
-def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.Price:
+def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.NoisePrice:
     """About the lowest price at which the cheapest cut has no more noise than `limit`."""
     groups = [g for g in plan.groups if g in noise.groups]
 
     def quiet(ns: float) -> bool:
-        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.Price(noise, ns), measured=plan.measured)
+        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.NoisePrice(noise, ns), measured=plan.measured)
         return noise.total(chosen) <= limit
 
     low = high = max(gain, 1.0)
@@ -140,7 +140,7 @@ def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if quiet(middle) else (middle, high)
-    return placement.Price(noise, high)
+    return placement.NoisePrice(noise, high)
 
 
 def noise_of(plan: Plan, attempt: Attempt, feeds: list[Feed]) -> Noise:

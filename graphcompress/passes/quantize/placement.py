@@ -92,7 +92,7 @@ class Network:
         self._boundaries(model, observed, boundary)
         self._pulls(every, observed, boundary)
 
-    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: Price | None = None) -> dict[tuple[int, int], float]:
+    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: NoisePrice | None = None) -> dict[tuple[int, int], float]:
         """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file
         loses, and noise costing its `price`; `forced` gain endlessly."""
         edges = dict(self.edges)
@@ -143,7 +143,7 @@ class Network:
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
                     self._edge(reader, makers.get(id(group.inputs[0]), SINK), extra)
 
-    def _noises(self, price: Price) -> dict[tuple[int, int], float]:
+    def _noises(self, price: NoisePrice) -> dict[tuple[int, int], float]:
         """What noise costs: that of a Q once, as soon as one group of its unit is in integers."""
         edges: dict[tuple[int, int], float] = {}
         for group in self.groups:
@@ -158,7 +158,7 @@ class Network:
                 edges[vertex, SINK] = edges.get((vertex, SINK), 0.0) + weight
         return {edge: capacity for edge, capacity in edges.items() if capacity > 0}
 
-    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: Price | None = None) -> set[Group]:
+    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: NoisePrice | None = None) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
         size = self.size + (0 if price is None else len(price.noise.tensors))
         reached = source_side(self.capacities(forced, byte, price), size)
@@ -173,7 +173,7 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class NoisePrice:
     """What noise at the outputs costs: `ns` for as much of it as there is signal."""
 
     noise: Noise
@@ -186,7 +186,7 @@ def decide(
     observed: Mapping[Tensor, Observed],
     target: Target,
     forced: Set[Group] = frozenset(),
-    price: Price | None = None,
+    price: NoisePrice | None = None,
     measured: Costs = NOTHING,
 ) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
@@ -241,7 +241,7 @@ class Placement:
             self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary, self.measured)
         return self._networks[stay]
 
-    def settle(self, byte: float, price: Price | None = None) -> set[Group]:
+    def settle(self, byte: float, price: NoisePrice | None = None) -> set[Group]:
         """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by
         groups in integers, and no island is without a heavy operator. Found by cutting again without those that break a rule."""
         stay: frozenset[Group] = frozenset()

@@ -78,7 +78,7 @@ class Plan:
         finally:
             self._stay, self.reasons = stay, reasons
 
-    def settle(self, price: placement.Price | None = None, forced: Collection[Group] = ()) -> Attempt | None:
+    def settle(self, price: placement.NoisePrice | None = None, forced: Collection[Group] = ()) -> Attempt | None:
         """The attempt in which every group fuses and nothing else does, noise costing `price`, and `forced` whatever they cost; None where no group is left."""
         forced = set(forced)
         for round_number in range(2 * len(self.groups) + 1):
