@@ -79,6 +79,7 @@ A built-in and a stated bar mean the same and are compared in the same way:
 - speed-up >= bar with every thread setting, where equal within the interval is enough, and what is not proved slower counts as 1. Noise never rolls anything back. Where a machine is too busy to tell, a stated
   bar above 1 counts as missed, and the message says so.
 
+Of alternatives among which the feeds that judge have to choose, the boldest is taken that is nearer to 1 than to the built-in bar, where there is one: what is chosen looks better on these feeds than on others.
 What misses a bar is rolled back: alternatives of a step that are less bold (layers in float) are tried, then the step is left out, at worst all steps. Where a built-in bar is missed that
 is the end of it, the status is 0, and `gate` in the record says what was rolled back and why. Where nothing reaches a stated bar the status is 1; what `--keep` writes is the fastest result that
 is faithful and not slower. What so many inputs prove of others (`statement`) is a sentence about inputs, never compared with a bar. `quantize` rolls nothing back; `validate` and `benchmark` compare their bars

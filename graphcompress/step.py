@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -31,7 +31,7 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
+    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of an earlier run, by step, to be repeated; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
     """
 
     target: Target | None = None
@@ -42,6 +42,8 @@ class Context:
     progress: Progress = silent
     teacher: Model | None = None
     earlier: tuple[StepResult, ...] = ()
+    measure: bool = False
+    decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""

@@ -89,6 +89,19 @@ class Boundary(Table):
     size_share: float = Field(ge=0, lt=1)
 
 
+class Layout(Table):
+    """What layouts of float Convs cost. `column`: the part of its time that a kernel of one pixel's width gains along rows instead of columns, at `mac_ns` ns per multiply-accumulate.
+    Output channels are computed in blocks of `lanes`; the first costs `block_ns` ns per position and element of a dot product, and what is idle in it costs the same. To bring elements to
+    other places costs `move_ns` ns each, and `floor` ns."""
+
+    column: float = Field(gt=0, lt=1)
+    mac_ns: float = Field(gt=0)
+    lanes: int = Field(ge=2)
+    block_ns: float = Field(gt=0)
+    move_ns: float = Field(ge=0)
+    floor: float = Field(ge=0)
+
+
 class Price(Table):
     """Cost of an operator where all `below` hold (each: that figure of the group is less than the number).
 
@@ -170,6 +183,7 @@ class Target(Table):
     weight: Weight
     bias: Bias
     boundary: Boundary
+    layout: Layout | None = None
     session_options: dict[str, str] = Field(default_factory=dict)
     heavy: tuple[str, ...]
     float_only: dict[str, str] = Field(default_factory=dict)

@@ -20,7 +20,7 @@ def recipe(tmp_path: Path, text: str) -> Path:
 
 
 def test_default_simplifies_then_quantizes_then_stores_small_what_is_float() -> None:
-    assert [step.kind.name for step in load_recipe("default").steps] == ["simplify", "prune", "quantize", "store"]
+    assert [step.kind.name for step in load_recipe("default").steps] == ["simplify", "prune", "layout", "quantize", "store"]
     assert load_recipe("default").needs_data
 
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from graphcompress.api import reports
 from graphcompress.api.cost_goals import parse_goal, plan_of, reach
+from graphcompress.api.decisions import AnyRecord, decided, read_record
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError
@@ -42,6 +44,7 @@ def compress(
     metric: AnyMetric | None = None,
     metric_joins: bool = False,
     goal: str = "balanced",
+    decisions: AnyRecord | None = None,
     measure: bool = True,
     progress: Progress = silent,
 ) -> reports.Result:
@@ -55,7 +58,8 @@ def compress(
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
     results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
-    pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. Without `recipe` the goal decides: "size" and costs have
+    pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. `decisions` is the record of an earlier run on the same model: what that decided is done again, to the same bytes with the same data,
+    without searching or timing; it is compared, and held against no bar but stated ones. Without `recipe` the goal decides: "size" and costs have
     recipes of their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and inner names.
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
@@ -67,6 +71,12 @@ def compress(
     if cost is not None and cost.cost == "latency" and not measure:
         raise UsageError("A goal for the latency needs the measurement that was switched off (--no-measure).")
     bars = Bars(min_agreement, min_speedup)
+    if decisions is not None and (recipe is not None or cost is not None or exclude or strip or min_speedup is not None):
+        raise UsageError(
+            "Decisions say which steps are done and how, without timing: give no recipe, cost, nodes to leave out, --strip or bar for the speed-up with them."
+        )
+    earlier = None if decisions is None else read_record(decisions)
+    measure = measure and earlier is None
     task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
@@ -75,20 +85,25 @@ def compress(
         plan = excluding(plan, exclude) if exclude else plan
         return stripped(plan) if strip else plan
 
-    if cost is not None:
+    source = open_model(model)
+    repeated: Mapping[str, Mapping[str, Any]] = {}
+    if earlier is not None:
+        plan, repeated = decided(earlier, source.file)
+        gate_goal = "speed"  # whose size was looked at
+    elif cost is not None:
         plan = adapted(plan_of(cost, cost.part))
     else:
         name = recipe or ("size" if goal == "size" else "default")
         plan = adapted(name if isinstance(name, Recipe) else load_recipe(name))
     table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, decisions=repeated)
     where = context.judging_place().describe()
     if min_speedup is not None and not where.get("timed", True):
         raise UsageError(
             f"A bar for the speed-up (--min-speedup) needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`)."
         )
-    source = open_model(model)
-    context = replace(context, teacher=source.model)
+    # Times of this process say nothing of a place elsewhere.
+    context = replace(context, teacher=source.model, measure=measure and "place" not in where)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if feeds.all is None or feeds.judging is None:
@@ -100,7 +115,8 @@ def compress(
         settings = thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
         stated = []
         if cost is None:
-            outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
+            held = bars if earlier is None else Bars(min_agreement or 0.0)
+            outcome = search(source.model, plan.steps, calibrated, judge, held, settings, goal=gate_goal, size=judge.size)
         else:
             attempt = reach(
                 source.model,

@@ -63,7 +63,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
     stated = {} if record is None else recorded_reasons(Path(record))
     feeds = list(random_feeds(source.model, 1, seed) if data is None else open_feeds(data, source.model).take(FEEDS))
     with numbered(source.model) as everything:
-        kernels = kernel_times(source.model, feeds)
+        (kernels,) = kernel_times([source.model], feeds)
     of_node: dict[Node | None, list[Kernel]] = {}
     makers = {str(tensor.name): node for node in everything for tensor in node.outputs}
     for kernel in kernels:
@@ -71,14 +71,14 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
         heavy = [node for node in tags if node.op in table.heavy]
         owner = next(iter(heavy or tags), None) or _by_output(makers.get(kernel.name.removesuffix(BLOCKED)), kernel.op)
         of_node.setdefault(owner, []).append(kernel)
-    total = sum(kernel.microseconds for kernel in kernels) or 1.0
+    total = sum(kernel.ns / 1000 for kernel in kernels) or 1.0
     reasons = {node_name(node): reason for node, reason in reasons_for_float(Subject(source.model, table)).items()} | stated
     quantized = any(node.op == "QuantizeLinear" for node in nodes(source.model))
     any_float = any(kernel.op in table.heavy for kernel in kernels)
     rows = []
     precisions: dict[Precision, float] = {"int8": 0.0, "float": 0.0, "moves data": 0.0}
     for node, own in of_node.items():
-        time = sum(kernel.microseconds for kernel in own)
+        time = sum(kernel.ns / 1000 for kernel in own)
         computing = [kernel for kernel in own if kernel.op not in MOVERS]
         precision: Precision = "moves data" if not computing else "int8" if any(kernel.op.startswith(INTEGER) for kernel in computing) else "float"
         precisions[precision] += time / total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model, place_notes
@@ -22,8 +22,9 @@ from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
 
-Mode: TypeAlias = Literal["static", "weights-int8", "weights-fp16"]
+Mode: TypeAlias = Literal["static", "dynamic", "weights-int8", "weights-int4", "weights-fp16"]
 STORED_AS = {"weights-int8": "int8", "weights-fp16": "float16"}
+PRODUCTS = {"dynamic": "dynamic", "weights-int4": "int4"}
 
 
 def quantize(
@@ -46,11 +47,11 @@ def quantize(
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
     in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
     are options of the step. `provider` and `place` say where the result runs (default: on the target's provider). `mode`: "static" (weights and activations),
-    "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
+    "dynamic" (MatMul and Gemm, activations by the range of each run), "weights-int4" (their weights in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
 
     Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """
-    if mode not in (modes := ("static", *STORED_AS)):
+    if mode not in (modes := get_args(Mode)):
         raise UsageError(f"There is no mode '{mode}'. {suggestion(mode, modes)}")
     if calibration is not None:
         options["calibration"] = calibration
@@ -58,12 +59,14 @@ def quantize(
         options["exclude"] = patterns
     if mode == "static":
         plan = single_step("quantize", options)
+    elif mode in PRODUCTS:
+        plan = single_step("products", {"form": PRODUCTS[mode], **options})
     elif options:
         raise UsageError(f"'{next(iter(options))}' is an option of mode 'static': weights alone need neither ranges nor exclusions.")
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
     source = open_model(model)
     require_known_domains(source.model, "quantized")

@@ -44,6 +44,12 @@ def compress(
             "macs=F, latency=F, size=F: at most that part (0 to 1) of the original's, with channels pruned where INT8 and small weights do not suffice.",
         ),
     ] = "balanced",
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            "--decisions", metavar="RECORD", help="Repeat what the run that wrote this record decided, without searching or timing.", show_default=False
+        ),
+    ] = None,
     provider: options.ResultProvider = None,
     on: options.On = None,
     threads: options.Threads = None,
@@ -82,7 +88,9 @@ def compress(
     patterns = [shown(pattern) for pattern in exclude or ()]  # names in models are UTF-8, whatever the locale
     check_patterns(patterns)
     check_target(target)
-    outputs = Outputs(output, record, (model, data, preprocess, None if plan is None else plan.path, costs), external_data=external_data, report=report)
+    outputs = Outputs(
+        output, record, (model, data, preprocess, decisions, None if plan is None else plan.path, costs), external_data=external_data, report=report
+    )
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 
@@ -113,6 +121,7 @@ def compress(
                     metric=task,
                     metric_joins=metric_joins,
                     goal=goal,
+                    decisions=decisions,
                     measure=not no_measure,
                     progress=console.progress,
                 ),

@@ -24,7 +24,9 @@ class Mode(StrEnum):
     """What becomes INT8."""
 
     static = "static"
+    dynamic = "dynamic"
     weights_int8 = "weights-int8"
+    weights_int4 = "weights-int4"
     weights_fp16 = "weights-fp16"
 
 
@@ -37,7 +39,9 @@ def quantize(
     mode: Annotated[
         Mode,
         typer.Option(
-            "--mode", help="static: weights and activations. weights-int8, weights-fp16: weights are stored small and computed with in float; needs no data."
+            "--mode",
+            help="static: weights and activations. dynamic: MatMul and Gemm, with the ranges of each run. weights-int4: their weights in 4 bits. weights-int8, weights-fp16: weights are "
+            "stored small and computed with in float. Only static needs data.",
         ),
     ] = Mode.static,
     calibration: Annotated[

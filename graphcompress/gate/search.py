@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.gate.bars import Bars, reaches
+from graphcompress.gate.bisection import first_that
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
 from graphcompress.step import Context, ExecutedStep, PlannedStep, Rung, StepResult
 
@@ -233,15 +234,16 @@ class _Search:
                 yield candidate
 
     def bisect(self, rungs: Sequence[Candidate]) -> int:
-        """The index of the boldest faithful rung of a monotone ladder whose first rung is not faithful; their number where none is."""
-        unfaithful, faithful = 0, len(rungs)
-        while faithful - unfaithful > 1:
-            middle = (unfaithful + faithful) // 2
-            if self.faithful(rungs[middle]):
-                faithful = middle
-            else:
-                unfaithful = middle
-        return faithful
+        """The index of the boldest rung of a monotone ladder that is clear of the bar, its first one not being faithful; where none is, that of the boldest faithful one; their number where
+        none is that either."""
+        index = first_that(self.clear, rungs)
+        return index if index < len(rungs) else first_that(self.faithful, rungs)
+
+    def clear(self, candidate: Candidate) -> bool:
+        """Whether a candidate is faithful, and nearer to 1 than to the built-in bar: chosen among others by the feeds that judge it, it looks better on these than on others."""
+        comparison = self.judged[candidate].comparison if self.faithful(candidate) else None
+        bar = (1 + self.bars.agreement) / 2 if self.bars.min_agreement is None else self.bars.agreement
+        return comparison is not None and (comparison.agreement is None or comparison.agreement >= bar)
 
     def faithful(self, candidate: Candidate) -> bool:
         """Whether a candidate is built, runs and reaches the bar of agreement; judged once."""

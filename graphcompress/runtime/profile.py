@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from graphcompress.ir.model.model import Model
 from graphcompress.runtime.place import Place, open_for
 from graphcompress.runtime.session import Feed, LocalSession
 
-KERNEL_TIME = "_kernel_time"
 WEIGHTS_FILE = "weights"
 SMALLEST_OUTSIDE = "1024"  # bytes
+KERNEL = "_kernel_time"
+FEWEST_RUNS, MOST_RUNS = 8, 60
+SECONDS = 2.0
+"""CPU time that runs under the profiler take, all models together, where the fewest runs take no longer."""
 
 
 def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = None, config: Mapping[str, str] | None = None) -> Model:
@@ -70,27 +74,51 @@ def nodes_taken(model: Model, place: Place, *, feed: Feed) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One node of the graph that the runtime executes, and the median wall time of its runs, in microseconds."""
+    """What the runtime executes for one or more nodes, and the time of one run in ns."""
 
     name: str
     op: str
     provider: str
-    microseconds: float
+    ns: float
 
 
-def kernel_times(model: Model, feeds: Sequence[Feed], provider: str = "cpu", *, repeats: int = 10, config: Mapping[str, str] | None = None) -> list[Kernel]:
-    """Time of every node that the runtime executes, with one thread, in the order of execution. Raises ModelError or DataError where it does not load or run."""
-    with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
-        profiling = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, "profile"))}
-        with LocalSession(model, provider=provider, threads=1, config=config, attributes=profiling) as session:
-            for _ in range(repeats):
-                for feed in feeds:
-                    session.run(feed)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    times: dict[tuple[str, str, str], list[float]] = {}
+def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], provider: str = "cpu", config: Mapping[str, str] | None = None) -> list[list[Kernel]]:
+    """The time of each kernel of each model, one thread, all models in turn: the mean of the fastest quarter of the runs, added up over kernels of one name.
+
+    Raises ModelError or DataError as a session does.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder, contextlib.ExitStack() as stack:
+        sessions = []
+        for number, model in enumerate(models):
+            attributes = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, str(number)))}
+            sessions.append(stack.enter_context(LocalSession(model, provider=provider, threads=1, config=config, attributes=attributes)))
+        begin = time.process_time()
+        for round_ in range(MOST_RUNS):
+            if round_ >= FEWEST_RUNS and time.process_time() - begin > SECONDS:
+                break
+            for session in sessions:
+                session.run(feeds[round_ % len(feeds)])
+        return [_kernels(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))) for session in sessions]
+
+
+def _kernels(events: Sequence[Mapping[str, Any]]) -> list[Kernel]:
+    """From the events of a trace (times in us), in the order of execution. The first run does not count: it reserves memory."""
+    runs: list[dict[tuple[str, str, str], float]] = [{}]
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(KERNEL_TIME):
-            arguments = event["args"]
-            key = (event["name"].removesuffix(KERNEL_TIME), str(arguments.get("op_name", "")), str(arguments.get("provider", "")))
-            times.setdefault(key, []).append(float(event["dur"]))
-    return [Kernel(*key, microseconds=statistics.median(durations) * len(durations) / (repeats * len(feeds))) for key, durations in times.items()]
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith(KERNEL):
+            arguments = event.get("args", {})
+            kernel = name.removesuffix(KERNEL), str(arguments.get("op_name", "")), str(arguments.get("provider", ""))
+            runs[-1][kernel] = runs[-1].get(kernel, 0.0) + 1000.0 * float(event["dur"])
+        elif name == "model_run":
+            runs.append({})
+    samples: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs[1:-1]:
+        for kernel, ns in run.items():
+            samples.setdefault(kernel, []).append(ns)
+    return [Kernel(*kernel, ns=_fast(values)) for kernel, values in samples.items()]
+
+
+def _fast(values: Sequence[float]) -> float:
+    quarter = sorted(values)[: max(1, len(values) // 4)]
+    return sum(quarter) / len(quarter)

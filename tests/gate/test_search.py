@@ -162,6 +162,14 @@ def test_a_stated_bar_of_agreement_replaces_the_floor_and_steers_what_stays_floa
     assert f"the bar of {bar:g} (--min-agreement)" in told(outcome, bars)
 
 
+@pytest.mark.parametrize(
+    ("agreement", "expected"),
+    [({"q0": 0.92, "q1": 0.992, "q2": 0.996}, "q2"), ({"q0": 0.92, "q1": 0.992, "q2": 0.993}, "q1"), ({"q0": 0.991}, "q0"), ({"q0": 0.92, "q1": 0.9951}, "q1")],
+)
+def test_of_several_the_boldest_that_is_clear_of_the_floor_is_chosen_where_one_is(agreement: dict[str, float], expected: str) -> None:
+    assert chosen(gate(FakeJudge(agreement=agreement), simplify(), Quantize(3).step)) == expected
+
+
 @pytest.mark.parametrize("faithful_from", range(1, 41))
 def test_the_boldest_faithful_rung_is_found_by_bisection(faithful_from: int) -> None:
     quantize = Quantize(40)

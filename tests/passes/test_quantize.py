@@ -109,16 +109,26 @@ def test_softmax_and_sigmoid_have_the_range_0_to_1(tools: Any) -> None:
     assert result.decisions["activations"][softmax] == {"scale": float(np.float32(1 / 255)), "zero_point": 0}
 
 
-def test_graph_outputs_stay_float_and_the_signature_is_kept(tools: Any) -> None:
+def test_a_conv_that_makes_an_output_of_the_model_hands_out_the_floats_of_its_codes(tools: Any) -> None:
     small = tools.Small()
-    x = small.node("Relu", small.conv(small.input("x", 1, 8, 12, 12), 8, 32, name="a"))
-    y = small.conv(x, 32, 8, name="last")
+    x = small.node("Relu", small.conv(small.input("x", 1, 32, 12, 12), 32, 32, name="a"))
+    y = small.conv(x, 32, 32, name="last")
     model = small.model(y, x)
     result = done(model, tools)
-    assert precision(result) == {"a": "int8", "last": "float"}
-    assert reason(result, "last").startswith("quantize/graph-output")
+    assert precision(result) == {"a": "int8", "last": "int8"}
     assert [o.name for o in result.model.outputs] == [y, x]
-    assert not {n.inputs[0].name for n in result.model.graph.nodes if n.op == "QuantizeLinear"} & {x, y}
+    assert {t.inputs[0].op for t in result.model.graph.outputs} == {"DequantizeLinear"}
+    assert Counter(n.op_type for n in tools.optimized(result.model))["QLinearConv"] == 2
+    assert sqnr(model, result, tools) > 25
+
+
+def test_what_computes_little_makes_no_output_of_codes(tools: Any) -> None:
+    small = tools.Small()
+    x = small.conv(small.input("x", 1, 32, 12, 12), 32, 32, name="a")
+    model = small.model(small.node("Add", small.node("Relu", x), small.weight(1, 32, 1, 1), name="sum"))
+    result = done(model, tools)
+    assert precision(result) == {"a": "int8"}
+    assert next(n for n in result.model.graph.nodes if n.name == "sum").outputs[0] is result.model.graph.outputs[0]
 
 
 def test_a_gemm_hands_out_float_where_nobody_reads_integers(tools: Any) -> None:

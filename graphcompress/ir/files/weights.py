@@ -77,6 +77,14 @@ def structure(model: Model) -> onnx.ModelProto:
     return proto
 
 
+def message_with_input(model: Model, name: str) -> bytes:
+    """The model's message with an input in the place of the initializer `name` of its main graph."""
+    message = to_proto(model)
+    _turn_into_inputs(message.graph, {name})
+    content: bytes = message.SerializeToString()
+    return content
+
+
 def _turn_into_inputs(graph: onnx.GraphProto, names: Container[str]) -> None:
     """Replace the initializers of these names by inputs."""
     listed = {i.name for i in graph.input}

@@ -195,8 +195,8 @@ class Finder:
         else:
             group.outputs = (node.outputs[0],)
             self._extend(group)
-        if row.output == "required" and any(t in self.signature for t in group.outputs):
-            raise Unfit("graph-output", "it makes an output of the model, and outputs stay float")
+        if row.output == "required" and not row.heavy and any(t in self.signature for t in group.outputs):
+            raise Unfit("graph-output", "it makes an output of the model, which only what computes much makes of codes")
         if any(n.is_op("QuantizeLinear") for t in group.outputs for n in t.outputs):
             raise Unfit("already-quantized", "it is quantized already")
         return group
@@ -222,7 +222,8 @@ class Finder:
             after = self._following(group)
         if after is not None and after.op in group.row.absorbs and after.inputs[0] is group.outputs[0]:
             bounds = activation_bounds(after)
-            if bounds is not None and id(after.outputs[0]) not in self.outputs:
+            handed_out = id(after.outputs[0]) in self.outputs and not (group.row.output == "required" and after.outputs[0] in self.signature)
+            if bounds is not None and not handed_out:
                 group.chain += (after,)
                 group.outputs = (after.outputs[0],)
                 group.bounds = bounds

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
-from graphcompress.ir.model.edit import Edits
+from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.parameters import (
@@ -103,12 +103,12 @@ class Inserter:
         self._replaced: dict[int, Tensor] = {}
         self._codes: dict[Tensor, tuple[QuantizedWeight, Constant]] = {}
         self._with_q: set[Group] = set()
+        self._signature = set(model.graph.outputs)
         self._node_homes = node_homes(model)
         self._tensor_homes = tensor_homes(model)
         self._integer_already = {n for n in self._node_homes if any((b := producer(t)) is not None and b.is_op("DequantizeLinear") for t in n.inputs)}
 
     def run(self) -> Insertion:
-        signature = set(self.model.graph.outputs)
         read = {id(t) for g in self.groups for t in g.inputs}
         self._with_q = {g for g in self.groups if g.needs_q or id(g.outputs[0]) in read}
         for group in self.groups:
@@ -124,7 +124,9 @@ class Inserter:
         for tensor in tensors:
             integer = uses.get(tensor, [])
             mine = {(id(n), i) for n, i in integer}
-            others = [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and tensor not in signature else []
+            others = (
+                [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and not self._stays_float(tensor, makers[tensor]) else []
+            )
             self._activation(tensor, integer, others, makers.get(tensor))
         self._edits.close()
         if self.target.certificate == "optimized-graph":
@@ -140,7 +142,15 @@ class Inserter:
         home = self._tensor_homes.get(tensor, self.model.graph)
         near = maker.chain[-1] if maker is not None else integer[0][0]
         q = self.model.variable("q")
-        self.model.add("QuantizeLinear", [tensor, *parameters], [q], graph=home, near=near)
+        handed_out = maker is not None and tensor in self._signature and not self._stays_float(tensor, maker)
+        source: Tensor = self.model.variable("y") if handed_out else tensor
+        self.model.add("QuantizeLinear", [source, *parameters], [q], graph=home, near=near)
+        if handed_out:
+            # The signature's tensor is made of the codes; a second reader of the group's own result would keep it from fusing.
+            self._edits.set_output(near, list(near.outputs).index(tensor), source)
+            back = detached("DequantizeLinear", "", {}, (q, *parameters), (tensor,))
+            back.rank = near.rank
+            self._edits.add(back, home)
         self.insertion.scales[tensor] = scale
         for node, index in integer:
             self._edits.set_input(node, index, self._dequantize(q, parameters, node))
@@ -158,6 +168,10 @@ class Inserter:
                 outside = maker is not None and self._node_homes[node] is not home
                 by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, axis)
             self._edits.set_input(node, index, by_node[id(node)])
+
+    def _stays_float(self, tensor: Tensor, maker: Group) -> bool:
+        """Whether an output of the model is what an operator hands out in float, beside a Q for other readers."""
+        return tensor in self._signature and not maker.needs_q
 
     def _dequantize(self, q: Tensor, parameters: Sequence[Tensor], reader: Node, axis: int | None = None) -> Variable:
         out = self.model.variable("d")

@@ -1,54 +1,155 @@
-"""The alternatives of the INT8 step: everything that pays, then less and less, what is expected to lose most accuracy going first."""
+"""The alternatives of the INT8 step: everything that pays, then cuts in which noise at the outputs has a higher and higher price."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import partial
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from graphcompress.ir import Model, consumers
-from graphcompress.passes.quantize import placement
-from graphcompress.passes.quantize.groups import Group
-from graphcompress.passes.quantize.plan import Attempt, Plan
-from graphcompress.step import Ladder, Rung, StepResult
+from graphcompress.errors import DataError, ModelError
+from graphcompress.ir import Model, Node
+from graphcompress.passes.quantize import latency, placement
+from graphcompress.passes.quantize.groups import Group, node_name
+from graphcompress.passes.quantize.matrices import integer_products
+from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
+from graphcompress.passes.quantize.options import ProductOptions
+from graphcompress.passes.quantize.plan import Attempt, Plan, labels
+from graphcompress.runtime.session import Feed
+from graphcompress.step import Certificate, CertifiedOperator, Ladder, Rung, StepResult
+from graphcompress.targets import Target
 
-STEPS = (0.125, 0.25, 0.5, 0.75, 0.9)  # of the operators that lose accuracy: how many are in float
+PARTS = (2, 4, 8, 16, 32, 64, 256, 1024)
+"""What part of the noise of the first rung each of the others may have: 1 / 2, ..."""
+DOUBLINGS = 30
+"""How often the price of noise is raised, at most, until so little is left."""
+HALVINGS = 5
+"""How often the interval of the price is halved afterwards."""
 
 
-def ladder(plan: Plan, original: Model, applied: dict[str, int], calibration: str) -> Ladder:
-    """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers."""
+def ladder(
+    plan: Plan,
+    original: Model,
+    applied: dict[str, int],
+    calibration: str,
+    feeds: Iterable[Feed],
+    *,
+    excluded: Callable[[Node], bool] = lambda node: False,
+    measure: bool = False,
+) -> Ladder:
+    """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers. Noise is measured when a rung below the first is asked
+    for. With `measure` times on this machine decide what pays."""
+    some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
     attempt = plan.settle()
+    if measure and plan.groups:
+        attempt = faster(plan, attempt, some)
     full = plan.result(attempt, original, applied, calibration)
+    dynamic = mixed(plan, original, full, some, excluded) if measure else []
     if attempt is None:
-        return Ladder.single(full, "nothing in INT8")
+        return Ladder((*dynamic, Rung("nothing in INT8", lambda: full)))
+    gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
 
-    def build(excluded: Collection[Group]) -> StepResult:
-        return plan.result(plan.settle(excluded), original, applied, calibration, excluded)
+    @functools.cache
+    def noise() -> Noise:
+        return noise_of(plan, attempt, some)
 
-    order = by_noise(plan, attempt)
-    counts = sorted({round(len(order) * step) for step in STEPS} - {0, len(order)})
-    gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target)
-    rungs = [Rung("INT8", lambda: full, gain)]
-    rungs += [Rung(f"INT8 without {count} of {len(order)} operators", partial(build, set(order[:count]))) for count in counts]
+    def build(part: int) -> StepResult:
+        total = noise().total(attempt.groups)
+        shares = {g: noise().total([g]) / total for g in attempt.groups} if total > 0 else {}
+        chosen = plan.settle(price_for(plan, noise(), gain, total / part))
+        return plan.result(chosen, original, applied, calibration, shares)
+
+    rungs = [*dynamic, Rung("INT8", lambda: full, gain)]
+    rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
     return Ladder(tuple(rungs))
 
 
-def by_noise(plan: Plan, attempt: Attempt) -> Sequence[Group]:
-    """The groups that lose accuracy, the noisiest first: an estimate good enough for an order, since what is built is judged.
+def repeated(plan: Plan, original: Model, applied: dict[str, int], calibration: str, decisions: Mapping[str, Any]) -> Ladder:
+    """What an earlier run had in integers, once more. Raises ModelError where an operator of that time is no candidate now."""
+    by_label = dict(zip(labels(g.name for g in plan.candidates.groups), plan.candidates.groups, strict=True))
+    names, products = decisions.get("int8", ()), decisions.get("products", ())
+    unknown = [name for name in names if by_label.get(name) not in plan.groups]
+    if unknown:
+        raise ModelError(f"An earlier run had '{unknown[0]}' in INT8, and with these feeds and options it cannot be.")
+    chosen = {by_label[name] for name in names}
+    attempt = plan.write([g for g in plan.groups if g in chosen]) if chosen else None
+    result = plan.result(attempt, original, applied, calibration)
+    if products:
+        result = with_products(result, plan.target, lambda node: node_name(node) not in products)
+    return Ladder.single(result, "as decided")
 
-    Noise of a group: that of rounding each of its inputs, its output and its weight to codes, relative to their mean square, times the number of operators
-    that read its output. Rounding to a step has a mean square error of step**2 / 12. What only moves data loses nothing.
-    """
-    scales = attempt.insertion.scales
-    noise: dict[Group, float] = {}
+
+def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:
+    """The fastest of `attempt`, which the target's table chose, the cut by the times of kernels here, and all groups in integers."""
+    everything = plan.everything()
+    if everything is None:
+        return attempt
+    table = plan.measured
+    try:
+        plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds)
+        here = plan.settle()
+        attempts = {frozenset(a.groups): a for a in (attempt, here, everything) if a is not None}
+        best, _ = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, plan.target)
+    except (ModelError, DataError):
+        plan.measured = table
+        return attempt
+    return list(attempts.values())[best]
+
+
+def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool]) -> list[Rung]:
+    """One more rung where products with the ranges of each run are faster, in the place of `static` or for what it leaves in float; none where they are not."""
+    try:
+        added = with_products(static, plan.target, excluded)
+        alone = integer_products(original, plan.target, ProductOptions(), excluded)
+        results = list({id(r.model): r for r in (static, added, alone)}.values())
+        best, _ = latency.fastest(plan.base, [r.model for r in results], feeds, plan.target)
+    except (ModelError, DataError):
+        return []
+    return [] if best == 0 else [Rung("INT8 with products by the ranges of each run", lambda: results[best])]
+
+
+def with_products(static: StepResult, target: Target, excluded: Callable[[Node], bool]) -> StepResult:
+    """`static` with what it leaves in float as products with the ranges of each run; as it is where there are none."""
+    added = integer_products(static.model, target, ProductOptions(), excluded)
+    if not added.changed or static.certificate is None or added.certificate is None:
+        return static
+    integer = {o.node for o in added.certificate.operators if o.precision == "int8"}
+    operators = tuple(CertifiedOperator(o.node, o.op, "int8") if o.node in integer else o for o in static.certificate.operators)
+    return StepResult(
+        added.model,
+        True,
+        {**static.applied, **added.applied},
+        tuple(r for r in static.refusals if r.node not in integer),
+        {**static.decisions, **added.decisions},
+        Certificate(target.name, operators),
+    )
+
+
+def price_for(plan: Plan, noise: Noise, gain: float, limit: float) -> placement.NoisePrice:
+    """About the lowest price at which the cheapest cut has no more noise than `limit`."""
+    groups = [g for g in plan.groups if g in noise.groups]
+
+    def quiet(ns: float) -> bool:
+        chosen = placement.decide(plan.base, groups, plan.ranges.observed, plan.target, price=placement.NoisePrice(noise, ns), measured=plan.measured)
+        return noise.total(chosen) <= limit
+
+    low = high = max(gain, 1.0)
+    for _ in range(DOUBLINGS):
+        if quiet(high):
+            break
+        low, high = high, 4 * high
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if quiet(middle) else (middle, high)
+    return placement.NoisePrice(noise, high)
+
+
+def noise_of(plan: Plan, attempt: Attempt, feeds: list[Feed]) -> Noise:
+    """The noise of what `attempt` has in integers. Rounding to a step has a mean square error of step**2 / 12."""
+    scales = {t: s for g in attempt.groups for t in quantized(g) if (s := attempt.insertion.scales.get(attempt.nodes.tensor(t))) is not None}
+    local: dict[Group, tuple[float, float]] = {}
     for group in attempt.groups:
-        if group.row.tied:
-            continue
-        total = 0.0
-        for tensor in dict.fromkeys((*group.inputs, *group.outputs)):
-            scale, power = scales.get(attempt.nodes.tensor(tensor)), plan.ranges.observed[tensor].power
-            if scale is not None and power > 0:
-                total += scale.scale**2 / 12 / power
-        if group.weight is not None:
-            total += plan.weights.noise(group, scales[attempt.nodes.tensor(group.inputs[0])].scale)
-        noise[group] = total * max(1, sum(len(consumers(t)) for t in group.outputs))
-    return sorted(noise, key=lambda g: -noise[g])
+        power = plan.ranges.observed[group.inputs[0]].power
+        if group.weight is not None and power > 0 and group.inputs[0] in scales:
+            step = scales[group.inputs[0]].scale
+            local[group] = step**2 / 12 / power, plan.weights.noise(group, step)
+    return output_noise(plan.base, attempt.groups, scales, plan.target.activation.type, local, feeds, plan.progress)

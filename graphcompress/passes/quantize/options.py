@@ -18,3 +18,16 @@ class Options(BaseModel):
     calibration: Literal["minmax", "percentile", "mse"] = "minmax"
     percentile: float = Field(default=99.99, gt=50, le=100)
     exclude: tuple[str, ...] = ()
+
+
+class ProductOptions(BaseModel):
+    """form     "dynamic" (8-bit weights per column, activations in 8 bits by the range of each run) or "int4" (4-bit weights in blocks)
+    block    for "int4": rows of a weight that share a scale: 16, 32, 64, 128 or 256
+    exclude  regular expressions; a node whose name (an unnamed node: first output) one of them matches anywhere stays float
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    form: Literal["dynamic", "int4"] = "dynamic"
+    block: Literal[16, 32, 64, 128, 256] = 32
+    exclude: tuple[str, ...] = ()

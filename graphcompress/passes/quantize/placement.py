@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from graphcompress.ir import Model, Tensor, consumers, output_ids, producer
 from graphcompress.passes.quantize.groups import Group, shape_of
+from graphcompress.passes.quantize.noise import Noise, quantized
 from graphcompress.passes.quantize.observe import Observed
 from graphcompress.targets import Boundary, Target
 
@@ -30,6 +32,10 @@ class Cost:
 
     floating: float
     integer: float
+
+
+Costs = Mapping[Group, Cost]
+NOTHING: Costs = MappingProxyType({})
 
 
 def cost(group: Group, observed: Mapping[Tensor, Observed], boundary: Boundary) -> Cost:
@@ -74,23 +80,27 @@ class Network:
     """The cut problem of a set of groups: vertices 0 (integers) and 1 (float), one per group, one per tensor that integers may read; edges with their
     capacity in ns."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary) -> None:
-        """`groups` are to be labelled; `every` are these and those that are float already."""
+    def __init__(
+        self, model: Model, groups: Sequence[Group], every: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, measured: Costs = NOTHING
+    ) -> None:
+        """`groups` are to be labelled; `every` are these and those that are float already. What is not `measured` costs what the table says."""
         self.groups = groups
-        self.costs = {g: cost(g, observed, boundary) for g in groups}
+        self.costs = {g: measured.get(g) or cost(g, observed, boundary) for g in groups}
         self.vertex = {id(g.node): i + 2 for i, g in enumerate(groups)}
         self.edges: dict[tuple[int, int], float] = {}
         self.size = len(groups) + 2
         self._boundaries(model, observed, boundary)
         self._pulls(every, observed, boundary)
 
-    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> dict[tuple[int, int], float]:
+    def capacities(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: NoisePrice | None = None) -> dict[tuple[int, int], float]:
         """All edges, those from the source and to the sink among them: what each group gains or loses, `byte` ns being gained for each byte that the file
-        loses; `forced` gain endlessly."""
+        loses, and noise costing its `price`; `forced` gain endlessly."""
         edges = dict(self.edges)
-        for group, price in self.costs.items():
+        if price is not None:
+            edges |= self._noises(price)
+        for group, times in self.costs.items():
             # Only the difference counts, and capacities are not negative.
-            gain = math.inf if group in forced else price.floating - price.integer + byte * saved_bytes(group)
+            gain = math.inf if group in forced else times.floating - times.integer + byte * saved_bytes(group)
             edge = (SOURCE, self.vertex[id(group.node)]) if gain > 0 else (self.vertex[id(group.node)], SINK)
             if gain != 0:
                 edges[edge] = edges.get(edge, 0.0) + abs(gain)
@@ -109,7 +119,8 @@ class Network:
             elements = observed[tensor].size
             maker = makers.get(key)
             start = SINK if maker is None else self.vertex[id(maker.node)]
-            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out)
+            made_of_codes = maker is not None and maker.needs_q
+            readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out or (key in signature and made_of_codes))
             fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
             integer = [v for v in readers if v != SINK]
             if integer:
@@ -119,7 +130,7 @@ class Network:
                 self._edge(self.size, start, fixed + elements * prices.quantize)
                 self.size += 1
             # An operator that can hand out float has no DQ behind it while nobody reads integers; with one reader both are never needed.
-            if maker is not None and key not in signature and (maker.needs_q or (len(readers) > 1 and integer)):
+            if maker is not None and (made_of_codes or (len(readers) > 1 and integer and key not in signature)):
                 for v in readers:
                     self._edge(start, v, fixed + elements * prices.dequantize)
 
@@ -132,9 +143,25 @@ class Network:
                 for reader in {self.vertex[id(n)] for n in consumers(group.outputs[0]) if id(n) in self.vertex}:
                     self._edge(reader, makers.get(id(group.inputs[0]), SINK), extra)
 
-    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0) -> set[Group]:
+    def _noises(self, price: NoisePrice) -> dict[tuple[int, int], float]:
+        """What noise costs: that of a Q once, as soon as one group of its unit is in integers."""
+        edges: dict[tuple[int, int], float] = {}
+        for group in self.groups:
+            vertex = self.vertex[id(group.node)]
+            for tensor in quantized(group):
+                unit = price.noise.units.get(tensor)
+                if unit is not None:
+                    edges[vertex, self.size + unit] = math.inf
+                    edges[self.size + unit, SINK] = price.ns * price.noise.tensors[unit]
+            weight = price.ns * price.noise.weights.get(group, 0.0)
+            if weight > 0:
+                edges[vertex, SINK] = edges.get((vertex, SINK), 0.0) + weight
+        return {edge: capacity for edge, capacity in edges.items() if capacity > 0}
+
+    def cheapest(self, forced: Set[Group] = frozenset(), byte: float = 0.0, price: NoisePrice | None = None) -> set[Group]:
         """The groups on the integer side of the least cut; of equal cuts the one with less in integers."""
-        reached = source_side(self.capacities(forced, byte), self.size)
+        size = self.size + (0 if price is None else len(price.noise.tensors))
+        reached = source_side(self.capacities(forced, byte, price), size)
         return {g for g in self.groups if self.vertex[id(g.node)] in reached}
 
     def value(self, chosen: Set[Group], forced: Set[Group] = frozenset()) -> float:
@@ -145,15 +172,34 @@ class Network:
         return sum(w for (a, b), w in edges.items() if a in side and b not in side)
 
 
-def decide(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, forced: Set[Group] = frozenset()) -> set[Group]:
+@dataclass(frozen=True, slots=True)
+class NoisePrice:
+    """What noise at the outputs costs: `ns` for as much of it as there is signal."""
+
+    noise: Noise
+    ns: float
+
+
+def decide(
+    model: Model,
+    groups: Sequence[Group],
+    observed: Mapping[Tensor, Observed],
+    target: Target,
+    forced: Set[Group] = frozenset(),
+    price: NoisePrice | None = None,
+    measured: Costs = NOTHING,
+) -> set[Group]:
     """The groups that go to integers; those of `forced` do whatever it costs.
 
-    First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files.
+    First the fastest labelling. Then bytes get a price, as high as the share of the gained time allows that the table grants to smaller files; not where noise has one: bytes can be had
+    without it.
     """
     if not groups:
         return set()
-    placement = Placement(model, groups, observed, target.boundary, forced)
-    best = placement.settle(0.0)
+    placement = Placement(model, groups, observed, target.boundary, forced, measured)
+    best = placement.settle(0.0, price)
+    if price is not None:
+        return best
     plain = placement.network(frozenset())
     least = plain.value(best, forced)
     limit = least + target.boundary.size_share * max(0.0, plain.value(forced, forced) - least)
@@ -168,17 +214,20 @@ def decide(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Obse
     return best
 
 
-def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target) -> float:
-    """What the table expects a run to gain, in ns, when just these groups go to integers."""
-    network = Network(model, groups, groups, observed, target.boundary)
+def gain(model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], target: Target, measured: Costs = NOTHING) -> float:
+    """What a run is expected to gain, in ns, when just these groups go to integers."""
+    network = Network(model, groups, groups, observed, target.boundary, measured)
     return network.value(frozenset()) - network.value(frozenset(groups))
 
 
 class Placement:
     """One decision: the cut under two rules that it does not know."""
 
-    def __init__(self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group]) -> None:
+    def __init__(
+        self, model: Model, groups: Sequence[Group], observed: Mapping[Tensor, Observed], boundary: Boundary, forced: Set[Group], measured: Costs = NOTHING
+    ) -> None:
         self.model = model
+        self.measured = measured
         self.groups = groups
         self.observed = observed
         self.boundary = boundary
@@ -189,16 +238,16 @@ class Placement:
         """The cut problem of all groups but those that stay float."""
         if stay not in self._networks:
             rest = [g for g in self.groups if g not in stay]
-            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary)
+            self._networks[stay] = Network(self.model, rest, self.groups, self.observed, self.boundary, self.measured)
         return self._networks[stay]
 
-    def settle(self, byte: float) -> set[Group]:
+    def settle(self, byte: float, price: NoisePrice | None = None) -> set[Group]:
         """The least cut in which a group whose row says `follows` is in integers only where all that it reads is made, and all that it makes is read, by
         groups in integers, and no island is without a heavy operator. Found by cutting again without those that break a rule."""
         stay: frozenset[Group] = frozenset()
         while True:
             network = self.network(stay)
-            chosen = network.cheapest(self.forced, byte)
+            chosen = network.cheapest(self.forced, byte, price)
             wrong = (at_borders(network.groups, chosen) | light_islands(network.groups, chosen)) - self.forced
             if not wrong:
                 return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphcompress.errors import DataError, ModelError
@@ -66,6 +66,7 @@ class Plan:
         self.reasons: dict[Node, Refusal] = dict(candidates.refusals)
         self.groups: list[Group] = []
         self.weights = Weights(self.target)
+        self.measured: placement.Costs = placement.NOTHING
         self._stay: set[Group] = set()  # what the provider does not take, whatever else is in integers
         for group in candidates.groups:
             problem = next((p for t in (*group.inputs, *group.outputs) if (p := ranges.problem(t)) is not None), None)
@@ -79,13 +80,21 @@ class Plan:
             self._refuse(group, "sharp-scores", reason)
         self.groups = [g for g in self.groups if g not in blurred]
 
-    def settle(self, excluded: Collection[Group] = ()) -> Attempt | None:
-        """The attempt in which every group fuses and nothing else does, without the groups `excluded`; None where no group is left."""
-        forced: set[Group] = set()
+    def everything(self) -> Attempt | None:
+        """As much in integers as the provider takes, whatever it costs; what is found out on the way is no reason."""
+        stay, reasons = set(self._stay), dict(self.reasons)
+        try:
+            return self.settle(forced=set(self.groups))
+        finally:
+            self._stay, self.reasons = stay, reasons
+
+    def settle(self, price: placement.NoisePrice | None = None, forced: Collection[Group] = ()) -> Attempt | None:
+        """The attempt in which every group fuses and nothing else does, noise costing `price`, and `forced` whatever they cost; None where no group is left."""
+        forced = set(forced)
         for round_number in range(2 * len(self.groups) + 1):
             self.progress("placing", round_number, None)
-            rest = [g for g in self.groups if g not in self._stay and g not in excluded]
-            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay)
+            rest = [g for g in self.groups if g not in self._stay and (price is None or g in price.noise.groups)]
+            chosen = placement.decide(self.base, rest, self.ranges.observed, self.target, forced - self._stay, price, self.measured)
             if not chosen:
                 return None
             attempt = self.write([g for g in rest if g in chosen])
@@ -118,13 +127,15 @@ class Plan:
         restore(model, nodes, self.stored)
         return Attempt(model, nodes, list(groups), twins, insertion)
 
-    def result(self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, excluded: Collection[Group] = ()) -> StepResult:
-        """The step's result with its certificate; `original` where nothing is in integers."""
+    def result(
+        self, attempt: Attempt | None, original: Model, applied: dict[str, int], calibration: str, noise: Mapping[Group, float] | None = None
+    ) -> StepResult:
+        """The step's result with its certificate; `original` where nothing is in integers. `noise` is the part that a group has in that of the boldest alternative."""
         integer = {g.node: g for g in attempt.groups} if attempt else {}
         reasons = dict(self.reasons)
         for group in self.groups:
             if group.node not in integer:
-                reasons.setdefault(group.node, self._placed_in_float(group, excluded))
+                reasons.setdefault(group.node, self._placed_in_float(group, noise or {}))
         refusals = tuple(r for n, r in reasons.items() if n not in integer)
         certified = certificate(self.base, integer, reasons, self.target)
         if attempt is None:
@@ -135,10 +146,11 @@ class Plan:
             counts[name] = counts.get(name, 0) + 1
         if attempt.insertion.protected:
             counts["quantize/protect-float"] = attempt.insertion.protected
-        names = tensor_labels(attempt.insertion.scales)
+        names = labels(t.name for t in attempt.insertion.scales)
+        groups = dict(zip(self.candidates.groups, labels(g.name for g in self.candidates.groups), strict=True))
         decisions = {
             "calibration": calibration,
-            "int8": [g.name for g in attempt.groups],
+            "int8": [groups[g] for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
         return StepResult(attempt.model, True, counts, refusals, decisions, certified)
@@ -199,13 +211,15 @@ class Plan:
 
     # --- reasons --------------------------------------------------------------------------------------------------------------------
 
-    def _placed_in_float(self, group: Group, excluded: Collection[Group]) -> Refusal:
-        if group in excluded:
-            return Refusal("quantize/accuracy", "it is one of those expected to lose most accuracy, which this alternative leaves in float", group.name)
-        price = placement.cost(group, self.ranges.observed, self.target.boundary)
+    def _placed_in_float(self, group: Group, noise: Mapping[Group, float]) -> Refusal:
+        if group in noise:
+            part = f"with what it reads and makes it has {noise[group]:.1%} of the noise that INT8 makes at the outputs"
+            return Refusal("quantize/accuracy", f"{part}, and saves too little time for that", group.name)
+        price = self.measured.get(group) or placement.cost(group, self.ranges.observed, self.target.boundary)
+        source = "measured here" if group in self.measured else "by the target's table"
         return Refusal(
             "quantize/cost",
-            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float by the target's table, and Q and DQ at its borders",
+            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float {source}, and Q and DQ at its borders",
             group.name,
         )
 
@@ -231,11 +245,11 @@ def island_of(groups: Sequence[Group], members: Collection[Group]) -> set[Group]
     return island
 
 
-def tensor_labels(tensors: Iterable[Tensor]) -> list[str]:
+def labels(names: Iterable[str]) -> list[str]:
     """Names for a record: those of subgraphs may occur more than once, and are told apart by a number."""
     counts: dict[str, int] = {}
-    labels = []
-    for tensor in tensors:
-        number = counts[tensor.name] = counts.get(tensor.name, 0) + 1
-        labels.append(tensor.name if number == 1 else f"{tensor.name} ({number})")
-    return labels
+    result = []
+    for name in names:
+        number = counts[name] = counts.get(name, 0) + 1
+        result.append(name if number == 1 else f"{name} ({number})")
+    return result

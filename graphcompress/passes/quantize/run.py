@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from graphcompress.errors import DataError, ModelError, UsageError
-from graphcompress.ir import Model, Node, Tensor, nodes
+from graphcompress.errors import DataError, ModelError
+from graphcompress.ir import Model, Tensor
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.dimensions import evaluated, product
 from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.expansion import expand
-from graphcompress.passes.quantize.groups import Candidates, Group, find, node_name
-from graphcompress.passes.quantize.ladder import ladder
+from graphcompress.passes.quantize.groups import Candidates, Group, find
+from graphcompress.passes.quantize.ladder import ladder, repeated
 from graphcompress.passes.quantize.observe import observe
 from graphcompress.passes.quantize.options import Options
 from graphcompress.passes.quantize.plan import Plan
@@ -81,7 +81,9 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
-    return ladder(plan, model, applied, options.calibration)
+    if "quantize" in context.decisions:
+        return repeated(plan, model, applied, options.calibration, context.decisions["quantize"])
+    return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, measure=context.measure)
 
 
 def certifying_place(context: Context, target: Target) -> Place | None:
@@ -109,22 +111,6 @@ def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed, shapes: Shapes) -
         of_feed = infer(model, {name: array.shape for name, array in feed.items()})
         known |= {t: math.prod(shape) for t in watched if (shape := of_feed.static(t)) is not None}
     return {t: 4 * count for t, count in known.items()}
-
-
-def exclusion(model: Model, patterns: Sequence[str]) -> Callable[[Node], bool]:
-    """Which nodes stay float because a pattern matches their name anywhere. Raises UsageError for a pattern that is no regular expression or matches no
-    node."""
-    compiled = []
-    for pattern in patterns:
-        try:
-            compiled.append(re.compile(pattern))
-        except re.error as problem:
-            raise UsageError(f"--exclude '{pattern}' is no regular expression: {problem}.") from problem
-    names = {id(n): node_name(n) for n in nodes(model)} if compiled else {}
-    for expression in compiled:
-        if not any(expression.search(name) for name in names.values()):
-            raise UsageError(f"--exclude '{expression.pattern}' matches no node of {model.path or 'the model'}. `graphcompress inspect` lists the names.")
-    return lambda node: any(e.search(node_name(node)) for e in compiled)
 
 
 def estimator(options: Options, target: Target) -> tuple[Callable[[Tensor], Statistic], Choose]:

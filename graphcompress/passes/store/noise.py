@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model
 from graphcompress.passes.store.codes import Codes
 from graphcompress.passes.store.constants import FloatConstant
 from graphcompress.passes.store.write import write
+from graphcompress.runtime.noise import relative_noise
 from graphcompress.runtime.session import Feed, open_session
 from graphcompress.step import Context
 
@@ -41,7 +40,7 @@ def output_noise(model: Model, forms: Mapping[FloatConstant, Codes], context: Co
         for number, constants in enumerate(trials):
             context.progress("store: noise", number, len(trials))
             moved = _outputs(write(model, {c: forms[c] for c in constants})[0], feeds, context)
-            noise.update(dict.fromkeys(constants, _distance(reference, moved)))
+            noise.update(dict.fromkeys(constants, relative_noise(reference, moved)))
     except (ModelError, DataError):
         feeds = []
     return noise if feeds else {c: codes.noise for c, codes in forms.items()}
@@ -50,18 +49,3 @@ def output_noise(model: Model, forms: Mapping[FloatConstant, Codes], context: Co
 def _outputs(model: Model, feeds: list[Feed], context: Context) -> Outputs:
     with open_session(model, threads=context.threads) as session:
         return [session.run(feed) for feed in feeds]
-
-
-def _distance(reference: Outputs, moved: Outputs) -> float:
-    """The largest over the float outputs; what is not finite, or has another shape, does not count."""
-    lost: dict[str, float] = {}
-    power: dict[str, float] = {}
-    for before, after in zip(reference, moved, strict=True):
-        for name, value in before.items():
-            other = after[name]
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and np.shape(other) == value.shape:
-                a, b = value.astype(np.float64), np.asarray(other, np.float64)
-                finite = np.isfinite(a) & np.isfinite(b)
-                lost[name] = lost.get(name, 0.0) + float(np.square(a - b, where=finite, out=np.zeros_like(a)).sum())
-                power[name] = power.get(name, 0.0) + float(np.square(a, where=finite, out=np.zeros_like(a)).sum())
-    return max((lost[name] / power[name] for name in lost if power[name] > 0), default=0.0)

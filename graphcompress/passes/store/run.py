@@ -56,6 +56,12 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
         return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
     constants, small, half, refusals = choices(model, context, integers=options.weights != "float16")
 
+    if (decisions := context.decisions.get("store")) is not None:
+        if "layers" in decisions:
+            return Ladder.single(narrow_result(model, NARROW[options.weights], context, target), "as decided")
+        forms = repeated(constants, small, decisions)
+        return Ladder.single(written(model, forms, target.provider, target.session_options, refusals), "as decided")
+
     def result(integers: Collection[FloatConstant]) -> StepResult:
         """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
         forms = {c: small[c] if c in integers else float16_codes(c.values) for c in constants if c in integers or c in half}
@@ -124,6 +130,18 @@ def narrow_result(model: Model, bits: int, context: Context, target: Target) -> 
     if not done.changed:
         return replace(done, model=model)
     return replace(done, decisions={**done.decisions, "layers": fit.layers})
+
+
+def repeated(constants: Sequence[FloatConstant], small: Mapping[FloatConstant, Codes], decisions: Mapping[str, Any]) -> dict[FloatConstant, Codes]:
+    """The forms that an earlier run chose. Raises ModelError for a constant that there is not, or that has no such form."""
+    by_name = {c.name: c for c in constants}
+    forms = {}
+    for name, kind in decisions["weights"].items():
+        constant = by_name.get(name)
+        if constant is None or (kind == "int8" and constant not in small):
+            raise ModelError(f"An earlier run stored '{name}' as {kind}, and here it cannot be.")
+        forms[constant] = small[constant] if kind == "int8" else float16_codes(constant.values)
+    return forms
 
 
 def half_bytes(constant: FloatConstant) -> int:

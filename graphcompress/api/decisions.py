@@ -1,0 +1,58 @@
+"""What an earlier run decided, read from its record, so that it can be done again without searching or timing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from graphcompress import record
+from graphcompress.errors import UsageError
+from graphcompress.recipe import Recipe, recipe_of
+
+AnyRecord: TypeAlias = "record.Record | str | os.PathLike[str]"
+
+
+def read_record(source: AnyRecord) -> record.Record:
+    """A record as it was written. Raises UsageError where there is none at that path, or the file is none of `compress`."""
+    if not isinstance(source, record.Record):
+        path = Path(source)
+        try:
+            source = record.Record.model_validate_json(path.read_bytes())
+        except OSError as problem:
+            raise UsageError(f"{path}: the record cannot be read: {problem.strerror}.") from problem
+        except ValidationError as problem:
+            raise UsageError(f"{path} is no record that this version can read. Give what `compress --record` wrote.") from problem
+    if source.command != "compress":
+        raise UsageError(f"Decisions come from a record of 'compress', and this is one of '{source.command}'.")
+    return source
+
+
+def decided(earlier: record.Record, model: record.ModelFile) -> tuple[Recipe, Mapping[str, Mapping[str, Any]]]:
+    """The steps that are in the earlier result, with their options, and what they decided, by step. Raises UsageError where the record is that of another model, or of a result without
+    any step."""
+    if earlier.model.sha256 != model.sha256:
+        raise UsageError(
+            f"The decisions are for another model (sha256 {earlier.model.sha256[:12]}..., and {model.path or 'this one'} has {model.sha256[:12]}...)."
+        )
+    steps = [step for step in earlier.steps if step.in_result]
+    if not steps:
+        raise UsageError("The decisions are those of a run that returned the original: there is nothing to repeat.")
+    if any(step.use == "prune" and step.options.get("latency") is not None for step in steps):
+        raise UsageError(
+            "The decisions are those of a run that pruned by measured times, which are others each time. Prune to its --macs instead, which can be repeated."
+        )
+    return recipe_of(earlier.recipe.name, [(step.use, _options(step)) for step in steps]), {step.use: step.decisions for step in steps}
+
+
+def _options(step: record.StepRun) -> dict[str, Any]:
+    """The options of a step, with what followed from the speed of the machine as it was."""
+    if step.use != "distill":
+        return dict(step.options)
+    if "interrupted" in step.decisions:
+        raise UsageError("The decisions are those of a run whose learning was interrupted, which cannot be repeated.")
+    options: dict[str, Any] = {name: value for name, value in step.options.items() if name != "minutes"}
+    return options | {"steps": max(1, int(step.decisions["steps"]))}

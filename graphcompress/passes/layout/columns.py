@@ -1,0 +1,163 @@
+"""Columns of pixels (height L, width 1) as rows (height 1, width L): kernels go along rows.
+
+A region is what operators on columns share: Conv and pooling with kernels one pixel wide, and what works element by element or channel by channel. Inside, heights and widths
+change places; the elements keep their order in memory, so that a Transpose at the border copies at most, and a Reshape needs none.
+"""
+
+from __future__ import annotations
+
+from graphcompress.ir import Graph, Model, Node, Tensor, constant_value, consumers, graphs, output_ids, producer
+from graphcompress.ir.model.edit import Edits, detached
+from graphcompress.ir.shapes.infer import Shapes
+from graphcompress.passes.layout.parts import Array, count, drop_unread, elementwise, explicit_pads, float_constant, ints, written_pads
+from graphcompress.targets import Layout
+
+SWAP = [0, 1, 3, 2]
+POOLS = ("MaxPool", "AveragePool")
+BROADCAST = ("Add", "Mul", "Sub", "Div")
+
+
+def turn_columns(model: Model, shapes: Shapes, prices: Layout) -> list[str]:
+    """Turn every region that gains. Edits the model; gives the outputs of the Convs that now go along rows."""
+    outputs, turned = output_ids(model), []
+    for graph in list(graphs(model)):
+        for region in _regions([n for n in graph.nodes if _fits(n, shapes)]):
+            convs = [n for n in region if n.is_op("Conv") and _weight(n).shape[2] > 1]
+            gain = sum(prices.column * prices.mac_ns * _macs(n, shapes) for n in convs)
+            borders = [t for t in dict.fromkeys(t for n in region for t in (*_data(n), n.outputs[0])) if _crosses(t, set(region), outputs)]
+            if convs and gain > sum(prices.floor + prices.move_ns * count(shapes.shape(t)) for t in borders):
+                turned += [n.outputs[0].name for n in convs]
+                _turn(model, region, graph, outputs)
+    return turned
+
+
+def _fits(node: Node, shapes: Shapes) -> bool:
+    """Whether `node` computes on columns what it would compute on rows."""
+    if not node.standard or any(not _column(t, shapes) for t in (*_data(node), *node.outputs)):
+        return False
+    if node.is_op("Conv"):
+        weight = float_constant(node.inputs[1])
+        if weight is None or weight.ndim != 4 or weight.shape[3] != 1:
+            return False
+        return _narrow(node)
+    if node.is_op(*POOLS):
+        return len(node.outputs) == 1 and ints(node, "kernel_shape", [0, 0])[1] == 1 and _narrow(node)
+    if node.is_op(*BROADCAST):
+        return all(t in _data(node) or _per_channel(t) for t in node.inputs)
+    return elementwise(node) or (node.is_op("BatchNormalization") and len(node.outputs) == 1)
+
+
+def _narrow(node: Node) -> bool:
+    """Neither pads nor steps along the width."""
+    pads = written_pads(node)
+    return explicit_pads(node) and pads[1] == pads[3] == 0 and ints(node, "strides", [1, 1])[1] == 1
+
+
+def _per_channel(tensor: Tensor) -> bool:
+    value = float_constant(tensor)
+    return value is not None and all(d == 1 for d in value.shape[-2:])
+
+
+def _data(node: Node) -> list[Tensor]:
+    """The computed inputs."""
+    if node.is_op(*BROADCAST):
+        return [t for t in node.inputs if float_constant(t) is None]
+    return list(node.inputs[:1])
+
+
+def _column(tensor: Tensor, shapes: Shapes) -> bool:
+    shape = shapes.shape(tensor)
+    return shape is not None and len(shape) == 4 and shape[3] == 1 and shapes.dtype(tensor) == "float"
+
+
+def _weight(conv: Node) -> Array:
+    weight = float_constant(conv.inputs[1])
+    assert weight is not None
+    return weight
+
+
+def _macs(conv: Node, shapes: Shapes) -> int:
+    return count(shapes.shape(conv.outputs[0])) * int(_weight(conv)[0].size)
+
+
+def _regions(members: list[Node]) -> list[list[Node]]:
+    """`members` in groups that are joined by tensors, each in the order of the graph."""
+    readers: dict[Tensor, list[Node]] = {}
+    for node in members:
+        for tensor in (*_data(node), node.outputs[0]):
+            readers.setdefault(tensor, []).append(node)
+    left, regions = dict.fromkeys(members), []
+    for start in members:
+        if start not in left:
+            continue
+        queue, region = [start], set()
+        del left[start]
+        while queue:
+            node = queue.pop()
+            region.add(node)
+            for tensor in (*_data(node), node.outputs[0]):
+                for other in readers[tensor]:
+                    if other in left:
+                        del left[other]
+                        queue.append(other)
+        regions.append([n for n in members if n in region])
+    return regions
+
+
+def _indifferent(node: Node) -> bool:
+    """Whether `node`, reading a column, gives the same for the row: it takes the elements in their order in memory, or all of a channel."""
+    if not node.standard:
+        return False
+    if node.is_op("Reshape"):
+        return not node.attrs.get("allowzero", 0) and (shape := constant_value(node.inputs[1])) is not None and all(int(d) != 0 for d in shape.ravel()[2:])
+    return node.is_op("GlobalAveragePool", "GlobalMaxPool") or (node.is_op("Flatten") and int(node.attrs.get("axis", 1)) in (0, 1, 2))
+
+
+def _crosses(tensor: Tensor, members: set[Node], outputs: set[int]) -> bool:
+    """Whether a tensor of a region is also needed as a column, or made as one."""
+    maker = producer(tensor)
+    return maker not in members or id(tensor) in outputs or any(n not in members and not _indifferent(n) for n in consumers(tensor))
+
+
+def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int]) -> None:
+    members = set(region)
+    rows = {n.outputs[0]: model.variable("row") for n in region}
+    weights: list[Tensor] = []
+    with Edits(model) as edits:
+
+        def transpose(source: Tensor, result: Tensor, near: Node) -> None:
+            node = detached("Transpose", "", {"perm": SWAP}, (source,), (result,))
+            node.rank = near.rank
+            edits.add(node, graph)
+
+        for node in region:
+            data = set(_data(node))
+            for index, tensor in enumerate(node.inputs):
+                if tensor in data:
+                    if tensor not in rows:
+                        rows[tensor] = model.variable("row")
+                        transpose(tensor, rows[tensor], node)
+                    edits.set_input(node, index, rows[tensor])
+        for node in region:
+            made = node.outputs[0]
+            if node.is_op("Conv"):
+                weights.append(node.inputs[1])
+                edits.set_input(node, 1, model.constant("w", _weight(node).transpose(SWAP)))
+            if node.is_op("Conv", *POOLS):
+                _swap_attributes(node)
+            edits.set_output(node, 0, rows[made])
+            others = [n for n in consumers(made) if n not in members]
+            for reader in filter(_indifferent, others):
+                edits.set_input(reader, 0, rows[made])
+            if id(made) in outputs or not all(map(_indifferent, others)):
+                transpose(rows[made], made, node)
+    drop_unread(model, weights)
+
+
+def _swap_attributes(node: Node) -> None:
+    for name in ("kernel_shape", "strides", "dilations"):
+        if name in node.attrs:
+            node.attrs[name] = ints(node, name, [1, 1])[::-1]
+    if "pads" in node.attrs:
+        top, left, bottom, right = ints(node, "pads", [0] * 4)
+        node.attrs["pads"] = [left, top, right, bottom]

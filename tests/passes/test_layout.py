@@ -1,0 +1,164 @@
+"""layout: columns become rows and few channels several rows, with the same numbers, where the table expects a gain and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphcompress.data.memory import memory_data
+from graphcompress.ir import Model, lint, nodes, to_bytes, to_proto
+from graphcompress.passes.layout import Options, layout
+from graphcompress.runtime.session import open_session
+from graphcompress.step import Context, StepResult
+from graphcompress.targets import load_target
+from tests.support.weights import with_weights
+
+F32 = np.float32
+
+
+def weight(*shape: int) -> np.ndarray[Any, Any]:
+    return (np.random.default_rng(len(shape) * 7 + shape[0]).standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(F32)
+
+
+def laid_out(model: Model, **options: Any) -> StepResult:
+    """The step's result, which computes the same as `model` and leaves it as it was."""
+    before = to_bytes(model)
+    result = layout(model, Context(), Options(**options)).boldest
+    assert to_bytes(model) == before
+    assert (result.model.inputs, result.model.outputs) == (model.inputs, model.outputs)
+    lint(result.model)
+    to_proto(result.model)
+    rng = np.random.default_rng(1)
+    feed = {i.name: rng.standard_normal([d if isinstance(d, int) else 2 for d in i.shape or ()]).astype(F32) for i in model.inputs}
+    with open_session(model, threads=1) as first, open_session(result.model, threads=1) as second:
+        expected, outputs = first.run(feed), second.run(feed)
+    for name, value in expected.items():
+        assert value.shape == outputs[name].shape
+        np.testing.assert_allclose(value, outputs[name], rtol=1e-4, atol=1e-5)
+    return result
+
+
+def ops(model: Model) -> list[str]:
+    return [n.op for n in nodes(model)]
+
+
+COLUMN = {"w": weight(32, 4, 64, 1), "v": weight(16, 32, 32, 1), "b": weight(16, 1).ravel(), "k": weight(32, 1, 1)}
+
+
+def test_a_chain_on_columns_goes_along_rows_with_one_transpose_at_each_end() -> None:
+    model = with_weights(
+        """(float[N,4,512,1] x) => (float[N,16,C,D] y) {
+            a = Conv <pads = [31, 0, 32, 0], strides = [2, 1]> (x, w)
+            r = Relu (a)
+            m = MaxPool <kernel_shape = [2, 1], strides = [2, 1], pads = [1, 0, 0, 0]> (r)
+            s = Mul (m, k)
+            y = Conv <dilations = [2, 1]> (s, v, b)
+        }""",
+        COLUMN,
+    )
+    result = laid_out(model)
+    assert result.applied == {"layout/columns": 2}
+    assert ops(result.model).count("Transpose") == 2
+    assert [list(n.attrs["kernel_shape"]) for n in nodes(result.model) if n.op == "MaxPool"] == [[1, 2]]
+    assert {tuple(c.shape) for c in result.model.graph.initializers.values()} == {(32, 4, 1, 64), (16, 32, 1, 32), (16,), (32, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("reader", "transposes"),
+    [
+        ("y = Reshape (a, shape)", 1),
+        ("y = Flatten (a)", 1),
+        ("y = GlobalAveragePool (a)", 1),
+        ("y = Flatten <axis = 3> (a)", 2),
+        ("y = Reshape (a, kept)", 2),
+        ("y = Softmax <axis = 2> (a)", 2),
+    ],
+)
+def test_what_reads_elements_in_their_order_reads_the_row_itself(reader: str, transposes: int) -> None:
+    model = with_weights(
+        "(float[2,4,512,1] x) => (float y) { a = Conv (x, w) " + reader + " }",
+        {"w": COLUMN["w"], "shape": np.array([0, -1], np.int64), "kept": np.array([-1, 32, 0], np.int64)},
+    )
+    assert ops(laid_out(model).model).count("Transpose") == transposes
+
+
+def test_a_column_that_is_an_output_is_handed_out_as_one() -> None:
+    model = with_weights("(float[1,4,512,1] x) => (float[1,32,449,1] a, float[1,32,449,1] y) { a = Conv (x, w) y = Tanh (a) }", {"w": COLUMN["w"]})
+    assert laid_out(model).applied == {"layout/columns": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[1,4,512,1] x) => (float y) { y = Conv <pads = [0, 1, 0, 1]> (x, w) }",  # no column any more
+        "(float[1,4,512,2] x) => (float y) { y = Conv (x, w) }",
+        '(float[1,4,512,1] x) => (float y) { y = Conv <auto_pad = "SAME_UPPER"> (x, w) }',
+        "(float[1,4,512,1] x, float[32,4,64,1] w2) => (float y) { y = Conv (x, w2) }",
+        "(float[1,4,66,1] x) => (float y) { y = Conv (x, w) }",  # three outputs: not worth two Transposes
+    ],
+)
+def test_other_convs_stay(text: str) -> None:
+    model = with_weights(text, {"w": COLUMN["w"]})
+    result = laid_out(model)
+    assert not result.changed and result.model is model
+
+
+def test_few_channels_are_computed_several_rows_at_once() -> None:
+    model = with_weights(
+        "(float[N,16,48,40] x) => (float[N,1,A,B] y) { a = Conv <pads = [2, 1, 2, 1], strides = [1, 2]> (x, w, b) r = Clip (a, low) y = Sigmoid (r) }",
+        {"w": weight(1, 16, 5, 3), "b": weight(1, 1).ravel(), "low": F32(-0.2)},
+    )
+    result = laid_out(model, growth=20.0)
+    assert result.applied == {"layout/rows": 1}
+    assert ops(result.model) == ["Conv", "Clip", "Sigmoid", "Reshape", "Transpose", "Reshape"]
+    (conv,) = (n for n in nodes(result.model) if n.op == "Conv")
+    rows = conv.attrs["strides"][0]
+    assert rows in (2, 3, 4, 6, 8) and conv.attrs["strides"][1] == 2
+    assert conv.attrs["kernel_shape"] == [5 + rows - 1, 3]
+
+
+def test_rows_with_a_stride_and_an_output_between() -> None:
+    model = with_weights(
+        "(float[1,16,49,40] x) => (float[1,2,24,38] a, float[1,2,24,38] y) { a = Conv <strides = [2, 1]> (x, w) y = Relu (a) }", {"w": weight(2, 16, 3, 3)}
+    )
+    result = laid_out(model, growth=20.0)
+    assert result.applied == {"layout/rows": 1}
+    assert [n.inputs[0].name for n in nodes(result.model) if n.op == "Relu"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[1,16,49,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1], dilations = [2, 1]> (x, w) }",
+        "(float[1,32,48,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1], group = 2> (x, w) }",
+        "(float[1,16,H,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",
+        "(float[1,16,47,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",  # 47 rows are no multiple
+        "(float[1,16,48,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, wide) }",  # the block is full
+        "(float[1,16,8,2] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",  # too small
+    ],
+)
+def test_convs_that_gain_nothing_keep_their_rows(text: str) -> None:
+    model = with_weights(text, {"w": weight(2, 16, 3, 3), "wide": weight(16, 16, 3, 3)})
+    result = laid_out(model, growth=20.0)
+    assert not result.changed and result.model is model
+
+
+def test_weights_grow_no_further_than_asked_for() -> None:
+    model = with_weights("(float[1,16,48,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }", {"w": weight(2, 16, 3, 3)})
+    assert not laid_out(model).changed
+    assert laid_out(model, growth=20.0).changed
+
+
+def test_sizes_are_those_of_the_first_feed() -> None:
+    model = with_weights("(float[1,4,L,1] x) => (float y) { y = Conv (x, w) }", {"w": COLUMN["w"]})
+    assert not layout(model, Context()).boldest.changed
+    feeds = memory_data([{"x": np.zeros((1, 4, 512, 1), F32)}], model.inputs)
+    assert layout(model, Context(data=feeds)).boldest.changed
+
+
+def test_a_target_without_prices_keeps_the_model() -> None:
+    model = with_weights("(float[1,4,512,1] x) => (float y) { y = Conv (x, w) }", {"w": COLUMN["w"]})
+    target = load_target("cpu").model_copy(update={"layout": None})
+    assert not layout(model, Context(target=target)).boldest.changed

@@ -1,0 +1,141 @@
+"""products: MatMul and Gemm as integer products without ranges, in the form that the runtime makes one operator of; everything else stays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphcompress.errors import UsageError
+from graphcompress.ir import Model, lint, to_bytes
+from graphcompress.passes.quantize import ProductOptions, products
+from graphcompress.passes.quantize.nbits import block_codes
+from graphcompress.runtime import profile
+from graphcompress.runtime.session import open_session
+from graphcompress.step import Context, StepResult
+from tests.support.weights import with_weights
+
+F32 = np.float32
+R = np.random.default_rng(11)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before."""
+    R.bit_generator.state = np.random.default_rng(11).bit_generator.state
+
+
+def weight(*shape: int) -> np.ndarray[Any, Any]:
+    return (R.standard_normal(shape) / np.sqrt(shape[0])).astype(F32)
+
+
+FORMS = {
+    "matmul": ("(float[2,7,96] x) => (float[2,7,64] y) { y = MatMul (x, w) }", {"w": weight(96, 64)}),
+    "gemm": ("(float[N,96] x) => (float[N,64] y) { y = Gemm (x, w, b) }", {"w": weight(96, 64), "b": weight(64)}),
+    "transposed": ("(float[N,96] x) => (float[N,64] y) { y = Gemm <transB = 1> (x, w, b) }", {"w": weight(64, 96), "b": weight(1, 64)}),
+    "no bias": ("(float[N,90] x) => (float[N,50] y) { y = Gemm (x, w) }", {"w": weight(90, 50)}),
+}
+KERNELS = {"dynamic": "DynamicQuantizeMatMul", "int4": "MatMulNBits"}
+
+
+def done(model: Model, **options: Any) -> StepResult:
+    before = to_bytes(model)
+    result = products(model, Context(), ProductOptions(**options)).boldest
+    assert to_bytes(model) == before
+    lint(result.model)
+    return result
+
+
+def error(model: Model, other: Model) -> float:
+    feed = {i.name: R.standard_normal([d if isinstance(d, int) else 5 for d in i.shape or ()]).astype(F32) for i in model.inputs}
+    with open_session(model, threads=1) as first, open_session(other, threads=1) as second:
+        (a,), (b,) = first.run(feed).values(), second.run(feed).values()
+    assert a.shape == b.shape
+    return float(np.square(a - b).sum() / np.square(a).sum())
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("form", "most"), [("dynamic", 4e-4), ("int4", 1.5e-2)])
+def test_each_form_becomes_one_kernel_and_computes_nearly_the_same(name: str, form: str, most: float) -> None:
+    model = with_weights(*FORMS[name])
+    result = done(model, form=form)
+    assert result.applied == {f"products/{form}": 1}
+    assert Counter(n.op for n in profile.optimized_model(result.model).graph.nodes)[KERNELS[form]] == 1
+    assert 0 < error(model, result.model) < most
+    assert len(to_bytes(result.model)) < len(to_bytes(model)) / (2.5 if form == "dynamic" else 3.5)
+    assert result.certificate is not None and result.certificate.integer == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("(float[4,96] x) => (float y) { y = Gemm <alpha = 0.5> (x, w) }", "factors"),
+        ("(float[96,4] x) => (float y) { y = Gemm <transA = 1> (x, w) }", "factors"),
+        ("(float[4,96] x, float[96,64] v) => (float y) { y = MatMul (x, v) }", "no constant"),
+        ("(float[4,30] x) => (float y) { y = MatMul (x, small) }", "fewer than"),
+        ("(float[64,96] x) => (float y) { y = MatMul (w, v) z = Identity (x) }", "first input"),
+        ("(float[4,96] x) => (float y) { y = MatMul (x, wild) }", "NaN"),
+        ("(double[4,96] x) => (double y) { y = MatMul (x, double) }", "float32"),
+    ],
+)
+def test_the_others_stay_with_a_reason(text: str, says: str) -> None:
+    weights = {"w": weight(96, 64), "v": weight(64, 96), "small": weight(30, 30), "wild": np.full((96, 64), np.nan, F32), "double": np.ones((96, 64))}
+    model = with_weights(text, weights)
+    result = done(model)
+    assert result.model is model and not result.changed
+    assert [says in r.reason for r in result.refusals] == [True]
+
+
+def test_a_shared_weight_is_read_by_others_still_and_products_in_branches_are_written_there() -> None:
+    model = with_weights(
+        """(float[4,96] x, bool c) => (float[4,96] y, float[4,64] z) {
+            z = MatMul (x, w)
+            y = If (c) <then_branch = yes () => (float[4,96] p) { p = Gemm <transB = 1> (z, w) }, else_branch = no () => (float[4,96] q) { q = Identity (x) }>
+        }""",
+        {"w": weight(96, 64)},
+    )
+    result = done(model)
+    assert result.applied == {"products/dynamic": 2}
+    with open_session(model, threads=1) as first, open_session(result.model, threads=1) as second:
+        for taken in (True, False):
+            feed = {"x": R.standard_normal((4, 96)).astype(F32), "c": np.array(taken)}
+            expected, outputs = first.run(feed), second.run(feed)
+            assert all(np.abs(expected[k] - outputs[k]).max() < 0.1 for k in expected)
+
+
+def test_excluded_nodes_stay_and_patterns_must_match() -> None:
+    model = with_weights(*FORMS["gemm"])
+    assert [r.reason for r in done(model, exclude=("^y$",)).refusals] == ["it was excluded"]
+    with pytest.raises(UsageError, match="matches no node"):
+        done(model, exclude=("nothing",))
+
+
+def test_before_opset_11_there_is_no_dynamic_form() -> None:
+    text, weights = FORMS["matmul"]
+    (refusal,) = done(with_weights(text, weights, opset=10)).refusals
+    assert refusal.id == "products/opset"
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_codes_of_blocks(bits: int) -> None:
+    matrix = weight(90, 20)
+    stored = block_codes(matrix, bits, 32)
+    assert stored.codes.shape == (20, 3, 32) and stored.packed.shape == (20, 3, 32 * bits // 8)
+    assert stored.codes.max() < 2**bits
+    first = stored.packed[3, 1, 0] & (2**bits - 1)
+    second = stored.packed[3, 1, 0] >> bits & (2**bits - 1)
+    assert (first, second) == (stored.codes[3, 1, 0], stored.codes[3, 1, 1])
+    values = stored.values
+    assert values.shape == matrix.shape
+    # Scales to fit the largest weight lose more.
+    step = np.abs(matrix[:32, 0]).max() / 2 ** (bits - 1)
+    plain = np.clip(np.rint(matrix[:32, 0] / step), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * step
+    assert np.square(values[:32, 0] - matrix[:32, 0]).sum() <= np.square(plain - matrix[:32, 0]).sum()
+
+
+def test_a_block_of_zeros_is_zeros() -> None:
+    matrix = weight(64, 4)
+    matrix[:32, 2] = 0
+    assert not block_codes(matrix, 4, 32).values[:32, 2].any()
