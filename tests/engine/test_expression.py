@@ -181,6 +181,21 @@ TABLE = [
     ("cut([1, 2, 3], 0, 2)", [1, 2]),
     ("cut([1, 2, 3], -1, 3)", [3]),
     ("added([1], [1, 2])", None),
+    ("joined([1, 2], [3])", [1, 2, 3]),
+    ("joined([], row)", [3, 5]),
+    ("joined([0], axes_)", [0, 1, 3]),
+    ("apart([0, 1], [-1], 3)", True),
+    ("apart([0, 2], [-1], 3)", False),
+    ("total(reshaped(six, [2, 3]), [0])", [5, 7, 9]),
+    ("total(reshaped(six, [2, 3]), [1])", [6, 15]),
+    ("total(six, [])", [1, 2, 3, 4, 5, 6]),
+    ("magnitude(v * -1)", [4, 9, 16]),
+    ("magnitude(-3)", 3),
+    ("filled_with(0.0, [2, 1], v)", [[0], [0]]),
+    ("filled_with(v, [2, 3], v)", [[4, 9, 16], [4, 9, 16]]),
+    ("diagonal(cut_of)", [[5, 0], [0, 7]]),
+    ("centred(reshaped(six, [6, 1]), [3])", [[0, n, 0] for n in range(1, 7)]),
+    ("shape(centred(reshaped(six, [3, 2, 1, 1]), [3, 5]))", [3, 2, 3, 5]),
 ]
 FIVES = np.full(1 << 17, 5.0)
 LATE = np.where(np.arange(1 << 17) == (1 << 17) - 1, 4.0, 5.0)
@@ -189,6 +204,7 @@ LATE = np.where(np.arange(1 << 17) == (1 << 17) - 1, 4.0, 5.0)
 @pytest.mark.parametrize(("text", "expected"), TABLE)
 def test_what_functions_make_of_values(text: str, expected: Any) -> None:
     names = {"v": COLUMN, "one": single(5), "six": single(1, 2, 3, 4, 5, 6), "row": ROW, "fives": Value(FIVES, "float"), "late": Value(LATE, "float")}
+    names |= {"axes_": Value(np.array([1, 3]), "int64"), "cut_of": single(5, 7)}
     if expected is None:
         with pytest.raises(Undetermined):
             value(text, **names)
@@ -204,6 +220,6 @@ def test_types_stay_with_values() -> None:
 
 
 def test_every_function_that_reads_values_is_in_the_table() -> None:
-    nodes = {"pads", "pad_value", "axes"}  # what a node says of itself, tested beside the nodes
+    nodes = {"pads", "pad_value", "axes", "steps", "nonnegative"}  # what a node says of itself, tested beside the nodes
     zeros = {"plus_zero", "minus_zero"}
     assert {name for name in FUNCTIONS if any(f"{name}(" in text for text, _ in TABLE)} == FUNCTIONS.keys() - nodes - zeros

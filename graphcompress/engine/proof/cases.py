@@ -97,15 +97,17 @@ def case_of(rule: Rule, choices: Choices, width: int = 1) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a rule's text says of the values that it looks for: names that must be constants, numbers that it compares with, attributes that it reads (by the tensor of their node)."""
+    """What a rule's text says of the values that it looks for: names that must be constants, numbers that it compares with, tensors that are one number throughout,
+    attributes that it reads (by the tensor of their node)."""
 
     constants: frozenset[str]
     numbers: tuple[float, ...]
+    filled: dict[str, float]
     attributes: dict[str, list[tuple[str, Any]]]
 
     @classmethod
     def of(cls, rule: Rule) -> Hints:
-        constants, numbers, attributes = set[str](), list[float](), dict[str, list[tuple[str, Any]]]()
+        constants, numbers, filled, attributes = set[str](), list[float](), dict[str, float](), dict[str, list[tuple[str, Any]]]()
         for part in (*rule.clauses, *rule.lets.values()):
             constants.update(n for n in part.names if n in rule.before.inputs and not expression.structural(part, frozenset((n,))))
             for node in ast.walk(part.tree):
@@ -114,6 +116,8 @@ class Hints:
                         pass
                     case ast.Constant(value=number) if isinstance(number, int | float):
                         numbers.append(float(number))
+                    case ast.Call(func=ast.Name(id="filled"), args=[ast.Name(id=name), ast.Constant(value=int() | float() as number)]):
+                        filled[name] = number
                     case ast.Call(func=ast.Name(id="constant"), args=names):
                         constants.update(n.id for n in names if isinstance(n, ast.Name))
                     case ast.Compare(
@@ -122,7 +126,7 @@ class Hints:
                         options = other.elts if isinstance(kind, ast.In) and isinstance(other, ast.List) else [other]
                         with suppress(ValueError):  # what is no literal
                             attributes.setdefault(name, []).extend((key, ast.literal_eval(option)) for option in options)
-        return cls(frozenset(constants & set(rule.before.inputs)), tuple(dict.fromkeys(numbers)), attributes)
+        return cls(frozenset(constants & set(rule.before.inputs)), tuple(dict.fromkeys(numbers)), filled, attributes)
 
 
 @dataclass(slots=True)
@@ -184,6 +188,8 @@ class _Draft:
             raise NoCase
         constant = self.is_constant(name)
         array = self.values(shape, constant)
+        if name in self.hints.filled and self.choices.below(2):
+            array = np.full_like(array, self.hints.filled[name])
         if positive and array.dtype.kind == "f" and not self.choices.chance(3):
             array = np.abs(array) + array.dtype.type(0.25)
         self.operands[name] = CaseTensor(array, self.dtype, constant)

@@ -18,7 +18,7 @@ def elementwise(draft: Draft, names: Sequence[str]) -> Attributes:
     whole = max(known, key=len) if known else draft.data(next(n for n in names if n))
     for name in names:
         if name and draft.dims(name) is None:
-            draft.data(name, part_of(draft.choices, whole))
+            draft.data(name, draft.choices.pick([whole[-1:], (1,)]) if draft.uniform else part_of(draft.choices, whole))
     return {}
 
 
@@ -128,6 +128,8 @@ def reduction(draft: Draft, names: Sequence[str], from_opset: int = 18) -> Attri
     """ReduceMean and its like."""
     x = draft.data(names[0])
     choices = draft.choices
+    if draft.uniform and x:
+        return {"keepdims": 1} | _axes(draft, names, [-1], from_opset)
     attributes: Attributes = {"keepdims": choices.below(2)} if choices.below(2) else {}
     if not x or choices.below(5) == 4:
         return attributes
