@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from graphcompress.cli import options
+from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.options import Format
 
-app = typer.Typer(help="Places elsewhere, where models run and are judged (--on PLACE; docs/places.md).", no_args_is_help=True)
+app = typer.Typer(cls=CommandList, help="Places elsewhere, where models run and are judged (--on PLACE; docs/places.md).", no_args_is_help=True)
 
 
-@app.command("check")
+@app.command("check", cls=Command)
 def check(
     names: Annotated[
         list[str] | None,
