@@ -58,6 +58,26 @@ class ConvTranspose(OpRun):
         return (y if b is None else y + b.reshape(-1, *[1] * rank),)
 
 
+class BatchNormalization(OpRun):
+    """The operator with its statistics as they are given; before opset 14 onnx's evaluator (1.23) mixes those of the input in. Without training mode."""
+
+    def _run(
+        self,
+        x: Array,
+        scale: Array,
+        bias: Array,
+        mean: Array,
+        var: Array,
+        epsilon: float | None = None,
+        momentum: float | None = None,
+        training_mode: int | None = None,
+    ) -> tuple[Array]:
+        if training_mode:
+            raise RuntimeError("BatchNormalization in training mode")
+        s, b, m, v = (a.reshape(-1, *[1] * (x.ndim - 2)) for a in (scale, bias, mean, var))
+        return (((x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) * s + b).astype(x.dtype),)
+
+
 class Erf(OpRun):
     """The operator in the precision of its input; onnx's evaluator (1.23) has it in single precision only."""
 
@@ -80,7 +100,7 @@ class Reference:
         self._names = [o.name for o in proto.graph.output]
         for info in proto.graph.output:  # types that are not known cannot be written
             info.type.Clear()
-        self._evaluator = ReferenceEvaluator(proto, new_ops=[ConvTranspose, Erf, GlobalMaxPool])
+        self._evaluator = ReferenceEvaluator(proto, new_ops=[BatchNormalization, ConvTranspose, Erf, GlobalMaxPool])
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Any]:
         """All outputs by name. Raises ModelError where the evaluator fails."""

@@ -15,7 +15,9 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from graphcompress import ir
 from graphcompress.errors import ModelError, WriteError
 from graphcompress.ir.files import serialize
+from graphcompress.ir.files.build import to_proto
 from graphcompress.ir.files.hashes import sha256_of_file, sha256_of_model
+from graphcompress.ir.files.text import parse_model
 from graphcompress.ir.files.write import is_its_file
 from graphcompress.ir.model import external
 from graphcompress.ir.model.messages import TENSOR_HOLDERS, tensor_protos
@@ -357,3 +359,11 @@ def test_output_through_a_link_replaces_the_file_behind_it(tmp_path: Path) -> No
     ir.save(ir.model_from_proto(tiny()), tmp_path / "link.onnx")
     assert (tmp_path / "link.onnx").is_symlink()
     assert onnx.load(real).graph.name == "g"
+
+
+def test_an_empty_list_that_was_calculated_is_one_of_integers() -> None:
+    """As the order of the axes of a tensor without any."""
+    model = parse_model("(float x) => (float y) { y = Transpose (x) }", {"": 17})
+    model.graph.nodes[0].attrs["perm"] = []
+    (attribute,) = to_proto(model).graph.node[0].attribute
+    assert attribute.type == AttributeProto.INTS and not attribute.ints

@@ -31,6 +31,17 @@ def test_it_computes_what_onnxruntime_computes(body: str) -> None:
     np.testing.assert_allclose(Reference(model).run(feed)["y"], open_session(model).run(feed)["y"], rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_of_a_batch_normalization_are_taken_as_they_are_given() -> None:
+    """Before opset 14, too, where onnx's evaluator takes part of them from the input."""
+    text = (
+        "(double[2,1,3] x, double[1] s, double[1] b, double[1] m, double[1] v) => (double[2,1,3] y) { y = BatchNormalization <epsilon = 0.5> (x, s, b, m, v) }"
+    )
+    x = np.arange(6.0).reshape(2, 1, 3)
+    feed = {"x": x} | {name: np.array([value]) for name, value in {"s": 3.0, "b": -1.0, "m": 10.0, "v": 3.5}.items()}
+    for opset in (9, 13, 15):
+        np.testing.assert_allclose(Reference(parse_model(text, {"": opset})).run(feed)["y"], (x - 10) / 2 * 3 - 1, rtol=1e-7)
+
+
 def test_erf_is_in_double_precision() -> None:
     model = parse_model("(double[3] x) => (double[3] y) { y = Erf (x) }")
     x = np.array([-0.3, 0.1, 2.0])

@@ -188,6 +188,8 @@ def _attribute_proto(name: str, value: Any, old: AttributeProto | None, stale: s
         case np.ndarray():
             built.type = AttributeProto.TENSOR
             built.t.CopyFrom(to_tensor_proto(value, ""))
+        case []:  # only lists of integers are calculated; what a file holds is a message
+            built.type = AttributeProto.INTS
         case _:
             built = helper.make_attribute(name, value)
     return built
