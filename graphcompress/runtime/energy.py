@@ -29,7 +29,7 @@ class Counter:
 
     def read(self) -> int:
         """Raises OSError where it cannot be read."""
-        return int(self.file.read_text())
+        return int(self.file.read_text(encoding="ascii"))
 
 
 def counters(root: Path = POWERCAP) -> list[Counter]:
@@ -37,8 +37,8 @@ def counters(root: Path = POWERCAP) -> list[Counter]:
     found = []
     for folder in sorted(root.glob("*")) if root.is_dir() else ():
         try:
-            if (folder / "name").read_text().startswith("package"):
-                counter = Counter(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
+            if (folder / "name").read_text(encoding="ascii").startswith("package"):
+                counter = Counter(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text(encoding="ascii")))
                 counter.read()
                 found.append(counter)
         except (OSError, ValueError):

@@ -50,8 +50,9 @@ def _sysctl(key: str) -> str:
 
 def memory() -> int | None:
     """Bytes of memory that the machine has, None where the system does not say."""
-    names = getattr(os, "sysconf_names", {})
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(names) else None
+    if not hasattr(os, "sysconf") or not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def describe() -> dict[str, Any]:

@@ -41,7 +41,7 @@ def node_times(model: Model, feed: Feed, *, threads: int = 1, config: Mapping[st
                 if run >= FEWEST_RUNS and time.perf_counter() - begin > BUDGET_S:
                     break
                 session.run(feed)
-            events = json.loads(Path(session.end_profiling()).read_text())
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     seconds: dict[Node, float] = {}
     for number, times in _kernel_times(events).items():
         times = sorted(times)

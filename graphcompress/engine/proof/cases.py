@@ -48,7 +48,7 @@ class Case:
     """A graph as text in parts, and the values of its inputs. `inner` are the tensors that the pattern makes, `large` says that only what overflows is judged."""
 
     opset: int
-    nodes: list[str]
+    lines: list[str]
     operands: dict[str, CaseTensor]
     outputs: tuple[str, ...]
     inner: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class Case:
         constants = ", ".join(
             f"{o.dtype}[{', '.join(map(str, o.array.shape))}] {n} = {{{', '.join(['0'] * o.array.size)}}}" for n, o in self.operands.items() if o.constant
         )
-        body = "\n    ".join(self.nodes)
+        body = "\n    ".join(self.lines)
         model = parse_model(f"({inputs}) => ({', '.join(outputs or self.outputs)})\n<{constants}>\n{{\n    {body}\n}}".replace("[]", ""), {"": self.opset})
         for name, operand in self.operands.items():
             if operand.constant:
@@ -143,7 +143,7 @@ class _Draft:
     operands: dict[str, CaseTensor] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     inner: dict[str, Dims] = field(default_factory=dict)
-    nodes: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     special: bool = False
     large: bool = False
 
@@ -163,7 +163,7 @@ class _Draft:
         outputs = self.ending(before.outputs)
         self.beginning()
         self.declare()
-        return Case(self.opset, self.nodes, self.operands, tuple(outputs), tuple(self.inner), self.large)
+        return Case(self.opset, self.lines, self.operands, tuple(outputs), tuple(self.inner), self.large)
 
     hints: Hints = field(init=False)
 
@@ -254,10 +254,10 @@ class _Draft:
         if len(inputs) == 2 and node.op in ("Add", "Mul") and self.choices.below(2):
             inputs.reverse()
         made, read = (", ".join(n or ABSENT for n in names) for names in (node.outputs, inputs))
-        self.nodes.append(f"{made} = {node.op} {attributes_text({**attributes, **node.attrs})}({read})")
+        self.lines.append(f"{made} = {node.op} {attributes_text({**attributes, **node.attrs})}({read})")
         named = [n for n in node.outputs if n]
         operands = {n: replace(o, dims=tuple(o.array.shape)) for n, o in self.operands.items()}
-        model = Case(self.opset, self.nodes, operands, tuple(named)).model()
+        model = Case(self.opset, self.lines, operands, tuple(named)).model()
         shapes = infer(model)
         for tensor in model.graph.outputs:
             dims = shapes.static(tensor)
@@ -272,7 +272,7 @@ class _Draft:
             if self.choices.below(4) == 3:
                 outputs.append(name)
             else:
-                self.nodes.append(f"{name}_out = Identity ({name})")
+                self.lines.append(f"{name}_out = Identity ({name})")
                 outputs.append(f"{name}_out")
         if self.choices.chance(12):
             outputs.append(self.choices.pick([n for n in self.inner if n not in outputs] or outputs))
@@ -283,7 +283,7 @@ class _Draft:
         for name, operand in list(self.operands.items()):
             if not operand.constant and operand.dtype in FLOATS and self.choices.chance(25):
                 self.operands = {f"{name}_in" if n == name else n: o for n, o in self.operands.items()}
-                self.nodes.insert(0, f"{name} = Neg ({name}_in)")
+                self.lines.insert(0, f"{name} = Neg ({name}_in)")
 
     def declare(self) -> None:
         """Sizes or symbols: all sizes, the first axis free, every axis free, or equal sizes with one symbol."""

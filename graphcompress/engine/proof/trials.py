@@ -26,7 +26,7 @@ from graphcompress.runtime.session import LocalSession, open_session
 Array = np.ndarray[Any, Any]
 
 CASES = 40
-TRIES_PER_CASE = 40
+TRIES_PER_CASE = 100
 #: What is allowed by element type, relative to the largest number that the pattern calculates: rounding, amplified where terms cancel. Double precision is the strict judge.
 TOLERANCES = {"f2": 5e-2, "f4": 1e-3, "f8": 1e-8}
 JUDGES = ("onnxruntime", "reference")

@@ -24,7 +24,7 @@ BUDGET_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeasuredCost:
+class LatencyCost:
     """Seconds of a node by the product of the shares of its `factors`: `points` [count, 2] of (share, seconds), the least share first, between which it is linear."""
 
     owner: Node
@@ -60,7 +60,7 @@ def measured_time(groups: Groups, cuts: Sequence[tuple[Array, Cut]], feed: Feed,
             shares = np.array(sorted(points))
             # A narrower node is no slower: what looks like it is noise.
             values = np.minimum.accumulate([min(points[s], seconds) for s in shares[::-1]])[::-1]
-            products.append(MeasuredCost(node, factors, np.stack([shares, values], axis=1)))
+            products.append(LatencyCost(node, factors, np.stack([shares, values], axis=1)))
     return WidthCost(products, sum(whole.values()) - sum(whole[p.owner] for p in products), len(groups.groups))
 
 

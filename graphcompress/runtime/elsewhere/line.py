@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -207,11 +206,11 @@ class Line:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started, and wait for it."""
-    if sys.platform == "win32":
-        process.kill()
-    else:
+    if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
     process.wait()
 
 

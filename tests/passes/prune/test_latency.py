@@ -12,7 +12,7 @@ from graphcompress.passes.prune import Options, latency, prune
 from graphcompress.passes.prune import run as step
 from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.groups import Factor, Groups, find_groups
-from graphcompress.passes.prune.latency import MeasuredCost, measured_time
+from graphcompress.passes.prune.latency import LatencyCost, measured_time
 from graphcompress.step import Context
 
 
@@ -25,7 +25,7 @@ def at_part(groups: Groups, part: float) -> tuple[Any, Cut]:
 
 def test_the_time_of_a_node_is_read_off_its_table() -> None:
     factor = Factor(np.array([1.0, 0.0]), 0, 16)
-    cost = MeasuredCost(None, (factor,), np.array([[0.25, 2.0], [0.5, 3.0], [1.0, 8.0]]))  # type: ignore[arg-type]
+    cost = LatencyCost(None, (factor,), np.array([[0.25, 2.0], [0.5, 3.0], [1.0, 8.0]]))  # type: ignore[arg-type]
     assert [cost.at(np.array([width, 5])) for width in (16, 12, 8, 4, 2)] == [8.0, 5.5, 3.0, 2.0, 1.5]
 
 
