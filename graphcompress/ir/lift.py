@@ -253,7 +253,9 @@ def _dropout_10(lift: _Lift, graph: Graph, node: Node) -> None:
 
 @_adapter(12, "Dropout")
 def _dropout_12(lift: _Lift, graph: Graph, node: Node) -> None:
-    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is dropped."""
+    """Before opset 12 the operator is the identity outside of training, whatever the ratio: it is dropped. What runtimes put into its mask then is another thing than afterwards."""
+    if any(lift.in_use(t) for t in node.outputs[1:]):
+        raise lift.error(node, "has a mask that is used; what it holds changed in opset 12")
     node.attrs.pop("ratio", None)
 
 

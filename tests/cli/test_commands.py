@@ -32,7 +32,7 @@ def test_compress_writes_a_model_with_the_same_inputs_and_outputs_and_its_record
     record = Record.model_validate(done.json)
     before, after = graphcompress.load("model.onnx"), graphcompress.load("out.onnx")
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
-    assert [step.use for step in record.steps] == ["simplify", "prune", "quantize", "store"]
+    assert [step.use for step in record.steps] == ["simplify", "prune", "layout", "quantize", "store"]
     assert record.data is not None and (record.data.feeds, record.data.calibration, record.data.held_out) == (24, 18, 6)
     assert record.output == "out.onnx" and record.after.bytes == (place / "out.onnx").stat().st_size
     assert record.before.bytes == (place / "model.onnx").stat().st_size

@@ -76,7 +76,7 @@ def test_a_table_of_long_names_becomes_a_list(place: Path) -> None:
         (("compress", "model.onnx", "-o", "o.onnx", "--min-agreemnt", "1"), "Did you mean '--min-agreement'?"),
         (("compress", "model.onnx", "small.onnx", "--data", "feeds.npz"), "the result's place is given with it, as in -o small.onnx"),
         (("compres", "model.onnx"), "Did you mean 'compress'?"),
-        (("model.onnx",), "The command is missing before 'model.onnx'. Known: benchmark, compress"),
+        (("model.onnx",), "The command is missing before 'model.onnx'. Known: benchmark, calibrate, compress"),
     ],
 )
 def test_what_was_meant_is_guessed(place: Path, run: Any, arguments: tuple[str, ...], part: str) -> None:

@@ -164,6 +164,7 @@ def test_ir_version_rises_where_needed_and_constants_of_ir_3_stay_constants() ->
         ),
         (9, 13, "g (int32[2] x) => (y) { y = Erf (x) }", "(Erf) computes in int32"),
         (9, 12, "g (float[2] x) => (y, m) { y, m = Dropout (x) }", "(Dropout) has a mask"),
+        (11, 13, "g (float[2] x) => (y, m) { y, m = Dropout (x) }", "(Dropout) has a mask"),
         (
             8,
             9,

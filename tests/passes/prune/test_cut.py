@@ -9,6 +9,7 @@ import pytest
 from topologies import TOPOLOGIES
 
 from graphcompress.ir import Model, lint, to_proto
+from graphcompress.ir.files.text import parse_model
 from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.groups import Groups, find_groups
 from graphcompress.passes.prune.oracle import TOLERANCE, difference, masked
@@ -134,3 +135,12 @@ def test_a_wrong_cut_is_told(tools: Any) -> None:
 
 def parameters(model: Model) -> int:
     return sum(int(np.prod(c.shape)) for c in model.graph.initializers.values())
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_an_axis_of_one_index_that_a_concat_made_broadcasts(size: int) -> None:
+    """Its only index stays: behind it the axis has another length."""
+    model = parse_model(
+        f"(float[2,1] x) => (float[2,{size}] y) <float[1,{size}] w = {{{', '.join('1' * size)}}}> {{ t = Concat <axis = 1> (x)  y = Add (t, w) }}"
+    )
+    assert not find_groups(model).groups

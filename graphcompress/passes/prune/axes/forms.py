@@ -111,7 +111,14 @@ class BoundForm:
             self.labels.freeze(axis, self.reason(letter))
             self.vectors.setdefault(letter, axis if isinstance(axis, int) else self.reason(letter))
         elif letter in self.vectors:
-            self.labels.tie(self.vectors[letter], axis)
+            vector = self.vectors[letter]
+            if isinstance(vector, np.ndarray) and isinstance(axis, np.ndarray) and vector.size != axis.size:
+                # An axis of length 1 that has a label (what a Concat of one makes) broadcasts against another, of length 0 too.
+                for labels in (vector, axis):
+                    self.labels.freeze(labels, self.reason(letter))
+                self.vectors[letter] = axis if vector.size == 1 else vector
+                return
+            self.labels.tie(vector, axis)
             if isinstance(axis, int):
                 self.vectors[letter] = axis
         else:
