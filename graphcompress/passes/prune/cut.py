@@ -252,7 +252,7 @@ class _Cutter:
         flat = index.reshape(-1) % len(mask)
         rank = np.cumsum(mask) - 1
         places = rank[flat[mask[flat]]].astype(index.dtype)
-        edits.set_input(self.twin(node), 1, self.model.constant(node.inputs[1].name, places.reshape(()) if index.ndim == 0 else places))
+        edits.set_input(self.twin(node), 1, self.model.constant(node.inputs[1].name, places if index.ndim == 1 else places.reshape(index.shape)))
 
     def axis(self, node: Node, default: int) -> int:
         value = node.attrs.get("axis", default)

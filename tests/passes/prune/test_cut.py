@@ -144,3 +144,25 @@ def test_an_axis_of_one_index_that_a_concat_made_broadcasts(size: int) -> None:
         f"(float[2,1] x) => (float[2,{size}] y) <float[1,{size}] w = {{{', '.join('1' * size)}}}> {{ t = Concat <axis = 1> (x)  y = Add (t, w) }}"
     )
     assert not find_groups(model).groups
+
+
+def test_a_gather_by_a_matrix_of_positions_keeps_its_shape() -> None:
+    """What it takes stays, so that only the positions change."""
+    model = parse_model(
+        "(float[3,2] x) => (float[3,1,3] y) <float[2,8] w = {1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1}, int64[1,3] i = {-2, 6, 6}> { h = MatMul (x, w)  y = Gather <axis = 1> (h, i) }"
+    )
+    groups = find_groups(model)
+    attempt = random_cut(groups, 1)
+    assert difference(attempt, [{"x": np.ones((3, 2), np.float32)}]) == 0
+
+
+def test_what_is_expanded_to_the_shape_of_another_tensor_holds_that_one() -> None:
+    """Else it would be expanded to fewer channels than its reader has weights for."""
+    model = parse_model(
+        """(float[1,2,4,4] x) => (float[1,1,4,4] y)
+<float[3,2,1,1] w = {1, 2, 3, 4, 5, 6}, float one = {1}, float[1,3,1,1] v = {1, 2, 3}> { t = Conv (x, w)  s = Shape (t)  e = Expand (one, s)  y = Conv (e, v) }"""
+    )
+    for group in (groups := find_groups(model)).groups:
+        keep = np.ones(len(groups.group_of), bool)
+        keep[group.units[:1]] = False
+        assert difference(cut(groups.algebra, keep), [{"x": np.ones((1, 2, 4, 4), np.float32)}]) <= TOLERANCE

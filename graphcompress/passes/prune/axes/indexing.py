@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphcompress.ir import Node, Tensor
+from graphcompress.ir import Node, Tensor, constant_data
 from graphcompress.passes.prune.axes.forms import AxisForm
 from graphcompress.passes.prune.axes.labels import Array, Axis
 from graphcompress.passes.prune.axes.mappers import axes_of, integer
@@ -192,6 +192,8 @@ def expand(store: AxisStore, node: Node) -> bool:
     axes, shape, out = store.get(x), store.shape(x), store.shape(y)
     if axes is None or shape is None or out is None:
         return False
+    if constant_data(node.inputs[1]) is None:  # what is computed from another tensor's shape would lose what that loses
+        store.pin_lengths(node, node.inputs[1])
     shift = len(out) - len(axes)
     result: list[Axis] = []
     for a, dim in enumerate(out):
