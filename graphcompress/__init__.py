@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from graphcompress.api.reports import Result
     from graphcompress.api.simplify import simplify
     from graphcompress.api.validate import validate
+    from graphcompress.api.workers import open_workers
     from graphcompress.ir import Model, load, save
     from graphcompress.record import Record
 
@@ -59,6 +60,7 @@ _MODULES = {
         "lint",
         "look",
         "open_feeds",
+        "open_workers",
         "prune",
         "quantize",
         "simplify",
@@ -95,6 +97,7 @@ __all__ = [
     "load",
     "look",
     "open_feeds",
+    "open_workers",
     "prune",
     "quantize",
     "save",

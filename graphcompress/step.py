@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
     from graphcompress.runtime.place import Place
+    from graphcompress.runtime.workers import Workers
     from graphcompress.targets import Target
 
 
@@ -31,7 +32,7 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of an earlier run, by step, to be repeated; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
+    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of an earlier run, by step, to be repeated; `seed` feeds every random generator; `workers` are processes that share the feeds where a step can (None: this one does all). Folding and observation do not ask `place`: they run in this process on the CPU provider.
     """
 
     target: Target | None = None
@@ -44,6 +45,7 @@ class Context:
     earlier: tuple[StepResult, ...] = ()
     measure: bool = False
     decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    workers: Workers | None = None
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""

@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pickled_workers import PickledWorkers
 
 import graphcompress
 from graphcompress.api.inputs import open_model
 from graphcompress.errors import BarMissed, DataError, GraphCompressError, ModelError, RecipeError, UsageError
 from graphcompress.ir.files import serialize
+from graphcompress.runtime.place import LocalPlace
 
 
 @pytest.fixture
@@ -166,6 +168,25 @@ def test_simplify_and_quantize(path: Path) -> None:
 def test_validate_takes_models_and_feeds_in_memory(path: Path) -> None:
     report = graphcompress.validate(path, graphcompress.load(path), feeds())
     assert report.agreement == 1.0 and report.feeds == 16 and report.outputs["y"].kind == "classes"
+
+
+def second_half(reference: Any, candidate: Any, labels: Any = None) -> float:
+    """Agreement of classes; with labels, whether they are those of the second half."""
+    return float(np.array_equal(reference["y"].argmax(-1), candidate["y"].argmax(-1))) if labels is None else float(labels["_label"] >= 35)
+
+
+def test_workers_compare_as_one_process_does(path: Path) -> None:
+    quantized, data = graphcompress.quantize(path, feeds(), measure=False).model, feeds(70)
+    labels = [{**feed, "_label": np.array(i)} for i, feed in enumerate(data)]
+    workers = PickledWorkers()
+    for given in (data, labels):
+        alone, shared = (graphcompress.validate(path, quantized, given, threads=1, workers=w, metric=second_half) for w in (None, workers))
+        assert alone == shared and alone.agreement is not None
+    assert workers.parts == 6 and shared.agreement == pytest.approx(0.5)
+    with pytest.raises(UsageError, match="cannot be sent to workers"):
+        graphcompress.validate(path, quantized, data, workers=workers, metric=lambda reference, candidate: 1.0)
+    with pytest.raises(UsageError, match="leave out the provider"):
+        graphcompress.validate(path, quantized, data, workers=workers, place=LocalPlace(config=(("session.x", "1"),)))
 
 
 def test_inspect(path: Path) -> None:

@@ -25,6 +25,7 @@ from graphcompress.api.reports import Result
 from graphcompress.api.rules import explain_rule, list_rules, show_rule, verify_rules
 from graphcompress.api.simplify import bisect_simplify, simplify
 from graphcompress.api.validate import validate
+from graphcompress.api.workers import open_workers
 
 __all__ = [
     "Result",
@@ -49,6 +50,7 @@ __all__ = [
     "open_metric",
     "open_model",
     "open_place",
+    "open_workers",
     "parse_goal",
     "parse_kinds",
     "privacy",

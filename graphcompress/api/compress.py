@@ -21,6 +21,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import Recipe, excluding, load_recipe, run, stripped
 from graphcompress.runtime.place import Place
+from graphcompress.runtime.workers import Workers
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target, read_costs
 
@@ -37,6 +38,7 @@ def compress(
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
+    workers: Workers | None = None,
     seed: int = 0,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
@@ -56,7 +58,7 @@ def compress(
     by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
     outputs' own, or "MODULE:FUNCTION"; with `metric_joins` both judge. Labels are the data's keys that begin with `_`. `provider` and `place` say where
-    results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
+    results run and are judged (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
     pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. `decisions` is the record of an earlier run on the same model: what that decided is done again, to the same bytes with the same data,
     without searching or timing; it is compared, and held against no bar but stated ones. Without `recipe` the goal decides: "size" and costs have
@@ -96,7 +98,9 @@ def compress(
         name = recipe or ("size" if goal == "size" else "default")
         plan = adapted(name if isinstance(name, Recipe) else load_recipe(name))
     table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, decisions=repeated)
+    context = Context(
+        target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress, decisions=repeated
+    )
     where = context.judging_place().describe()
     if min_speedup is not None and not where.get("timed", True):
         raise UsageError(

@@ -19,6 +19,7 @@ from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
 from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import Place
+from graphcompress.runtime.workers import Workers
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
 
@@ -38,6 +39,7 @@ def quantize(
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
+    workers: Workers | None = None,
     seed: int = 0,
     kinds: Mapping[str, str] | None = None,
     measure: bool = True,
@@ -46,7 +48,7 @@ def quantize(
 ) -> reports.Result:
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
     in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
-    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider). `mode`: "static" (weights and activations),
+    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `mode`: "static" (weights and activations),
     "dynamic" (MatMul and Gemm, activations by the range of each run), "weights-int4" (their weights in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
 
     Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
@@ -66,7 +68,7 @@ def quantize(
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
     source = open_model(model)
     require_known_domains(source.model, "quantized")

@@ -8,9 +8,11 @@ from contextlib import closing
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, check_comparable, choose_place, data_source, feed_shapes, open_feeds, open_model, with_progress
 from graphcompress.api.metrics import AnyMetric, open_metric
+from graphcompress.errors import UsageError
 from graphcompress.gate import Bars
 from graphcompress.record import ValidateReport
-from graphcompress.runtime.place import Place
+from graphcompress.runtime.place import LocalPlace, Place
+from graphcompress.runtime.workers import Workers
 from graphcompress.step import Progress, silent
 from graphcompress.version import __version__
 
@@ -23,6 +25,7 @@ def validate(
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
+    workers: Workers | None = None,
     without_vnni: bool = False,
     min_agreement: float | None = None,
     kinds: Mapping[str, str] | None = None,
@@ -31,14 +34,15 @@ def validate(
     progress: Progress = silent,
 ) -> ValidateReport:
     """How far `candidate` (on `provider`, or at `place`; default: the CPU provider in this process) is from `reference` (on the CPU provider), over all feeds.
-    `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`. `without_vnni`: the candidate is computed as x86 processors without VNNI do, whose sums of INT8 products saturate.
+    `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`. `without_vnni`: the candidate is computed as x86 processors without VNNI do, whose sums of INT8 products saturate. `workers` (`open_workers`) share the feeds, on the CPU provider.
 
     Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
     """
     from graphcompress.ir.analysis.output_kinds import output_kinds
     from graphcompress.ir.analysis.statistics import run_shapes
     from graphcompress.ir.files.serialize import size_on_disk
-    from graphcompress.runtime.compare import compare
+    from graphcompress.runtime.compare import SPAN, compare
+    from graphcompress.runtime.compare_job import compare_by
     from graphcompress.runtime.place import open_for
     from graphcompress.runtime.saturation import saturating
 
@@ -46,6 +50,8 @@ def validate(
     task = open_metric(metric, joins=metric_joins)
     where = choose_place(None, provider, place)
     described = where.describe()
+    if workers is not None and where != LocalPlace():
+        raise UsageError("Workers compare on the CPU provider of their processes: leave out the provider or place, or the workers.")
     first, second = open_model(reference), open_model(candidate)
     check_comparable(first, second)
     feeds = open_feeds(data, first.model)
@@ -53,8 +59,22 @@ def validate(
     judged, layers = saturating(second.model) if without_vnni else (second.model, None)
     session, notes = open_for(where, judged, feeds, threads=threads)
     with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
-        seen = with_progress(feeds, "compare", progress)
-        comparison = compare(reference_session, session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
+        if workers is None:
+            seen = with_progress(feeds, "compare", progress)
+            comparison = compare(reference_session, session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
+        else:
+            comparison = compare_by(
+                workers,
+                first.model,
+                judged,
+                feeds.parts(SPAN),
+                judged_as,
+                feeds.findings(),
+                threads=threads,
+                metric=task,
+                labels=feeds.labels(),
+                progress=lambda compared: progress("compare", compared, len(feeds)),
+            )
         ran = session.describe()
     distance = reports.distance_report(comparison)
     bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]

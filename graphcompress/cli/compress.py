@@ -60,6 +60,8 @@ def compress(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     report: options.ReportPath = None,
@@ -99,7 +101,7 @@ def compress(
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model, preprocess)
-        with api.open_place(on, provider, target) as place:
+        with api.open_place(on, provider, target) as place, api.open_workers(workers, cluster) as processes:
             return finish(
                 console,
                 outputs,
@@ -115,6 +117,7 @@ def compress(
                     provider=provider if place is None else None,
                     place=place,
                     threads=threads,
+                    workers=processes,
                     min_agreement=min_agreement,
                     min_speedup=min_speedup,
                     kinds=kinds,

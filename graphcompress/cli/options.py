@@ -78,6 +78,25 @@ On: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: measured with one and with all cores.", show_default=False)
 ]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Processes that share the feeds, with one thread each; each holds the model once (docs/scale.md). Default: this one.",
+        show_default=False,
+    ),
+]
+Cluster: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="The scheduler of a dask cluster whose workers share the feeds ('tcp://HOST:8786'), or 'local' for one on this machine.",
+        show_default=False,
+    ),
+]
 ExternalData: TypeAlias = Annotated[
     bool, typer.Option("--external-data", help="Write large tensors to OUT.data beside OUT. Without it OUT is one file, unless that would reach 2 GiB.")
 ]

@@ -56,6 +56,8 @@ def quantize(
     ] = "cpu",
     provider: options.ResultProvider = None,
     threads: options.Threads = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     external_data: options.ExternalData = False,
     record: options.RecordPath = None,
     report: options.ReportPath = None,
@@ -81,21 +83,23 @@ def quantize(
         source = api.open_model(model)
         outputs.check_data(source.model)
         feeds = choose_data(data, random_data, source.model, preprocess)
-        return finish(
-            console,
-            outputs,
-            False,
-            lambda: api.quantize(
-                source,
-                feeds,
-                mode=mode.value,
-                calibration=calibration.value if calibration else None,
-                exclude=patterns,
-                target=target,
-                provider=provider,
-                threads=threads,
-                kinds=kinds,
-                measure=not no_measure,
-                progress=console.progress,
-            ),
-        )
+        with api.open_workers(workers, cluster) as processes:
+            return finish(
+                console,
+                outputs,
+                False,
+                lambda: api.quantize(
+                    source,
+                    feeds,
+                    mode=mode.value,
+                    calibration=calibration.value if calibration else None,
+                    exclude=patterns,
+                    target=target,
+                    provider=provider,
+                    threads=threads,
+                    workers=processes,
+                    kinds=kinds,
+                    measure=not no_measure,
+                    progress=console.progress,
+                ),
+            )

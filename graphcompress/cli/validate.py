@@ -19,6 +19,8 @@ def validate(
     provider: options.Provider = None,
     on: options.On = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads of a run. Default: the runtime's.", show_default=False)] = None,
+    workers: options.Workers = None,
+    cluster: options.Cluster = None,
     without_vnni: Annotated[
         bool, typer.Option("--without-vnni", help="Compute CAND as x86 processors without VNNI do, on any processor: sums of INT8 products saturate there.")
     ] = False,
@@ -43,7 +45,7 @@ def validate(
         source = api.open_model(reference)
         feeds = choose_data(data, False, source.model, preprocess)
         assert feeds is not None
-        with api.open_place(on, provider) as place:
+        with api.open_place(on, provider) as place, api.open_workers(workers, cluster) as processes:
             return finish_report(
                 console,
                 validate_tables,
@@ -54,6 +56,7 @@ def validate(
                     provider=provider if place is None else None,
                     place=place,
                     threads=threads,
+                    workers=processes,
                     without_vnni=without_vnni,
                     min_agreement=min_agreement,
                     kinds=kinds,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,7 @@ FEW = 8  # below this many different feeds none are held out
 Read = Callable[[Sequence[int]], Iterator[Feed]]
 Labels = Mapping[str, Array]
 Entries = AbstractContextManager[Mapping[str, Entry]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class Dataset:
     def take(self, count: int) -> Dataset:
         """The first `count` feeds."""
         return replace(self, indices=self.indices[:count])
+
+    def parts(self, size: int) -> Iterator[Iterable[Feed]]:
+        """Runs of `size` feeds, in order, that can be pickled and gone through again. Where feeds can be read one by one it is whoever has the run that reads them; elsewhere they are in it."""
+        if isinstance(self.read, FeedReader) and self.read.travels():
+            for start in range(0, len(self), size):
+                yield Run(self.read.among(self.indices[start : start + size]))
+            return
+        feeds = iter(self)
+        while run := list(itertools.islice(feeds, size)):
+            yield run
 
     def labels(self) -> Iterator[Labels] | None:
         """The ground truth of each feed, in the order of the feeds; None where the source has none."""
@@ -107,32 +121,66 @@ def _digest(feed: Feed) -> int:
     return digest.digest()[0]
 
 
-def of_feeds(source: str, count: int, entries: Callable[[int], Entries], where: Callable[[int], str], signature: Signature, hint: str = "") -> Dataset:
-    """A dataset of `count` complete feeds. `entries(i)` opens feed i, `where(i)` names it in messages. Raises DataError where one does not fit."""
+@dataclass(frozen=True)
+class FeedReader(Generic[T]):
+    """Reads feeds one by one: `open` gives the entries of an item, `names` are those of the feeds in messages. Both go by the index."""
 
-    def feed(index: int, opened: Mapping[str, Entry]) -> Feed:
-        return signature.feed(where(index), {name: opened[name].whole() for name in signature.specs if name in opened})
+    open: Callable[[T], Entries]
+    items: Mapping[int, T] | Sequence[T]
+    names: Mapping[int, str] | Sequence[str]
+    signature: Signature
 
-    def read(indices: Sequence[int]) -> Iterator[Feed]:
+    def __call__(self, indices: Sequence[int]) -> Iterator[Feed]:
         for index in indices:
-            with entries(index) as opened:
-                yield feed(index, opened)
+            with self.open(self.items[index]) as opened:
+                yield self.feed(index, opened)
+
+    def feed(self, index: int, opened: Mapping[str, Entry]) -> Feed:
+        """The feed of what was opened. Raises DataError where it does not fit."""
+        return self.signature.feed(self.names[index], {name: opened[name].whole() for name in self.signature.specs if name in opened})
+
+    def among(self, indices: Iterable[int]) -> FeedReader[T]:
+        """A reader of these only."""
+        return replace(self, items={i: self.items[i] for i in indices}, names={i: self.names[i] for i in indices})
+
+    def travels(self) -> bool:
+        """Whether another process can be handed this."""
+        try:
+            pickle.dumps(self.among(()))
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """All feeds of a reader, read anew each time."""
+
+    reader: FeedReader[Any]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return self.reader(list(self.reader.items))
+
+
+def of_feeds(source: str, items: Sequence[T], open: Callable[[T], Entries], names: Sequence[str], signature: Signature, hint: str = "") -> Dataset:
+    """A dataset of one complete feed for each of `items`, which `open` opens and which messages call by `names`. Raises DataError where one does not fit."""
+    reader = FeedReader(open, items, names, signature)
 
     def truth(indices: Sequence[int]) -> Iterator[Labels]:
         for index in indices:
-            with entries(index) as opened:
+            with open(items[index]) as opened:
                 yield {name: opened[name].whole() for name in signature.truth(opened)}
 
     survey, known, problems = Survey(), False, Problems()
     said: dict[str, None] = {}
-    for index in range(count):
-        with problems.of(where(index)), entries(index) as opened:
-            signature.check_feed(where(index), opened, hint)
+    for index, (item, name) in enumerate(zip(items, names, strict=True)):
+        with problems.of(name), open(item) as opened:
+            signature.check_feed(name, opened, hint)
             said |= dict.fromkeys(signature.conversions(opened))
-            survey.take(where(index), index, feed(index, opened))
+            survey.take(name, index, reader.feed(index, opened))
             known |= bool(signature.truth(opened))
     problems.tell()
-    data = survey.dataset(source, range(count), read, signature)
+    data = survey.dataset(source, range(len(items)), reader, signature)
     return replace(data, truth=truth if known else None, notes=(*data.notes, *_conversions(said)))
 
 

@@ -126,7 +126,7 @@ class _Source:
         return text_data(self.name, rows, self.signature, text, "row")
 
     def _archives(self, files: Sequence[Path]) -> Dataset:
-        dataset = of_feeds(self.name, len(files), lambda i: self._archive(files[i]), lambda i: str(files[i]), self.signature, STACKED)
+        dataset = of_feeds(self.name, files, self._archive, [str(file) for file in files], self.signature, STACKED)
         return replace(dataset, notes=(*dataset.notes, *_perhaps_stacked(dataset, self.signature)))
 
     @contextlib.contextmanager
@@ -147,7 +147,7 @@ class _Source:
         required = {spec.name for spec in self.signature.required}
         if required <= {file.stem for file in files}:
             return self._stack(lambda: contextlib.nullcontext({file.stem: Held(_mapped(file)) for file in files}))
-        return of_feeds(self.name, len(files), lambda i: self._array(files[i]), lambda i: str(files[i]), self.signature, STACKED)
+        return of_feeds(self.name, files, self._array, [str(file) for file in files], self.signature, STACKED)
 
     def _array(self, place: Path) -> Entries:
         """The array of a file, for the only input. Raises DataError where the model has several."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.data.dataset import Dataset, of_feeds
+from graphcompress.data.dataset import Dataset, Entries, of_feeds
 from graphcompress.data.held import Held, optional
 from graphcompress.data.preparation import ImagePreparation
 from graphcompress.data.signature import Array, Signature, expected
@@ -41,16 +41,14 @@ def image_data(source: str, files: Sequence[Path], signature: Signature, prepara
         if spec.dtype != "uint8":
             raise DataError(_question(source, len(files), spec))
         preparation = ImagePreparation(color="gray" if _channels(spec) == 1 else "rgb")
-    loader = Loader(optional("PIL.Image", source), optional("PIL.ImageOps", source).exif_transpose, preparation, spec, source)
-    return of_feeds(source, len(files), lambda i: contextlib.nullcontext({spec.name: Held(loader.array(files[i]))}), lambda i: str(files[i]), signature)
+    loader = Loader(preparation, spec, source)
+    return of_feeds(source, files, loader.entries, [str(file) for file in files], signature)
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads pictures. `image` is the module PIL.Image, `upright` turns a picture as the camera was held."""
+    """Reads pictures."""
 
-    image: Any
-    upright: Callable[[Any], Any]
     preparation: ImagePreparation
     spec: TensorSpec
     source: str
@@ -75,15 +73,20 @@ class Loader:
             return self.preparation.size
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
+    def entries(self, path: Path) -> Entries:
+        """One picture as a feed."""
+        return contextlib.nullcontext({self.spec.name: Held(self.array(path))})
+
     def array(self, path: Path) -> Array:
-        """One picture, [1, C, H, W] or [1, H, W, C]."""
+        """One picture, [1, C, H, W] or [1, H, W, C], turned as the camera was held."""
         ways = self.preparation
+        image, upright = optional("PIL.Image", self.source), optional("PIL.ImageOps", self.source).exif_transpose
         try:
-            with self.image.open(path) as opened:
+            with image.open(path) as opened:
                 mode = "L" if ways.color == "gray" else "RGB"
-                picture = self._placed(self.upright(_eight_bit(opened)).convert(mode))
+                picture = self._placed(upright(_eight_bit(opened)).convert(mode))
                 pixels = np.asarray(picture)
-        except (OSError, SyntaxError, ValueError, self.image.DecompressionBombError) as problem:
+        except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as problem:
             raise DataError(f"{path}: this picture cannot be read ({' '.join(str(problem).split())[:200]}). Remove it or save it again.") from problem
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, ::-1] if ways.color == "bgr" else pixels
         dtype = np.dtype(ways.dtype) if ways.dtype else numpy_dtype(self.spec.dtype or "float")
@@ -95,7 +98,7 @@ class Loader:
     def _placed(self, picture: Any) -> Any:
         """Resized and cropped."""
         ways = self.preparation
-        method = getattr(self.image.Resampling, ways.interpolation.upper())
+        method = getattr(optional("PIL.Image", self.source).Resampling, ways.interpolation.upper())
         width, height = picture.size
         if ways.resize == "shortest":
             goal = ways.resize_to or (None if self.size is None else min(self.size))
@@ -109,7 +112,7 @@ class Loader:
         elif self.size is not None and ways.resize == "fit":
             ratio = min(self.size[1] / width, self.size[0] / height)
             inner = picture.resize((max(1, round(width * ratio)), max(1, round(height * ratio))), method)
-            picture = self.image.new(picture.mode, self.size[::-1], (ways.pad,) * len(picture.getbands()))
+            picture = optional("PIL.Image", self.source).new(picture.mode, self.size[::-1], (ways.pad,) * len(picture.getbands()))
             picture.paste(inner, ((self.size[1] - inner.width) // 2, (self.size[0] - inner.height) // 2))
         if ways.crop == "center" and self.size is not None:
             left, top = (picture.width - self.size[1]) // 2, (picture.height - self.size[0]) // 2

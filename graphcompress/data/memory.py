@@ -51,7 +51,7 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
     feeds = [_feed(index, feed, signature, copy=once) for index, feed in enumerate(data)]
     if not feeds:
         raise DataError(f"The data is empty: there is not one feed in it. {FORMS}")
-    dataset = of_feeds(SOURCE, len(feeds), lambda i: contextlib.nullcontext(feeds[i]), lambda i: f"feed {i}", signature)
+    dataset = of_feeds(SOURCE, feeds, contextlib.nullcontext, [f"feed {i}" for i in range(len(feeds))], signature)
     return replace(dataset, source=f"{len(feeds)} feeds in memory")
 
 

@@ -45,8 +45,9 @@ def record_data(source: str, values: Sequence[Any], signature: Signature) -> Dat
     """Each value as one feed. Numbers take the type of their input. Raises DataError where they do not fit."""
     if not values:
         raise DataError(f"{source}: there is no feed in it.")
-    feeds = [_feed(f"{source}, line {number}", value, signature) for number, value in enumerate(values, 1)]
-    data = of_feeds(source, len(feeds), lambda i: contextlib.nullcontext(feeds[i]), lambda i: f"{source}, line {i + 1}", signature)
+    names = [f"{source}, line {number}" for number in range(1, len(values) + 1)]
+    feeds = [_feed(name, value, signature) for name, value in zip(names, values, strict=True)]
+    data = of_feeds(source, feeds, contextlib.nullcontext, names, signature)
     return replace(data, source=source)
 
 

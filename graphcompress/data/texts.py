@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphcompress.data.dataset import Dataset, of_feeds
+from graphcompress.data.dataset import Dataset, Entries, of_feeds
 from graphcompress.data.held import Held, optional
 from graphcompress.data.preparation import TextPreparation
 from graphcompress.data.signature import Array, Signature, expected
@@ -30,19 +31,21 @@ def text_data(source: str, texts: Sequence[tuple[str, ...]], signature: Signatur
     only = signature.required[0] if len(signature.required) == 1 else None
     if only is not None and only.dtype == "string":
         rank = 1 if only.shape is None else max(1, len(only.shape))
-
-        def feed(index: int) -> dict[str, Held]:
-            return {only.name: Held(np.array(texts[index]).reshape((1,) * (rank - 1) + (-1,)))}
+        entries: Callable[[tuple[str, ...]], Entries] = partial(_texts, only.name, rank)
     else:
         if preparation is None:
             raise DataError(_question(source, signature))
         roles = _roles(source, signature, preparation)
-        encoder = _encoder(source, signature, preparation, roles["ids"])
+        entries = partial(_tokens, _encoder(source, signature, preparation, roles["ids"]), signature, roles)
+    return of_feeds(source, texts, entries, [f"{source}, {where} {i + 1}" for i in range(len(texts))], signature)
 
-        def feed(index: int) -> dict[str, Held]:
-            return {roles[role]: Held(array) for role, array in _arrays(encoder, texts[index], signature, roles).items()}
 
-    return of_feeds(source, len(texts), lambda i: contextlib.nullcontext(feed(i)), lambda i: f"{source}, {where} {i + 1}", signature)
+def _texts(name: str, rank: int, texts: tuple[str, ...]) -> Entries:
+    return contextlib.nullcontext({name: Held(np.array(texts).reshape((1,) * (rank - 1) + (-1,)))})
+
+
+def _tokens(encoder: Any, signature: Signature, roles: dict[str, str], texts: tuple[str, ...]) -> Entries:
+    return contextlib.nullcontext({roles[role]: Held(array) for role, array in _arrays(encoder, texts, signature, roles).items()})
 
 
 class Refused:

@@ -23,6 +23,7 @@ from graphcompress.runtime.session import Feed, Session
 
 CONFIDENCE = 0.95
 MORE = 300
+SPAN = 32  # feeds whose sums are added up apart
 RUN_TWICE = 4  # feeds on which the reference is compared with itself
 
 
@@ -89,12 +90,25 @@ def compare(
     missing = {o.name for o in ref.outputs} - {o.name for o in cand.outputs}
     if missing:
         raise ModelError(f"The candidate has no output '{min(missing)}', which the reference has: they cannot be compared.")
-    truth = itertools.repeat(None) if labels is None else iter(labels)
-    for index, feed in enumerate(feeds):
+    coming, truth = iter(feeds), itertools.repeat(None) if labels is None else iter(labels)
+    for first in itertools.count(0, SPAN):
+        span = itertools.islice(coming, SPAN)
+        part = compare_span(ref, cand, ((feed, next(truth, None)) for feed in span), statistic.empty(), first)
+        if not part.feeds:
+            return statistic.finish(findings)
+        statistic.merge(part)
+    raise AssertionError
+
+
+def compare_span(
+    ref: Session, cand: Session, feeds: Iterable[tuple[Feed, Mapping[str, Any] | None]], statistic: ComparisonStatistic, first: int
+) -> ComparisonStatistic:
+    """Run both on feeds, each with its ground truth, `first` of which came before, and learn from it. Sums are those of spans of feeds, so that they do not depend on who compares which."""
+    for index, (feed, labels) in enumerate(feeds, first):
         reference = ref.run(feed)
         again = ref.run(feed) if index < RUN_TWICE else None
-        statistic.update(reference, cand.run(feed), again=again, rows=rows_of(feed), labels=next(truth, None))
-    return statistic.finish(findings)
+        statistic.update(reference, cand.run(feed), again=again, rows=rows_of(feed), labels=labels)
+    return statistic
 
 
 def rows_of(feed: Feed) -> int:
@@ -127,6 +141,10 @@ class ComparisonStatistic:
         self.mean = MetricMean()
         self.itself = {name: OutputStatistic(statistic.kind) for name, statistic in self.outputs.items()}
         self.feeds = 0
+
+    def empty(self) -> ComparisonStatistic:
+        """One for the same outputs that has learned nothing."""
+        return ComparisonStatistic(list(self.outputs), {name: statistic.kind for name, statistic in self.outputs.items()}, self.metric)
 
     def update(
         self,

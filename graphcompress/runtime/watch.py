@@ -40,7 +40,14 @@ class Watch:
         self.tensors = list(dict.fromkeys(tensors))
         self.problems: dict[Tensor, str] = {}
         self.inner: set[Tensor] = set()
+        self._open_still: tuple[LocalSession, dict[Tensor, str]] | None = None
         self._expose()
+
+    def close(self) -> None:
+        """Close the session that `run` left open."""
+        if self._open_still is not None:
+            self._open_still[0].close()
+            self._open_still = None
 
     def run(
         self,
@@ -50,19 +57,23 @@ class Watch:
         threads: int | None = None,
         optimize: Optimize = "none",
         budget: int = BUDGET,
+        again: bool = False,
     ) -> Iterator[dict[Tensor, Any]]:
         """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept: a caller that holds no value
         either (it empties the dict) has the values of one feed in memory at a time.
 
         Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
         taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
-        every tensor has the value that the graph as written gives it. Raises ModelError where the model does not load or run.
+        every tensor has the value that the graph as written gives it. `again`: the same will be asked of other feeds, so the session stays open where there is
+        one group, until `close`. Raises ModelError where the model does not load or run.
         """
         first = next(iter(feeds), None)
         if first is None:
             return
-        for group in self._groups(first, sizes or {}, budget):
-            session, names = self._load(group, optimize, threads)
+        groups = [[]] if self._open_still is not None else self._groups(first, sizes or {}, budget)
+        for group in groups:
+            session, names = self._open_still or self._load(group, optimize, threads)
+            self._open_still = None
             try:
                 for feed in feeds:
                     try:
@@ -76,8 +87,11 @@ class Watch:
                         values = session.run(feed | self._fed, list(names.values()))
                     yield {tensor: values[name] for tensor, name in names.items()}
                     del values
+                if again and len(groups) == 1:
+                    self._open_still = session, names
             finally:
-                session.close()
+                if self._open_still is None:
+                    session.close()
 
     def _names(self, tensors: Sequence[Tensor]) -> dict[Tensor, str]:
         return {t: self._shown[t] for t in tensors if t in self._shown}

@@ -208,6 +208,23 @@ def test_validate_another_model_misses_a_bar(place: Path, run: Any) -> None:
     assert table.status == 0 and "0.99" in table.out
 
 
+@pytest.mark.slow
+def test_workers_give_the_same_file_and_the_same_report(place: Path, run: Any) -> None:
+    common = ("model.onnx", "--data", "feeds.npz", "--threads", "1", "--no-measure", "-q")
+    files = {}
+    for name, options in {"alone": (), "two": ("--workers", "2"), "cluster": ("--workers", "1", "--cluster", "local")}.items():
+        assert run("quantize", *common, "-o", f"{name}.onnx", *options).status == 0
+        files[name] = Path(f"{name}.onnx").read_bytes()
+    assert files["alone"] == files["two"] == files["cluster"]
+    reports = [
+        run("validate", "model.onnx", "two.onnx", "--data", "feeds.npz", "--threads", "1", "--format", "json", *options).json
+        for options in ((), ("--workers", "2"))
+    ]
+    assert reports[0] == reports[1] and reports[0]["feeds"] > 1
+    refused = run("validate", "model.onnx", "two.onnx", "--data", "feeds.npz", "--workers", "2", "--cluster", "tcp://127.0.0.1:1")
+    assert refused.status == 2 and "has its own" in refused.err
+
+
 METRIC = """
 def labelled(reference, candidate, labels):
     return float(labels["_label"].sum() >= 0 and "y" in candidate) / 2

@@ -45,6 +45,11 @@ def nodes(model: Rooted) -> Iterator[Node]:
         yield from graph.nodes
 
 
+def values(model: Rooted) -> list[Tensor]:
+    """Every tensor that a caller or a node gives a value, in an order that a copy and the model's file share."""
+    return [t for graph in graphs(model) for t in (*graph.inputs, *(output for node in graph.nodes for output in node.outputs))]
+
+
 def label(node: Node) -> str:
     """How a node is called in messages and records: its name, else that of its first output."""
     return str(node.name or next((t.name for t in node.outputs if t.name), node.op))

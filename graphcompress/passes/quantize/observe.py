@@ -1,24 +1,35 @@
-"""Watching tensors while the float model runs over the calibration feeds: one statistic, shape and size per tensor, whatever the number of feeds."""
+"""Watching tensors while the float model runs over the calibration feeds: one statistic, shape and size per tensor, whatever the number of feeds.
+
+Processes that watch a part of the feeds each give, put together, what one gives of all: counts, extremes and exact sums do not depend on order or parts.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
 
-from graphcompress.errors import DataError
-from graphcompress.ir import Model, Tensor
+from graphcompress.data import Dataset
+from graphcompress.errors import DataError, ModelError
+from graphcompress.ir import Model, Tensor, model_from_proto, to_bytes
+from graphcompress.ir.files.parse import parse
+from graphcompress.ir.model.walk import values
 from graphcompress.passes.quantize.ranges import Array, Statistic
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import Watch
+from graphcompress.runtime.workers import Workers
 from graphcompress.step import Progress, silent
+
+SPAN = 32  # feeds that a worker is given at a time
+UNIT = 1 << 1074  # every float is a whole number of its inverses
 
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the sum of their squares, the shape in the first run (inside a Loop or
+    """What was seen of one tensor: `elements` in all over `feeds` runs, `squares` the exact sum of their squares times UNIT, the shape in the first run (inside a Loop or
     Scan: flat over the iterations).
 
     `unusable` says why no range can be taken from it (an id and a sentence), None where one can: NaN or infinite values, or a runtime that cannot hand it out.
@@ -29,8 +40,19 @@ class Observed:
     shape: tuple[int, ...] = ()
     elements: int = 0
     feeds: int = 0
-    squares: float = 0.0
+    squares: int = 0
     unusable: tuple[str, str] | None = None
+
+    def merge(self, later: Observed) -> None:
+        """Add what was seen of the same tensor in the span of feeds after these."""
+        if self.feeds == 0:
+            self.dtype, self.shape = later.dtype, later.shape
+        self.feeds += later.feeds
+        self.elements += later.elements
+        if self.unusable is None:
+            self.squares += later.squares
+            self.statistic.merge(later.statistic)
+            self.unusable = later.unusable
 
     @property
     def size(self) -> float:
@@ -40,39 +62,107 @@ class Observed:
     @property
     def power(self) -> float:
         """Mean square of the values."""
-        return self.squares / max(1, self.elements)
+        return self.squares / (UNIT * max(1, self.elements))
 
 
 def observe(
     model: Model,
     tensors: Sequence[Tensor],
-    feeds: Iterable[Feed],
+    feeds: Dataset,
     statistic: Callable[[Tensor], Statistic],
     *,
     sizes: Mapping[Tensor, int] | None = None,
     threads: int | None = None,
     progress: Progress = silent,
-    total: int | None = None,
+    workers: Workers | None = None,
 ) -> dict[Tensor, Observed]:
-    """Run `model` in float over `feeds`, which can be gone through again, and learn from `tensors`. Tensors that are not float32, or not finite, are seen
+    """Run `model` in float over `feeds` and learn from `tensors`. Tensors that are not float32, or not finite, are seen
     (type, shape) but not counted.
 
-    `sizes` are the bytes of the tensors as far as they are known. Raises DataError where there is no feed at all.
+    `sizes` are the bytes of the tensors as far as they are known. `workers` share the feeds, each with one thread where `threads` are not stated. Raises DataError where there is no feed at all.
     """
-    watch = Watch(model, tensors)
     observed = {t: Observed(statistic(t)) for t in tensors}
-    for values in watch.run(feeds, sizes=sizes, threads=threads):
-        for tensor in list(values):
-            _take(observed[tensor], np.asarray(values.pop(tensor)), tensor.name)
-        progress("observing", max((o.feeds for o in observed.values()), default=0), total)
-    if tensors and not any(o.feeds for o in observed.values()) and not watch.problems:
+    if workers is not None and tensors:
+        problems = _shared(workers, model, observed, feeds, sizes or {}, threads, progress)
+    else:
+        watch = Watch(model, tensors)
+        for seen in watch.run(feeds, sizes=sizes, threads=threads):
+            for tensor in list(seen):
+                _take(observed[tensor], np.asarray(seen.pop(tensor)), tensor.name)
+            progress("observing", max((o.feeds for o in observed.values()), default=0), len(feeds))
+        problems = watch.problems
+    if tensors and not any(o.feeds for o in observed.values()) and not problems:
         raise DataError("There is not one calibration feed: ranges cannot be found. Give feeds with --data.")
-    for tensor, problem in watch.problems.items():
+    for tensor, problem in problems.items():
         observed[tensor].unusable = ("not-observed", problem)
     return observed
 
 
-def _take(entry: Observed, array: Array, name: str) -> None:
+@dataclass(frozen=True)
+class Observation:
+    """Observing as a job of workers: tensors by their number in `values(model)`, which a file keeps, and `names`, `fresh` statistics and known `sizes` of these; a part is the number of the first
+    feed of a span, and the feeds."""
+
+    model: bytes
+    numbers: Sequence[int]
+    names: Sequence[str]
+    fresh: Sequence[Statistic]
+    sizes: Sequence[int | None]
+    threads: int
+
+    def open(self) -> Callable[[tuple[int, Iterable[Feed]]], list[tuple[Observed, str | None]]]:
+        """See `Job.open`."""
+        model = model_from_proto(parse(self.model))
+        all_values = values(model)
+        tensors = [all_values[number] for number in self.numbers]
+        if [t.name for t in tensors] != list(self.names):
+            raise ModelError("The model that workers read is not the one that was sent, which is a fault of graphcompress. Leave out the workers.")
+        watch = Watch(model, tensors)
+        sizes = {t: size for t, size in zip(tensors, self.sizes, strict=True) if size is not None}
+
+        def span(part: tuple[int, Iterable[Feed]]) -> list[tuple[Observed, str | None]]:
+            first, feeds = part
+            observed = {t: Observed(deepcopy(s)) for t, s in zip(tensors, self.fresh, strict=True)}
+            for seen in watch.run(feeds, sizes=sizes, threads=self.threads, again=True):
+                for tensor in list(seen):
+                    _take(observed[tensor], np.asarray(seen.pop(tensor)), tensor.name, first)
+            return [(observed[t], watch.problems.get(t)) for t in tensors]
+
+        return span
+
+
+def _shared(
+    workers: Workers,
+    model: Model,
+    observed: Mapping[Tensor, Observed],
+    feeds: Dataset,
+    sizes: Mapping[Tensor, int],
+    threads: int | None,
+    progress: Progress,
+) -> dict[Tensor, str]:
+    """Have `workers` observe; the problems of tensors that cannot be handed out."""
+    numbers = {t: number for number, t in enumerate(values(model))}
+    tensors = list(observed)
+    job = Observation(
+        to_bytes(model),
+        [numbers[t] for t in tensors],
+        [t.name for t in tensors],
+        [deepcopy(observed[t].statistic) for t in tensors],
+        [sizes.get(t) for t in tensors],
+        threads or 1,
+    )
+    problems: dict[Tensor, str] = {}
+    for span in workers.map(job, zip(range(0, len(feeds), SPAN), feeds.parts(SPAN), strict=True)):
+        for tensor, (seen, problem) in zip(tensors, span, strict=True):
+            observed[tensor].merge(seen)
+            if problem is not None:
+                problems.setdefault(tensor, problem)
+        progress("observing", max(o.feeds for o in observed.values()), len(feeds))
+    return problems
+
+
+def _take(entry: Observed, array: Array, name: str, first: int = 0) -> None:
+    """Take in the value of one feed; `first` feeds came before those of `entry`."""
     if entry.feeds == 0:
         entry.dtype, entry.shape = str(array.dtype), array.shape
     entry.feeds += 1
@@ -85,11 +175,12 @@ def _take(entry: Observed, array: Array, name: str) -> None:
         squares = float(np.dot(flat, flat))
     if not math.isfinite(squares):
         if np.isnan(flat).any():
-            entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {entry.feeds}, so no range is known for it"
+            entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {first + entry.feeds}, so no range is known for it"
             return
         if np.isinf(flat).any():
-            entry.unusable = "not-finite", f"'{name}' has infinite values in calibration feed {entry.feeds}, which no 8-bit range holds"
+            entry.unusable = "not-finite", f"'{name}' has infinite values in calibration feed {first + entry.feeds}, which no 8-bit range holds"
             return
         squares = float(np.square(flat, dtype=np.float64).sum())
-    entry.squares += squares
+    numerator, denominator = squares.as_integer_ratio()
+    entry.squares += numerator * (UNIT // denominator)
     entry.statistic.update(array)

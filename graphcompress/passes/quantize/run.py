@@ -74,7 +74,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
         sizes=sizes(base, tensors, feed, shapes),
         threads=context.threads,
         progress=context.progress,
-        total=len(context.data),
+        workers=context.workers,
     )
     for tensor, seen in observed.items():
         seen.shape = shapes.static(tensor) or seen.shape
