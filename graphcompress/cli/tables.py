@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -14,7 +14,7 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import Bar, BenchmarkReport, BenchmarkRow, InspectReport, OutputDistance, Record, Timing, ValidateReport
+    from graphcompress.record import Bar, BenchmarkReport, BenchmarkRow, InspectReport, OutputDistance, Record, RefusalReport, Timing, ValidateReport
 
 MEASURES = {
     "classes": "classes, by what the other choices cost",
@@ -119,12 +119,20 @@ def _steps(record: Record) -> Iterator[RenderableType]:
         # Most refusals of a rule only say that a node is not its business; the step's own are news.
         others = [r for r in step.refusals if r.node not in named and r.id.startswith(f"{step.use}/")]
         if others:
-            table = new_table(f"{step.use}: left as it was", ("reason", "left"), ("first node", "left"), ("count", "right"))
-            add_rows(table, [(r.reason, r.node, str(r.count)) for r in others])
+            table = new_table(f"{step.use}: left as it was", ("for example", "left"), ("reason", "left"), ("alike", "right"))
+            add_rows(table, [(alike[0].node, alike[0].reason, str(sum(r.count for r in alike))) for alike in _by_id(others)])
             yield table
         by_rules = sum(not r.id.startswith(f"{step.use}/") for r in step.refusals)
         if by_rules:
             yield f"{step.use}: {by_rules} clause{'s' if by_rules > 1 else ''} of its rules held back somewhere; the record (--record FILE) lists them."
+
+
+def _by_id(refusals: Iterable[RefusalReport]) -> list[list[RefusalReport]]:
+    """Refusals of one kind together: their sentences differ in names and figures."""
+    kinds: dict[str, list[RefusalReport]] = {}
+    for refusal in refusals:
+        kinds.setdefault(refusal.id, []).append(refusal)
+    return sorted(kinds.values(), key=lambda alike: -sum(r.count for r in alike))
 
 
 def site(provider: str, place: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import io
 import re
 import subprocess
 import sys
@@ -108,6 +109,23 @@ def test_nodes_of_which_some_only_convert_and_the_processor_are_said(place: Path
     assert re.search(r"^On .*, \d+ cores, (with|whose)", done.out, re.M)
     document = run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json").json
     assert document["machine"]["cores"] >= 1 and isinstance(document["machine"]["flags"], list)
+
+
+def test_what_was_left_for_like_reasons_is_one_row(place: Path, run: Any) -> None:
+    from rich.console import Console
+
+    from graphcompress.cli.tables import record_tables
+    from graphcompress.record import Record, RefusalReport
+
+    record = Record.model_validate(run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json").json)
+    alike = [RefusalReport(id="quantize/noise", reason=f"it has {n}% of the noise", node=f"mul{n}", count=1) for n in range(9, 0, -1)]
+    other = RefusalReport(id="quantize/no-range", reason="no range is known", node="add", count=2)
+    step = record.steps[0].model_copy(update={"refusals": [other, *alike]})
+    console = Console(width=90, record=True, file=io.StringIO())
+    for part in record_tables(record.model_copy(update={"steps": [step]})):
+        console.print(part)
+    rows = [line for line in console.export_text().splitlines() if "it has" in line or "no range" in line]
+    assert [re.findall(r"[^│ ][^│]*[^│ ]|\d", row) for row in rows] == [["mul9", "it has 9% of the noise", "9"], ["add", "no range is known", "2"]]
 
 
 def test_the_processor_in_words() -> None:
