@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphcompress.gate.bars import telling
 from graphcompress.gate.judge import speed_text, threads_text
-from graphcompress.gate.search import Candidate, Judgement, Outcome
+from graphcompress.gate.outcome import Candidate, Judgement, Outcome
 from graphcompress.step import ExecutedStep
 
 if TYPE_CHECKING:

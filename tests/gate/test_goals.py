@@ -8,7 +8,7 @@ import pytest
 
 from graphcompress.gate import Bars, Goal
 from graphcompress.step import Ladder, Rung, StepResult
-from tests.gate.test_search import FakeJudge, Quantize, chosen, gate, model, simplify, step, told
+from tests.support.fake_judge import FakeJudge, Quantize, chosen, gate, model, simplify, step, told
 
 BYTES = {"original": 100, "simple": 90, "q0": 30, "simple/s0": 25, "q0/s0": 28}
 
