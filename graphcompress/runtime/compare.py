@@ -2,7 +2,7 @@
 
 Agreement of an output, 0 to 1, is how much of what it is used for is the same: by its kind (`graphcompress.ir.analysis.output_kinds`), as the measures in
 `agreement` say. A model's agreement is that of its worst output; a metric of the caller's (`metric`) takes its place, or joins it. On the first feeds the
-reference runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
+reference runs twice: an output whose agreement with itself is below the floor (random operators, live Dropout) is no judge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 from graphcompress.errors import ModelError
 from graphcompress.findings import Finding
 from graphcompress.ir.analysis.output_kinds import VALUES, OutputKind
-from graphcompress.runtime.agreement.measured import Measured
+from graphcompress.runtime.agreement.measured import FLOOR, Measured
 from graphcompress.runtime.metric import Metric, MetricMean
 from graphcompress.runtime.output_statistics import OutputComparison, OutputStatistic
 from graphcompress.runtime.session import Feed, Session
@@ -167,8 +167,9 @@ class ComparisonStatistic:
         return Comparison(outputs, self.feeds, (*judging, *([] if metric is None else [("", metric)])), metric, seen)
 
     def _unstable(self, name: str) -> bool:
+        """Whether the reference is below the floor against itself: what wavers less (sums in another order) still tells a candidate that is broken."""
         itself = self.itself[name].finish()
-        return not itself.equal and itself.agreement is not None and itself.agreement < 1
+        return not itself.equal and itself.agreement is not None and itself.agreement < FLOOR
 
 
 def _unstable(outputs: Mapping[str, OutputComparison]) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ class EqualElements:
 def measures_of(kind: OutputKind, array: Array) -> dict[str, Measure]:
     """New measures for an output of a kind that gives such arrays, by a name that is the same for all arrays that they can take together."""
     if kind.name == "boxes" and _numeric(array) and array.ndim:
-        return {"boxes": detections.Detections()}
+        return {"boxes": detections.Detections(columns=kind.axis == 1)}
     if kind.name == "exact" or not _fractional(array):
         return {"exact": EqualElements()}
     real = array.dtype.kind != "c"

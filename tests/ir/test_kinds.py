@@ -159,6 +159,15 @@ def test_what_comes_out_of_non_maximum_suppression_is_a_set() -> None:
     assert output_kinds(model) == {"y": OutputKind("boxes"), "keep": OutputKind("boxes"), "s2": PROBABILITIES}
 
 
+@pytest.mark.parametrize(("sizes", "axis"), [("[1,100]", 1), ("[1,d]", 1), ("[1,6]", -1), ("[1,100,4]", -1), ("[100]", -1), ("[d,100]", -1)])
+def test_a_table_of_a_row_for_each_input_has_one_number_for_each_detection(sizes: str, axis: int) -> None:
+    rank = sizes.count(",") + 1
+    shape = {1: "{-1}", 2: "{-1, 100}" if sizes == "[d,100]" else "{1, -1}", 3: "{1, -1, 4}"}[rank]
+    tail = f"h = Constant <value = int64[{rank}] {shape}> ()  y = Reshape (p, h)"
+    model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s) => (float{sizes} y) {{ {NMS}  p = Gather <axis = 1> (b, i)  {tail} }}", {"": 17})
+    assert output_kinds(model) == {"y": OutputKind("boxes", axis)}
+
+
 def test_rows_that_a_topk_picks_are_a_set() -> None:
     picked = "k = Constant <value = int64[1] {2}> ()  m = ReduceMax <axes = [2], keepdims = 0> (u)  v, i = TopK (m, k)"
     model = text.parse_model(

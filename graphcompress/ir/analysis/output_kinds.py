@@ -7,6 +7,7 @@
 - "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
 - "embedding": vectors that are divided by their Euclidean norm; their users compare directions.
 - "boxes": rows whose number and order depend on the data: what comes out of NonMaxSuppression, or is picked by a TopK (rank 3). Compared as a set.
+  With `axis` 1 each row of a table holds the scores (or classes) of one input's detections.
 - "exact": integers, booleans, texts.
 - "values": everything else. `scores`: probabilities are joined with other parts in it (a detector's boxes and scores).
 
@@ -41,6 +42,8 @@ _POOLS = ("ReduceMean", "ReduceMax", "ReduceMin", "MaxPool", "AveragePool", "Glo
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
 FEWEST_LOGITS = 16
 """From this many columns on, frames of raw numbers may be logits: fewer are coordinates as often as classes."""
+WIDEST_ROW = 7
+"""Numbers of one detection, at most: input, four of the place, score and class. A row that is longer holds one number of each of several detections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class _Finder:
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.opset = model.opset
         self.shapes = shapes
+        self.inputs, self.specs = model.graph.inputs, model.inputs
         self.selected = _downstream(node for node in walk.nodes(model) if node.op == "NonMaxSuppression")
 
     def kind(self, tensor: Tensor, stated: TensorSpec) -> OutputKind:
@@ -90,11 +94,20 @@ class _Finder:
             maps = walk.producer(tensor)
             return OutputKind("classes") if maps is not None and maps.op == "ZipMap" else VALUES
         if tensor in self.selected:
-            return OutputKind("boxes")
+            return OutputKind("boxes", 1 if self.is_column(tensor, stated) else -1)
         dtype = self.shapes.dtype(tensor) or stated.dtype
         if dtype in _EXACT:
             return OutputKind("exact")
         return self.floats(tensor, stated) if dtype in _FLOATS else VALUES
+
+    def is_column(self, tensor: Tensor, stated: TensorSpec) -> bool:
+        """Whether a table of detections has a row for each input, and in it one number for each detection: more than a row of places, score and class is long."""
+        width = (self.shape(tensor, stated) or ())[1:]
+        if len(width) != 1 or (width[0] is not None and width[0] <= WIDEST_ROW):
+            return False
+        inputs = [shape for t, spec in zip(self.inputs, self.specs, strict=True) for shape in (self.shapes.shape(t), spec.shape)]
+        batches, rows = ({str(s[0]) for s in shapes if s and s[0] is not None} for shapes in (inputs, (self.shapes.shape(tensor), stated.shape)))
+        return bool(batches & rows)
 
     def floats(self, tensor: Tensor, stated: TensorSpec | None) -> OutputKind:
         """The kind of a float tensor. `stated` is what the model says of the output, for what inference does not know."""
