@@ -132,7 +132,7 @@ def compress(
                 macs=lambda m: statistics(m, feeds.shapes(), size=0).macs or 0,
             )
             plan, outcome = attempt.plan, attempt.outcome
-            stated = [cost.bar(attempt.share)]
+            stated = [cost.bar(attempt.share, attempt.measurement)]
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen

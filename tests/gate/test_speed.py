@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from graphcompress.api.cost_goals import CostGoal
 from graphcompress.api.reports import speed_bar
 from graphcompress.gate import Bars
 from graphcompress.gate.bars import reaches
@@ -161,3 +162,18 @@ def test_who_measures_knows_the_bar(bar: float | None) -> None:
 
     gate(Told(), bars=Bars(min_speedup=bar))
     assert bars == [bar or 1.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("measurement", "held", "undecided"),
+    [
+        (measured(2.0, "faster", NARROW, "cpu"), True, False),
+        (measured(1.7, "noisy", WIDE, "wall"), False, True),  # its interval begins below what is asked for
+        (measured(2.2, "noisy", WIDE, "wall"), True, False),
+        (measured(1.5, "noisy", WIDE, "wall"), False, False),
+    ],
+)
+def test_a_latency_that_the_noise_may_have_made_is_not_reached(measurement: Measurement, held: bool, undecided: bool) -> None:
+    bar = CostGoal("latency", 0.6).bar(1 / measurement.speedup, measurement)
+    assert (bar.held, bar.undecided) == (held, undecided)
+    assert CostGoal("size", 0.6).bar(0.59, measurement).held
