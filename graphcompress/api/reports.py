@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, telling
+from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, required_speedup, telling
 from graphcompress.gate.explain import explanation
 from graphcompress.runtime import machine
 from graphcompress.version import __version__
@@ -315,7 +315,7 @@ def gate_report(outcome: Outcome, bars: Bars, goal: Goal) -> record.Gate:
     return record.Gate(
         goal=goal,
         agreement=bars.agreement,
-        speedup=bars.speedup,
+        speedup=required_speedup(bars, goal),
         kept=kept,
         rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],
         candidates=[

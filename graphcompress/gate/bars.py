@@ -13,13 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from graphcompress.errors import UsageError
 from graphcompress.runtime.agreement.measured import FLOOR
 
 if TYPE_CHECKING:
     from graphcompress.runtime.measure import Measurement
+
+NEXT_TO_NOTHING = 1.02
+"""How many times the original's time a result may take where size is the goal and the user states no bar."""
+Goal: TypeAlias = Literal["balanced", "speed", "size"]
+"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs next to no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,11 @@ class Bars:
     def agreement_name(self) -> str:
         """The bar of agreement in a sentence."""
         return f"the floor of {FLOOR}" if self.min_agreement is None else f"the bar of {self.min_agreement:g} (--min-agreement)"
+
+
+def required_speedup(bars: Bars, goal: Goal) -> float:
+    """The speed-up that a result must reach: what is stated, else that it is not slower, or for the smallest that it takes next to no more time."""
+    return 1 / NEXT_TO_NOTHING if goal == "size" and bars.min_speedup is None else bars.speedup
 
 
 def reaches(measurements: Iterable[Measurement], bar: float) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from graphcompress.gate.bars import reaches
 from graphcompress.step import ExecutedStep, PlannedStep, Rung
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from graphcompress.ir import Model
     from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
-
-Goal: TypeAlias = Literal["balanced", "speed", "size"]
-"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs next to no time."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

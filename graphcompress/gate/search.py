@@ -24,10 +24,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.gate.bars import Bars, reaches
+from graphcompress.gate.bars import Bars, Goal, reaches, required_speedup
 from graphcompress.gate.bisection import first_that
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
-from graphcompress.gate.outcome import Candidate, Goal, Judgement, Outcome
+from graphcompress.gate.outcome import Candidate, Judgement, Outcome
 from graphcompress.step import Context, ExecutedStep, PlannedStep, Rung, StepResult
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 LINEAR_TRIES = 8
 """How many rungs of a ladder that is not monotone are judged."""
-NEXT_TO_NOTHING = 1.02
-"""How many times the original's time a result may take where size is the goal and the user states no bar."""
-
 SPEED_TRIES = 3
 """How many less bold rungs are timed where the boldest faithful one is too slow."""
 
@@ -97,7 +94,7 @@ class _Search:
         self.goal = goal
         self.size = size
         self.margin = clear and bars.min_agreement is None
-        self.speedup = 1 / NEXT_TO_NOTHING if goal == "size" and bars.min_speedup is None else bars.speedup
+        self.speedup = required_speedup(bars, goal)
         #: What a candidate may not be larger than: its bytes (None: there is no limit), and what it is.
         self.limit = None if goal == "speed" else size(original)
         self.limit_is = "the original"
