@@ -212,6 +212,12 @@ def test_a_bar_that_is_missed_leaves_the_result_as_it_was_decided(earlier: api.R
     assert to_bytes(missed.value.result.model) == to_bytes(earlier.model)
 
 
+def test_other_data_is_told(earlier: api.Result) -> None:
+    again = api.compress(MODEL, FEEDS[:11], decisions=earlier.record)
+    assert any("not that of the earlier run" in note for note in again.record.notes) and integers(again.record) == integers(earlier.record)
+    assert not any("earlier run: ranges" in note for note in api.compress(MODEL, FEEDS, decisions=earlier.record).record.notes)
+
+
 def test_a_repetition_claims_no_bar_that_was_not_looked_at(tmp_path: Path) -> None:
     plan = recipe(tmp_path / "prune.toml", 'use = "prune"\nmacs = 0.3\nbest_effort = true')
     poor = api.compress(MODEL, FEEDS, measure=False, recipe=plan, min_agreement=0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graphcompress.api import reports
 from graphcompress.api.cost_goals import parse_goal, plan_of, reach
-from graphcompress.api.decisions import AnyRecord, decided, decided_seed, decided_target, read_record, repeat
+from graphcompress.api.decisions import AnyRecord, decided, decided_seed, decided_target, other_data, read_record, repeat
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import DataError, ModelError, UsageError
@@ -108,7 +108,7 @@ def compress(
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if earlier is not None:
-        return _repeated(source, plan, context, feeds, bars, kinds, task)
+        return _repeated(source, plan, context, feeds, bars, kinds, task, other_data(earlier, feeds.source()))
     if feeds.all is None or feeds.judging is None:
         return _unjudged(source, plan, context, feeds, bars, list(run(plan, source.model, context)))
     shapes = run_shapes(source.model, feeds.shapes())
@@ -159,7 +159,7 @@ def compress(
 
 
 def _repeated(
-    source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars, kinds: Mapping[str, str] | None, metric: Metric | None
+    source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars, kinds: Mapping[str, str] | None, metric: Metric | None, notes: Sequence[str]
 ) -> reports.Result:
     """What an earlier run decided: nothing is searched for, and a bar that is missed changes nothing of the result."""
     if feeds.all is None or feeds.judging is None:
@@ -193,7 +193,7 @@ def _repeated(
         comparison=comparison,
         nodes=info.nodes,
         bars=reports.agreement_bar(bars, comparison),
-        notes=[reports.REPEATED, *([] if context.target is None else place_notes(context.target, where)), *info.notes],
+        notes=[reports.REPEATED, *notes, *([] if context.target is None else place_notes(context.target, where)), *info.notes],
     )
     done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)

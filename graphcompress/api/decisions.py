@@ -70,6 +70,13 @@ def decided(earlier: record.Record, model: record.ModelFile) -> Recipe:
     return replace(recipe, steps=tuple(planned))
 
 
+def other_data(earlier: record.Record, data: record.DataSource | None) -> list[str]:
+    """A note where the data is not that of the earlier run."""
+    if earlier.data is None or data is None or earlier.data.sha256 == data.sha256:
+        return []
+    return ["The data is not that of the earlier run: ranges and weights that follow from it are others, and so are the bytes of the result."]
+
+
 def repeat(plan: Recipe, model: Model, context: Context) -> list[ExecutedStep]:
     """Do the steps of `decided`. Raises UsageError where one of them leaves the model as it is, which it did not in the earlier run, and what the steps raise."""
     executed = list(run(plan, model, context))

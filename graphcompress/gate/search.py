@@ -9,7 +9,7 @@ original is the last of all. A candidate holds where it
 - reaches the bar of speed with every thread setting that is measured.
 
 All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
-ladder is searched: by bisection for the boldest faithful rung where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
+ladder is searched: by bisection for the boldest rung that is faithful (and clear of the bar, where one is: `bars.is_clear`) where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
 holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
 cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.gate.bars import Bars, Goal, reaches, required_speedup
+from graphcompress.gate.bars import Bars, Goal, is_clear, reaches, required_speedup
 from graphcompress.gate.bisection import first_that
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
 from graphcompress.gate.outcome import Candidate, Judgement, Outcome
@@ -168,10 +168,9 @@ class _Search:
         return index if index < len(rungs) else first_that(self.faithful, rungs)
 
     def clear(self, candidate: Candidate) -> bool:
-        """Whether a candidate is faithful, and nearer to 1 than to the built-in bar: chosen among others by the feeds that judge it, it looks better on these than on others."""
+        """Whether a candidate is faithful, and clear of the built-in bar where that margin is asked for."""
         comparison = self.judged[candidate].comparison if self.faithful(candidate) else None
-        bar = (1 + self.bars.agreement) / 2 if self.margin else self.bars.agreement
-        return comparison is not None and (comparison.agreement is None or comparison.agreement >= bar)
+        return comparison is not None and (not self.margin or is_clear(comparison))
 
     def faithful(self, candidate: Candidate) -> bool:
         """Whether a candidate is built, runs and reaches the bar of agreement; judged once."""

@@ -47,6 +47,12 @@ class Comparison:
         """The output that it is of; None for a metric."""
         return min(self.judging, key=lambda pair: pair[1].agreement, default=("", None))[0] or None
 
+    def trials(self, output: str) -> int:
+        """How many independent inputs judged an output ("": by the metric); repeated ones count once."""
+        known = self.outputs.get(output)
+        seen = self.feeds if known is None else known.inputs
+        return max(1, math.floor(seen * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
+
     def statement(self) -> str:
         """What so many inputs prove of the worst output: the exact (Clopper-Pearson) one-sided bound on the share of inputs that are answered differently.
 
@@ -54,13 +60,13 @@ class Comparison:
         and the sum is rounded up; repeated inputs count once. No bound where a finding voids it.
         """
         output = self.outputs.get(self.worst or "")
-        measured, trials = (self.metric, self.feeds) if output is None else (output.lowest, output.inputs)
-        if measured is None or not trials:
+        measured, seen = (self.metric, self.feeds) if output is None else (output.lowest, output.inputs)
+        if measured is None or not seen:
             return "nothing could be compared"
         if any(finding.voids_bound for finding in self.findings):
             return "no bound on other inputs is claimed"
         share = measured.disagreements / measured.decisions if measured.decisions else 0.0
-        inputs = max(1, math.floor(trials * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
+        inputs = self.trials(self.worst or "")
         more = MORE if inputs <= MORE else math.ceil(inputs / 100) * 100
         now, then = upper_bound(_failures(share, inputs), inputs), upper_bound(_failures(share, inputs + more), inputs + more)
         noun = "input" if inputs == 1 else "inputs"

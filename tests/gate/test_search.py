@@ -6,11 +6,15 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from graphcompress.api import cost_goals
 from graphcompress.errors import UsageError
+from graphcompress.findings import Finding
 from graphcompress.gate import Bars, Outcome, search, thread_settings
+from graphcompress.gate.bars import is_clear
+from graphcompress.runtime.compare import Comparison
 from graphcompress.step import Context, Ladder, Rung, StepResult
 from tests.support.fake_judge import ORIGINAL, FakeJudge, Quantize, chosen, gate, model, same_size, simplify, step, told
 
@@ -54,6 +58,25 @@ def test_a_stated_bar_of_agreement_replaces_the_floor_and_steers_what_stays_floa
 )
 def test_of_several_the_boldest_that_is_clear_of_the_floor_is_chosen_where_one_is(agreement: dict[str, float], expected: str) -> None:
     assert chosen(gate(FakeJudge(agreement=agreement), simplify(), Quantize(3).step)) == expected
+
+
+@pytest.mark.parametrize(("inputs", "expected"), [(1, "q4"), (19, "q3"), (10_000, "q2")])
+def test_with_more_inputs_less_distance_from_the_floor_is_clear_of_it(inputs: int, expected: str) -> None:
+    agreement = {"q0": 0.92, "q1": 0.9901, "q2": 0.9920, "q3": 0.9960, "q4": 0.9985}
+    assert chosen(gate(FakeJudge(agreement=agreement, inputs=inputs), simplify(), Quantize(5).step)) == expected
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.9, 0.9991])
+@pytest.mark.parametrize("inputs", [4, 64, 1000])
+def test_what_is_clear_is_a_standard_error_of_a_binomial_from_the_floor(floor: float, inputs: int) -> None:
+    allowed = 1 - floor
+    share = allowed / (1 + np.sqrt(allowed * (1 - allowed) / inputs) / allowed)  # this share and a standard error are what the floor allows
+    for lost, clear in ((0.999 * share, True), (1.001 * share, False), (0.0, True)):
+        measure: Any = SimpleNamespace(agreement=1 - lost / allowed * 0.01, floor=floor)
+        outputs: Any = {"y": SimpleNamespace(inputs=inputs)}
+        assert is_clear(Comparison(outputs, 5, (("y", measure),))) is clear
+    repeated = Finding("data/repeated", "", distinct=1 / inputs)
+    assert not is_clear(Comparison(outputs, 5, (("y", SimpleNamespace(agreement=1 - share / allowed * 0.0099, floor=floor)),), findings=(repeated,)))  # type: ignore[arg-type]
 
 
 AT_THE_BAR = {"q0": 0.92, "q1": 0.992, "q2": 0.993}

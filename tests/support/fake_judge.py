@@ -11,6 +11,7 @@ from graphcompress.errors import ModelError
 from graphcompress.gate import Bars, CandidateFails, Goal, Outcome, search
 from graphcompress.gate.explain import explanation
 from graphcompress.ir import TensorSpec
+from graphcompress.runtime.compare import Comparison
 from graphcompress.runtime.measure import Measurement
 from graphcompress.step import Certificate, CertifiedOperator, Context, Ladder, Rung, StepResult
 
@@ -41,7 +42,8 @@ SPEEDS: dict[str, tuple[float, tuple[float, float], Any]] = {
 
 @dataclass
 class FakeJudge:
-    """Agreement and verdict by the name of the model (default: 1.0, faster), the verdict also by (name, threads); a message where a model does not run."""
+    """Agreement and verdict by the name of the model (default: 1.0, faster), the verdict also by (name, threads); a message where a model does not run. `inputs`: with 19 a measure whose
+    floor is 0.95 is clear of it in the middle between floor and 1."""
 
     agreement: dict[str, float | None] = field(default_factory=dict)
     verdicts: dict[Any, str] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class FakeJudge:
     original_fails: str = ""
     unstable: bool = False
     worst: str | None = "y"
+    inputs: int = 19
     compared: list[str] = field(default_factory=list)
     measured: list[tuple[str, int]] = field(default_factory=list)
 
@@ -56,9 +59,10 @@ class FakeJudge:
         self.compared.append(model.name)
         if model.name in self.fails:
             raise CandidateFails(self.fails[model.name])
-        outputs = {"y": SimpleNamespace(unstable=self.unstable)}
+        outputs: dict[str, Any] = {"y": SimpleNamespace(unstable=self.unstable, inputs=self.inputs)}
         agreement = self.agreement.get(model.name, 1.0)
-        return SimpleNamespace(agreement=agreement, worst=self.worst, feeds=6, outputs=outputs)
+        judging: Any = () if agreement is None else ((self.worst or "", SimpleNamespace(agreement=agreement, floor=0.95)),)
+        return Comparison(outputs, 6, judging)
 
     def measure(self, model: Any, threads: int, bar: float = 1.0) -> Any:
         self.measured.append((model.name, threads))
