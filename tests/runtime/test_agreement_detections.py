@@ -87,6 +87,22 @@ def test_scores_of_several_detections_in_a_row_are_a_set_of_each_input() -> None
     assert measured((scores, less))["boxes"] == 0, "as rows of a hundred numbers none matches"
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_how_many_there_are_differs_by_what_has_no_partner(shape: tuple[int, ...], dtype: Any) -> None:
+    def count(number: float) -> Array:
+        return np.full(shape, number).astype(dtype)
+
+    kind = OutputKind("boxes", 0)
+    assert measured((count(34), count(34)), (count(0), count(0)), kind=kind)["boxes"] == 1
+    assert measured((count(34), count(33)), kind=kind)["boxes"] == pytest.approx(1 - 1 / 67)
+    assert measured((count(2), count(1)), kind=kind)["boxes"] < 0.7 and measured((count(2), count(0)), kind=kind)["boxes"] == 0
+
+
+def test_a_count_that_is_no_number_is_lost() -> None:
+    assert measured((np.float32([3, 3]), np.float32([3, np.nan])), kind=OutputKind("boxes", 0))["boxes"] < 0.9
+
+
 def test_sets_of_other_width_have_no_counterpart() -> None:
     assert measured((BOXES, BOXES[:, :4]))["values"] == 0
 

@@ -7,7 +7,7 @@
 - "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
 - "embedding": vectors that are divided by their Euclidean norm; their users compare directions.
 - "boxes": rows whose number and order depend on the data: what comes out of NonMaxSuppression, or is picked by a TopK (rank 3). Compared as a set.
-  With `axis` 1 each row of a table holds the scores (or classes) of one input's detections.
+  With `axis` 1 each row of a table holds the scores (or classes) of one input's detections, with `axis` 0 the numbers are how many there are.
 - "exact": integers, booleans, texts.
 - "values": everything else. `scores`: probabilities are joined with other parts in it (a detector's boxes and scores).
 
@@ -40,6 +40,7 @@ _SHAPE = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "E
 _PICKS = ("Gather", "GatherElements", "GatherND")
 _POOLS = ("ReduceMean", "ReduceMax", "ReduceMin", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
+_COUNTS = ("ReduceSum", "Shape", "Size")
 FEWEST_LOGITS = 16
 """From this many columns on, frames of raw numbers may be logits: fewer are coordinates as often as classes."""
 WIDEST_ROW = 7
@@ -78,7 +79,7 @@ def stated_kind(name: str, known: OutputKind = VALUES) -> OutputKind:
     """A kind by its name; the axis and the parts are those that the graph tells. Raises UsageError for a name that is none."""
     for known_name in get_args(KindName):
         if name == known_name:
-            return replace(known, name=known_name, unsure=False)
+            return replace(known, name=known_name, unsure=False, axis=-1 if name == "boxes" and known.name != "boxes" else known.axis)
     raise UsageError(f"'{name}' is no kind of output. {suggestion(name, KIND_NAMES)}")
 
 
@@ -94,11 +95,17 @@ class _Finder:
             maps = walk.producer(tensor)
             return OutputKind("classes") if maps is not None and maps.op == "ZipMap" else VALUES
         if tensor in self.selected:
-            return OutputKind("boxes", 1 if self.is_column(tensor, stated) else -1)
+            return OutputKind("boxes", 0 if self.is_count(tensor) else 1 if self.is_column(tensor, stated) else -1)
         dtype = self.shapes.dtype(tensor) or stated.dtype
         if dtype in _EXACT:
             return OutputKind("exact")
         return self.floats(tensor, stated) if dtype in _FLOATS else VALUES
+
+    def is_count(self, tensor: Tensor) -> bool:
+        """Whether it comes from sums and sizes."""
+        makers = self.makers(tensor, (*_SAME, *_SHAPE, *_PICKS, "Cast", "Min", "Add", "Sub"))
+        known = [node for node in makers if not node.is_op("Constant")]
+        return bool(known) and all(node.is_op(*_COUNTS) for node in known)
 
     def is_column(self, tensor: Tensor, stated: TensorSpec) -> bool:
         """Whether a table of detections has a row for each input, and in it one number for each detection: more than a row of places, score and class is long."""

@@ -24,10 +24,11 @@ MOST_ROWS = 2048  # of one set, the first ones
 
 
 class Detections:
-    """Rows along the axis before the last; an array of rank 1 is a column, and so is each row of a table of `columns`. Arrays of both sides may differ in their number of rows."""
+    """Rows along the axis before the last; an array of rank 1 is a column, and with `axis` 1 so is each row of a table; with `axis` 0 every number says how many
+    detections there are. Arrays of both sides may differ in their number of rows."""
 
-    def __init__(self, *, columns: bool = False) -> None:
-        self.columns = columns
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
         self.unmatched = 0.0
         self.total = 0.0
         self.sets = 0
@@ -35,7 +36,10 @@ class Detections:
 
     def update(self, reference: Array, candidate: Array, rows: int) -> None:
         """See `Measure.update`, but for the number of rows."""
-        columns = self.columns and reference.ndim == 2
+        if self.axis == 0 and reference.shape == candidate.shape:
+            self._count(reference.astype(np.float64).reshape(-1), candidate.astype(np.float64).reshape(-1))
+            return
+        columns = self.axis == 1 and reference.ndim == 2
         r, c = (_sets(array[..., None] if columns else array) for array in (reference, candidate))
         for own, other in zip(r, c, strict=True):
             unmatched, total = match(*(rows[:MOST_ROWS] for rows in _without_padding(own, other)))
@@ -43,6 +47,15 @@ class Detections:
             self.total += total
             self.sets += 1
             self.wrong += unmatched > 0
+
+    def _count(self, own: Array, other: Array) -> None:
+        """Take in how many there are: as many have no partner as the numbers differ by."""
+        apart = np.abs(own - other)
+        lost = ~np.isfinite(apart)
+        self.unmatched += float(apart[~lost].sum() + lost.sum())
+        self.total += float((np.abs(own) + np.abs(other))[~lost].sum() + lost.sum())
+        self.sets += len(own)
+        self.wrong += int((lost | (apart > 0)).sum())
 
     def merge(self, other: Detections) -> None:
         """See `Measure.merge`."""
