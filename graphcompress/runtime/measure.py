@@ -165,7 +165,7 @@ class Rounds:
         """How many times the budget may be used up for what is known so far: a third of it where the bar is missed, all of it for an answer, three times that while it is noisy."""
         return 1 / PATIENCE if self.misses(bar) else PATIENCE if self.noisy() else 1
 
-    def decided(self, bar: float) -> bool:
+    def decided(self, bar: float = 1.0) -> bool:
         """Whether more rounds would not change the verdict; where `bar` is missed, however wide the interval."""
         if len(self.steady) < DECIDING_ROUNDS:
             return False
