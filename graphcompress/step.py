@@ -33,7 +33,9 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of the step itself in an earlier run, to be repeated (None: it decides); `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
+    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of the step itself in an
+    earlier run, to be repeated (None: it decides); `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process
+    on the CPU provider.
     """
 
     target: Target | None = None
@@ -219,8 +221,8 @@ class PlannedStep:
     decided: Decision | None = field(default=None, compare=False)
 
     def run(self, model: Model, context: Context) -> Ladder:
-        """Do the step; where it was decided, of a step that offers several rungs anyway the one of that label only. Raises what the step's function raises, and UsageError
-        where no rung has the label."""
+        """Do the step; where it was decided, of a step that offers several rungs anyway the one of that label only. Raises what the step's function raises,
+        and UsageError where no rung has the label."""
         decided = self.decided
         ladder: Ladder = _load(self.kind.function)(model, replace(context, decisions=None if decided is None else decided.decisions), self.options)
         if decided is None or len(ladder.rungs) == 1:

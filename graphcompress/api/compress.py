@@ -59,8 +59,10 @@ def compress(
     results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
     pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. `decisions` is the record of an earlier run on the same model: what that decided is done again, to the same bytes with the same data,
-    with its target, seed and threads, without searching or timing; the result is compared, and held against no bar but a stated agreement. `target` (else "cpu") is the table of `rules/targets/`; `seed` (else 0) feeds every random generator. Without `recipe` the goal decides: "size" and costs have
-    recipes of their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and inner names.
+    with its target, seed and threads, without searching or timing; the result is compared, and held against no bar but a stated agreement. `target` (else
+    "cpu") is the table of `rules/targets/`; `seed` (else 0) feeds every random generator. Without `recipe` the goal decides: "size" and costs have recipes of
+    their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and
+    inner names.
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
@@ -73,7 +75,8 @@ def compress(
     bars = Bars(min_agreement, min_speedup)
     if decisions is not None and (recipe is not None or goal != "balanced" or costs is not None or exclude or strip or min_speedup is not None):
         raise UsageError(
-            "Decisions say which steps are done and how, without timing: give no recipe, goal, costs, nodes to leave out, --strip or bar for the speed-up with them."
+            "Decisions say which steps are done and how, without timing: give no recipe, goal, costs, nodes to leave out, --strip or bar for the speed-up "
+            "with them."
         )
     earlier = None if decisions is None else read_record(decisions)
     if earlier is not None:

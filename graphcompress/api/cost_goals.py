@@ -88,7 +88,8 @@ def reach(
 ) -> Round:
     """Search for a result with at most the goal's part of the cost. INT8 and small weights alone come first, since they take less from the answers than pruning;
     pruning then goes as far as what they left needs, within the bars. Where that is not enough: the nearest. `plans` gives the recipe for a part of
-    the cost (see `plan_of`), `macs` counts multiply-accumulates. The caller says how much of the cost is to go, so that each rung that reaches the bar of agreement will do.
+    the cost (see `plan_of`), `macs` counts multiply-accumulates. The caller says how much of the cost is to go, so that each rung that reaches the bar of
+    agreement will do.
 
     Raises what `gate.search` raises.
     """

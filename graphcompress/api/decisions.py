@@ -52,8 +52,8 @@ def decided_seed(earlier: record.Record, stated: int | None) -> int:
 
 
 def decided(earlier: record.Record, model: record.ModelFile) -> Recipe:
-    """The steps that are in the earlier result, with their options and with what each of them decided. Raises UsageError where the record is that of another model, or of a result without
-    any step."""
+    """The steps that are in the earlier result, with their options and with what each of them decided. Raises UsageError where the record is that of another
+    model, or of a result without any step."""
     if earlier.model.sha256 != model.sha256:
         raise UsageError(
             f"The decisions are for another model (sha256 {earlier.model.sha256[:12]}..., and {model.path or 'this one'} has {model.sha256[:12]}...)."
@@ -78,7 +78,8 @@ def other_data(earlier: record.Record, data: record.DataSource | None) -> list[s
 
 
 def repeat(plan: Recipe, model: Model, context: Context) -> list[ExecutedStep]:
-    """Do the steps of `decided`. Raises UsageError where one of them leaves the model as it is, which it did not in the earlier run, and what the steps raise."""
+    """Do the steps of `decided`. Raises UsageError where one of them leaves the model as it is, which it did not in the earlier run, and what the steps
+    raise."""
     executed = list(run(plan, model, context))
     idle = [step.step.kind.name for step in executed if not step.in_result]
     if idle:

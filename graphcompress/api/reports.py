@@ -115,7 +115,8 @@ def run_record(
     bars: Sequence[record.Bar] = (),
     notes: Iterable[str] = (),
 ) -> record.Record:
-    """The record of a run. `sizes` are those of the original and of `result`; `where` is the description of the place where the result was judged (None: it was not)."""
+    """The record of a run. `sizes` are those of the original and of `result`; `where` is the description of the place where the result was judged (None: it
+    was not)."""
     before, after = sizes
     timings = [timing(threads, m) for threads, m in measurements]
     speedup = min((t.speedup for t in timings), default=None)

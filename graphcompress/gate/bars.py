@@ -26,7 +26,8 @@ ROUNDING = 1e-9
 NEXT_TO_NOTHING = 1.02
 """How many times the original's time a result may take where size is the goal and the user states no bar."""
 Goal: TypeAlias = Literal["balanced", "speed", "size"]
-"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs next to no time."""
+"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs
+next to no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ def required_speedup(bars: Bars, goal: Goal) -> float:
 
 
 def is_clear(comparison: Comparison) -> bool:
-    """Whether a model that was chosen among others by the inputs that judge it is likely to reach the floor on others too: every measure that judges is on the right side of its floor by a
-    standard error of what it loses, be it as much as a share of inputs that are lost altogether (binomial: sqrt(p (1 - p) / n), with p what the floor allows). So the fewer the inputs, and
-    the less a measure allows, the less may be lost."""
+    """Whether a model that was chosen among others by the inputs that judge it is likely to reach the floor on others too: every measure that judges is on
+    the right side of its floor by a standard error of what it loses, be it as much as a share of inputs that are lost altogether (binomial: sqrt(p (1 - p) /
+    n), with p what the floor allows). So the fewer the inputs, and the less a measure allows, the less may be lost."""
     return all(
         (1 - m.agreement) / (1 - FLOOR) * (1 + math.sqrt(m.floor / (1 - m.floor) / comparison.trials(output))) <= 1 + ROUNDING
         for output, m in comparison.judging

@@ -118,7 +118,8 @@ class SessionJudge:
             raise CandidateFails(str(problem)) from problem
 
     def measure(self, model: Model, threads: int, bar: float = 1.0) -> Measurement:
-        """See `Judge.measure`. Original, original again and model, interleaved. All measurements together take about `TIMING_S` seconds; those that come when most of them are used up are shorter."""
+        """See `Judge.measure`. Original, original again and model, interleaved. All measurements together take about `TIMING_S` seconds; those that come when
+        most of them are used up are shorter."""
         from graphcompress.runtime.measure import BUDGET_S, measure
 
         self._context.progress(f"measure, {threads_text(threads)}", 0, None)

@@ -53,7 +53,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was found about a candidate: `reason` is "" where it holds (as far as it was judged), `because` a clause that says why not. `measurements` are by thread setting."""
+    """What was found about a candidate: `reason` is "" where it holds (as far as it was judged), `because` a clause that says why not. `measurements` are by
+    thread setting."""
 
     candidate: Candidate
     reason: str = ""

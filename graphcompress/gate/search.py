@@ -9,9 +9,10 @@ original is the last of all. A candidate holds where it
 - reaches the bar of speed with every thread setting that is measured.
 
 All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
-ladder is searched: by bisection for the boldest rung that is faithful (and clear of the bar, where one is: `bars.is_clear`) where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
-holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
-cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
+ladder is searched: by bisection for the boldest rung that is faithful (and clear of the bar, where one is: `bars.is_clear`) where the ladder is monotone,
+then among a few less bold ones where that rung is too slow. Where none holds the step is left out, and so on towards the original. Agreement is judged before
+anything is timed, every candidate is compared once and timed once, and what cannot be built or does not run is a refusal with its reason. Only a fault of the
+original ends the search with an error.
 
 Where size is the goal, the same is done once more without each step that a later one may save more bytes without, and the smallest of what holds is chosen.
 """
@@ -148,7 +149,8 @@ class _Search:
         return self.holding(base) if harmless else self.best(base, position + 1)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
-        """Faithful rungs below the first: the boldest that is clear of the bar, bolder ones that were judged on the way there, then the few that may be faster."""
+        """Faithful rungs below the first: the boldest that is clear of the bar, bolder ones that were judged on the way there, then the few that may be
+        faster."""
         index = 0
         if not self.faithful(rungs[0]):
             index = self.bisect(rungs) if monotone else next((i for i in range(1, min(len(rungs), LINEAR_TRIES + 1)) if self.faithful(rungs[i])), len(rungs))

@@ -104,8 +104,9 @@ class Measurement:
 def measure(
     ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], *, threads: int | None = None, budget_s: float = BUDGET_S, bar: float = 1.0
 ) -> Measurement:
-    """Time `cand` beside `ref`; `again` is a second session of the reference. Takes about `budget_s` seconds at most, three times that where it stays noisy, more only where six rounds
-    need it. By how much a `bar` above 1 is missed is not measured: that it is missed, and whether the candidate is faster or slower at all, ends it.
+    """Time `cand` beside `ref`; `again` is a second session of the reference. Takes about `budget_s` seconds at most, three times that where it stays noisy,
+    more only where six rounds need it. By how much a `bar` above 1 is missed is not measured: that it is missed, and whether the candidate is faster or
+    slower at all, ends it.
 
     Raises DataError without feeds, and what the sessions raise.
     """
@@ -162,7 +163,8 @@ class Rounds:
         return bar > 1 and self.interval()[1] < bar * self.band()[0]
 
     def patience(self, bar: float) -> float:
-        """How many times the budget may be used up for what is known so far: a third of it where the bar is missed, all of it for an answer, three times that while it is noisy."""
+        """How many times the budget may be used up for what is known so far: a third of it where the bar is missed, all of it for an answer, three times that
+        while it is noisy."""
         return 1 / PATIENCE if self.misses(bar) else PATIENCE if self.noisy() else 1
 
     def decided(self, bar: float = 1.0) -> bool:

@@ -42,8 +42,8 @@ SPEEDS: dict[str, tuple[float, tuple[float, float], Any]] = {
 
 @dataclass
 class FakeJudge:
-    """Agreement and verdict by the name of the model (default: 1.0, faster), the verdict also by (name, threads); a message where a model does not run. `inputs`: with 19 a measure whose
-    floor is 0.95 is clear of it in the middle between floor and 1."""
+    """Agreement and verdict by the name of the model (default: 1.0, faster), the verdict also by (name, threads); a message where a model does not run.
+    `inputs`: with 19 a measure whose floor is 0.95 is clear of it in the middle between floor and 1."""
 
     agreement: dict[str, float | None] = field(default_factory=dict)
     verdicts: dict[Any, str] = field(default_factory=dict)

@@ -108,7 +108,8 @@ class _Finder:
         return bool(known) and all(node.is_op(*_COUNTS) for node in known)
 
     def is_column(self, tensor: Tensor, stated: TensorSpec) -> bool:
-        """Whether a table of detections has a row for each input, and in it one number for each detection: more than a row of places, score and class is long."""
+        """Whether a table of detections has a row for each input, and in it one number for each detection: more than a row of places, score and class is
+        long."""
         width = (self.shape(tensor, stated) or ())[1:]
         if len(width) != 1 or (width[0] is not None and width[0] <= WIDEST_ROW):
             return False

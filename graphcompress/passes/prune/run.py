@@ -60,8 +60,8 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     ask for zeros, see `sparsity.sparsify`.
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
-    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing and for a latency where times mean nothing, ModelError for nodes that nothing here can run
-    and where the model does not run, DataError where no random input fits a model without data.
+    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing and for a latency where times mean
+    nothing, ModelError for nodes that nothing here can run and where the model does not run, DataError where no random input fits a model without data.
     """
     require_known_domains(model, "pruned")
     if options.latency is not None:

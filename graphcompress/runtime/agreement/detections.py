@@ -24,8 +24,8 @@ MOST_ROWS = 2048  # of one set, the first ones
 
 
 class Detections:
-    """Rows along the axis before the last; an array of rank 1 is a column, and with `axis` 1 so is each row of a table; with `axis` 0 every number says how many
-    detections there are. Arrays of both sides may differ in their number of rows."""
+    """Rows along the axis before the last; an array of rank 1 is a column, and with `axis` 1 so is each row of a table; with `axis` 0 every number says how
+    many detections there are. Arrays of both sides may differ in their number of rows."""
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis

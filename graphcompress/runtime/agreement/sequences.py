@@ -4,8 +4,8 @@ The blank is the class that the reference gives most often in a sequence: the bl
 candidate's choice costs the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a toss, and counts as the
 reference's choice.
 
-What is collapsed has a length, which is the answer where runs are long (segments, tags of stretches): of two runs of one class, what the lengths differ by beyond a quarter of the
-longer and two frames (peaks of CTC are wider or narrower by rounding) counts as that part of an edit.
+What is collapsed has a length, which is the answer where runs are long (segments, tags of stretches): of two runs of one class, what the lengths differ by
+beyond a quarter of the longer and two frames (peaks of CTC are wider or narrower by rounding) counts as that part of an edit.
 
 agreement = 1 - sum of edits / sum of lengths (of the longer of both), over all sequences.
 """
@@ -90,8 +90,8 @@ def stretched(length: int, others: Array) -> Array:
 
 
 def edit_distance(a: Array, b: Array, lengths: tuple[Array, Array] | None = None) -> float:
-    """Insertions, deletions and substitutions between two sequences (Levenshtein), row by row; time len(a) * len(b). With the `lengths` of both sides' runs equal symbols cost what these
-    differ by."""
+    """Insertions, deletions and substitutions between two sequences (Levenshtein), row by row; time len(a) * len(b). With the `lengths` of both sides' runs
+    equal symbols cost what these differ by."""
     if lengths is None and len(a) == len(b) and bool((a == b).all()):
         return 0.0
     row = np.arange(len(b) + 1.0)
