@@ -74,13 +74,15 @@ def _keep_float(subject: Subject) -> int:
                 continue
             value, zero = scale(before), zero_point(before)
             assert value is not None
+            if before.input(2) is not None and zero is None:
+                continue
             inputs: list[Tensor] = [before.inputs[0], model.constant("scale", np.full(channels, value.reshape(()), value.dtype))]
             if zero is not None:
                 inputs.append(model.constant("zero", np.full(channels, zero.reshape(()), zero.dtype)))
             out = model.variable("float_input")
             copy = detached("DequantizeLinear", "", {"axis": rank - 1 if node.op == "MatMul" else 1}, inputs, [out], before.domain or "")
             copy.rank = before.rank
-            edits.add(copy, model.graph)
+            edits.add(copy, subject.home[node])
             edits.set_input(node, 0, out)
             if len(before.outputs[0].outputs) == 1 and id(before.outputs[0]) not in subject.outputs:
                 edits.remove([before])
@@ -120,9 +122,11 @@ def _merge_quantizers(subject: Subject) -> int:
     with Edits(subject.model) as edits:
         for node, _ in weighted(subject, "Conv", "Gemm", "MatMul"):
             end, _ = end_of_group(subject, node)
-            behind = quantizers(end)
+            # What one branch computes cannot be read in another.
+            behind = sorted(quantizers(end), key=lambda quantizer: subject.home[quantizer] is not subject.home[node])
             for first, other in zip(behind[:1] * len(behind), behind[1:], strict=False):
-                if id(other.outputs[0]) not in subject.outputs and _alike(first, other):
+                visible = any(subject.home[first] is subject.home[reader] for reader in (node, other))
+                if visible and id(other.outputs[0]) not in subject.outputs and _alike(first, other):
                     edits.replace(other.outputs[0], first.outputs[0])
                     edits.remove([other])
                     count += 1
@@ -185,7 +189,9 @@ def dequantized(node: Node) -> Array | None:
     if scales.size > 1 or (scales.ndim == 1 and stored.ndim):
         shape[int(node.attrs.get("axis", 1)) % stored.ndim] = -1
     offset = np.int32(0) if zero is None else zero.astype(np.int32).reshape(shape)
-    values: Array = (stored.astype(np.int32) - offset).astype(np.float32) * scales.reshape(shape)
+    # Codes of float8 are numbers with fractions, and their zero point is 0.
+    numbers = (stored.astype(np.int32) - offset).astype(np.float32) if np.can_cast(stored.dtype, np.int32) else stored.astype(np.float32)
+    values: Array = numbers * scales.reshape(shape)
     return values
 
 
@@ -216,7 +222,8 @@ def _int8_operand(subject: Subject) -> Iterator[tuple[Node, Node]]:
         sides = [dequantizer(tensor) for tensor in node.inputs] if node.is_op("Add", "Mul") else []
         for constant, other in (sides, sides[::-1]) if len(sides) == 2 else ():
             if constant is not None and other is not None and is_constant(constant.inputs[0]) and not is_constant(other.inputs[0]):
-                if code_type(subject, constant) == code_type(subject, other) == "int8" and quantizers(node.outputs[0]):
+                computed = constant.input(2) is not None and zero_point(constant) is None
+                if code_type(subject, constant) == code_type(subject, other) == "int8" and quantizers(node.outputs[0]) and not computed:
                     yield node, constant
 
 
@@ -236,7 +243,10 @@ def _unsign(subject: Subject) -> int:
             stored, zero = codes(constant), zero_point(constant)
             if stored is None or stored.dtype != np.int8:
                 continue
-            offset = np.zeros((), np.int8) if zero is None else zero
+            shape = subject.shapes.static(constant.inputs[1])
+            if zero is None and shape is None:
+                continue
+            offset = np.zeros(shape or (), np.int8) if zero is None else zero
             edits.set_input(constant, 0, subject.model.constant("codes", (stored.astype(np.int16) + 128).astype(np.uint8)))
             edits.set_input(constant, 2, subject.model.constant("zero", (offset.astype(np.int16) + 128).astype(np.uint8)))
             count += 1

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
-from graphcompress.ir import Model, Node, Tensor, constant_data, constant_value, consumers, nodes, output_ids, producer
+from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, constant_value, consumers, graphs, nodes, output_ids, producer
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.certify import TAG, numbered
 from graphcompress.runtime import profile
@@ -55,6 +55,11 @@ class Subject:
     def nodes(self) -> list[Node]:
         """The nodes of all graphs."""
         return list(nodes(self.model))
+
+    @cached_property
+    def home(self) -> Mapping[Node, Graph]:
+        """The graph in which each node stands."""
+        return {node: graph for graph in graphs(self.model) for node in graph.nodes}
 
     @cached_property
     def shapes(self) -> Shapes:

@@ -173,7 +173,7 @@ def _to_microsoft(subject: Subject) -> int:
         for node in early:
             copy = detached(str(node.op), str(node.name), dict(node.attrs), list(node.inputs), list(node.outputs), "com.microsoft")
             copy.rank = node.rank
-            edits.add(copy, subject.model.graph)
+            edits.add(copy, subject.home[node])
             edits.remove([node])
     if early:
         subject.model.import_opset("com.microsoft", 1)
