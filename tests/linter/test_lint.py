@@ -241,6 +241,8 @@ PLANTED: list[tuple[str, str, Callable[[], onnx.ModelProto]]] = [
     ("NaN among weights", "numbers/nan", lambda: plain(CONV, weights={"w": np.where(KERNEL > 2, np.nan, KERNEL).astype(np.float32)})),
     ("denormal weights", "numbers/denormal", lambda: plain(CONV, weights={"w": np.where(KERNEL > 1, np.float32(1e-40), KERNEL).astype(np.float32)})),
     ("infinity in float16", "fp16/infinite", lambda: float16("y = Add (x, w)", w=np.array([np.inf], np.float16))),
+    ("a weight of minus infinity", "fp16/infinite", lambda: float16("y = Mul (x, w)", w=np.array([-np.inf], np.float16))),
+    ("a mask that is subtracted, too", "fp16/infinite", lambda: float16("m = Add (x, w)", "y = Sub (m, w)", w=np.array([-np.inf], np.float16))),
     ("a clipped float16 weight", "fp16/clipped", lambda: float16("y = Add (x, w)", w=np.array([65504], np.float16))),
     ("a square in float16", "fp16/range", lambda: float16("y = Pow (x, two)", two=np.array(2, np.float32))),
     ("an exponential in float16", "fp16/range", lambda: float16("y = Exp (x)")),
@@ -293,6 +295,18 @@ CLEAN: dict[str, Callable[[], onnx.ModelProto]] = {
     "quantized Add": lambda: quantized(lambda p, x: p.node("Add", x, p.codes(8, 1, 1, axis=None, kind=np.uint8)), 17, 1, 8, 6, 6),
     "float Conv kept float": lambda: kept_float(Planted()),
     "float16": lambda: float16("s = Softmax (x)", "y = ReduceMean <axes = [1]> (s)"),
+    "a float16 mask of infinity": lambda: float16(
+        "m = Slice (w, b, e)",
+        "s = Add (x, m)",
+        "y = Softmax (s)",
+        w=np.triu(np.full((8, 4096), -np.inf), 1).astype(np.float16),
+        b=np.array([0]),
+        e=np.array([4]),
+    ),
+    "a float16 mask of the least number": lambda: float16(
+        "o = Sub (one, x)", "m = Mul (o, w)", "s = Add (x, m)", "y = Softmax (s)", w=np.float16(-65504), one=np.float16(1)
+    ),
+    "float16 bounds": lambda: float16("y = Max (x, w)", w=np.float16(-np.inf)),
     "16 bits in opset 21": lambda: wide_below_21(Planted(21)),
     "Cast between types": lambda: plain("i = Cast <to = 10> (x)", "j = Cast <to = 1> (i)", "y = Relu (j)"),
     "an Identity that is an output": lambda: plain("y = Identity (x)"),
