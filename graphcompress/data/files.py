@@ -77,7 +77,8 @@ class _Source:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)
         if arrays:
             return self._arrays(arrays)
-        pictures = sorted(p for p in place.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+        below = (p for p in place.rglob("*") if p.suffix.lower() in PICTURES)
+        pictures = sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(place).parts))
         if pictures:
             return image_data(self.name, pictures, self.signature, self.preparation.images)
         if len(whole) == 1:
