@@ -33,11 +33,14 @@ def validate(
 ) -> int:
     """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider, --on a place where one is named."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.files import check_output
     from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import validate_tables
 
+    check_output("--report", report, (reference, candidate, data, preprocess))
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
+        from graphcompress.api.report import report as page
 
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(reference)
@@ -62,4 +65,5 @@ def validate(
                     progress=console.progress,
                 ),
                 report=report,
+                page=page,
             )
