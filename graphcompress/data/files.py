@@ -24,7 +24,7 @@ from graphcompress.data.images import image_data
 from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
 from graphcompress.data.signature import Array, Feed, Signature
-from graphcompress.data.tables import Table, read_csv, read_parquet, table_data
+from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
 from graphcompress.errors import DataError, quoted
 from graphcompress.findings import Finding
@@ -103,7 +103,7 @@ class _Source:
             case suffix if suffix in LINES:
                 values = read_lines(place)
                 columns = columns_of(values, self.signature)
-                return record_data(self.name, values, self.signature) if columns is None else self._table(Table(columns))
+                return record_data(self.name, values, self.signature) if columns is None else self._table(TableColumns(columns))
             case suffix if suffix in PICTURES:
                 return image_data(self.name, [place], self.signature, self.preparation.images)
         return self._stack(lambda: self._archive(place))
@@ -111,7 +111,7 @@ class _Source:
     def _stack(self, entries: _Open) -> Dataset:
         return of_stack(self.name, entries, self.signature)
 
-    def _table(self, table: Table) -> Dataset:
+    def _table(self, table: TableColumns) -> Dataset:
         """A table of numbers, or one whose texts are tokenized."""
         text = self.preparation.text
         if text is None:

@@ -30,7 +30,7 @@ ANSWERS = {"label", "labels", "target", "class", "y", "outcome"}
 
 
 @dataclass(frozen=True)
-class Table:
+class TableColumns:
     """`columns` by name, numbers or texts. `cells` are the texts as which columns of numbers were written: what an input of strings takes ("007" is no 7). `notes` are sentences on how it
     was read."""
 
@@ -43,7 +43,7 @@ class Table:
         return self.cells.get(name, self.columns[name])
 
 
-def read_csv(path: Path) -> Table:
+def read_csv(path: Path) -> TableColumns:
     """The columns of a CSV file by the names in its first row; where that row holds numbers only there are no names, and they are "0", "1" ... (which is also what pandas writes for
     columns without names: then that row is not data). Columns of numbers are int64 or float64 (an empty cell is NaN), all others texts. Raises DataError where rows are of different
     lengths or it is no text."""
@@ -73,10 +73,10 @@ def read_csv(path: Path) -> Table:
             )
     cells = {name: np.array([row[index].strip() for row in rows], str) for index, name in enumerate(names)}
     notes = (f"the first row, 0 to {len(names) - 1}, was taken for the names of the columns, as pandas writes them.",) if counted else ()
-    return Table({name: _column(column.tolist()) for name, column in cells.items()}, cells, notes)
+    return TableColumns({name: _column(column.tolist()) for name, column in cells.items()}, cells, notes)
 
 
-def read_parquet(path: Path) -> Table:
+def read_parquet(path: Path) -> TableColumns:
     """The columns of a Parquet file; a column of lists of equal length has two axes. Raises DataError where it cannot be read."""
     parquet = optional("pyarrow.parquet", str(path))
     try:
@@ -92,10 +92,10 @@ def read_parquet(path: Path) -> Table:
             with contextlib.suppress(ValueError):  # of different lengths: no array for an input, and perhaps for none
                 array = np.asarray(values.to_pylist())
         columns[name] = array.astype(str) if array.dtype == object and all(isinstance(text, str) for text in array.flat) else array
-    return Table(columns)
+    return TableColumns(columns)
 
 
-def table_data(source: str, table: Table, signature: Signature, preparation: TablePreparation | None) -> Dataset:
+def table_data(source: str, table: TableColumns, signature: Signature, preparation: TablePreparation | None) -> Dataset:
     """Rows as feeds. Raises DataError, with the columns that there are and what to write, where columns and inputs cannot be matched."""
     if not table.columns or not len(next(iter(table.columns.values()))):
         raise DataError(f"{source}: the table has no rows.")
@@ -105,7 +105,7 @@ def table_data(source: str, table: Table, signature: Signature, preparation: Tab
     return replace(data, notes=(*data.notes, *(Finding("data/columns", f"{text[:1].upper()}{text[1:]}") for text in (*table.notes, *said))))
 
 
-def assigned(source: str, table: Table, signature: Signature, preparation: TablePreparation) -> tuple[dict[str, Array], list[str]]:
+def assigned(source: str, table: TableColumns, signature: Signature, preparation: TablePreparation) -> tuple[dict[str, Array], list[str]]:
     """Arrays by input (and, with a `_` in front, those that are no inputs), and sentences on what was put together. A column of an input's name is that input; what is left belongs, in the
     file's order, to the one input that has no column, if it is as wide."""
     columns = table.columns
@@ -167,7 +167,7 @@ def _width(spec: TensorSpec) -> int | None:
     return math.prod(dim for dim in rest if isinstance(dim, int)) if all(isinstance(dim, int) for dim in rest) else None
 
 
-def _joined(source: str, spec: TensorSpec, names: Sequence[str], table: Table) -> Array:
+def _joined(source: str, spec: TensorSpec, names: Sequence[str], table: TableColumns) -> Array:
     """Columns side by side as an input's array, one row per first index. Raises DataError where numbers are wanted and texts are there, or parts of numbers would be lost."""
     rank = 2 if spec.shape is None else len(spec.shape)
     taken = {name: table.texts(name) if spec.dtype == "string" else table.columns[name] for name in names}
