@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from graphcompress.api import html, reports
 from graphcompress.errors import GraphCompressError, UsageError
-from graphcompress.record import Bar, BenchmarkReport, OutputDistance, Record, ValidateReport
+from graphcompress.record import Bar, BenchmarkReport, MemorizationReport, OutputDistance, Record, ValidateReport
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model, Tensor
@@ -204,8 +204,25 @@ def _validate(document: ValidateReport) -> str:
         html.paragraph(f"{_sentence(verdict)}", "verdict"),
         *(html.paragraph(f"{bar.option} {bar.required:g}: {_verdict(bar)}") for bar in document.bars),
         html.section("Agreement", _outputs(document.outputs), html.paragraph(_sentence(document.statement))),
+        html.section("Memorization", "" if document.memorization is None else _memorization(document.memorization)),
         html.section("Notes", "".join(html.paragraph(note) for note in document.notes)),
     )
+
+
+def _memorization(document: MemorizationReport) -> str:
+    rows = [
+        (
+            a.name,
+            *(
+                f"{area:.3f} \u00b1 {error:.3f}"
+                for area, error in ((a.reference, a.reference_error), (a.candidate, a.candidate_error), (a.difference, a.difference_error))
+            ),
+        )
+        for a in document.attacks
+    ]
+    told = f"AUC of attacks that tell {document.member_rows} members of the training data from {document.other_rows} others by '{document.output}'."
+    table = html.table(("attack", "original", "result", "difference"), rows, numbers=(1, 2, 3))
+    return html.paragraph(told) + table + "".join(html.paragraph(text) for text in (_sentence(document.statement), *document.notes))
 
 
 def _benchmark(document: BenchmarkReport) -> str:
