@@ -23,9 +23,19 @@ WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
 """Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""
 
 
+ROWS, PARAGRAPHS, CELL = 60, 40, 160
+"""Rows of a table, paragraphs of a section, characters of a cell: a page is to be read and sent, the record has everything."""
+
+
 def text(value: object) -> str:
     """Escaped; control characters, which come from names in files, are shown as '?'."""
     return html.escape("".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)))
+
+
+def shortened(value: object, length: int = CELL) -> str:
+    """At most so many characters: names are told apart by their ends, too."""
+    whole = str(value)
+    return whole if len(whole) <= length else f"{whole[: length // 2]} ... {whole[5 - length // 2 :]}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[int] = ()) -> str:
@@ -33,10 +43,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers:
     right = set(numbers)
 
     def cells(values: Sequence[object], tag: str) -> str:
-        return "".join(f"<{tag}{' class=number' if index in right else ''}>{text(value)}</{tag}>" for index, value in enumerate(values))
+        return "".join(f"<{tag}{' class=number' if index in right else ''}>{text(shortened(value))}</{tag}>" for index, value in enumerate(values))
 
+    rows = list(rows)
+    more = paragraph(f"And {len(rows) - ROWS:,} more: the record has all of them.", "soft") if len(rows) > ROWS else ""
     head = f"<thead><tr>{cells(headings, 'th')}</tr></thead>" if any(headings) else ""
-    return f"<div class=wide><table>{head}<tbody>" + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows) + "</tbody></table></div>"
+    return f"<div class=wide><table>{head}<tbody>" + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows[:ROWS]) + f"</tbody></table></div>{more}"
 
 
 def section(title: str, *parts: str) -> str:
@@ -50,10 +62,18 @@ def paragraph(sentence: object, kind: str = "") -> str:
     return f"<p{f' class={kind}' if kind else ''}>{text(sentence)}</p>" if sentence else ""
 
 
+def paragraphs(sentences: Iterable[object]) -> str:
+    """One below the other."""
+    all_of_them = list(sentences)
+    more = [f"And {len(all_of_them) - PARAGRAPHS:,} more: the record has all of them."] if len(all_of_them) > PARAGRAPHS else []
+    return "".join(paragraph(shortened(sentence, 4 * CELL)) for sentence in (*all_of_them[:PARAGRAPHS], *more))
+
+
 def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise: float = 0.0) -> str:
     """Two bars per row, before and after, as a picture with a text for those who cannot see it. `noise` is the part of a value that says nothing: drawn as a whisker."""
     if not rows:
         return ""
+    rows = [(shortened(label), before, after) for label, before, after in rows]
     longest = max((value for _, *values in rows for value in values), default=0.0) * (1 + noise) or 1.0
     scale = (WIDTH - LABEL - 90) / longest
     step = 2 * BAR + GAP
@@ -77,5 +97,5 @@ def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise:
 
 def page(title: str, *sections: str) -> str:
     """The whole file."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{text(title)}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{text(shortened(title))}</title><style>{STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><main><h1>{text(title)}</h1>{"".join(sections)}</main></body></html>\n'

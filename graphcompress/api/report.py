@@ -114,7 +114,7 @@ def _record(record: Record, models: tuple[Model, Model] | None) -> str:
             "What was done",
             html.table(("step", "in the result", "applied"), [(s.use, "yes" if s.in_result else "no", _applied(s.applied)) for s in record.steps]),
         ),
-        html.section("Notes", "".join(html.paragraph(note) for note in record.notes)),
+        html.section("Notes", html.paragraphs(record.notes)),
         html.section("Made with", _versions(record)),
     )
 
@@ -205,7 +205,7 @@ def _validate(document: ValidateReport) -> str:
         *(html.paragraph(f"{bar.option} {bar.required:g}: {_verdict(bar)}") for bar in document.bars),
         html.section("Agreement", _outputs(document.outputs), html.paragraph(_sentence(document.statement))),
         html.section("Memorization", "" if document.memorization is None else _memorization(document.memorization)),
-        html.section("Notes", "".join(html.paragraph(note) for note in document.notes)),
+        html.section("Notes", html.paragraphs(document.notes)),
     )
 
 
@@ -222,7 +222,7 @@ def _memorization(document: MemorizationReport) -> str:
     ]
     told = f"AUC of attacks that tell {document.member_rows} members of the training data from {document.other_rows} others by '{document.output}'."
     table = html.table(("attack", "original", "result", "difference"), rows, numbers=(1, 2, 3))
-    return html.paragraph(told) + table + "".join(html.paragraph(text) for text in (_sentence(document.statement), *document.notes))
+    return html.paragraph(told) + table + html.paragraphs((_sentence(document.statement), *document.notes))
 
 
 def _benchmark(document: BenchmarkReport) -> str:
@@ -236,9 +236,7 @@ def _benchmark(document: BenchmarkReport) -> str:
         "benchmark",
         html.paragraph(verdict, "verdict"),
         html.section("Times", html.table(("model", "provider", "threads", "ms", "speed-up", "95% interval", ""), rows, numbers=(2, 3, 4))),
-        html.section(
-            "Notes", "".join(html.paragraph(note) for note in dict.fromkeys([*document.notes, *(note for row in document.models for note in row.notes)]))
-        ),
+        html.section("Notes", html.paragraphs(dict.fromkeys([*document.notes, *(note for row in document.models for note in row.notes)]))),
         html.section(
             "Machine", html.table(("", ""), [(key, " ".join(map(str, value)) if isinstance(value, list) else value) for key, value in document.machine.items()])
         ),

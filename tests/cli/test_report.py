@@ -97,6 +97,25 @@ def test_the_command_makes_the_same_of_the_record(page: Page, run: Any) -> None:
     assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Size by layer" not in Path("less.html").read_text()
 
 
+def test_it_stays_small_whatever_the_record_holds(page: Page, run: Any) -> None:
+    """Thousands of layers, outputs and notes, with long names that are all escapes: the first of them, and how many more there are."""
+    import json
+
+    record = json.loads(Path("record.json").read_text(encoding="utf-8"))
+    long = '\u5c64/\u00e9<&>"\x07' * 60
+    operators = next(step["certificate"]["operators"] for step in record["steps"] if step["certificate"])
+    operators[:] = [{**operators[0], "node": f"{i}{long}{i}", "precision": "float", "reason": long} for i in range(5000)]
+    output = next(iter(record["comparison"]["outputs"].values()))
+    record["comparison"]["outputs"] = {f"{i}{long}{i}": output for i in range(3000)}
+    record["notes"] = [f"{i}{long}" for i in range(2000)]
+    Path("huge.json").write_text(json.dumps(record), encoding="utf-8")
+    assert run("report", "huge.json", "-o", "huge.html", "-q").status == 0
+    content = Path("huge.html").read_text(encoding="utf-8")
+    assert len(content.encode()) < 300_000
+    told = " ".join(Page(content).words)
+    assert "And 4,940 more" in told and "And 2,940 more" in told and "And 1,960 more" in told
+
+
 def test_validate_and_benchmark_have_one(place: Path, run: Any) -> None:
     assert run("validate", "model.onnx", "model.onnx", "--data", "feeds.npz", "--report", "v.html", "-q").status == 0
     assert "all bits equal" in " ".join(Page(Path("v.html").read_text()).words)
