@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import ValidationError
 
 from graphcompress.api import html, reports
+from graphcompress.api.regions import changed_regions
 from graphcompress.errors import GraphCompressError, UsageError
 from graphcompress.record import Bar, BenchmarkReport, MemorizationReport, OutputDistance, Record, ValidateReport
 
@@ -21,6 +22,8 @@ KINDS: tuple[tuple[str, type[Told]], ...] = (("steps", Record), ("reference", Va
 """A field that only this kind of document has."""
 UNPACKING = ("DequantizeLinear", "Cast", "Mul", "Transpose")
 """What turns stored codes into weights."""
+PICTURES, NAMED = 6, 6
+"""Changed regions that are drawn, and names for each."""
 LAYERS = 16
 """Rows of a picture."""
 
@@ -109,6 +112,7 @@ def _record(record: Record, models: tuple[Model, Model] | None) -> str:
             "" if comparison is None else html.paragraph(_sentence(comparison.statement)),
         ),
         *([] if models is None else _layers(models, min(noise, 0.5))),
+        *([] if models is None else [html.section("Where the graph changed", *_regions(record, models))]),
         html.section("What stayed float, and why", html.table(("node", "operator", "reason"), floats) if floats else ""),
         html.section(
             "What was done",
@@ -157,6 +161,23 @@ def _layers(models: tuple[Model, Model], noise: float) -> list[str]:
         else "Microseconds per layer, one thread, random inputs"
     )
     return [*pictures, html.section("Time by layer", html.bars(told, _pairs(before, after, 1.0), "us", noise))]
+
+
+def _regions(record: Record, models: tuple[Model, Model]) -> list[str]:
+    """The changed regions, those that look alike once, with what did it and the names to search for in a viewer."""
+    from graphcompress.api.diff import Causes
+
+    causes, kinds = Causes(record), changed_regions(*models)
+    pictures = []
+    for region in kinds[:PICTURES]:
+        done = dict.fromkeys(filter(None, [*(causes.of(name, "") for name in region.gone), *(causes.of("", name) for name in region.new)]))
+        count = f"In {len(region.places)} places" if len(region.places) > 1 else "In one place"
+        names = ", ".join(html.shortened(name, 60) for name in region.places[:NAMED]) + (", ..." if len(region.places) > NAMED else "")
+        by = f", by {', '.join(list(done)[:NAMED])}" if done else ""
+        pictures.append(html.graphs("A changed region", (("before", region.before), ("after", region.after)), f"{count}{by}. To search for: {names}"))
+    rest = sum(len(region.places) for region in kinds[PICTURES:])
+    more = f"Dashed: gone. Thick: new. {f'{rest:,} other regions are not drawn: ' if rest else ''}graphcompress diff lists every node." if kinds else ""
+    return [*pictures, html.paragraph(more, "soft")]
 
 
 def layer_bytes(model: Model) -> dict[str, float]:
