@@ -87,7 +87,9 @@ def step_torch(python: str, task: Any, student: Path, ours: Mapping[str, Any], o
     job = outs / "job.json"
     job.write_text(json.dumps({"steps": STEPS + 2, "batch": 32, "rate": 1e-3, "pairs": ours["pairs"], "output": ours["output"]}), encoding="utf-8")
     command = [python, str(HERE / "peer_torch_distill.py"), str(student), str(task.model), str(task.calib), str(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{task.name}, PyTorch: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

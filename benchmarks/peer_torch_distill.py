@@ -1,8 +1,8 @@
-"""Distillation of an ONNX student in PyTorch, with the loop of `graphcompress distill`: the same pairs, loss, crops and flips, Adam with warm-up and cosine. Run in an environment with torch and onnx.
+"""Distillation of an ONNX student in PyTorch, with the loop of `graphcompress distill`: the same pairs, loss, crops and flips, Adam with warm-up and cosine. Run in an environment with torch, onnx and onnxruntime.
 
 peer_torch_distill.py STUDENT TEACHER CALIB.npz JOB.json
 
-JOB has `steps`, `batch`, `rate`, `pairs` ([student's tensor, teacher's tensor, kept channels or null]) and `output`. Prints one JSON object: CPU seconds per step, peak memory, the loss. Only the operators of the
+Before anything is timed both models' tensors are compared with onnxruntime's on a batch: what is computed wrong here, or is not known at all, ends the program with a sentence. JOB has `steps`, `batch`, `rate`, `pairs` ([student's tensor, teacher's tensor, kept channels or null]) and `output`. Prints one JSON object: CPU seconds per step, peak memory, the loss. Only the operators of the
 zoo's image networks are known.
 """
 
@@ -13,15 +13,19 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-LIMIT = 0.02
+EQUAL = 1e-3
+"""Difference from onnxruntime, beside the largest value, that the order of additions explains."""
 
 
 class Graph(torch.nn.Module):
@@ -56,12 +60,11 @@ def run(op: str, x: list[Any], a: dict[str, Any]) -> Any:
     """One operator."""
     match op:
         case "Conv":
-            pads = a.get("pads", [0, 0, 0, 0])
-            data = F.pad(x[0], (pads[1], pads[3], pads[0], pads[2])) if pads[:2] != pads[2:] else x[0]
-            padding = (0, 0) if pads[:2] != pads[2:] else tuple(pads[:2])
-            if a.get("auto_pad", b"NOTSET").startswith(b"SAME"):
-                padding = tuple((k - 1) // 2 for k in x[1].shape[2:])
-            return F.conv2d(data, x[1], x[2] if len(x) > 2 else None, a.get("strides", [1, 1]), padding, a.get("dilations", [1, 1]), a.get("group", 1))
+            # A padding that is equal on both sides is Conv2d's own, as a user of PyTorch would write it.
+            pads = padding(x[0].shape[2:], x[1].shape[2:], a)
+            data = x[0] if pads[:2] == pads[2:] else F.pad(x[0], (pads[1], pads[3], pads[0], pads[2]))
+            own = pads[:2] if pads[:2] == pads[2:] else [0, 0]
+            return F.conv2d(data, x[1], x[2] if len(x) > 2 else None, a.get("strides", [1, 1]), own, a.get("dilations", [1, 1]), a.get("group", 1))
         case "BatchNormalization":
             return F.batch_norm(x[0], x[3], x[4], x[1], x[2], False, 0.0, a.get("epsilon", 1e-5))
         case "Relu":
@@ -81,11 +84,12 @@ def run(op: str, x: list[Any], a: dict[str, Any]) -> Any:
         case "Sqrt":
             return x[0].sqrt()
         case "Gelu":
-            return F.gelu(x[0])
+            return F.gelu(x[0], approximate=a.get("approximate", b"none").decode())
         case "Softmax":
             return x[0].softmax(a.get("axis", -1))
         case "Gemm":
-            return x[0] @ (x[1].T if a.get("transB") else x[1]) + x[2]
+            product = a.get("alpha", 1.0) * (x[0].T if a.get("transA") else x[0]) @ (x[1].T if a.get("transB") else x[1])
+            return product + a.get("beta", 1.0) * x[2] if len(x) > 2 else product
         case "MatMul":
             return x[0] @ x[1]
         case "LayerNormalization":
@@ -103,15 +107,19 @@ def run(op: str, x: list[Any], a: dict[str, Any]) -> Any:
             axes = [int(v) for v in x[1]] if len(x) > 1 else a.get("axes", [2, 3])
             return x[0].mean(axes, keepdim=bool(a.get("keepdims", 1)))
         case "Slice":
-            index = [slice(None)] * x[0].dim()
-            for start, end, axis in zip(x[1].tolist(), x[2].tolist(), x[3].tolist(), strict=True):
-                index[axis] = slice(start, min(end, x[0].shape[axis]))
-            return x[0][tuple(index)]
+            starts, ends = x[1].tolist(), x[2].tolist()
+            axes = x[3].tolist() if len(x) > 3 and x[3] is not None else range(len(starts))
+            steps = x[4].tolist() if len(x) > 4 else [1] * len(starts)
+            for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+                places = range(*slice(start, end if step > 0 or end >= -x[0].shape[axis] else None, step).indices(x[0].shape[axis]))
+                x[0] = x[0].index_select(axis, torch.tensor(list(places))) if step != 1 else x[0].narrow(axis, places.start, len(places))
+            return x[0]
         case "Squeeze":
             axes = [int(v) for v in x[1]] if len(x) > 1 else a["axes"]
             return x[0].squeeze(tuple(axes))
         case "Unsqueeze":
-            for axis in sorted(int(v) for v in x[1]):
+            count = x[0].dim() + len(x[1])
+            for axis in sorted(int(v) % count for v in x[1]):
                 x[0] = x[0].unsqueeze(axis)
             return x[0]
         case "Concat":
@@ -123,8 +131,37 @@ def run(op: str, x: list[Any], a: dict[str, Any]) -> Any:
         case "Expand":
             return x[0].expand([int(v) for v in torch.broadcast_shapes(x[0].shape, [int(v) for v in x[1]])])
         case "MaxPool":
-            return F.max_pool2d(x[0], a["kernel_shape"], a.get("strides"))
-    raise NotImplementedError(op)
+            pads = padding(x[0].shape[2:], a["kernel_shape"], a)
+            data = F.pad(x[0], (pads[1], pads[3], pads[0], pads[2]), value=-torch.inf) if any(pads) else x[0]
+            return F.max_pool2d(data, a["kernel_shape"], a.get("strides", [1, 1]), 0, a.get("dilations", [1, 1]), bool(a.get("ceil_mode", 0)))
+    raise SystemExit(f"the operator {op} is not known to {Path(__file__).name}: nothing can be compared on this model.")
+
+
+def padding(sizes: Sequence[int], kernel: Sequence[int], a: dict[str, Any]) -> list[int]:
+    """Elements before both axes, then behind both. Of an odd number SAME_UPPER puts the larger half behind."""
+    strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
+    way = a.get("auto_pad", b"NOTSET")
+    if not way.startswith(b"SAME"):
+        return list(a.get("pads", [0, 0, 0, 0]))
+    missing = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)]
+    small, large = [m // 2 for m in missing], [m - m // 2 for m in missing]
+    return [*small, *large] if way == b"SAME_UPPER" else [*large, *small]
+
+
+def check(model: Graph, path: str, names: Sequence[str], images: torch.Tensor) -> None:
+    """End the program where a tensor is not what onnxruntime computes: the time of a wrong calculation says nothing."""
+    proto = onnx.load(path)
+    known = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    right = session.run(list(names), {proto.graph.input[0].name: images.numpy()})
+    with torch.no_grad():
+        values = model(images)
+    for name, expected in zip(names, right, strict=True):
+        ours = values[name].numpy()
+        spread = float(np.abs(expected).max()) or 1.0
+        if ours.shape != expected.shape or not np.abs(ours - expected).max() <= EQUAL * spread:
+            raise SystemExit(f"{path}: the tensor '{name}' is not what onnxruntime computes, so that its time would say nothing.")
 
 
 def moved(batch: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -147,6 +184,9 @@ def main() -> None:
     data = np.load(sys.argv[3])
     images = torch.from_numpy(data[next(k for k in data.files if not k.startswith("_"))])
     torch.set_num_threads(1)
+    few = images[: job["batch"]]
+    check(student, sys.argv[1], [name for name, _, _ in job["pairs"]], few)
+    check(teacher, sys.argv[2], [name for _, name, _ in job["pairs"]], few)
     parameters = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, job["rate"])
     rng = np.random.default_rng(0)

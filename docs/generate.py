@@ -1,7 +1,8 @@
-"""Write docs/formats.md from the pydantic models that define the formats, docs/rules.md from the rule files and docs/lint.md from the rules of the linter. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
+"""Write docs/formats.md from the pydantic models that define the formats, docs/rules.md from the rule files, docs/lint.md from the rules of the linter and docs/images/zoo.svg from the table of the README. `python docs/generate.py` writes them, `--check` ends with 1 where one is stale."""
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import typing
@@ -21,6 +22,8 @@ from graphcompress.targets import rules_root
 
 TARGET = Path(__file__).resolve().parent / "formats.md"
 LINT = TARGET.with_name("lint.md")
+README = TARGET.parents[1] / "README.md"
+PLOT = TARGET.parent / "images" / "zoo.svg"
 
 LINT_INTRODUCTION = """# What `graphcompress lint` finds
 
@@ -123,7 +126,7 @@ A TOML file with one `[[step]]` table per step. `use` names the step, all other 
 def main() -> int:
     """Write the pages, or compare them with what would be written."""
     status = 0
-    for target, text in ((TARGET, page()), (RULES, rules_page()), (LINT, lint_page())):
+    for target, text in ((TARGET, page()), (RULES, rules_page()), (LINT, lint_page()), (PLOT, plot(README.read_text(encoding="utf-8")))):
         if "--check" not in sys.argv[1:]:
             target.write_text(text, encoding="utf-8")
         elif not target.exists() or target.read_text(encoding="utf-8") != text:
@@ -243,6 +246,28 @@ def _lines(text: str) -> list[str]:
     import inspect
 
     return inspect.cleandoc(text).splitlines()
+
+
+def plot(readme: str) -> str:
+    """The README's table of tasks as a picture: each result's size as a part of the original's, and its fidelity beside the bar of the task."""
+    rows = re.findall(r"^\| (\w+) \| [^|]+ \| ([\d.]+), ([\d.]+) \| ([\d.]+)x \|", readme, re.MULTILINE)
+    left, width, step = 170, 300, 24
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 760 {step * len(rows) + 34}" font-family="system-ui, sans-serif" font-size="13">',
+        "<title>Size of each compressed model beside its original</title>",
+        f"<desc>{'; '.join(f'{task}: {smaller}x smaller, fidelity {fidelity}' for task, fidelity, _, smaller in rows)}</desc>",
+        "<style>text { fill: #1a1a1a } .whole { fill: #c9ced6 } .part { fill: #1f6feb } @media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } .whole { fill: #3a404a } .part { fill: #6ea8fe } }</style>",
+    ]
+    for index, (task, fidelity, bar, smaller) in enumerate(rows):
+        y = step * index + 8
+        lines += [
+            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{task}</text>',
+            f'<rect class="whole" x="{left}" y="{y}" width="{width}" height="15"/>',
+            f'<rect class="part" x="{left}" y="{y}" width="{width / float(smaller):.1f}" height="15"/>',
+            f'<text x="{left + width + 10}" y="{y + 12}">{smaller}x smaller, fidelity {fidelity} (bar {bar})</text>',
+        ]
+    lines.append(f'<text x="{left}" y="{step * len(rows) + 26}">grey: the original file, blue: the result</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
 if __name__ == "__main__":

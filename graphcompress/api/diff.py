@@ -29,7 +29,7 @@ def diff(before: AnyModel, after: AnyModel, *, record: Record | str | os.PathLik
     from graphcompress.ir.analysis.matching import match, operator
 
     one, two = open_model(before), open_model(after)
-    causes = _Causes(None if record is None else record if isinstance(record, Record) else _read(Path(record)))
+    causes = Causes(None if record is None else record if isinstance(record, Record) else _read(Path(record)))
     matching = match(one.model, two.model)
     counts = [Counter(operator(n) for n in nodes(m)) for m in (one.model, two.model)]
     differences = list(_nodes(matching, causes))
@@ -57,7 +57,7 @@ def _read(path: Path) -> Record:
         raise UsageError(f"{path} is no record of this version of graphcompress: {problem.errors(include_url=False)[0]['msg']}.") from problem
 
 
-class _Causes:
+class Causes:
     """Which rule, stage or step took a node away or put it there, as far as a record tells."""
 
     def __init__(self, record: Record | None) -> None:
@@ -77,7 +77,7 @@ class _Causes:
         return self.added.get(new) or self.removed.get(old) or self.step
 
 
-def _nodes(matching: Matching, causes: _Causes) -> Iterator[NodeDifference]:
+def _nodes(matching: Matching, causes: Causes) -> Iterator[NodeDifference]:
     from graphcompress.ir import label, nodes, producer
     from graphcompress.ir.analysis.matching import operator
 

@@ -61,6 +61,8 @@ def matrix(
         raise UsageError(f"The place '{repeated}' is named twice; this process ('{HERE}') is always among them.")
     task = open_metric(metric, joins=metric_joins)
     sources = [open_model(model) for model in models]
+    if repeated := next((source.name for source in sources if sum(source.name == other.name for other in sources) > 1), None):
+        raise UsageError(f"Two models are called {repeated}: the matrix has one row for each name. Give each model once, each in a file of its own.")
     for source in sources:
         require_known_domains(source.model, "run")
         check_comparable(sources[0], source)

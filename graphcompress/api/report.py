@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import ValidationError
 
 from graphcompress.api import html, reports
+from graphcompress.api.regions import changed_regions
 from graphcompress.errors import GraphCompressError, UsageError
-from graphcompress.record import Bar, BenchmarkReport, OutputDistance, Record, ValidateReport
+from graphcompress.record import Bar, BenchmarkReport, MemorizationReport, OutputDistance, Record, ValidateReport
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model, Tensor
@@ -21,6 +22,8 @@ KINDS: tuple[tuple[str, type[Told]], ...] = (("steps", Record), ("reference", Va
 """A field that only this kind of document has."""
 UNPACKING = ("DequantizeLinear", "Cast", "Mul", "Transpose")
 """What turns stored codes into weights."""
+PICTURES, NAMED = 6, 6
+"""Changed regions that are drawn, and names for each."""
 LAYERS = 16
 """Rows of a picture."""
 
@@ -109,12 +112,13 @@ def _record(record: Record, models: tuple[Model, Model] | None) -> str:
             "" if comparison is None else html.paragraph(_sentence(comparison.statement)),
         ),
         *([] if models is None else _layers(models, min(noise, 0.5))),
+        *([] if models is None else [html.section("Where the graph changed", *_regions(record, models))]),
         html.section("What stayed float, and why", html.table(("node", "operator", "reason"), floats) if floats else ""),
         html.section(
             "What was done",
             html.table(("step", "in the result", "applied"), [(s.use, "yes" if s.in_result else "no", _applied(s.applied)) for s in record.steps]),
         ),
-        html.section("Notes", "".join(html.paragraph(note) for note in record.notes)),
+        html.section("Notes", html.paragraphs(record.notes)),
         html.section("Made with", _versions(record)),
     )
 
@@ -157,6 +161,23 @@ def _layers(models: tuple[Model, Model], noise: float) -> list[str]:
         else "Microseconds per layer, one thread, random inputs"
     )
     return [*pictures, html.section("Time by layer", html.bars(told, _pairs(before, after, 1.0), "us", noise))]
+
+
+def _regions(record: Record, models: tuple[Model, Model]) -> list[str]:
+    """The changed regions, those that look alike once, with what did it and the names to search for in a viewer."""
+    from graphcompress.api.diff import Causes
+
+    causes, kinds = Causes(record), changed_regions(*models)
+    pictures = []
+    for region in kinds[:PICTURES]:
+        done = dict.fromkeys(filter(None, [*(causes.of(name, "") for name in region.gone), *(causes.of("", name) for name in region.new)]))
+        count = f"In {len(region.places)} places" if len(region.places) > 1 else "In one place"
+        names = ", ".join(html.shortened(name, 60) for name in region.places[:NAMED]) + (", ..." if len(region.places) > NAMED else "")
+        by = f", by {', '.join(list(done)[:NAMED])}" if done else ""
+        pictures.append(html.graphs("A changed region", (("before", region.before), ("after", region.after)), f"{count}{by}. To search for: {names}"))
+    rest = sum(len(region.places) for region in kinds[PICTURES:])
+    more = f"Dashed: gone. Thick: new. {f'{rest:,} other regions are not drawn: ' if rest else ''}graphcompress diff lists every node." if kinds else ""
+    return [*pictures, html.paragraph(more, "soft")]
 
 
 def layer_bytes(model: Model) -> dict[str, float]:
@@ -204,8 +225,25 @@ def _validate(document: ValidateReport) -> str:
         html.paragraph(f"{_sentence(verdict)}", "verdict"),
         *(html.paragraph(f"{bar.option} {bar.required:g}: {_verdict(bar)}") for bar in document.bars),
         html.section("Agreement", _outputs(document.outputs), html.paragraph(_sentence(document.statement))),
-        html.section("Notes", "".join(html.paragraph(note) for note in document.notes)),
+        html.section("Memorization", "" if document.memorization is None else _memorization(document.memorization)),
+        html.section("Notes", html.paragraphs(document.notes)),
     )
+
+
+def _memorization(document: MemorizationReport) -> str:
+    rows = [
+        (
+            a.name,
+            *(
+                f"{area:.3f} \u00b1 {error:.3f}"
+                for area, error in ((a.reference, a.reference_error), (a.candidate, a.candidate_error), (a.difference, a.difference_error))
+            ),
+        )
+        for a in document.attacks
+    ]
+    told = f"AUC of attacks that tell {document.member_rows} members of the training data from {document.other_rows} others by '{document.output}'."
+    table = html.table(("attack", "original", "result", "difference"), rows, numbers=(1, 2, 3))
+    return html.paragraph(told) + table + html.paragraphs((_sentence(document.statement), *document.notes))
 
 
 def _benchmark(document: BenchmarkReport) -> str:
@@ -219,9 +257,7 @@ def _benchmark(document: BenchmarkReport) -> str:
         "benchmark",
         html.paragraph(verdict, "verdict"),
         html.section("Times", html.table(("model", "provider", "threads", "ms", "speed-up", "95% interval", ""), rows, numbers=(2, 3, 4))),
-        html.section(
-            "Notes", "".join(html.paragraph(note) for note in dict.fromkeys([*document.notes, *(note for row in document.models for note in row.notes)]))
-        ),
+        html.section("Notes", html.paragraphs(dict.fromkeys([*document.notes, *(note for row in document.models for note in row.notes)]))),
         html.section(
             "Machine", html.table(("", ""), [(key, " ".join(map(str, value)) if isinstance(value, list) else value) for key, value in document.machine.items()])
         ),

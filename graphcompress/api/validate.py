@@ -7,6 +7,7 @@ from contextlib import closing
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, check_comparable, choose_place, data_source, feed_shapes, open_feeds, open_model, with_progress
+from graphcompress.api.memorization import memorization as attacks
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError
 from graphcompress.gate import Bars
@@ -31,12 +32,15 @@ def validate(
     kinds: Mapping[str, str] | None = None,
     metric: AnyMetric | None = None,
     metric_joins: bool = False,
+    memorization: tuple[AnyData, AnyData] | None = None,
     progress: Progress = silent,
 ) -> ValidateReport:
     """How far `candidate` (on `provider`, or at `place`; default: the CPU provider in this process) is from `reference` (on the CPU provider), over all feeds.
     `kinds`, `metric` and `metric_joins` say what agreement means, as for `compress`. `without_vnni`: the candidate is computed as x86 processors without VNNI do, whose sums of INT8 products saturate. `workers` (`open_workers`) share the feeds, on the CPU provider.
 
-    Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`.
+    `memorization`: inputs that the model was trained on, and like ones that it was not; the report then says how well simple attacks tell them apart by either model's answers.
+
+    Raises ModelError where their inputs or outputs differ, DataError where the feeds do not fit, BarMissed, with the report in its `result`, below `min_agreement`, UsageError where `memorization` is asked of a model without an output of classes.
     """
     from graphcompress.ir.analysis.output_kinds import output_kinds
     from graphcompress.ir.analysis.statistics import run_shapes
@@ -55,6 +59,7 @@ def validate(
     first, second = open_model(reference), open_model(candidate)
     check_comparable(first, second)
     feeds = open_feeds(data, first.model)
+    attacked = None if memorization is None else (open_feeds(memorization[0], first.model), open_feeds(memorization[1], first.model))
     judged_as = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)), kinds)
     judged, layers = saturating(second.model) if without_vnni else (second.model, None)
     session, notes = open_for(where, judged, feeds, threads=threads)
@@ -75,6 +80,7 @@ def validate(
                 labels=feeds.labels(),
                 progress=lambda compared: progress("compare", compared, len(feeds)),
             )
+        remembered = None if attacked is None else attacks(reference_session, session, judged_as, *attacked, progress)
         ran = session.describe()
     distance = reports.distance_report(comparison)
     bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]
@@ -95,6 +101,7 @@ def validate(
         nodes=ran.get("nodes"),
         share=ran.get("share"),
         smaller=reports.ratio(size_on_disk(first.model), size_on_disk(second.model)),
+        memorization=remembered,
         bars=bars,
         saturating=layers,
         notes=[*notes, *_saturation_note(layers), *(finding.text for finding in distance.findings)],

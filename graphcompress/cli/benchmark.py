@@ -42,11 +42,14 @@ def benchmark(
 ) -> int:
     """Time models side by side, interleaved, with an interval for each speed-up and the noise band of the reference against itself."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.files import check_output
     from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import benchmark_tables
 
+    check_output("--report", report, (reference, *(candidates or ()), data, preprocess))
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
+        from graphcompress.api.report import report as page
 
         source = api.open_model(reference)
         feeds = choose_data(data, False, source.model, preprocess)
@@ -67,4 +70,5 @@ def benchmark(
                     progress=console.progress,
                 ),
                 report=report,
+                page=page,
             )

@@ -34,7 +34,9 @@ def calibrate(
 
     check_target(target)
     path = output or Path("costs") / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', on or 'here')}.json"
-    if output is not None:
+    if output is None and not path.parent.exists():
+        check_place(path.parent, f"The folder {path.parent}")
+    else:
         check_place(path, f"-o {path}")
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api

@@ -30,11 +30,11 @@ def data(
 ) -> int:
     """Show what a model would be fed: shapes, ranges, first values, and what looks wrong with them."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.files import check_output
     from graphcompress.cli.run import choose_data, finish_report
-    from graphcompress.transaction import Transaction, check_place
+    from graphcompress.transaction import Transaction
 
-    if sheet is not None:
-        check_place(sheet, f"--sheet {sheet}")
+    check_output("--sheet", sheet, (model, data, preprocess))
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
         from graphcompress.data.summary import contact_sheet

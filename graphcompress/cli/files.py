@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,18 +23,13 @@ class Outputs:
     Raises UsageError where a place is an input or the other output, WriteError where nothing can be written there.
     """
 
-    def __init__(self, model: Path, record: Path | None, inputs: Iterable[Path | None], *, external_data: bool = False, report: Path | None = None) -> None:
+    def __init__(self, model: Path, record: Path | None, inputs: Collection[Path | None], *, external_data: bool = False, report: Path | None = None) -> None:
         self.model = model
         self.report = report
         self.record = record
         self.external_data = external_data
         for option, path in (("-o", model), ("--record", record), ("--report", report)):
-            if path is None:
-                continue
-            for source in inputs:
-                if source is not None and same_file(path, source):
-                    raise UsageError(f"{option} {path} is an input of this command ({source}), which would be overwritten. Give another path.")
-            check_place(path, f"{option} {path}")
+            check_output(option, path, inputs)
         if record is not None and same_file(model, record):
             raise UsageError(f"-o and --record are both {record}. Give each its own path.")
         for option, path in (("-o", model), ("--record", record)):
@@ -75,6 +70,19 @@ class Outputs:
             if self.report is not None:
                 transaction.add(self.report, _page(record, result).encode())
         return record
+
+
+def check_output(option: str, path: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Check the place that `option` names, if it does, before the work.
+
+    Raises UsageError where it is one of the files that the command reads, WriteError where nothing can be written there.
+    """
+    if path is None:
+        return
+    for source in inputs:
+        if source is not None and same_file(path, source):
+            raise UsageError(f"{option} {path} is an input of this command ({source}), which would be overwritten. Give another path.")
+    check_place(path, f"{option} {path}")
 
 
 def _page(record: Record, result: Result) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 CELL, ROW, HEAD, LETTER = 130, 46, 34, 7
 """Pixels: width and height of a cell, height of the head, width of a letter."""
-GOOD, BAD, UNKNOWN = (46, 160, 67), (218, 54, 51), (190, 190, 190)
+GOOD, AMBER, BAD, UNKNOWN = (46, 160, 67), (214, 140, 30), (218, 54, 51), (190, 190, 190)
 WRONG_BY = 0.1
 """Agreement below the floor that is as red as it gets."""
 
@@ -66,8 +66,8 @@ def _colour(cell: MatrixCell, floor: float) -> tuple[int, int, int]:
     if cell.agreement >= floor:
         return GOOD
     part = 0.5 + 0.5 * min(1.0, (floor - cell.agreement) / WRONG_BY)
-    amber = (214, 140, 30)
-    return tuple(round(a + (b - a) * (2 * part - 1)) for a, b in zip(amber, BAD, strict=True))  # type: ignore[return-value]
+    red, green, blue = (round(a + (b - a) * (2 * part - 1)) for a, b in zip(AMBER, BAD, strict=True))
+    return red, green, blue
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", fill: str = "#222", bold: bool = False) -> str:

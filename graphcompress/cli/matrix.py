@@ -36,12 +36,11 @@ def matrix(
 ) -> int:
     """Run models here and at several places: agreement with the first model, speed-up, nodes taken, and which layer differs where one is right here and wrong there."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.files import check_output
     from graphcompress.cli.place_tables import matrix_tables
     from graphcompress.cli.run import finish_report
-    from graphcompress.transaction import check_place
 
-    if svg is not None:
-        check_place(svg, f"--svg {svg}")
+    check_output("--svg", svg, (*models, data))
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
 

@@ -23,9 +23,10 @@ def report(
     The page needs no script and no network. Sizes and times by layer are in it where the model and the result still are where the record says.
     """
     from graphcompress.cli.console import Console
-    from graphcompress.transaction import Transaction, check_place
+    from graphcompress.cli.files import check_output
+    from graphcompress.transaction import Transaction
 
-    check_place(output, f"-o {output}")
+    check_output("-o", output, (record,))
     with Console(quiet=quiet) as console:
         from graphcompress.api import report as pages
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import BarMissed, UsageError
 from graphcompress.targets import load_target
-from graphcompress.transaction import Transaction, check_place
+from graphcompress.transaction import Transaction
 
 if TYPE_CHECKING:
     from graphcompress.api import Result
@@ -72,23 +72,26 @@ def finish(console: Console, outputs: Outputs, keep: bool, work: Callable[[], Re
     return 0
 
 
-def finish_report(console: Console, tables: Callable[[D], Iterable[Renderable]], work: Callable[[], D], *, report: Path | None = None) -> int:
-    """Do the work and print what it found, and write it as a page to `report`, also where a bar was missed."""
-    if report is not None:
-        check_place(report, f"--report {report}")
+def finish_report(
+    console: Console,
+    tables: Callable[[D], Iterable[Renderable]],
+    work: Callable[[], D],
+    *,
+    report: Path | None = None,
+    page: Callable[[D], str] | None = None,
+) -> int:
+    """Do the work and print what it found, and write it as a page, which `page` makes, to `report`, also where a bar was missed."""
+
+    def tell(document: D) -> None:
+        console.result(document, tables)
+        if report is not None and page is not None:
+            with Transaction() as transaction:
+                transaction.add(report, page(document).encode())
+
     try:
-        _tell(console, tables, work(), report)
+        tell(work())
     except BarMissed as missed:
         if missed.result is not None:
-            _tell(console, tables, missed.result, report)
+            tell(missed.result)
         raise
     return 0
-
-
-def _tell(console: Console, tables: Callable[[D], Iterable[Renderable]], document: D, report: Path | None) -> None:
-    console.result(document, tables)
-    if report is not None:
-        from graphcompress.api.report import report as page
-
-        with Transaction() as transaction:
-            transaction.add(report, page(document).encode())  # type: ignore[arg-type]  # of the two commands that have --report

@@ -14,7 +14,18 @@ from graphcompress.gate import threads_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphcompress.record import Bar, BenchmarkReport, BenchmarkRow, InspectReport, OutputDistance, Record, RefusalReport, Timing, ValidateReport
+    from graphcompress.record import (
+        Bar,
+        BenchmarkReport,
+        BenchmarkRow,
+        InspectReport,
+        MemorizationReport,
+        OutputDistance,
+        Record,
+        RefusalReport,
+        Timing,
+        ValidateReport,
+    )
 
 MEASURES = {
     "classes": "classes, by what the other choices cost",
@@ -148,7 +159,25 @@ def validate_tables(report: ValidateReport) -> Iterator[RenderableType]:
     yield sentence(report.statement)
     if report.nodes is not None and report.share is not None and report.provider != "cpu":
         yield f"{report.provider} took {report.share:.0%} of the nodes ({', '.join(f'{name}: {count}' for name, count in report.nodes.items())})."
+    if report.memorization is not None:
+        yield from _memorization(report.memorization)
     yield from bars_text(report.bars)
+
+
+def _memorization(report: MemorizationReport) -> Iterator[RenderableType]:
+    rows = [
+        (
+            attack.name,
+            f"{attack.reference:.3f} +- {attack.reference_error:.3f}",
+            f"{attack.candidate:.3f} +- {attack.candidate_error:.3f}",
+            f"{attack.difference:+.3f} +- {attack.difference_error:.3f}",
+        )
+        for attack in report.attacks
+    ]
+    title = f"AUC of attacks that tell {report.member_rows} members of the training data from {report.other_rows} others by '{report.output}'"
+    yield listing(title, (("attack", "left"), ("original", "right"), ("result", "right"), ("difference", "right")), rows)
+    yield sentence(report.statement)
+    yield from report.notes
 
 
 def _outputs(title: str, outputs: dict[str, OutputDistance]) -> Table:

@@ -28,6 +28,15 @@ def validate(
     kind: options.Kinds = None,
     metric: options.MetricName = None,
     metric_joins: options.MetricJoins = False,
+    memorization: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--memorization",
+            metavar="MEMBERS OTHERS",
+            help="Attack both models: how well do their answers tell inputs of the training data from others (docs/privacy.md)?",
+            show_default=False,
+        ),
+    ] = None,
     report: options.ReportPath = None,
     format: options.OutputFormat = Format.table,
     quiet: options.Quiet = False,
@@ -35,16 +44,20 @@ def validate(
 ) -> int:
     """Say how far a model's outputs are from another's on the same inputs. REF runs on the CPU, CAND on --provider, --on a place where one is named."""
     from graphcompress.cli.console import Console
+    from graphcompress.cli.files import check_output
     from graphcompress.cli.run import choose_data, finish_report
     from graphcompress.cli.tables import validate_tables
 
+    check_output("--report", report, (reference, candidate, data, preprocess, *(memorization or ())))
     with Console(quiet=quiet, format=format) as console:
         from graphcompress import api
+        from graphcompress.api.report import report as page
 
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(reference)
         feeds = choose_data(data, False, source.model, preprocess)
         assert feeds is not None
+        attacked = None if memorization is None else tuple(api.open_feeds(part, source.model, preprocess) for part in memorization)
         with api.open_place(on, provider) as place, api.open_workers(workers, cluster) as processes:
             return finish_report(
                 console,
@@ -62,7 +75,9 @@ def validate(
                     kinds=kinds,
                     metric=task,
                     metric_joins=metric_joins,
+                    memorization=None if attacked is None else (attacked[0], attacked[1]),
                     progress=console.progress,
                 ),
                 report=report,
+                page=page,
             )

@@ -24,7 +24,7 @@ from graphcompress.data.images import image_data
 from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
 from graphcompress.data.signature import Array, Feed, Signature
-from graphcompress.data.tables import Columns, read_csv, read_parquet, table_data
+from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
 from graphcompress.errors import DataError, quoted
 from graphcompress.findings import Finding
@@ -77,7 +77,8 @@ class _Source:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)
         if arrays:
             return self._arrays(arrays)
-        pictures = sorted(p for p in place.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+        below = (p for p in place.rglob("*") if p.suffix.lower() in PICTURES)
+        pictures = sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(place).parts))
         if pictures:
             return image_data(self.name, pictures, self.signature, self.preparation.images)
         if len(whole) == 1:
@@ -97,12 +98,12 @@ class _Source:
             case ".parquet" | ".pq":
                 return self._table(read_parquet(place))
             case ".txt":
-                texts = [line for line in _text(place).splitlines() if line.strip()]
+                texts = [line for line in _text(place).split("\n") if line.strip()]
                 return text_data(self.name, [(text,) for text in texts], self.signature, self.preparation.text)
             case suffix if suffix in LINES:
                 values = read_lines(place)
                 columns = columns_of(values, self.signature)
-                return record_data(self.name, values, self.signature) if columns is None else self._table(columns)
+                return record_data(self.name, values, self.signature) if columns is None else self._table(TableColumns(columns))
             case suffix if suffix in PICTURES:
                 return image_data(self.name, [place], self.signature, self.preparation.images)
         return self._stack(lambda: self._archive(place))
@@ -110,11 +111,12 @@ class _Source:
     def _stack(self, entries: _Open) -> Dataset:
         return of_stack(self.name, entries, self.signature)
 
-    def _table(self, columns: Columns) -> Dataset:
+    def _table(self, table: TableColumns) -> Dataset:
         """A table of numbers, or one whose texts are tokenized."""
         text = self.preparation.text
         if text is None:
-            return table_data(self.name, columns, self.signature, self.preparation.table)
+            return table_data(self.name, table, self.signature, self.preparation.table)
+        columns = table.columns
         names = text.columns or tuple(name for name, column in columns.items() if column.dtype.kind in "UO")[:2]
         absent = [name for name in names if name not in columns]
         if absent or not names or (text.columns is None and len(names) > 1):
@@ -122,7 +124,7 @@ class _Source:
             raise DataError(
                 f'{self.name}: which of the columns {listed} hold the texts cannot be guessed. Add columns = ["COLUMN"] to [text] of the file that --preprocess names.'
             )
-        rows = list(zip(*([str(cell) for cell in columns[name]] for name in names), strict=True))
+        rows = list(zip(*([str(cell) for cell in table.texts(name)] for name in names), strict=True))
         return text_data(self.name, rows, self.signature, text, "row")
 
     def _archives(self, files: Sequence[Path]) -> Dataset:

@@ -67,7 +67,7 @@ class Loader:
     @cached_property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of what the model is fed; None where neither the preparation nor the model says."""
-        dims = self.spec.shape or ()
+        dims = self.spec.shape or (None,) * 4
         height, width = dims[2:4] if self.layout == "nchw" else dims[1:3]
         if self.preparation.size is not None:
             return self.preparation.size
@@ -92,7 +92,12 @@ class Loader:
         dtype = np.dtype(ways.dtype) if ways.dtype else numpy_dtype(self.spec.dtype or "float")
         if ways.scale != 1 or ways.mean != (0.0,) or ways.std != (1.0,):
             values = (pixels.astype(np.float32) * np.float32(ways.scale) - np.array(ways.mean, np.float32)) / np.array(ways.std, np.float32)
-            pixels = values if dtype.kind == "f" else np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max)
+            pixels = values if dtype.kind == "f" else np.rint(values)
+        if dtype.kind != "f" and (pixels.min() < np.iinfo(dtype).min or pixels.max() > np.iinfo(dtype).max):
+            raise DataError(
+                f"{path}: its prepared pixels are {pixels.min():g} to {pixels.max():g}, which {dtype.name} cannot hold. Say scale, mean and std in [images] of the file that --preprocess "
+                "names as the application does (mean = 128 makes int8 of bytes)."
+            )
         return np.ascontiguousarray((pixels.transpose(2, 0, 1) if self.layout == "nchw" else pixels)[None].astype(dtype))
 
     def _placed(self, picture: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from graphcompress.data.dataset import Dataset, Survey, of_feeds, of_stack
 from graphcompress.data.held import Held
 from graphcompress.data.signature import UNNAMED, Array, Feed, Signature
-from graphcompress.data.tables import table_data
+from graphcompress.data.tables import TableColumns, table_data
 from graphcompress.errors import DataError
 from graphcompress.ir.model.objects import TensorSpec
 
@@ -40,7 +40,7 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
     if hasattr(data, "columns") and hasattr(data, "to_numpy"):  # a DataFrame
         table: Any = data
         columns = {str(name): _array(SOURCE, table, name, copy=False) for name in table.columns}
-        return replace(table_data(SOURCE, columns, signature, None), source="a table in memory")
+        return replace(table_data(SOURCE, TableColumns(columns), signature, None), source="a table in memory")
     if hasattr(data, "collate_fn") and hasattr(data, "dataset"):  # a DataLoader of torch: batches of samples, not feeds
         data = _samples(data, signature)
     if hasattr(data, "__array__"):

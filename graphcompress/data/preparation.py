@@ -90,12 +90,12 @@ class Preparation(Part):
 def read_preparation(path: Path) -> Preparation:
     """The file at `path`. Raises DataError, with every fault and the nearest known key, where it cannot be used."""
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as problem:
         raise DataError(f"--preprocess {path} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
     try:
         document = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as problem:
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
         raise DataError(f"--preprocess {path} is no {'JSON' if path.suffix.lower() == '.json' else 'TOML'}: {problem}.") from problem
     if path.suffix.lower() == ".json":
         return Preparation(text=TextPreparation(tokenizer=path)) if isinstance(document, dict) and "model" in document else _hugging_face(path, document)
@@ -130,13 +130,16 @@ def _hugging_face(path: Path, document: Any) -> Preparation:
             "Give one of these, or a TOML file with [images], [table] or [text]."
         )
     settings: dict[str, Any] = {"resize": "none", "interpolation": _filter(path, document.get("resample", 2))}
-    size, crop = _sides(document.get("size")), _sides(document.get("crop_size"))
+    size, crop = _sides(document.get("size")), _square(_sides(document.get("crop_size")))
+    cropped = document.get("do_center_crop", document.get("crop_pct") is not None)
+    if isinstance(document.get("size"), int) and not cropped and "max_size" not in document:
+        size = _square(size)  # files that say one number mean the shortest edge only where something cuts the longer one
     if document.get("do_resize", True):
         if isinstance(size, int):
             settings |= {"resize": "shortest", "resize_to": size if document.get("crop_pct") is None else int(size / document["crop_pct"])}
         elif size is not None:
             settings |= {"resize": "stretch", "size": size}
-    if document.get("do_center_crop", document.get("crop_pct") is not None) and (goal := crop or size) is not None:
+    if cropped and (goal := crop or _square(size)) is not None:
         settings |= {"crop": "center", "size": goal}
         if settings["resize"] == "stretch" and goal != size:
             raise DataError(f"--preprocess {path}: it stretches to {size} and then crops to {goal}, which is not supported. Write a TOML file with [images].")
@@ -155,6 +158,10 @@ def _sides(size: Any) -> tuple[int, int] | int | None:
         edge = size.get("shortest_edge")
         return edge if isinstance(edge, int) else None
     return size if isinstance(size, int) else tuple(size) if isinstance(size, list) and len(size) == 2 else None
+
+
+def _square(size: tuple[int, int] | int | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _filter(path: Path, number: Any) -> Filter:

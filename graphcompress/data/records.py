@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[Any]:
     if path.suffix.lower() == ".json":
         document = _parsed(f"{path}", text)
         return document if isinstance(document, list) else [document]
-    return [_parsed(f"{path}, line {number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_parsed(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]  # a text may hold other separators
 
 
 def columns_of(values: Sequence[Any], signature: Signature) -> Columns | None:
@@ -78,3 +78,5 @@ def _parsed(where: str, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as problem:
         raise DataError(f"{where}: this is no JSON ({problem.msg} at character {problem.pos}). Correct or remove it.") from problem
+    except RecursionError:
+        raise DataError(f"{where}: its lists are nested too deeply to be read. Correct or remove it.") from None

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,19 +29,40 @@ ANSWERS = {"label", "labels", "target", "class", "y", "outcome"}
 """What columns of ground truth are called, for a suggestion only."""
 
 
-def read_csv(path: Path) -> dict[str, Array]:
-    """The columns of a CSV file by the names in its first row; where that row holds numbers only there are no names, and they are "0", "1" ... Columns of numbers are int64 or float64
-    (an empty cell is NaN), all others texts. Raises DataError where rows are of different lengths or it is no text."""
+@dataclass(frozen=True)
+class TableColumns:
+    """`columns` by name, numbers or texts. `cells` are the texts as which columns of numbers were written: what an input of strings takes ("007" is no 7). `notes` are sentences on how it
+    was read."""
+
+    columns: Columns
+    cells: Columns = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def texts(self, name: str) -> Array:
+        """A column as it was written, where that is known."""
+        return self.cells.get(name, self.columns[name])
+
+
+def read_csv(path: Path) -> TableColumns:
+    """The columns of a CSV file by the names in its first row; where that row holds numbers only there are no names, and they are "0", "1" ... (which is also what pandas writes for
+    columns without names: then that row is not data). Columns of numbers are int64 or float64 (an empty cell is NaN), all others texts. Raises DataError where rows are of different
+    lengths or it is no text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise DataError(f"{path}: this is no UTF-8 text ({problem.reason} at byte {problem.start}). Save it as UTF-8.") from problem
     first = text.partition("\n")[0]
     separator = max(SEPARATORS, key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator if separator in first else ",") if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator if separator in first else ",") if row]
+    except csv.Error as problem:
+        raise DataError(f"{path}: this is no table ({problem}; a quotation mark that is never closed?). Correct it.") from problem
     if not rows:
         raise DataError(f"{path}: the table is empty.")
-    names = [str(i) for i in range(len(rows[0]))] if all(_number(cell) is not None for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
+    numbered = [str(i) for i in range(len(rows[0]))]
+    counted = len(rows) > 1 and len(numbered) > 1 and rows[0] == numbered
+    nameless = not counted and all(_number(cell) is not None for cell in rows[0])
+    names = numbered if nameless else [cell.strip() for cell in rows.pop(0)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called {quoted(twice)}. Give each its own name.")
@@ -50,38 +71,44 @@ def read_csv(path: Path) -> dict[str, Array]:
             raise DataError(
                 f"{path}: row {number} has {len(row)} cells, and there are {len(names)} columns (separated by {separator!r}). Correct or remove it."
             )
-    return {name: _column([row[index].strip() for row in rows]) for index, name in enumerate(names)}
+    cells = {name: np.array([row[index].strip() for row in rows], str) for index, name in enumerate(names)}
+    notes = (f"the first row, 0 to {len(names) - 1}, was taken for the names of the columns, as pandas writes them.",) if counted else ()
+    return TableColumns({name: _column(column.tolist()) for name, column in cells.items()}, cells, notes)
 
 
-def read_parquet(path: Path) -> dict[str, Array]:
+def read_parquet(path: Path) -> TableColumns:
     """The columns of a Parquet file; a column of lists of equal length has two axes. Raises DataError where it cannot be read."""
     parquet = optional("pyarrow.parquet", str(path))
     try:
         table = parquet.read_table(path)
-    except (OSError, ValueError) as problem:  # pyarrow's errors are of these
+    except (OSError, ValueError, NotImplementedError) as problem:  # pyarrow's errors are of these
         raise DataError(f"{path}: this Parquet file cannot be read ({' '.join(str(problem).split())[:200]}). Write it again.") from problem
     columns = {}
     for name in table.column_names:
         values = table.column(name)
-        listed = values.null_count == 0 and "list" in str(values.type)
-        array = np.asarray(values.to_pylist() if listed else values.to_numpy())
+        kind = str(values.type)
+        array = np.asarray((values.cast("double") if kind.startswith("decimal") else values).to_numpy())
+        if values.null_count == 0 and "list" in kind:
+            with contextlib.suppress(ValueError):  # of different lengths: no array for an input, and perhaps for none
+                array = np.asarray(values.to_pylist())
         columns[name] = array.astype(str) if array.dtype == object and all(isinstance(text, str) for text in array.flat) else array
-    return columns
+    return TableColumns(columns)
 
 
-def table_data(source: str, columns: Columns, signature: Signature, preparation: TablePreparation | None) -> Dataset:
+def table_data(source: str, table: TableColumns, signature: Signature, preparation: TablePreparation | None) -> Dataset:
     """Rows as feeds. Raises DataError, with the columns that there are and what to write, where columns and inputs cannot be matched."""
-    if not columns or not len(next(iter(columns.values()))):
+    if not table.columns or not len(next(iter(table.columns.values()))):
         raise DataError(f"{source}: the table has no rows.")
-    arrays, said = assigned(source, columns, signature, preparation or TablePreparation())
+    arrays, said = assigned(source, table, signature, preparation or TablePreparation())
     entries = {name: Held(array) for name, array in arrays.items()}
     data = of_stack(source, lambda: contextlib.nullcontext(entries), signature)
-    return replace(data, notes=(*data.notes, *(Finding("data/columns", text) for text in said)))
+    return replace(data, notes=(*data.notes, *(Finding("data/columns", f"{text[:1].upper()}{text[1:]}") for text in (*table.notes, *said))))
 
 
-def assigned(source: str, columns: Columns, signature: Signature, preparation: TablePreparation) -> tuple[dict[str, Array], list[str]]:
+def assigned(source: str, table: TableColumns, signature: Signature, preparation: TablePreparation) -> tuple[dict[str, Array], list[str]]:
     """Arrays by input (and, with a `_` in front, those that are no inputs), and sentences on what was put together. A column of an input's name is that input; what is left belongs, in the
     file's order, to the one input that has no column, if it is as wide."""
+    columns = table.columns
     left = {name: column for name, column in columns.items() if name not in preparation.drop and not name.startswith("_")}
     arrays = {name if name.startswith("_") else f"_{name}": column for name, column in columns.items() if name not in left and name not in signature.specs}
     faults = [f"[table] drop names {quoted(name)}, and there is no such column." for name in preparation.drop if name not in columns]
@@ -94,14 +121,17 @@ def assigned(source: str, columns: Columns, signature: Signature, preparation: T
             )
             faults.append(f"[table] columns names {what}.")
             continue
-        arrays[name] = _joined(source, signature.specs[name], {column: left.pop(column, columns[column]) for column in listing})
+        arrays[name] = _joined(source, signature.specs[name], listing, table)
+        for column in listing:
+            left.pop(column, None)
     for name in [name for name in columns if name in signature.specs and name not in arrays]:
-        arrays[name] = _joined(source, signature.specs[name], {name: left.pop(name, columns[name])})
+        arrays[name] = _joined(source, signature.specs[name], [name], table)
+        left.pop(name, None)
     missing = [spec for spec in signature.required if spec.name not in arrays]
     if len(missing) == 1 and left and not faults and _width(missing[0]) in (None, len(left)):
         spec = missing.pop()
         names = list(left)
-        arrays[spec.name] = _joined(source, spec, left)
+        arrays[spec.name] = _joined(source, spec, names, table)
         listed = ", ".join(map(quoted, names[:3])) + (f" ... {quoted(names[-1])}" if len(names) > 3 else "")
         said.append(f"'{spec.name}' is made of {len(names)} columns in the file's order: {listed}.")
         left = {}
@@ -120,7 +150,8 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
         return [f"the table has {len(left)} columns for the model's '{missing[0].name}', {expected(missing[0])}. Expected {width} numbers in each row."]
     held = ", ".join(map(quoted, list(columns)[:12])) + (f" ... ({len(columns)} columns)" if len(columns) > 12 else "")
     needed = ", ".join(f"'{spec.name}' ({expected(spec)})" for spec in missing)
-    answers = [name for name in left if name.lower() in ANSWERS] or list(left)[-1:]
+    # A column without a name that is there beside named ones is the index that pandas wrote.
+    answers = [name for name in left if not name or name.lower() in ANSWERS or name.lower().startswith("unnamed:")] or list(left)[-1:]
     drop = f"drop = {json.dumps(answers if missing else list(left)[:8], ensure_ascii=False)}"
     example = "\n".join(
         ["[table]", f"{drop}   # columns that are no inputs"]
@@ -136,10 +167,11 @@ def _width(spec: TensorSpec) -> int | None:
     return math.prod(dim for dim in rest if isinstance(dim, int)) if all(isinstance(dim, int) for dim in rest) else None
 
 
-def _joined(source: str, spec: TensorSpec, columns: Columns) -> Array:
+def _joined(source: str, spec: TensorSpec, names: Sequence[str], table: TableColumns) -> Array:
     """Columns side by side as an input's array, one row per first index. Raises DataError where numbers are wanted and texts are there, or parts of numbers would be lost."""
     rank = 2 if spec.shape is None else len(spec.shape)
-    arrays = [as_type(f"{source}: column {quoted(name)}", column, spec) for name, column in columns.items()]
+    taken = {name: table.texts(name) if spec.dtype == "string" else table.columns[name] for name in names}
+    arrays = [as_type(f"{source}: column {quoted(name)}", column, spec) for name, column in taken.items()]
     rows = len(arrays[0])
     flat = np.concatenate([array.reshape(rows, -1) for array in arrays], axis=1)
     if rank <= 1:
@@ -154,10 +186,16 @@ def as_type(where: str, values: Array, spec: TensorSpec) -> Array:
     if spec.dtype is None:
         return values
     if spec.dtype == "string":
+        if values.dtype.kind == "O" and all(isinstance(value, bytes) for value in values.flat):
+            return np.array([value.decode("utf-8", "replace") for value in values.flat], str).reshape(values.shape)
+        if values.dtype.kind == "O" or (values.dtype.kind == "f" and np.isnan(values).any()):
+            raise DataError(f"{where}: it holds missing or mixed values, and the input '{spec.name}' is {expected(spec)}. Fill or remove these rows.")
         return values.astype(str)
     goal = numpy_dtype(spec.dtype)
     if values.dtype.kind not in "biuf":
-        what = "texts" if values.dtype.kind in "US" else "missing or mixed values" if values.dtype.kind == "O" else values.dtype.name
+        ragged = values.dtype.kind == "O" and all(isinstance(value, np.ndarray | list) for value in values.flat)
+        what = "lists of different lengths" if ragged else "missing or mixed values" if values.dtype.kind == "O" else values.dtype.name
+        what = "texts" if values.dtype.kind in "US" else what
         raise DataError(f"{where}: it holds {what}, and the input '{spec.name}' is {expected(spec)}.")
     if goal.kind in "iu" and not _holds(values, goal):
         raise DataError(f"{where}: it holds numbers that {goal.name} cannot hold, which the input '{spec.name}' takes: {expected(spec)}.")
@@ -181,6 +219,8 @@ def _column(cells: Sequence[str]) -> Array:
 
 
 def _number(cell: str) -> float | int | None:
+    if "_" in cell:  # Python's own way to write 1_000
+        return None
     for kind in (int, float):
         try:
             return kind(cell)

@@ -8,39 +8,24 @@ import numpy as np
 
 from graphcompress.ir import Node, Tensor, constant_data, consumers, producer
 from graphcompress.ir.model.edit import Edits, detached
-from graphcompress.linter.rule import (
-    Array,
-    LintRule,
-    Problem,
-    Subject,
-    code_type,
-    codes,
-    dequantizer,
-    end_of_group,
-    is_constant,
-    is_dequantize,
-    is_quantize,
-    quantizers,
-    scale,
-    weighted,
-    zero_point,
-)
+from graphcompress.linter import qdq
+from graphcompress.linter.rule import Array, LintRule, Problem, Subject
 from graphcompress.passes.quantize.groups import activation_bounds, node_name
 
 
 def _implicit_places(subject: Subject) -> Iterator[tuple[Node, Node, int]]:
     """Float operators between DQ and Q, with the DQ, and the number of their input channels."""
-    for node, axis in weighted(subject, "Conv", "Gemm", "ConvTranspose", "MatMul"):
-        before, weight = dequantizer(node.input(0)), constant_data(node.input(1))
-        x_scale = None if before is None else scale(before)
-        if before is None or weight is None or x_scale is None or x_scale.size != 1 or is_constant(before.inputs[0]):
+    for node, axis in qdq.weighted(subject, "Conv", "Gemm", "ConvTranspose", "MatMul"):
+        before, weight = qdq.dequantizer(node.input(0)), constant_data(node.input(1))
+        x_scale = None if before is None else qdq.scale(before)
+        if before is None or weight is None or x_scale is None or x_scale.size != 1 or qdq.is_constant(before.inputs[0]):
             continue
-        end, _ = end_of_group(subject, node)
+        end, _ = qdq.end_of_group(subject, node)
         readers = consumers(end)
         if node.op == "MatMul" and len(readers) == 1 and readers[0].is_op("Add"):
-            end, _ = end_of_group(subject, readers[0])
+            end, _ = qdq.end_of_group(subject, readers[0])
             readers = consumers(end)
-        if len(readers) == 1 and is_quantize(readers[0]) and id(end) not in subject.outputs:
+        if len(readers) == 1 and qdq.is_quantize(readers[0]) and id(end) not in subject.outputs:
             shape = tuple(weight.shape)
             channels = (
                 shape[1] * int(node.attrs.get("group", 1))
@@ -72,15 +57,17 @@ def _keep_float(subject: Subject) -> int:
             rank = subject.shapes.rank(node.inputs[0])
             if not channels or model.opset < 13 or (node.op == "Gemm" and node.attrs.get("transA", 0)) or rank is None:
                 continue
-            value, zero = scale(before), zero_point(before)
+            value, zero = qdq.scale(before), qdq.zero_point(before)
             assert value is not None
+            if before.input(2) is not None and zero is None:
+                continue
             inputs: list[Tensor] = [before.inputs[0], model.constant("scale", np.full(channels, value.reshape(()), value.dtype))]
             if zero is not None:
                 inputs.append(model.constant("zero", np.full(channels, zero.reshape(()), zero.dtype)))
             out = model.variable("float_input")
             copy = detached("DequantizeLinear", "", {"axis": rank - 1 if node.op == "MatMul" else 1}, inputs, [out], before.domain or "")
             copy.rank = before.rank
-            edits.add(copy, model.graph)
+            edits.add(copy, subject.home[node])
             edits.set_input(node, 0, out)
             if len(before.outputs[0].outputs) == 1 and id(before.outputs[0]) not in subject.outputs:
                 edits.remove([before])
@@ -89,23 +76,23 @@ def _keep_float(subject: Subject) -> int:
 
 
 def _integer_input(node: Node) -> bool:
-    return all(dequantizer(tensor) is not None for tensor in node.inputs[:2]) and len(node.inputs) > 1
+    return all(qdq.dequantizer(tensor) is not None for tensor in node.inputs[:2]) and len(node.inputs) > 1
 
 
 def _no_quantize(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv"):
+    for node, _ in qdq.weighted(subject, "Conv"):
         if _integer_input(node):
-            end, _ = end_of_group(subject, node)
-            if not quantizers(end) and not quantizers(node.outputs[0]):
+            end, _ = qdq.end_of_group(subject, node)
+            if not qdq.quantizers(end) and not qdq.quantizers(node.outputs[0]):
                 yield Problem(
                     node_name(node), "both inputs of the Conv are dequantized and no Q is behind it: it stays float, and its weight is dequantized at each run."
                 )
 
 
 def _output_shared(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv", "Gemm", "MatMul"):
-        end, _ = end_of_group(subject, node)
-        behind = quantizers(end)
+    for node, _ in qdq.weighted(subject, "Conv", "Gemm", "MatMul"):
+        end, _ = qdq.end_of_group(subject, node)
+        behind = qdq.quantizers(end)
         if not _integer_input(node) or not behind:
             continue
         others = [reader for reader in consumers(end) if reader not in behind]
@@ -118,11 +105,13 @@ def _merge_quantizers(subject: Subject) -> int:
     """One Q for several equal ones of a tensor."""
     count = 0
     with Edits(subject.model) as edits:
-        for node, _ in weighted(subject, "Conv", "Gemm", "MatMul"):
-            end, _ = end_of_group(subject, node)
-            behind = quantizers(end)
+        for node, _ in qdq.weighted(subject, "Conv", "Gemm", "MatMul"):
+            end, _ = qdq.end_of_group(subject, node)
+            # What one branch computes cannot be read in another.
+            behind = sorted(qdq.quantizers(end), key=lambda quantizer: subject.home[quantizer] is not subject.home[node])
             for first, other in zip(behind[:1] * len(behind), behind[1:], strict=False):
-                if id(other.outputs[0]) not in subject.outputs and _alike(first, other):
+                visible = any(subject.home[first] is subject.home[reader] for reader in (node, other))
+                if visible and id(other.outputs[0]) not in subject.outputs and _alike(first, other):
                     edits.replace(other.outputs[0], first.outputs[0])
                     edits.remove([other])
                     count += 1
@@ -131,7 +120,7 @@ def _merge_quantizers(subject: Subject) -> int:
 
 def _alike(a: Node, b: Node) -> bool:
     same = a.attrs == b.attrs and len(a.inputs) == len(b.inputs)
-    pairs = [(scale(a), scale(b)), (zero_point(a), zero_point(b))]
+    pairs = [(qdq.scale(a), qdq.scale(b)), (qdq.zero_point(a), qdq.zero_point(b))]
     return same and all(x is y or (x is not None and y is not None and x.dtype == y.dtype and np.array_equal(x, y)) for x, y in pairs)
 
 
@@ -142,9 +131,9 @@ def _surviving(subject: Subject) -> list[Node]:
     return [
         node
         for node in subject.nodes
-        if is_dequantize(node)
-        and is_constant(node.inputs[0])
-        and any(is_dequantize(kernel) and producer(kernel.inputs[0]) is None for kernel in subject.kernels[node])
+        if qdq.is_dequantize(node)
+        and qdq.is_constant(node.inputs[0])
+        and any(qdq.is_dequantize(kernel) and producer(kernel.inputs[0]) is None for kernel in subject.kernels[node])
     ]
 
 
@@ -171,32 +160,34 @@ def _fold_constants(subject: Subject) -> int:
 
 def dequantized(node: Node) -> Array | None:
     """What a DequantizeLinear makes of constant codes, float32; None where it is blocked, or a part is computed or of another type."""
-    stored, scales = codes(node), scale(node)
+    stored, scales = qdq.codes(node), qdq.scale(node)
     if (
         stored is None
         or scales is None
         or scales.dtype != np.float32
         or node.attrs.get("block_size", 0)
-        or (node.input(2) is not None and zero_point(node) is None)
+        or (node.input(2) is not None and qdq.zero_point(node) is None)
     ):
         return None
-    zero = zero_point(node)
+    zero = qdq.zero_point(node)
     shape = [1] * stored.ndim
     if scales.size > 1 or (scales.ndim == 1 and stored.ndim):
         shape[int(node.attrs.get("axis", 1)) % stored.ndim] = -1
     offset = np.int32(0) if zero is None else zero.astype(np.int32).reshape(shape)
-    values: Array = (stored.astype(np.int32) - offset).astype(np.float32) * scales.reshape(shape)
+    # Codes of float8 are numbers with fractions, and their zero point is 0.
+    numbers = (stored.astype(np.int32) - offset).astype(np.float32) if np.can_cast(stored.dtype, np.int32) else stored.astype(np.float32)
+    values: Array = numbers * scales.reshape(shape)
     return values
 
 
 def _relu(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv", "Gemm", "MatMul"):
-        end, activation = end_of_group(subject, node)
-        behind = quantizers(end)
+    for node, _ in qdq.weighted(subject, "Conv", "Gemm", "MatMul"):
+        end, activation = qdq.end_of_group(subject, node)
+        behind = qdq.quantizers(end)
         bounds = None if activation is None else activation_bounds(activation)
         if not behind or not _integer_input(node) or bounds is None or activation is None:
             continue
-        value, zero = scale(behind[0]), zero_point(behind[0])
+        value, zero = qdq.scale(behind[0]), qdq.zero_point(behind[0])
         kind = np.dtype(np.uint8) if zero is None else zero.dtype
         if value is None or value.size != 1 or kind.kind not in "iu":
             continue
@@ -213,10 +204,11 @@ def _relu(subject: Subject) -> Iterator[Problem]:
 def _int8_operand(subject: Subject) -> Iterator[tuple[Node, Node]]:
     """Add and Mul of an int8 activation and an int8 constant, with the constant's DQ."""
     for node in subject.nodes:
-        sides = [dequantizer(tensor) for tensor in node.inputs] if node.is_op("Add", "Mul") else []
+        sides = [qdq.dequantizer(tensor) for tensor in node.inputs] if node.is_op("Add", "Mul") else []
         for constant, other in (sides, sides[::-1]) if len(sides) == 2 else ():
-            if constant is not None and other is not None and is_constant(constant.inputs[0]) and not is_constant(other.inputs[0]):
-                if code_type(subject, constant) == code_type(subject, other) == "int8" and quantizers(node.outputs[0]):
+            if constant is not None and other is not None and qdq.is_constant(constant.inputs[0]) and not qdq.is_constant(other.inputs[0]):
+                computed = constant.input(2) is not None and qdq.zero_point(constant) is None
+                if qdq.code_type(subject, constant) == qdq.code_type(subject, other) == "int8" and qdq.quantizers(node.outputs[0]) and not computed:
                     yield node, constant
 
 
@@ -233,10 +225,13 @@ def _unsign(subject: Subject) -> int:
     count = 0
     with Edits(subject.model) as edits:
         for _, constant in list(_int8_operand(subject)):
-            stored, zero = codes(constant), zero_point(constant)
+            stored, zero = qdq.codes(constant), qdq.zero_point(constant)
             if stored is None or stored.dtype != np.int8:
                 continue
-            offset = np.zeros((), np.int8) if zero is None else zero
+            shape = subject.shapes.static(constant.inputs[1])
+            if zero is None and shape is None:
+                continue
+            offset = np.zeros(shape or (), np.int8) if zero is None else zero
             edits.set_input(constant, 0, subject.model.constant("codes", (stored.astype(np.int16) + 128).astype(np.uint8)))
             edits.set_input(constant, 2, subject.model.constant("zero", (offset.astype(np.int16) + 128).astype(np.uint8)))
             count += 1
@@ -245,7 +240,7 @@ def _unsign(subject: Subject) -> int:
 
 def _float16_scale(subject: Subject) -> Iterator[Problem]:
     for node in subject.nodes:
-        if (is_quantize(node) or is_dequantize(node)) and subject.shapes.dtype(node.inputs[1]) in ("float16", "bfloat16"):
+        if (qdq.is_quantize(node) or qdq.is_dequantize(node)) and subject.shapes.dtype(node.inputs[1]) in ("float16", "bfloat16"):
             yield Problem(
                 node_name(node), f"the scale of {node.op} is {subject.shapes.dtype(node.inputs[1])}: nothing fuses with it, and everything around stays float."
             )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import TensorData, constant_data, constant_value, graphs, producer
+from graphcompress.ir import Tensor, TensorData, constant_data, constant_value, consumers, graphs, producer
 from graphcompress.ir.model.element_types import array_dtype_name
 from graphcompress.linter.rule import Array, LintRule, Problem, Subject
 from graphcompress.passes.quantize.groups import node_name
@@ -20,24 +19,43 @@ LONG_SUM = 2048
 FLOATS = ("float", "double", "float16", "bfloat16")
 
 
+MASKING = ("Add", "Where")
+"""What takes "never" as a large negative number: it vanishes in the Softmax behind."""
+BOUNDED = ("Min", "Max", "Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
+"""What takes a limit."""
+SCALED = ("Mul",)
+"""How a mask of 0 and 1 becomes one of 0 and the least number."""
+HANDED_ON = ("Cast", "Expand", "Slice", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Gather", "ConstantOfShape", "Trilu", "Tile", "Concat")
+
+
 def _float_constants(subject: Subject) -> Iterator[tuple[str, str, Array]]:
     """Name, type and values of every float constant of the file, initializers and Constant nodes."""
-    for graph in graphs(subject.model):
-        for constant in graph.initializers.values():
-            yield from _values(constant)
-    for node in subject.nodes:
-        if node.is_op("Constant") and node.outputs:
-            yield from _values(node.outputs[0])
+    for tensor, kind, values in _tensors(subject):
+        yield tensor.name, kind, values
 
 
-def _values(tensor: Any) -> Iterator[tuple[str, str, Array]]:
-    data = constant_data(tensor)
-    if data is None:
-        return
-    kind = data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data)
-    values = constant_value(tensor) if kind in FLOATS else None
-    if values is not None and values.size:
-        yield tensor.name, kind, values.reshape(-1)
+def _tensors(subject: Subject) -> Iterator[tuple[Tensor, str, Array]]:
+    tensors = [constant for graph in graphs(subject.model) for constant in graph.initializers.values()]
+    for tensor in [*tensors, *(node.outputs[0] for node in subject.nodes if node.is_op("Constant") and node.outputs)]:
+        data = constant_data(tensor)
+        kind = None if data is None else data.dtype_name if isinstance(data, TensorData) else array_dtype_name(data)
+        values = constant_value(tensor) if kind in FLOATS else None
+        if kind is not None and values is not None and values.size:
+            yield tensor, kind, values.reshape(-1)
+
+
+def _readers(tensor: Tensor) -> set[str]:
+    """The operators that read a tensor, themselves or through what hands it on."""
+    pending, readers = [tensor], set()
+    seen = {id(tensor)}
+    while pending:
+        for node in consumers(pending.pop()):
+            if not node.is_op(*HANDED_ON):
+                readers.add(str(node.op))
+            elif id(node.outputs[0]) not in seen:
+                seen.add(id(node.outputs[0]))
+                pending.append(node.outputs[0])
+    return readers
 
 
 def _not_a_number(subject: Subject) -> Iterator[Problem]:
@@ -47,18 +65,22 @@ def _not_a_number(subject: Subject) -> Iterator[Problem]:
 
 
 def _overflowed(subject: Subject) -> Iterator[Problem]:
-    for name, kind, values in _float_constants(subject):
-        if kind == "float16" and np.isinf(values).any():
+    for tensor, kind, values in _tensors(subject):
+        if kind == "float16" and np.isinf(values).any() and not _readers(tensor) <= {*BOUNDED, *(() if (values == np.inf).any() else MASKING)}:
             yield Problem(
-                name,
-                f"the float16 constant '{name}' holds infinity: a value above {LARGEST_HALF:g} that was converted, or a mask whose difference with itself is NaN.",
+                tensor.name,
+                f"the float16 constant '{tensor.name}' holds infinity: a value above {LARGEST_HALF:g} that was converted, which spreads, or becomes NaN.",
             )
 
 
 def _clipped(subject: Subject) -> Iterator[Problem]:
-    for name, kind, values in _float_constants(subject):
-        if kind == "float16" and (np.abs(values.astype(np.float32)) == LARGEST_HALF).any():
-            yield Problem(name, f"the float16 constant '{name}' holds {LARGEST_HALF:g}, the largest value of its type: it was clipped when it was converted.")
+    for tensor, kind, values in _tensors(subject):
+        limits = values[np.abs(values.astype(np.float32)) == LARGEST_HALF] if kind == "float16" else values[:0]
+        if limits.size and not _readers(tensor) <= {*BOUNDED, *(() if (limits > 0).any() else (*MASKING, *SCALED))}:
+            yield Problem(
+                tensor.name,
+                f"the float16 constant '{tensor.name}' holds {LARGEST_HALF:g}, the largest value of its type: it was clipped when it was converted.",
+            )
 
 
 def _denormal(subject: Subject) -> Iterator[Problem]:

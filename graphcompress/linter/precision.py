@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from graphcompress.ir import Node
-from graphcompress.linter import fusion
-from graphcompress.linter.rule import LintRule, Subject, dequantizer
+from graphcompress.linter import fusion, qdq
+from graphcompress.linter.rule import LintRule, Subject
 from graphcompress.linter.rule import Problem as Place
 from graphcompress.passes.quantize.groups import find, node_name
 
@@ -18,7 +18,7 @@ FOUND = ("quantize/already-quantized", "quantize/unknown")
 
 
 def _heavy(subject: Subject) -> Iterator[Place]:
-    if not subject.quantized or subject.kernels is None:
+    if not qdq.quantized(subject) or subject.kernels is None:
         return
     reasons = reasons_for_float(subject)
     for node in subject.nodes:
@@ -31,7 +31,7 @@ def _heavy(subject: Subject) -> Iterator[Place]:
 
 def reasons_for_float(subject: Subject) -> Mapping[Node, str]:
     """Why heavy operators compute in float: by the rules about Q and DQ, else by what the target's table says of them."""
-    silent = FOUND if subject.quantized else (*FOUND, *MENDED_BY_COMPRESS)
+    silent = FOUND if qdq.quantized(subject) else (*FOUND, *MENDED_BY_COMPRESS)
     reasons = {node: refusal.reason for node, refusal in find(subject.model, subject.target, subject.shapes).refusals.items() if refusal.id not in silent}
     names = {node_name(node): node for node in subject.nodes}
     for rule in fusion.RULES:
@@ -40,8 +40,12 @@ def reasons_for_float(subject: Subject) -> Mapping[Node, str]:
                 if problem.place in names:
                     reasons[names[problem.place]] = f"{rule.title[:1].lower()}{rule.title[1:]} ({rule.id})"
     for node in subject.nodes:
-        if node not in reasons and node.is_op("Conv", "Gemm", "MatMul") and (dequantizer(node.input(0)) is None) != (dequantizer(node.input(1)) is None):
-            missing = "input" if dequantizer(node.input(0)) is None else "weight"
+        if (
+            node not in reasons
+            and node.is_op("Conv", "Gemm", "MatMul")
+            and (qdq.dequantizer(node.input(0)) is None) != (qdq.dequantizer(node.input(1)) is None)
+        ):
+            missing = "input" if qdq.dequantizer(node.input(0)) is None else "weight"
             reasons[node] = f"its {missing} is not dequantized"
     return reasons
 

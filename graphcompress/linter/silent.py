@@ -8,23 +8,8 @@ import numpy as np
 
 from graphcompress.ir import Node, constant_data, consumers
 from graphcompress.ir.model.edit import Edits, detached
-from graphcompress.linter.rule import (
-    Array,
-    LintRule,
-    Problem,
-    Subject,
-    code_type,
-    codes,
-    dequantizer,
-    end_of_group,
-    is_constant,
-    is_dequantize,
-    is_quantize,
-    quantizers,
-    scale,
-    weighted,
-    zero_point,
-)
+from graphcompress.linter import qdq
+from graphcompress.linter.rule import Array, LintRule, Problem, Subject
 from graphcompress.passes.quantize.groups import node_name
 
 WIDE = ("int16", "uint16")
@@ -39,11 +24,11 @@ PAIR = 128
 
 
 def _axis(subject: Subject) -> Iterator[Problem]:
-    for node, axis in weighted(subject, "Conv", "Gemm"):
-        weight = dequantizer(node.input(1))
-        if weight is None or dequantizer(node.input(0)) is None or "block_size" in weight.attrs:
+    for node, axis in qdq.weighted(subject, "Conv", "Gemm"):
+        weight = qdq.dequantizer(node.input(1))
+        if weight is None or qdq.dequantizer(node.input(0)) is None or "block_size" in weight.attrs:
             continue
-        scales, stored = scale(weight), constant_data(weight.inputs[0])
+        scales, stored = qdq.scale(weight), constant_data(weight.inputs[0])
         if scales is None or stored is None or scales.size < 2:
             continue
         stated = int(weight.attrs.get("axis", 1)) % len(stored.shape)
@@ -53,14 +38,14 @@ def _axis(subject: Subject) -> Iterator[Problem]:
 
 def _bias_of(node: Node) -> Node | None:
     """The DequantizeLinear of an int32 bias."""
-    bias = dequantizer(node.input(2))
-    return bias if bias is not None and is_constant(bias.inputs[0]) else None
+    bias = qdq.dequantizer(node.input(2))
+    return bias if bias is not None and qdq.is_constant(bias.inputs[0]) else None
 
 
 def _product(node: Node) -> Array | None:
     """Activation scale times weight scales."""
-    x, w = dequantizer(node.input(0)), dequantizer(node.input(1))
-    x_scale, w_scale = (None if side is None else scale(side) for side in (x, w))
+    x, w = qdq.dequantizer(node.input(0)), qdq.dequantizer(node.input(1))
+    x_scale, w_scale = (None if side is None else qdq.scale(side) for side in (x, w))
     return None if x_scale is None or w_scale is None or x_scale.size != 1 else np.float32(x_scale.reshape(())) * w_scale.astype(np.float32)
 
 
@@ -69,9 +54,9 @@ def _fits(bias_scale: Array, product: Array) -> bool:
 
 
 def _bias_scale(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv", "Gemm"):
+    for node, _ in qdq.weighted(subject, "Conv", "Gemm"):
         bias, product = _bias_of(node), _product(node)
-        bias_scale = None if bias is None else scale(bias)
+        bias_scale = None if bias is None else qdq.scale(bias)
         if bias is None or bias_scale is None or product is None or product.size == 0:
             continue
         alone = len(consumers(bias.outputs[0])) == 1
@@ -89,12 +74,12 @@ def _bias_scale(subject: Subject) -> Iterator[Problem]:
 
 def _shared_bias(subject: Subject) -> Iterator[Problem]:
     readers: dict[Node, list[Node]] = {}
-    for node, _ in weighted(subject, "Conv", "Gemm"):
+    for node, _ in qdq.weighted(subject, "Conv", "Gemm"):
         bias = _bias_of(node)
         if bias is not None:
             readers.setdefault(bias, []).append(node)
     for bias, sharing in readers.items():
-        stated = scale(bias)
+        stated = qdq.scale(bias)
         products = [product for node in sharing if (product := _product(node)) is not None]
         if len(sharing) > 1 and stated is not None and any(not _fits(stated, product) for product in products):
             names = " and ".join(f"'{node_name(node)}'" for node in sharing[:3])
@@ -103,18 +88,18 @@ def _shared_bias(subject: Subject) -> Iterator[Problem]:
 
 def _requantized(subject: Subject) -> Iterator[Problem]:
     for node in subject.nodes:
-        before = dequantizer(node.input(0)) if is_quantize(node) else None
-        if before is None or is_constant(before.inputs[0]):
+        before = qdq.dequantizer(node.input(0)) if qdq.is_quantize(node) else None
+        if before is None or qdq.is_constant(before.inputs[0]):
             continue
-        pairs = [(scale(node), scale(before)), (zero_point(node), zero_point(before))]
+        pairs = [(qdq.scale(node), qdq.scale(before)), (qdq.zero_point(node), qdq.zero_point(before))]
         if any(a is not None and b is not None and not np.array_equal(a, b) for a, b in pairs):
             yield Problem(node_name(node), "a DQ is followed at once by a Q of another range: onnxruntime keeps one of the two ranges only, and is a step off.")
 
 
 def _sixteen(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "MatMul", "Gemm"):
-        x, w = dequantizer(node.input(0)), dequantizer(node.input(1))
-        if x is not None and w is not None and code_type(subject, x) in WIDE and code_type(subject, w) not in WIDE:
+    for node, _ in qdq.weighted(subject, "MatMul", "Gemm"):
+        x, w = qdq.dequantizer(node.input(0)), qdq.dequantizer(node.input(1))
+        if x is not None and w is not None and qdq.code_type(subject, x) in WIDE and qdq.code_type(subject, w) not in WIDE:
             yield Problem(
                 node_name(node), f"{node.op} of a 16-bit activation and a narrow weight runs as MatMulNBits, which quantizes the activation again, to 8 bits."
             )
@@ -122,11 +107,11 @@ def _sixteen(subject: Subject) -> Iterator[Problem]:
 
 def _scale(subject: Subject) -> Iterator[Problem]:
     for node in subject.nodes:
-        value = scale(node) if is_quantize(node) or is_dequantize(node) else None
+        value = qdq.scale(node) if qdq.is_quantize(node) or qdq.is_dequantize(node) else None
         if value is None or not value.size:
             continue
         numbers = value.astype(np.float64)
-        weight = is_dequantize(node) and is_constant(node.inputs[0])
+        weight = qdq.is_dequantize(node) and qdq.is_constant(node.inputs[0])
         if not np.isfinite(numbers).all() or (numbers < 0).any():
             yield Problem(node_name(node), f"a scale of {node.op} is {'negative' if np.isfinite(numbers).all() else 'not finite'}: what it makes is garbage.")
         elif not weight and numbers.min() < SMALLEST:
@@ -134,9 +119,9 @@ def _scale(subject: Subject) -> Iterator[Problem]:
 
 
 def _bias_overflow(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv", "Gemm"):
+    for node, _ in qdq.weighted(subject, "Conv", "Gemm"):
         bias = _bias_of(node)
-        stored = None if bias is None else codes(bias)
+        stored = None if bias is None else qdq.codes(bias)
         if stored is not None and stored.dtype == np.int32 and stored.size and int(np.abs(stored.astype(np.int64)).max()) >= INT32_LIMIT:
             yield Problem(
                 node_name(node),
@@ -145,16 +130,21 @@ def _bias_overflow(subject: Subject) -> Iterator[Problem]:
 
 
 def _per_channel_activation(subject: Subject) -> Iterator[Problem]:
-    for node, _ in weighted(subject, "Conv"):
-        x = dequantizer(node.input(0))
-        x_scale = None if x is None else scale(x)
-        if x_scale is not None and x_scale.size > 1 and dequantizer(node.input(1)) is not None:
+    for node, _ in qdq.weighted(subject, "Conv"):
+        x = qdq.dequantizer(node.input(0))
+        x_scale = None if x is None else qdq.scale(x)
+        if x_scale is not None and x_scale.size > 1 and qdq.dequantizer(node.input(1)) is not None:
             yield Problem(node_name(node), "the activation of a quantized Conv has a scale per channel: the session loads, and fails when it runs.")
 
 
 def _early(subject: Subject) -> Iterator[Node]:
     for node in subject.nodes:
-        if node.standard and (is_quantize(node) or is_dequantize(node)) and subject.model.opset < 21 and code_type(subject, node) in (*WIDE, *NARROW):
+        if (
+            node.standard
+            and (qdq.is_quantize(node) or qdq.is_dequantize(node))
+            and subject.model.opset < 21
+            and qdq.code_type(subject, node) in (*WIDE, *NARROW)
+        ):
             yield node
 
 
@@ -162,7 +152,7 @@ def _opset(subject: Subject) -> Iterator[Problem]:
     for node in _early(subject):
         yield Problem(
             node_name(node),
-            f"{node.op} of {code_type(subject, node)} is in ONNX from opset 21 on, and the model has opset {subject.model.opset}: it does not load.",
+            f"{node.op} of {qdq.code_type(subject, node)} is in ONNX from opset 21 on, and the model has opset {subject.model.opset}: it does not load.",
         )
 
 
@@ -173,7 +163,7 @@ def _to_microsoft(subject: Subject) -> int:
         for node in early:
             copy = detached(str(node.op), str(node.name), dict(node.attrs), list(node.inputs), list(node.outputs), "com.microsoft")
             copy.rank = node.rank
-            edits.add(copy, subject.model.graph)
+            edits.add(copy, subject.home[node])
             edits.remove([node])
     if early:
         subject.model.import_opset("com.microsoft", 1)
@@ -183,11 +173,11 @@ def _to_microsoft(subject: Subject) -> int:
 def _saturates(subject: Subject) -> Iterator[Problem]:
     if subject.target.weight.pair_limit > PAIR:
         return
-    for node, axis in weighted(subject, "Conv", "Gemm", "MatMul"):
-        x, w = dequantizer(node.input(0)), dequantizer(node.input(1))
-        stored = None if w is None else codes(w)
-        end, _ = end_of_group(subject, node)
-        if x is None or stored is None or stored.dtype != np.int8 or not quantizers(end) or int(node.attrs.get("group", 1)) > 1:
+    for node, axis in qdq.weighted(subject, "Conv", "Gemm", "MatMul"):
+        x, w = qdq.dequantizer(node.input(0)), qdq.dequantizer(node.input(1))
+        stored = None if w is None else qdq.codes(w)
+        end, _ = qdq.end_of_group(subject, node)
+        if x is None or stored is None or stored.dtype != np.int8 or not qdq.quantizers(end) or int(node.attrs.get("group", 1)) > 1:
             continue
         rows = np.moveaxis(stored, axis, 0).astype(np.int32)
         rows = (np.moveaxis(rows, 1, -1) if node.op == "Conv" else rows).reshape(rows.shape[0], -1)

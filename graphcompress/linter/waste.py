@@ -72,7 +72,7 @@ def _bypassed(subject: Subject) -> Iterator[tuple[Node, str]]:
             continue
         if node.is_op("Identity"):
             yield node, "Identity"
-        elif node.is_op("Dropout") and not _trains(node) and (len(node.outputs) == 1 or not node.outputs[1].outputs):
+        elif node.is_op("Dropout") and not _trains(node) and all(not o.outputs and id(o) not in subject.outputs for o in node.outputs[1:]):
             yield node, "Dropout, which does nothing at inference,"
         elif node.is_op("Cast", "CastLike") and (kind := subject.shapes.dtype(node.outputs[0])) is not None and kind == subject.shapes.dtype(node.inputs[0]):
             yield node, f"{node.op} from {kind} to {kind}"

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from graphcompress.record.base import FORMAT, VARIES, Document, ModelFile, Varying, without_varying
 from graphcompress.record.documents import (
+    AttackReport,
     Bar,
     BenchmarkReport,
     BenchmarkRow,
@@ -20,6 +21,7 @@ from graphcompress.record.documents import (
     Gate,
     InspectReport,
     MeasureReport,
+    MemorizationReport,
     NodeInfo,
     OperatorReport,
     OutputDistance,
@@ -75,6 +77,7 @@ __all__ = [
     "FORMAT",
     "VARIES",
     "ApplicationReport",
+    "AttackReport",
     "Bar",
     "BenchmarkReport",
     "BenchmarkRow",
@@ -94,6 +97,7 @@ __all__ = [
     "MatrixCell",
     "MatrixReport",
     "MeasureReport",
+    "MemorizationReport",
     "MissReport",
     "ModelFile",
     "MoveReport",

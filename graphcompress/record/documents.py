@@ -238,6 +238,32 @@ class Record(Document):
         return without_varying(type(self), self.model_dump(mode="json"))
 
 
+class AttackReport(Document):
+    """An attack that tells members of the training data from other inputs by a threshold: the area under its ROC curve (0.5: it guesses, 1: it is always right) on the original and on the
+    result. Errors are half the width of the 95% interval."""
+
+    name: Literal["loss", "confidence", "entropy"]
+    reference: float
+    candidate: float
+    reference_error: float
+    candidate_error: float
+    difference: float = Field(description="Result minus original, on the same inputs.")
+    difference_error: float
+
+
+class MemorizationReport(Document):
+    """What the answers of both models tell about which inputs they were trained on (docs/privacy.md)."""
+
+    output: str = Field(description="The output whose answers are looked at.")
+    members: DataSource
+    others: DataSource
+    member_rows: int
+    other_rows: int
+    attacks: list[AttackReport]
+    statement: str
+    notes: list[str] = Field(default=[])
+
+
 class ValidateReport(Document):
     """What `validate` prints: the candidate (on `provider`) against the reference (on the CPU) over all feeds."""
 
@@ -259,6 +285,7 @@ class ValidateReport(Document):
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
     saturating: list[str] | None = Field(default=None, description="Layers that can saturate on x86 without VNNI (--without-vnni); null where nobody asked.")
     smaller: float
+    memorization: MemorizationReport | None = Field(default=None, description="With --memorization.")
     bars: list[Bar]
     notes: list[str] = Field(default=[])
 

@@ -113,6 +113,8 @@ def options(*, threads: int | None = None, optimize: Optimize = "all", dims: Map
 
 def create(model: str | bytes, settings: Any, providers: Sequence[tuple[str, dict[str, str]]]) -> Any:
     """An InferenceSession that never falls back to other providers. Raises one of `failures()`."""
+    if isinstance(model, str):  # onnxruntime takes UTF-8, whatever the encoding of names of files is to Python
+        model = os.fsencode(model).decode("utf-8", "surrogateescape")
     with native_output_to_stderr():
         if settings.has_providers():  # plugins were added to the options, and a list beside them is an error
             session = load().InferenceSession(model, settings, enable_fallback=0)

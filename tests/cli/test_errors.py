@@ -45,6 +45,13 @@ def test_a_missing_folder_is_found_before_the_work(place: Path, run: Any, monkey
         assert done.status == 2 and "does not exist. Create it" in done.err
 
 
+def test_a_file_in_the_place_of_the_folder_of_costs_is_found_before_the_work(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "calibrate", lambda *_, **__: pytest.fail("the work has begun"))
+    Path("costs").touch()
+    done = run("calibrate")
+    assert done.status == 2 and "costs/here.json: the folder" in done.err and "bug" not in done.err
+
+
 @pytest.mark.parametrize("spot", ["-o", "--record"])
 def test_the_models_external_data_is_not_overwritten(place: Path, run: Any, spot: str) -> None:
     import onnx

@@ -52,6 +52,28 @@ def test_a_reader_that_goes_away_is_no_error(place: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there")
+def test_names_of_files_are_bytes_in_any_locale(place: Path) -> None:
+    """An ASCII locale, in which Python reads other names with escapes that no library takes."""
+    shutil.copy("model.onnx", "\u30e2\u30c7\u30eb.onnx")
+    shutil.copy("feeds.npz", "donn\u00e9es.npz")
+    ascii = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command(
+        "compress",
+        "\u30e2\u30c7\u30eb.onnx",
+        "-o",
+        "r\u00e9sultat.onnx",
+        "--data",
+        "donn\u00e9es.npz",
+        "--no-measure",
+        "-q",
+        "--report",
+        "\u00e9.html",
+        env=ascii,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and Path("r\u00e9sultat.onnx").exists() and Path("\u00e9.html").exists()
+
+
 def test_json_is_one_document_on_a_terminal_too(place: Path) -> None:
     pty = pytest.importorskip("pty")
     leader, follower = pty.openpty()

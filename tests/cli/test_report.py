@@ -72,7 +72,7 @@ def test_it_stands_alone(page: Page) -> None:
     assert not any(name.startswith("on") or name in ("src", "href") for name, _ in page.attributes)
     assert "http" not in content.replace("http://www.w3.org/2000/svg", "") and "url(" not in content
     assert "prefers-color-scheme: dark" in content and '<html lang="en">' in content
-    assert page.tags.count("svg") == 2 == content.count('role="img"') and content.count("<desc>") == 2
+    assert page.tags.count("svg") == content.count('role="img"') == content.count("<desc>") > 2
 
 
 def test_numbers_and_reasons_are_those_of_the_record(page: Page, run: Any) -> None:
@@ -95,6 +95,35 @@ def test_the_command_makes_the_same_of_the_record(page: Page, run: Any) -> None:
     assert without_times("again.html") == without_times("out.html")
     Path("out.onnx").unlink()
     assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Size by layer" not in Path("less.html").read_text()
+
+
+def test_the_changed_regions_are_drawn_with_names_to_search_for(page: Page, run: Any) -> None:
+    """Q and DQ between nodes that stay, and each look once."""
+    told = " ".join(page.words)
+    drawn = [word for word in page.words if word.startswith("before: ")]
+    assert "before: Relu (same), Conv (same); after: Relu (same), QuantizeLinear (new), DequantizeLinear (new), Conv (same)" in drawn
+    assert "by quantize. To search for: " in told and len(set(drawn)) == len(drawn) <= 6
+    Path("out.onnx").unlink()
+    assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Where the graph changed" not in Path("less.html").read_text("utf-8")
+
+
+def test_it_stays_small_whatever_the_record_holds(page: Page, run: Any) -> None:
+    """Thousands of layers, outputs and notes, with long names that are all escapes: the first of them, and how many more there are."""
+    import json
+
+    record = json.loads(Path("record.json").read_text(encoding="utf-8"))
+    long = '\u5c64/\u00e9<&>"\x07' * 60
+    operators = next(step["certificate"]["operators"] for step in record["steps"] if step["certificate"])
+    operators[:] = [{**operators[0], "node": f"{i}{long}{i}", "precision": "float", "reason": long} for i in range(5000)]
+    output = next(iter(record["comparison"]["outputs"].values()))
+    record["comparison"]["outputs"] = {f"{i}{long}{i}": output for i in range(3000)}
+    record["notes"] = [f"{i}{long}" for i in range(2000)]
+    Path("huge.json").write_text(json.dumps(record), encoding="utf-8")
+    assert run("report", "huge.json", "-o", "huge.html", "-q").status == 0
+    content = Path("huge.html").read_text(encoding="utf-8")
+    assert len(content.encode()) < 300_000
+    told = " ".join(Page(content).words)
+    assert "And 4,940 more" in told and "And 2,940 more" in told and "And 1,960 more" in told
 
 
 def test_validate_and_benchmark_have_one(place: Path, run: Any) -> None:

@@ -147,6 +147,26 @@ def test_columns_by_name_strings_too(tmp_path: Path) -> None:
     assert [int(truth["_label"][0]) for truth in data.labels() or ()] == [1, 0]
 
 
+def test_strings_are_as_they_were_written(tmp_path: Path) -> None:
+    """Whatever numbers they look like: a post code, a version, a flag, nothing at all."""
+    city, other = TensorSpec("code", "string", ("n", 1)), TensorSpec("rest", "string", ("n", 2))
+    data = open_data(table(tmp_path, "version,code,flag\n1.10,01234,true\n2.0,,FALSE\n"), [city, other])
+    assert [(feed["code"].tolist(), feed["rest"].tolist()) for feed in data] == [([["01234"]], [["1.10", "true"]]), ([[""]], [["2.0", "FALSE"]])]
+    chosen = table(tmp_path, '[table]\ncolumns.code = ["code"]\ncolumns.rest = ["flag", "version"]', "columns.toml")
+    assert next(iter(open_data(tmp_path / "rows.csv", [city, other], preprocess=chosen)))["rest"].tolist() == [["true", "1.10"]]
+    for missing in ('{"code": "a"}\n{"code": null}\n', '{"code": 1.5}\n{"code": NaN}\n'):
+        with pytest.raises(DataError, match=r"column 'code': it holds missing or mixed values.*string \[n, 1\]"):
+            open_data(table(tmp_path, missing, "rows.jsonl"), [city])
+
+
+def test_columns_that_pandas_numbered_are_no_data(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path, "0,1,2\n5,6,7\n8,9,1\n"), [WIDE])
+    assert [feed["X"].tolist() for feed in data] == [[[5, 6, 7]], [[8, 9, 1]]]
+    assert "The first row, 0 to 2, was taken for the names" in texts(data, "data/columns")
+    with pytest.raises(DataError, match=r'drop = \[""\]'):
+        open_data(table(tmp_path, ",a,b,c\n0,5,6,7\n1,8,9,1\n"), [WIDE])
+
+
 def test_pixels_in_columns_take_the_models_shape(tmp_path: Path) -> None:
     data = open_data(table(tmp_path, "1,2,3,4\n5,6,7,8\n"), [TensorSpec("x", "float", ("n", 1, 2, 2))])
     assert next(iter(data))["x"].tolist() == [[[[1, 2], [3, 4]]]]
@@ -173,6 +193,8 @@ def test_what_cannot_be_guessed_is_asked_and_the_answer_taken(tmp_path: Path) ->
         ("a,a,b\n1,2,3\n", "two columns are called 'a'"),
         ("a,b,c\n1,x,3\n", "column 'b': it holds texts.*'X' is float"),
         ("a,b,c\n1,,3\n1,2,3\n", "'X' has NaN.*row 0"),
+        ("a,b,c\n1_0,2,3\n", "column 'a': it holds texts"),
+        (f'a,b,c\n1,2,3\n"{"x," * 100000}', "this is no table .*a quotation mark that is never closed"),
         ("1,2\n3,4\n", r"the table has 2 columns for the model's 'X', float \[n, 3\]. Expected 3 numbers in each row"),
         ("X,b\n1,2\n", "'b' are no inputs of the model"),
     ],
@@ -198,6 +220,13 @@ def test_parquet(tmp_path: Path) -> None:
     specs = [TensorSpec("a", "int64", ("n", 1)), TensorSpec("b", "float", ("n", 1)), TensorSpec("city", "string", ("n",)), TensorSpec("v", "float", ("n", 2))]
     second = values(open_data(tmp_path / "rows.parquet", specs))[1]
     assert {name: array.tolist() for name, array in second.items()} == {"a": [[2]], "b": [[1.5]], "city": ["Bonn"], "v": [[3, 4]]}
+    decimal = arrow.array([__import__("decimal").Decimal("1.50")] * 2)
+    parquet.write_table(arrow.table({"v": [[1.0, 2.0], [3.0]], "d": decimal, "s": ["a", None]}), tmp_path / "odd.parquet")
+    rest = table(tmp_path, '[table]\ndrop = ["v", "s"]', "columns.toml")
+    assert values(open_data(tmp_path / "odd.parquet", [TensorSpec("d", "float", ("n", 1))], preprocess=rest))[0]["d"].tolist() == [[1.5]]
+    for spec, part in ((TensorSpec("v", "float", ("n", 2)), "lists of different lengths"), (TensorSpec("s", "string", ("n",)), "missing or mixed values")):
+        with pytest.raises(DataError, match=f"column '{spec.name}': it holds {part}"):
+            open_data(tmp_path / "odd.parquet", [spec])
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="Parquet file cannot be read"):
         open_data(tmp_path / "bad.parquet", specs)
@@ -226,9 +255,20 @@ def test_lines_are_feeds_or_rows_of_a_table(tmp_path: Path) -> None:
     assert len(open_data(table(tmp_path, "[[1, 2, 3], [4, 5, 6]]", "feeds.json"), [X])) == 2
 
 
+def test_separators_inside_texts_end_no_line(tmp_path: Path) -> None:
+    """Unicode has more ends of lines than JSON and text files."""
+    word = TensorSpec("word", "string", ("n",))
+    lines = [f"a{separator}b" for separator in "\u2028\x85\x0c"]
+    escaped = [json.dumps({"word": [line]}, ensure_ascii=False) for line in lines]
+    data = open_data(table(tmp_path, "\n".join(escaped), "rows.jsonl"), [word])
+    assert [feed["word"].tolist() for feed in data] == [[line] for line in lines]
+    assert [feed["word"].tolist() for feed in open_data(table(tmp_path, "\n".join(lines), "texts.txt"), [word])] == [[line] for line in lines]
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        ('{"X": ' + "[" * 100000, "nested too deeply"),
         ("", "there is no feed in it"),
         ("{", "line 1: this is no JSON"),
         ('{"x": [[1, 2], [3]]}', "'x' is a list of lists of different lengths"),

@@ -54,6 +54,28 @@ def test_pixels_become_what_the_preparation_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fed(tmp_path / "a.png", last, toml(tmp_path, '[images]\ncolor = "bgr"\n'))[0][0], pixels[:, :, ::-1])
 
 
+def test_pixels_that_the_type_cannot_hold_are_refused(tmp_path: Path) -> None:
+    pixels = picture(tmp_path / "a.png")
+    spec = TensorSpec("image", "int8", ("n", 3, 4, 6))
+    with pytest.raises(DataError, match=r"a.png: its prepared pixels are \d+ to 2\d\d, which int8 cannot hold"):
+        fed(tmp_path / "a.png", spec, toml(tmp_path, "[images]\n"))
+    np.testing.assert_array_equal(fed(tmp_path / "a.png", spec, toml(tmp_path, "\ufeff[images]\nmean = 128\n"))[0][0], pixels.transpose(2, 0, 1) - 128.0)
+
+
+def test_hidden_folders_hold_no_data(tmp_path: Path) -> None:
+    spec = TensorSpec("image", "uint8", ("n", 3, 4, 6))
+    for name in ("a.png", ".thumbnails/a.png", "below/.cache/b.png", "below/c.png"):
+        picture(tmp_path / "photos" / name)
+    assert len(fed(tmp_path / "photos", spec)) == 2
+
+
+def test_an_input_of_any_shape_takes_what_the_preparation_says(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    spec = TensorSpec("image", "float", None)
+    assert fed(tmp_path / "a.png", spec, toml(tmp_path, '[images]\nsize = 8\nlayout = "nchw"\n'))[0].shape == (1, 3, 8, 8)
+    assert fed(tmp_path / "a.png", spec, toml(tmp_path, '[images]\nlayout = "nhwc"\n'))[0].shape == (1, 4, 6, 3)
+
+
 def test_bytes_are_taken_as_they_are(tmp_path: Path) -> None:
     pixels = picture(tmp_path / "a.png")
     np.testing.assert_array_equal(fed(tmp_path / "a.png", TensorSpec("image", "uint8", ("n", 3, 4, 6)))[0][0], pixels.transpose(2, 0, 1))
@@ -101,6 +123,17 @@ def test_a_configuration_of_hugging_face(tmp_path: Path) -> None:
     ways = read_preparation(config).images
     assert ways is not None and (ways.size, ways.resize, ways.resize_to, ways.crop, ways.scale) == ((4, 6), "shortest", 8, "center", 1.0)
     assert fed(tmp_path / "a.png", PHOTO, config)[0].shape == (1, 3, 4, 6)
+    # One number: a square, but where something is cut afterwards, or sides of any ratio are allowed up to a length.
+    for more, expected in (
+        ({"size": 6}, ("stretch", (6, 6), None, "none")),
+        ({"size": 6, "do_center_crop": True, "crop_size": 4}, ("shortest", (4, 4), 6, "center")),
+        ({"size": 6, "crop_pct": 0.5}, ("shortest", (6, 6), 12, "center")),
+        ({"size": {"height": 4, "width": 4}, "do_center_crop": True, "crop_size": 4}, ("stretch", (4, 4), None, "center")),
+        ({"size": 6, "max_size": 9}, ("shortest", None, 6, "none")),
+    ):
+        config.write_text(json.dumps(known | more))
+        ways = read_preparation(config).images
+        assert ways is not None and (ways.resize, ways.size, ways.resize_to, ways.crop) == expected
     config.write_text(json.dumps({"vocab_size": 3}))
     with pytest.raises(DataError, match=r"neither a preprocessor_config.json .* nor a tokenizer.json"):
         read_preparation(config)

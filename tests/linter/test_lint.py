@@ -129,6 +129,54 @@ def kept_float(p: Planted) -> onnx.ModelProto:
     return p.model(p.pair(conv(p, x, weight=p.constant(p.floats(8, 8, 3, 3)))))
 
 
+def int8_operand_by_channel(p: Planted) -> onnx.ModelProto:
+    """Its scales lie along an axis, and its DQ has no zero point."""
+    x = p.pair(p.input("x", 1, 8, 6, 6), 0.05, 0, np.int8)
+    stored, scales = p.constant(np.arange(-4, 4, dtype=np.int8).reshape(1, 8, 1, 1)), p.constant(np.full(8, 0.01, np.float32))
+    return p.model(p.pair(p.node("Add", x, p.node("DequantizeLinear", stored, scales, axis=1), name="add"), 0.05, 0, np.int8))
+
+
+def float8_table() -> onnx.ModelProto:
+    """Codes with fractions."""
+    values = helper.make_tensor("codes", TensorProto.FLOAT8E4M3FN, [4, 2], [0.5, -1.5, 0.25, 3, 0.125, -0.75, 7, 1])
+    model = plain("w = DequantizeLinear (codes, scale)", "y = MatMul (x, w)", opset=21, ir=10, signature="(float[3,4] x) => (float[3,2] y)")
+    model.graph.initializer.extend([values, onnx.numpy_helper.from_array(np.float32(1.5), "scale")])
+    return model
+
+
+def in_branch(build: Callable[[Planted, str], str], opset: int = 17) -> onnx.ModelProto:
+    """What `build` makes of the main graph's input stands in a branch."""
+    p = Planted(opset)
+    x = p.input("x", 1, 8, 6, 6)
+    result = build(p, x)
+    then = helper.make_graph(p.nodes, "then", [], [helper.make_tensor_value_info(result, TensorProto.FLOAT, (1, 8, 6, 6))])
+    other = helper.make_graph([helper.make_node("Abs", [x], ["a"])], "else", [], [helper.make_tensor_value_info("a", TensorProto.FLOAT, (1, 8, 6, 6))])
+    p.nodes = [helper.make_node("If", [p.input("k", kind=TensorProto.BOOL)], ["y"], then_branch=then, else_branch=other)]
+    return p.model("y")
+
+
+def equal_quantizers(p: Planted, x: str) -> str:
+    y = conv(p, p.pair(x))
+    return p.node("Add", p.pair(y), p.node("Neg", p.pair(y)))
+
+
+def quantizers_of_two_branches() -> onnx.ModelProto:
+    """Two equal Qs of one Conv that no place sees both of."""
+    p = Planted()
+    y = conv(p, p.pair(p.input("x", 1, 8, 6, 6)))
+    count, branches = len(p.nodes), []
+    for name in ("then", "else"):
+        begin = len(p.nodes)
+        p.node("Neg", p.pair(y), out=name)
+        branches.append(helper.make_graph(p.nodes[begin:], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8, 6, 6))]))
+    p.nodes[count:] = [helper.make_node("If", [p.input("k", kind=TensorProto.BOOL)], ["y"], then_branch=branches[0], else_branch=branches[1])]
+    return p.model("y")
+
+
+def dropout_with_mask() -> onnx.ModelProto:
+    return plain("d, mask = Dropout (x)", "y = Relu (d)", signature="(float[1,8] x) => (float[1,8] y, bool[1,8] mask)")
+
+
 PLANTED: list[tuple[str, str, Callable[[], onnx.ModelProto]]] = [
     ("scales of a Conv along its inputs", "qdq/axis", lambda: quantized(lambda p, x: conv(p, x, weight=p.codes(8, 8, 3, 3, axis=1)))),
     ("scales of a Gemm along its inputs", "qdq/axis", lambda: quantized(lambda p, x: gemm(p, x, axis=0), 17, 4, 8)),
@@ -177,6 +225,15 @@ PLANTED: list[tuple[str, str, Callable[[], onnx.ModelProto]]] = [
     ),
     ("a Relu and a signed range", "qdq/relu", lambda: quantized(behind_relu)),
     ("an int8 constant", "qdq/int8-constant", lambda: int8_operand(Planted())),
+    ("an int8 constant with a scale per channel", "qdq/int8-constant", lambda: int8_operand_by_channel(Planted())),
+    ("a float8 table", "qdq/constant", float8_table),
+    ("16 bits in opset 17, in a branch", "qdq/opset", lambda: in_branch(lambda p, x: p.pair(p.node("Relu", x), 0.001, 32768, np.uint16))),
+    (
+        "a float Conv between DQ and Q, in a branch",
+        "qdq/implicit",
+        lambda: in_branch(lambda p, x: p.pair(conv(p, p.pair(x), weight=p.constant(p.floats(8, 8, 3, 3))))),
+    ),
+    ("two equal Qs in a branch", "qdq/output-shared", lambda: in_branch(equal_quantizers)),
     ("float16 scales", "qdq/float16-scale", lambda: half_scale(Planted(19))),
     ("16 bits in opset 17", "qdq/opset", lambda: wide_below_21(Planted(17))),
     ("weights that saturate", "qdq/saturates", lambda: quantized(lambda p, x: conv(p, x, weight=p.codes(8, 8, 3, 3, limit=127)))),
@@ -184,6 +241,8 @@ PLANTED: list[tuple[str, str, Callable[[], onnx.ModelProto]]] = [
     ("NaN among weights", "numbers/nan", lambda: plain(CONV, weights={"w": np.where(KERNEL > 2, np.nan, KERNEL).astype(np.float32)})),
     ("denormal weights", "numbers/denormal", lambda: plain(CONV, weights={"w": np.where(KERNEL > 1, np.float32(1e-40), KERNEL).astype(np.float32)})),
     ("infinity in float16", "fp16/infinite", lambda: float16("y = Add (x, w)", w=np.array([np.inf], np.float16))),
+    ("a weight of minus infinity", "fp16/infinite", lambda: float16("y = Mul (x, w)", w=np.array([-np.inf], np.float16))),
+    ("a mask that is subtracted, too", "fp16/infinite", lambda: float16("m = Add (x, w)", "y = Sub (m, w)", w=np.array([-np.inf], np.float16))),
     ("a clipped float16 weight", "fp16/clipped", lambda: float16("y = Add (x, w)", w=np.array([65504], np.float16))),
     ("a square in float16", "fp16/range", lambda: float16("y = Pow (x, two)", two=np.array(2, np.float32))),
     ("an exponential in float16", "fp16/range", lambda: float16("y = Exp (x)")),
@@ -236,6 +295,18 @@ CLEAN: dict[str, Callable[[], onnx.ModelProto]] = {
     "quantized Add": lambda: quantized(lambda p, x: p.node("Add", x, p.codes(8, 1, 1, axis=None, kind=np.uint8)), 17, 1, 8, 6, 6),
     "float Conv kept float": lambda: kept_float(Planted()),
     "float16": lambda: float16("s = Softmax (x)", "y = ReduceMean <axes = [1]> (s)"),
+    "a float16 mask of infinity": lambda: float16(
+        "m = Slice (w, b, e)",
+        "s = Add (x, m)",
+        "y = Softmax (s)",
+        w=np.triu(np.full((8, 4096), -np.inf), 1).astype(np.float16),
+        b=np.array([0]),
+        e=np.array([4]),
+    ),
+    "a float16 mask of the least number": lambda: float16(
+        "o = Sub (one, x)", "m = Mul (o, w)", "s = Add (x, m)", "y = Softmax (s)", w=np.float16(-65504), one=np.float16(1)
+    ),
+    "float16 bounds": lambda: float16("y = Max (x, w)", w=np.float16(-np.inf)),
     "16 bits in opset 21": lambda: wide_below_21(Planted(21)),
     "Cast between types": lambda: plain("i = Cast <to = 10> (x)", "j = Cast <to = 1> (i)", "y = Relu (j)"),
     "an Identity that is an output": lambda: plain("y = Identity (x)"),
@@ -298,7 +369,11 @@ def test_what_is_mended_is_equal_and_clean(id: str, build: Callable[[], onnx.Mod
     assert ids(after) & mendable == set() and id not in ids(after)
     generator = np.random.default_rng(1)
     feeds = {
-        spec.name: generator.integers(0, 8, spec.shape) if spec.dtype == "int64" else generator.standard_normal(spec.shape).astype(np.float32)
+        spec.name: generator.integers(0, 8, spec.shape)
+        if spec.dtype == "int64"
+        else np.array(True)
+        if spec.dtype == "bool"
+        else generator.standard_normal(spec.shape).astype(np.float32)
         for spec in read(proto).inputs
         if spec.shape is not None
     }
@@ -307,8 +382,21 @@ def test_what_is_mended_is_equal_and_clean(id: str, build: Callable[[], onnx.Mod
             run(proto.SerializeToString(), feeds)
         run(after.SerializeToString(), feeds)
         return
-    for before, now in zip(run(proto.SerializeToString(), feeds), run(after.SerializeToString(), feeds), strict=True):
-        np.testing.assert_array_equal(before, now)
+    alone = to_bytes(mend(read(proto), choose((id,)), CPU)[0])
+    for mended_bytes in (after.SerializeToString(), alone):
+        for before, now in zip(run(proto.SerializeToString(), feeds), run(mended_bytes, feeds), strict=True):
+            np.testing.assert_array_equal(before, now)
+
+
+@pytest.mark.parametrize("build", [quantizers_of_two_branches, dropout_with_mask])
+def test_what_cannot_be_mended_is_left(build: Callable[[], onnx.ModelProto]) -> None:
+    proto = build()
+    after = to_bytes(mend(read(proto), choose(), CPU)[0])
+    x = np.random.default_rng(1).standard_normal(read(proto).inputs[0].shape).astype(np.float32)
+    for k in [True, False] if len(proto.graph.input) > 1 else [None]:
+        feeds = {"x": x} | ({} if k is None else {"k": np.array(k)})
+        for before, now in zip(run(proto.SerializeToString(), feeds), run(after, feeds), strict=True):
+            np.testing.assert_array_equal(before, now)
 
 
 def test_what_was_mended_fuses_or_stays_float_as_it_should() -> None:

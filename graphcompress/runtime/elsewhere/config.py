@@ -82,7 +82,7 @@ def find_place(name: str) -> PlaceSpec:
     except ValueError as problem:
         raise UsageError(f"The place {name!r} is no command: {problem}.") from problem
     if words and shutil.which(words[0]) is not None:
-        return PlaceSpec(name=name, command=tuple(words))  # type: ignore[call-arg]
+        return PlaceSpec.model_validate({"name": name, "command": words})
     where = " or ".join(str(path) for path in places_files())
     raise UsageError(
         f"'{name}' is neither a place that {where} names nor a command that can be started. {suggestion(name, known)}".rstrip()
