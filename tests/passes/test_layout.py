@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,34 @@ def weight(*shape: int) -> np.ndarray[Any, Any]:
     return (np.random.default_rng(len(shape) * 7 + shape[0]).standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(F32)
 
 
-def laid_out(model: Model, **options: Any) -> StepResult:
-    """The step's result, which computes the same as `model` and leaves it as it was."""
+Feed = dict[str, np.ndarray[Any, Any]]
+
+
+def feed_of(*shape: int) -> Feed:
+    return {"x": np.random.default_rng(1).standard_normal(shape).astype(F32)}
+
+
+def same_outputs(model: Model, other: Model, feeds: Sequence[Feed]) -> None:
+    with open_session(model, threads=1) as first, open_session(other, threads=1) as second:
+        for feed in feeds:
+            expected, outputs = first.run(feed), second.run(feed)
+            for name, value in expected.items():
+                assert value.shape == outputs[name].shape
+                np.testing.assert_allclose(value, outputs[name], rtol=1e-4, atol=1e-5)
+
+
+def laid_out(model: Model, feeds: Sequence[Feed] = (), **options: Any) -> StepResult:
+    """The step's result, which computes the same as `model` and leaves it as it was. With `feeds` the first decides what pays, and all are compared."""
     before = to_bytes(model)
-    result = layout(model, Context(), Options(**options)).boldest
+    context = Context(data=memory_data(feeds[:1], model.inputs) if feeds else None)
+    result = layout(model, context, Options(**options)).boldest
     assert to_bytes(model) == before
     assert (result.model.inputs, result.model.outputs) == (model.inputs, model.outputs)
     lint(result.model)
     to_proto(result.model)
     rng = np.random.default_rng(1)
-    feed = {i.name: rng.standard_normal([d if isinstance(d, int) else 2 for d in i.shape or ()]).astype(F32) for i in model.inputs}
-    with open_session(model, threads=1) as first, open_session(result.model, threads=1) as second:
-        expected, outputs = first.run(feed), second.run(feed)
-    for name, value in expected.items():
-        assert value.shape == outputs[name].shape
-        np.testing.assert_allclose(value, outputs[name], rtol=1e-4, atol=1e-5)
+    own = {i.name: rng.standard_normal([d if isinstance(d, int) else 2 for d in i.shape or ()]).astype(F32) for i in model.inputs}
+    same_outputs(model, result.model, feeds or [own])
     return result
 
 
@@ -82,6 +96,30 @@ def test_what_reads_elements_in_their_order_reads_the_row_itself(reader: str, tr
         {"w": COLUMN["w"], "shape": np.array([0, -1], np.int64), "kept": np.array([-1, 32, 0], np.int64)},
     )
     assert ops(laid_out(model).model).count("Transpose") == transposes
+
+
+@pytest.mark.parametrize(
+    ("reader", "transposes"),
+    [("y = Reshape (a, shape)", 2), ("y = Flatten <axis = 2> (a)", 2), ("y = GlobalAveragePool (a)", 1)],
+)
+def test_what_reads_elements_in_their_order_reads_the_column_where_another_run_may_be_wider(reader: str, transposes: int) -> None:
+    model = with_weights("(float[1,4,L,D] x) => (float y) { a = Conv (x, w) " + reader + " }", {"w": COLUMN["w"], "shape": np.array([0, -1], np.int64)})
+    result = laid_out(model, [feed_of(1, 4, 512, 1), feed_of(1, 4, 512, 3), feed_of(1, 4, 300, 1)])
+    assert result.applied == {"layout/columns": 1}
+    assert ops(result.model).count("Transpose") == transposes
+
+
+def test_a_second_operand_that_may_have_another_rank_stays_outside() -> None:
+    model = with_weights("(float[1,4,512,1] x, float[] z) => (float y) { a = Conv (x, w) y = Add (a, z) }", {"w": COLUMN["w"]})
+    feeds = [feed_of(1, 4, 512, 1) | {"z": np.ones(shape, F32)} for shape in ((1, 32, 449, 1), (449, 1), (5, 1, 1, 1, 1))]
+    assert laid_out(model, feeds).applied == {"layout/columns": 1}
+
+
+def test_a_reshape_of_an_opset_whose_shape_is_an_attribute_reads_the_row_too() -> None:
+    text = "(float[2,4,512,1] x) => (float y) { a = Conv (x, w) y = Reshape <shape = [0, -1]> (a) }"
+    assert ops(laid_out(with_weights(text, {"w": COLUMN["w"]}, opset=4, ir_version=3)).model).count("Transpose") == 1
+    kept = with_weights(text.replace("[0, -1]", "[-1, 32, 0]"), {"w": COLUMN["w"]}, opset=4, ir_version=3)
+    assert ops(laid_out(kept).model).count("Transpose") == 2
 
 
 def test_a_column_that_is_an_output_is_handed_out_as_one() -> None:

@@ -25,15 +25,15 @@ def layout(model: Model, context: Context, options: Options | None = None) -> La
     if target.layout is None:
         return Ladder.single(StepResult(model, False), "nothing laid out")
     work = model.copy()
-    turned = turn_columns(work, _shapes(work, context), target.layout)
-    joined = join_rows(work, _shapes(work, context), infer(work), target.layout, options.growth)
+    turned = turn_columns(work, _sizes(work, context), infer(work), target.layout)
+    joined = join_rows(work, _sizes(work, context), infer(work), target.layout, options.growth)
     applied = {name: count for name, count in ((COLUMNS, len(turned)), (ROWS, len(joined))) if count}
     if not applied:
         return Ladder.single(StepResult(model, False), "nothing laid out")
     return Ladder.single(StepResult(work, True, applied, decisions={"columns": turned, "rows": joined}), "laid out")
 
 
-def _shapes(model: Model, context: Context) -> Shapes:
+def _sizes(model: Model, context: Context) -> Shapes:
     """Shapes at the sizes of the first feed; those of any run where there is none."""
     feed = None if context.data is None else next(iter(context.data), None)
     return infer(model, None if feed is None else {name: array.shape for name, array in feed.items()})
