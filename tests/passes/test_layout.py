@@ -167,8 +167,17 @@ def test_rows_with_a_stride_and_an_output_between() -> None:
 
 
 @pytest.mark.parametrize(
+    ("signature", "shapes"), [("N,16,48,40", [(1, 16, 48, 40), (0, 16, 48, 40), (3, 16, 48, 40)]), ("2,16,48,D", [(2, 16, 48, 40), (2, 16, 48, 7)])]
+)
+def test_rows_of_empty_batches_and_of_other_widths(signature: str, shapes: list[tuple[int, ...]]) -> None:
+    model = with_weights("(float[" + signature + "] x) => (float y) { y = Conv <pads = [2, 1, 2, 1]> (x, w) }", {"w": weight(1, 16, 5, 3)})
+    assert laid_out(model, [feed_of(*shape) for shape in shapes], growth=20.0).applied == {"layout/rows": 1}
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "(float[N,16,48,D] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",  # of an empty batch no Reshape could tell the width
         "(float[1,16,49,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1], dilations = [2, 1]> (x, w) }",
         "(float[1,32,48,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1], group = 2> (x, w) }",
         "(float[1,16,H,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",

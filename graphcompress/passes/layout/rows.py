@@ -25,10 +25,11 @@ WORTH = 0.8  # of the Conv's time, what is left at most
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A Conv whose output has `height` rows, how many of them at once, ns that this saves, and elements by which the weight grows."""
+    """A Conv whose output has `height` rows and `width` columns (-1: a number that differs between runs), how many rows at once, ns that this saves, and elements by which the weight grows."""
 
     conv: Node
     height: int
+    width: int
     rows: int
     saved: float
     growth: int
@@ -58,8 +59,10 @@ def _sites(conv: Node, sizes: Shapes, shapes: Shapes, prices: Layout) -> list[Si
     if not explicit_pads(conv) or ints(conv, "dilations", [1, 1])[0] != 1 or (conv.input(2) is not None and float_constant(conv.input(2)) is None):
         return []
     shape = shapes.shape(conv.outputs[0])
-    if shape is None or not isinstance(shape[2], int):
+    if shape is None or len(shape) != 4 or not isinstance(shape[2], int):
         return []
+    if not isinstance(shape[3], int) and not (isinstance(shape[0], int) and shape[0] > 0):
+        return []  # a Reshape finds the width out only where nothing else is empty
     elements = count(sizes.shape(conv.outputs[0]))
     channels, depth, _, width = (int(d) for d in weight.shape)
     positions, step = elements / channels, ints(conv, "strides", [1, 1])[0]
@@ -74,7 +77,16 @@ def _sites(conv: Node, sizes: Shapes, shapes: Shapes, prices: Layout) -> list[Si
     for rows in range(2, MOST_ROWS + 1):
         saved = time(1) - time(rows) - moved
         if shape[2] % rows == 0 and saved > (1 - WORTH) * time(1):
-            sites.append(Site(conv, shape[2], rows, saved, weight.size * (rows * _taller(weight, rows, step) - weight.shape[2]) // weight.shape[2]))
+            sites.append(
+                Site(
+                    conv,
+                    shape[2],
+                    shape[3] if isinstance(shape[3], int) else -1,
+                    rows,
+                    saved,
+                    weight.size * (rows * _taller(weight, rows, step) - weight.shape[2]) // weight.shape[2],
+                )
+            )
     return sorted(sites, key=lambda site: -site.saved)
 
 
@@ -96,8 +108,8 @@ def _rewrite(model: Model, site: Site, outputs: set[int]) -> None:
     while (after := sole_consumer(last.outputs[0], outputs)) is not None and elementwise(after) and after in graph.nodes and after.inputs[0] is last.outputs[0]:
         last = after
     result, old = last.outputs[0], list(conv.inputs[1:])
-    apart = model.constant("shape", np.array([0, channels, rows, site.height // rows, -1], np.int64))
-    together = model.constant("shape", np.array([0, channels, site.height, -1], np.int64))
+    apart = model.constant("shape", np.array([0, channels, rows, site.height // rows, site.width], np.int64))
+    together = model.constant("shape", np.array([0, channels, site.height, site.width], np.int64))
     with Edits(model) as edits:
         at: Tensor = model.variable("rows")
         conv.attrs.update(kernel_shape=list(wide.shape[2:]), pads=written_pads(conv), strides=[rows * stride[0], stride[1]], auto_pad="NOTSET")
