@@ -207,5 +207,6 @@ def test_sizes_are_those_of_the_first_feed() -> None:
 
 def test_a_target_without_prices_keeps_the_model() -> None:
     model = with_weights("(float[1,4,512,1] x) => (float y) { y = Conv (x, w) }", {"w": COLUMN["w"]})
-    target = load_target("cpu").model_copy(update={"layout": None})
-    assert not layout(model, Context(target=target)).boldest.changed
+    for name in ("web", "cpu-arm", "qnn", "tensorrt", "openvino"):
+        assert not layout(model, Context(target=load_target(name))).boldest.changed, name
+    assert layout(model, Context(target=load_target("cpu-avx2"))).boldest.changed
