@@ -56,6 +56,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
     from graphcompress.linter import INTEGER, Subject, reasons_for_float
     from graphcompress.passes.quantize.certify import TAG, numbered
     from graphcompress.passes.quantize.groups import node_name
+    from graphcompress.runtime.place import LocalPlace
     from graphcompress.runtime.profile import kernel_times
 
     source = open_model(model)
@@ -63,7 +64,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
     stated = {} if record is None else recorded_reasons(Path(record))
     feeds = list(random_feeds(source.model, 1, seed) if data is None else open_feeds(data, source.model).take(FEEDS))
     with numbered(source.model) as everything:
-        (kernels,) = kernel_times([source.model], feeds)
+        (kernels,) = kernel_times([source.model], feeds, LocalPlace())
     of_node: dict[Node | None, list[Kernel]] = {}
     makers = {str(tensor.name): node for node in everything for tensor in node.outputs}
     for kernel in kernels:

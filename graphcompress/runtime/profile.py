@@ -18,7 +18,7 @@ from graphcompress.ir.files import parse, read
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
-from graphcompress.runtime.place import Place, open_for
+from graphcompress.runtime.place import LocalPlace, Place, open_for
 from graphcompress.runtime.session import Feed, LocalSession
 
 WEIGHTS_FILE = "weights"
@@ -82,8 +82,8 @@ class Kernel:
     ns: float
 
 
-def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], provider: str = "cpu", config: Mapping[str, str] | None = None) -> list[list[Kernel]]:
-    """The time of each kernel of each model, one thread, all models in turn: the mean of the fastest quarter of the runs, added up over kernels of one name.
+def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], place: LocalPlace) -> list[list[Kernel]]:
+    """The time of each kernel of each model at `place`, one thread, all models in turn: the mean of the fastest quarter of the runs, added up over kernels of one name.
 
     Raises ModelError or DataError as a session does.
     """
@@ -91,7 +91,7 @@ def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], provider: str =
         sessions = []
         for number, model in enumerate(models):
             attributes = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, str(number)))}
-            sessions.append(stack.enter_context(LocalSession(model, provider=provider, threads=1, config=config, attributes=attributes)))
+            sessions.append(stack.enter_context(LocalSession(model, provider=place.provider, threads=1, config=dict(place.config), attributes=attributes)))
         begin = time.process_time()
         for round_ in range(MOST_RUNS):
             if round_ >= FEWEST_RUNS and time.process_time() - begin > SECONDS:

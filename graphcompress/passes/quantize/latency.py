@@ -1,4 +1,4 @@
-"""Times of groups in float and in integers on this machine: profiles of the float model and of one with all groups in integers, run in turn.
+"""Times of groups in float and in integers at a place in this process: profiles of the float model and of one with all groups in integers, run in turn.
 
 A kernel of a profile says by its name which nodes it stands for (they are numbered while a model is loaded), or which tensor it makes. Of several runs the fast quarter counts: what other
 processes take only ever adds.
@@ -7,14 +7,16 @@ processes take only ever adds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from graphcompress.ir import Model, Node, producer
 from graphcompress.passes.quantize.certify import TAG, numbered
 from graphcompress.passes.quantize.placement import Cost, Costs
 from graphcompress.passes.quantize.plan import Attempt
 from graphcompress.runtime.measure import measure
+from graphcompress.runtime.place import LocalPlace, open_for
 from graphcompress.runtime.profile import Kernel, kernel_times
-from graphcompress.runtime.session import Feed, LocalSession
+from graphcompress.runtime.session import Feed
 from graphcompress.targets import Target
 
 SECONDS = 1.5
@@ -25,11 +27,11 @@ BLOCKED = "_nchwc"
 """What the runtime adds to the name of a tensor whose node it computes in blocks of channels."""
 
 
-def measured_costs(base: Model, attempt: Attempt, target: Target, feeds: Sequence[Feed]) -> Costs:
-    """Profile `base` and `attempt` (as much as possible in integers) on `feeds`. Groups whose kernels are not found in both are not in the result. Raises ModelError where a model does
+def measured_costs(base: Model, attempt: Attempt, target: Target, feeds: Sequence[Feed], place: LocalPlace) -> Costs:
+    """Profile `base` and `attempt` (as much as possible in integers) on `feeds` at `place`. Groups whose kernels are not found in both are not in the result. Raises ModelError where a model does
     not run."""
     with numbered(base) as of_base, numbered(attempt.model) as of_attempt:
-        floating, integer = kernel_times((base, attempt.model), feeds, target.provider, target.session_options)
+        floating, integer = kernel_times((base, attempt.model), feeds, place)
         before, after = _by_node(floating, of_base), _by_node(integer, of_attempt)
     costs = {}
     for group, twin in zip(attempt.groups, attempt.twins, strict=True):
@@ -39,16 +41,16 @@ def measured_costs(base: Model, attempt: Attempt, target: Target, feeds: Sequenc
     return costs
 
 
-def fastest(base: Model, models: Sequence[Model], feeds: Sequence[Feed], target: Target) -> tuple[int, list[float]]:
-    """The index of the model that is fastest, in turn with `base`, and the speed-up of each. An earlier one stands where a later one gains less than the table's margin."""
+def fastest(base: Model, models: Sequence[Model], feeds: Sequence[Feed], place: LocalPlace, margin: float) -> tuple[int, list[float]]:
+    """The index of the model that is fastest at `place`, in turn with `base`, and the speed-up of each. An earlier one stands where a later one gains less than `margin`, a ratio."""
     speedups = []
-    with LocalSession(base, threads=1, config=target.session_options) as first, LocalSession(base, threads=1, config=target.session_options) as again:
+    with closing(open_for(place, base, feeds, threads=1)[0]) as first, closing(open_for(place, base, feeds, threads=1)[0]) as again:
         for model in models:
-            with LocalSession(model, threads=1, config=target.session_options) as session:
+            with closing(open_for(place, model, feeds, threads=1)[0]) as session:
                 speedups.append(measure(first, again, session, feeds, threads=1, budget_s=SECONDS).speedup)
     best = 0
     for index, speedup in enumerate(speedups):
-        if speedup > speedups[best] * target.boundary.margin:
+        if speedup > speedups[best] * margin:
             best = index
     return best, speedups
 

@@ -83,7 +83,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
     if "quantize" in context.decisions:
         return repeated(plan, model, applied, options.calibration, context.decisions["quantize"])
-    return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, measure=context.measure)
+    return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, timing=context.timing_place())
 
 
 def certifying_place(context: Context, target: Target) -> Place | None:
