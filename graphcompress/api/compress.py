@@ -11,10 +11,10 @@ from typing import Any
 from graphcompress.api import reports
 from graphcompress.api.cost_goals import parse_goal, plan_of, reach
 from graphcompress.api.decisions import AnyRecord, decided, read_record
-from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes, require_times
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import UsageError
-from graphcompress.gate import Bars, SessionJudge, search, thread_settings
+from graphcompress.gate import Bars, SessionJudge, search, timed_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
@@ -98,12 +98,11 @@ def compress(
     table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, decisions=repeated)
     where = context.judging_place().describe()
-    if min_speedup is not None and not where.get("timed", True):
-        raise UsageError(
-            f"A bar for the speed-up (--min-speedup) needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`)."
-        )
-    # Times of this process say nothing of a place elsewhere.
-    context = replace(context, teacher=source.model, measure=measure and "place" not in where)
+    if min_speedup is not None:
+        require_times(where, "A bar for the speed-up (--min-speedup)")
+    if cost is not None and cost.cost == "latency":
+        require_times(where, "A goal for the latency")
+    context = replace(context, teacher=source.model, measure=measure)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if feeds.all is None or feeds.judging is None:
@@ -112,7 +111,7 @@ def compress(
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         calibrated = replace(context, data=feeds.calibration)
-        settings = thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
+        settings = timed_settings(threads, where, measure=measure)
         stated = []
         if cost is None:
             held = bars if earlier is None else Bars(min_agreement or 0.0)

@@ -77,6 +77,7 @@ def distill(
         [executed],
         reports.sizes(pupil, snapshot, feeds.shapes()),
         provider=where["provider"],
+        place=where.get("place"),
         comparison=comparison,
         notes=[f"Agreement with the teacher: {agreement(before)} before, {agreement(after)} after learning."],
     ).model_copy(update={"teacher": master.file})

@@ -1,7 +1,7 @@
 """The gate of `compress`: which of the alternatives that the steps offer is returned."""
 
 from graphcompress.gate.bars import Bars, reaches, telling
-from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text
+from graphcompress.gate.judge import TIMED_FEEDS, CandidateFails, Judge, SessionJudge, thread_settings, threads_text, timed_settings
 from graphcompress.gate.search import Candidate, Goal, Judgement, Outcome, search
 from graphcompress.runtime.agreement.measured import FLOOR
 
@@ -21,4 +21,5 @@ __all__ = [
     "telling",
     "thread_settings",
     "threads_text",
+    "timed_settings",
 ]

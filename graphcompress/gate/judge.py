@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.step import Context
@@ -212,6 +212,11 @@ def thread_settings(threads: int | None, cores: int | None = None) -> tuple[int,
     from graphcompress.runtime import machine
 
     return (threads,) if threads is not None else tuple(sorted({1, cores or machine.cores()}))
+
+
+def timed_settings(threads: int | None, where: Mapping[str, Any], *, measure: bool = True) -> tuple[int, ...]:
+    """The thread counts that are measured at a place that describes itself so (`Place.describe`): none without leave to `measure`, and none where times mean nothing."""
+    return thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
 
 
 def threads_text(threads: int) -> str:
