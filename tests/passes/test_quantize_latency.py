@@ -29,26 +29,6 @@ def allowed(model: Model, tools: Any) -> Any:
     return context(model, tools).__class__(**{f: getattr(context(model, tools), f) for f in ("target", "data", "threads", "seed")}, measure=True)
 
 
-def test_a_run_ends_with_its_event_and_kernels_of_one_name_are_added_up() -> None:
-    def kernel(name: str, us: int) -> dict[str, Any]:
-        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": us}
-
-    end = {"cat": "Session", "name": "model_run", "dur": 1}
-    events = [kernel("a", 900), end]
-    for us in (9, 3, 7, 5, 8, 6, 4, 2):
-        events += [kernel("a", us), kernel("a", 1), kernel("b", 10 * us), {"cat": "Node", "name": "a_fence_before", "dur": 99}, end]
-    assert {k.name: k.ns for k in profile._kernels(events)} == {"a": pytest.approx(3500.0), "b": pytest.approx(25000.0)}
-
-
-def test_kernels_are_found_by_number_or_by_the_tensor_that_they_make(tools: Any) -> None:
-    model = two_convs(tools)
-    numbers = list(model.graph.nodes)
-    conv, relu, tanh, second, _ = numbers
-    kernels = {"gc2xgc3x": 5000.0, f"{relu.outputs[0].name}_nchwc": 3000.0, "Transpose_token_1": 1000.0}
-    times = latency._by_node([profile.Kernel(name, "", "", ns) for name, ns in kernels.items()], numbers)
-    assert times == {tanh: 2000.0, second: 2000.0, conv: 2000.0}
-
-
 def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
     real = latency.measured_costs
