@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quantized import done, precision, sqnr
 
 from graphcompress.data.memory import memory_data
 from graphcompress.ir import Model, lint, nodes, to_bytes, to_proto
 from graphcompress.passes.layout import Options, layout
+from graphcompress.passes.store import Options as Stored
+from graphcompress.passes.store import store
+from graphcompress.passes.store.constants import channel_axes, find
+from graphcompress.runtime.profile import optimized_model
 from graphcompress.runtime.session import open_session
 from graphcompress.step import Context, StepResult
 from graphcompress.targets import load_target
@@ -192,10 +197,50 @@ def test_convs_that_gain_nothing_keep_their_rows(text: str) -> None:
     assert not result.changed and result.model is model
 
 
-def test_weights_grow_no_further_than_asked_for() -> None:
-    model = with_weights("(float[1,16,48,40] x) => (float y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }", {"w": weight(2, 16, 3, 3)})
-    assert not laid_out(model).changed
-    assert laid_out(model, growth=20.0).changed
+def floats(model: Model) -> int:
+    return sum(c.values.size for c in model.graph.initializers.values() if c.values.dtype == F32)
+
+
+@pytest.mark.parametrize("opset", [7, 10, 11, 17])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_in_the_file_grow_no_further_than_asked_for(opset: int, stride: int) -> None:
+    text = f"(float[N,16,49,40] x) => (float y) {{ y = Conv <pads = [1, 1, {stride - 1}, 1], strides = [{stride}, 1]> (x, w, b) }}"
+    model = with_weights(text, {"w": weight(2, 16, 3, 3), "b": weight(2, 1).ravel()}, opset=opset)
+    small, large = laid_out(model).model, laid_out(model, growth=40.0).model
+    assert floats(small) <= 1.0625 * floats(model) + 16 < floats(large)
+    for result in (small, large):
+        kernels = [n for n in nodes(optimized_model(result)) if n.op not in ("ReorderInput", "ReorderOutput")]
+        assert [n.op for n in kernels] == ["Conv", "Reshape", "Transpose", "Reshape"]  # no session makes the kernel at each run
+
+
+def test_a_weight_that_two_convs_read_stays_one() -> None:
+    text = "(float[1,16,48,40] x) => (float y, float z) { y = Conv <pads = [1,1,1,1]> (x, w) t = Tanh (x) z = Conv <pads = [1,1,1,1]> (t, w) }"
+    model = with_weights(text, {"w": weight(2, 16, 3, 3)})
+    result = laid_out(model)
+    assert result.applied == {"layout/rows": 2} and floats(result.model) == floats(model)
+
+
+def test_a_kernel_that_grows_on_loading_is_stored_small_by_output_channels_and_folded() -> None:
+    text = "(float[1,16,48,40] x) => (float y) { y = Conv <pads = [1,1,1,1]> (x, w) }"
+    result = laid_out(with_weights(text, {"w": weight(2, 16, 3, 3)})).model
+    (constant,), _ = find(result)
+    assert constant.shape == (2, 16, 3, 3) and channel_axes(constant) == (0,)
+    stored = store(result, Context(), Stored(weights="int8")).boldest.model
+    assert floats(stored) < 100
+    assert [n.op for n in nodes(optimized_model(stored)) if "Reorder" not in n.op] == ["Conv", "Reshape", "Transpose", "Reshape"]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_kernel_that_grows_on_loading_can_go_to_integers(small: bool, tools: Any) -> None:
+    text = "(float[1,16,48,40] x) => (float y) { [conv] a = Conv <pads = [1,1,1,1]> (x, w) y = Tanh (a) }"
+    model = laid_out(with_weights(text, {"w": weight(2, 16, 3, 3)})).model
+    if small:
+        model = store(model, Context(), Stored(weights="int8")).boldest.model
+    quantized = done(model, tools)
+    assert precision(quantized) == {"conv": "int8"} and sqnr(model, quantized, tools) > 25
+    assert floats(quantized.model) < 100 and not {"Pad", "Cast"} & set(ops(quantized.model))
+    unchanged = done(model, tools, exclude=("conv",))
+    assert not unchanged.changed and unchanged.model is model
 
 
 def test_sizes_are_those_of_the_first_feed() -> None:

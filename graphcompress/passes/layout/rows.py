@@ -2,17 +2,20 @@
 
 Kernels of processors compute a block of output channels together; with fewer channels most of the block is idle. A kernel that is taller by r - 1 steps and goes r steps at a time
 holds the original one r times, shifted, as r times the channels: the same sums, and zeros. A Reshape and a Transpose bring the rows back to their places.
+
+The taller kernel is written out where the file may grow by it. Elsewhere the file keeps the original one, and Pads and a Concat make it taller when a session loads the model.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import Model, Node, Tensor, graphs, output_ids, sole_consumer
+from graphcompress.ir import Graph, Model, Node, Tensor, graphs, output_ids, sole_consumer
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes
 from graphcompress.ir.shapes.infer import Shapes
@@ -20,6 +23,8 @@ from graphcompress.passes.layout.parts import Array, count, drop_unread, element
 from graphcompress.targets import Layout
 
 MOST_ROWS = 8
+PADS_ARE_AN_INPUT = 11
+"""The opset from which on a Pad reads its pads."""
 WORTH = 0.8  # of the Conv's time, what is left at most
 
 
@@ -36,18 +41,18 @@ class Site:
 
 
 def join_rows(model: Model, sizes: Shapes, shapes: Shapes, prices: Layout, growth: float) -> list[str]:
-    """Rewrite the Convs that gain, those first that save most time per element, until the parameters have grown by the part `growth`. `sizes` are the shapes of one feed, `shapes` those
-    of any run. Edits the model; gives the outputs of the Convs."""
+    """Rewrite the Convs that gain. Kernels are written out, those first that save most time per element, until the parameters have grown by the part `growth`; the others become taller on
+    loading. `sizes` are the shapes of one feed, `shapes` those of any run. Edits the model; gives the outputs of the Convs."""
     outputs = output_ids(model)
     room = growth * sum(math.prod(c.shape) for g in graphs(model) for c in g.initializers.values())
     choices = [sites for g in graphs(model) for n in g.nodes if (sites := _sites(n, sizes, shapes, prices))]
     names = []
     for sites in sorted(choices, key=lambda sites: sites[0].saved / max(sites[0].growth, 1), reverse=True):
-        site = next((s for s in sites if s.growth <= room), None)
-        if site is not None:
-            room -= site.growth
-            names.append(site.conv.outputs[0].name)
-            _rewrite(model, site, outputs)
+        site = sites[0]
+        written = site.growth <= room
+        room -= site.growth if written else 0
+        names.append(site.conv.outputs[0].name)
+        _rewrite(model, site, outputs, written=written)
     return names
 
 
@@ -95,33 +100,39 @@ def _taller(weight: Array, rows: int, step: int) -> int:
     return int(weight.shape[2]) + (rows - 1) * step
 
 
-def _rewrite(model: Model, site: Site, outputs: set[int]) -> None:
+def _rewrite(model: Model, site: Site, outputs: set[int], *, written: bool) -> None:
+    """Edit `model`; `written`: the taller kernel is a constant, instead of what Pads and a Concat make of the one that is there."""
     conv, rows = site.conv, site.rows
     graph = node_homes(model)[conv]
     weight, bias = float_constant(conv.inputs[1]), float_constant(conv.input(2))
     assert weight is not None
-    stride, (channels, _, height, _) = ints(conv, "strides", [1, 1]), weight.shape
-    wide = np.zeros((channels * rows, weight.shape[1], _taller(weight, rows, stride[0]), weight.shape[3]), np.float32)
-    for row in range(rows):
-        wide[row::rows, :, row * stride[0] : row * stride[0] + height] = weight
+    stride, channels = ints(conv, "strides", [1, 1]), weight.shape[0]
+    # Zeros above and below the kernel of each row.
+    zeros = [(row * stride[0], (rows - 1 - row) * stride[0]) for row in range(rows)]
     last = conv  # what works element by element stays behind the Conv, where the runtime fuses it
     while (after := sole_consumer(last.outputs[0], outputs)) is not None and elementwise(after) and after in graph.nodes and after.inputs[0] is last.outputs[0]:
         last = after
     result, old = last.outputs[0], list(conv.inputs[1:])
-    apart = model.constant("shape", np.array([0, channels, rows, site.height // rows, site.width], np.int64))
+    apart = model.constant("shape", np.array([0, rows, channels, site.height // rows, site.width], np.int64))
     together = model.constant("shape", np.array([0, channels, site.height, site.width], np.int64))
     with Edits(model) as edits:
         at: Tensor = model.variable("rows")
-        conv.attrs.update(kernel_shape=list(wide.shape[2:]), pads=written_pads(conv), strides=[rows * stride[0], stride[1]], auto_pad="NOTSET")
-        edits.set_input(conv, 1, model.constant("w", wide))
+        conv.attrs.update(
+            kernel_shape=[_taller(weight, rows, stride[0]), weight.shape[3]], pads=written_pads(conv), strides=[rows * stride[0], stride[1]], auto_pad="NOTSET"
+        )
+        if written:
+            taller = np.concatenate([np.pad(weight, ((0, 0), (0, 0), around, (0, 0))) for around in zeros])
+            edits.set_input(conv, 1, model.constant("w", taller))
+        else:
+            edits.set_input(conv, 1, _on_loading(model, edits, conv, graph, zeros))
         if bias is not None:
-            edits.set_input(conv, 2, model.constant("b", np.repeat(bias, rows)))
+            edits.set_input(conv, 2, model.constant("b", np.tile(bias, rows)))
         if last is not conv:
             edits.reshape(conv.outputs[0])
         edits.set_output(last, 0, at)
         chain: tuple[tuple[str, tuple[Tensor, ...], dict[str, Any]], ...] = (
             ("Reshape", (apart,), {}),
-            ("Transpose", (), {"perm": [0, 1, 3, 2, 4]}),
+            ("Transpose", (), {"perm": [0, 2, 3, 1, 4]}),
             ("Reshape", (together,), {}),
         )
         for number, (op, others, attrs) in enumerate(chain, 1):
@@ -131,3 +142,21 @@ def _rewrite(model: Model, site: Site, outputs: set[int]) -> None:
             edits.add(node, graph)
             at = out
     drop_unread(model, old)
+
+
+def _on_loading(model: Model, edits: Edits, conv: Node, graph: Graph, zeros: Sequence[tuple[int, int]]) -> Tensor:
+    """The kernel of `conv` once for each of `zeros` (above, below), as nodes that a runtime folds into one constant."""
+    parts: list[Tensor] = []
+    nodes = []
+    for above, below in zeros:
+        pads = [0, 0, above, 0, 0, 0, below, 0]
+        parts.append(model.variable("w"))
+        stated = model.opset >= PADS_ARE_AN_INPUT
+        inputs = (conv.inputs[1], model.constant("pads", np.array(pads, np.int64))) if stated else (conv.inputs[1],)
+        nodes.append(detached("Pad", "", {} if stated else {"pads": pads}, inputs, (parts[-1],)))
+    taller: Tensor = model.variable("w")
+    nodes.append(detached("Concat", "", {"axis": 0}, tuple(parts), (taller,)))
+    for node in nodes:
+        node.rank = conv.rank
+        edits.add(node, graph)
+    return taller
