@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from quantized import done, precision, sqnr
 
@@ -201,16 +202,23 @@ def floats(model: Model) -> int:
     return sum(c.values.size for c in model.graph.initializers.values() if c.values.dtype == F32)
 
 
-@pytest.mark.parametrize("opset", [7, 10, 11, 17])
+@pytest.mark.parametrize("opset", [4, 7, 10, 11, 17])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_weights_in_the_file_grow_no_further_than_asked_for(opset: int, stride: int) -> None:
     text = f"(float[N,16,49,40] x) => (float y) {{ y = Conv <pads = [1, 1, {stride - 1}, 1], strides = [{stride}, 1]> (x, w, b) }}"
-    model = with_weights(text, {"w": weight(2, 16, 3, 3), "b": weight(2, 1).ravel()}, opset=opset)
+    model = with_weights(text, {"w": weight(2, 16, 3, 3), "b": weight(2, 1).ravel()}, opset=opset, ir_version=8 if opset > 4 else 3)
     small, large = laid_out(model).model, laid_out(model, growth=40.0).model
     assert floats(small) <= 1.0625 * floats(model) + 16 < floats(large)
     for result in (small, large):
+        onnx.checker.check_model(to_proto(result))
         kernels = [n for n in nodes(optimized_model(result)) if n.op not in ("ReorderInput", "ReorderOutput")]
         assert [n.op for n in kernels] == ["Conv", "Reshape", "Transpose", "Reshape"]  # no session makes the kernel at each run
+
+
+def test_where_runtimes_have_no_pad_or_concat_kernels_grow_in_the_file_or_not_at_all() -> None:
+    model = with_weights("(float[1,16,48,40] x) => (float y) { y = Conv (x, w) }", {"w": weight(2, 16, 3, 3)}, opset=3, ir_version=3)
+    assert not laid_out(model).changed
+    onnx.checker.check_model(to_proto(laid_out(model, growth=40.0).model))
 
 
 def test_a_weight_that_two_convs_read_stays_one() -> None:

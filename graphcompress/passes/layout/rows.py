@@ -23,8 +23,10 @@ from graphcompress.passes.layout.parts import Array, count, drop_unread, element
 from graphcompress.targets import Layout
 
 MOST_ROWS = 8
-PADS_ARE_AN_INPUT = 11
-"""The opset from which on a Pad reads its pads."""
+PAD_AND_CONCAT = 4
+"""The opset from which on runtimes have kernels of both Pad and Concat."""
+SHAPE_IS_AN_INPUT, PADS_ARE_AN_INPUT = 5, 11
+"""The opsets from which on a Reshape and a Pad read what they had as an attribute before."""
 WORTH = 0.8  # of the Conv's time, what is left at most
 
 
@@ -50,6 +52,8 @@ def join_rows(model: Model, sizes: Shapes, shapes: Shapes, prices: Layout, growt
     for sites in sorted(choices, key=lambda sites: sites[0].saved / max(sites[0].growth, 1), reverse=True):
         site = sites[0]
         written = site.growth <= room
+        if not written and model.opset < PAD_AND_CONCAT:
+            continue
         room -= site.growth if written else 0
         names.append(site.conv.outputs[0].name)
         _rewrite(model, site, outputs, written=written)
@@ -113,8 +117,7 @@ def _rewrite(model: Model, site: Site, outputs: set[int], *, written: bool) -> N
     while (after := sole_consumer(last.outputs[0], outputs)) is not None and elementwise(after) and after in graph.nodes and after.inputs[0] is last.outputs[0]:
         last = after
     result, old = last.outputs[0], list(conv.inputs[1:])
-    apart = model.constant("shape", np.array([0, rows, channels, site.height // rows, site.width], np.int64))
-    together = model.constant("shape", np.array([0, channels, site.height, site.width], np.int64))
+    apart, together = [0, rows, channels, site.height // rows, site.width], [0, channels, site.height, site.width]
     with Edits(model) as edits:
         at: Tensor = model.variable("rows")
         conv.attrs.update(
@@ -131,9 +134,9 @@ def _rewrite(model: Model, site: Site, outputs: set[int], *, written: bool) -> N
             edits.reshape(conv.outputs[0])
         edits.set_output(last, 0, at)
         chain: tuple[tuple[str, tuple[Tensor, ...], dict[str, Any]], ...] = (
-            ("Reshape", (apart,), {}),
+            ("Reshape", *_stated(model, "shape", apart, SHAPE_IS_AN_INPUT)),
             ("Transpose", (), {"perm": [0, 2, 3, 1, 4]}),
-            ("Reshape", (together,), {}),
+            ("Reshape", *_stated(model, "shape", together, SHAPE_IS_AN_INPUT)),
         )
         for number, (op, others, attrs) in enumerate(chain, 1):
             out = result if number == len(chain) else model.variable("rows")
@@ -144,16 +147,19 @@ def _rewrite(model: Model, site: Site, outputs: set[int], *, written: bool) -> N
     drop_unread(model, old)
 
 
+def _stated(model: Model, name: str, numbers: list[int], opset: int) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Inputs and attributes that state `numbers`, which are an attribute below `opset`."""
+    return ((model.constant(name, np.array(numbers, np.int64)),), {}) if model.opset >= opset else ((), {name: numbers})
+
+
 def _on_loading(model: Model, edits: Edits, conv: Node, graph: Graph, zeros: Sequence[tuple[int, int]]) -> Tensor:
     """The kernel of `conv` once for each of `zeros` (above, below), as nodes that a runtime folds into one constant."""
     parts: list[Tensor] = []
     nodes = []
     for above, below in zeros:
-        pads = [0, 0, above, 0, 0, 0, below, 0]
+        inputs, attrs = _stated(model, "pads", [0, 0, above, 0, 0, 0, below, 0], PADS_ARE_AN_INPUT)
         parts.append(model.variable("w"))
-        stated = model.opset >= PADS_ARE_AN_INPUT
-        inputs = (conv.inputs[1], model.constant("pads", np.array(pads, np.int64))) if stated else (conv.inputs[1],)
-        nodes.append(detached("Pad", "", {} if stated else {"pads": pads}, inputs, (parts[-1],)))
+        nodes.append(detached("Pad", "", attrs, (conv.inputs[1], *inputs), (parts[-1],)))
     taller: Tensor = model.variable("w")
     nodes.append(detached("Concat", "", {"axis": 0}, tuple(parts), (taller,)))
     for node in nodes:
