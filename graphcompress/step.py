@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from graphcompress.data import Dataset
     from graphcompress.ir import Model
-    from graphcompress.runtime.place import Place
+    from graphcompress.runtime.place import LocalPlace, Place
     from graphcompress.runtime.workers import Workers
     from graphcompress.targets import Target
 
@@ -34,7 +34,7 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of the step itself in an
+    means the runtime's default; `measure` allows times to decide where `timing_place` has them (without it, tables do); `decisions` are those of the step itself in an
     earlier run, to be repeated (None: it decides); `seed` feeds every random generator; `workers` are processes that share the feeds where a step can (None: this one does all). Folding and observation do not ask `place`: they run in this process
     on the CPU provider.
     """
@@ -58,6 +58,17 @@ class Context:
         from graphcompress.runtime.place import LocalPlace
 
         return LocalPlace() if self.target is None else LocalPlace(self.target.provider, tuple(sorted(self.target.session_options.items())))
+
+    def timing_place(self) -> LocalPlace | None:
+        """The judging place, where times of it may decide: `measure` allows that, and results run in this process and on the target's provider. Else None: times of this process say
+        nothing of another place, and those of another provider nothing of the target's."""
+        from graphcompress.runtime.place import LocalPlace
+        from graphcompress.runtime.providers import short
+
+        place = self.judging_place()
+        if not self.measure or not isinstance(place, LocalPlace) or (self.target is not None and short(place.provider) != short(self.target.provider)):
+            return None
+        return place
 
 
 @dataclass(frozen=True, slots=True)

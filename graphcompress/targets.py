@@ -171,6 +171,7 @@ class Target(Table):
     """One execution provider, as a table: what it is called in onnxruntime, the entries of the session configuration that its sessions get, and how it is known what it runs
     in integers: `certificate` "optimized-graph" (the graph that it makes of a model can be read back), "nodes-taken" (only which nodes it took), "none" (what is written is believed).
 
+    `layout` is False where nobody measured what layouts cost there: a table that extends another says so, and Convs stay as they are.
     `float_only` gives the reason for operators that have no integer kernel; `heavy` are those that the certificate lists.
     """
 
@@ -183,7 +184,7 @@ class Target(Table):
     weight: Weight
     bias: Bias
     boundary: Boundary
-    layout: Layout | None = None
+    layout: Layout | Literal[False] = False
     session_options: dict[str, str] = Field(default_factory=dict)
     heavy: tuple[str, ...]
     float_only: dict[str, str] = Field(default_factory=dict)

@@ -82,6 +82,17 @@ def test_a_table_extends_another() -> None:
     assert every.weight.high == exact.weight.high and every.operator == exact.operator
 
 
+def test_a_table_need_not_have_the_layout_prices_of_the_one_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text((rules_root() / "targets" / "cpu.toml").read_text())
+    inherits, without, wrong = (tmp_path / f"{name}.toml" for name in ("inherits", "without", "wrong"))
+    for file, line in ((inherits, ""), (without, "layout = false\n"), (wrong, "layout = true\n")):
+        file.write_text('extends = "base"\n' + line)
+    assert read_target(inherits).layout
+    assert not read_target(without).layout
+    with pytest.raises(TargetError, match=r"wrong\.toml: layout"):
+        read_target(wrong)
+
+
 @pytest.mark.parametrize(("base", "reason"), [("nobody", "no such table"), ("loop", "no such table"), ("second", "extends another table itself")])
 def test_what_cannot_be_extended(base: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "second.toml").write_text('extends = "third"\n')

@@ -13,7 +13,7 @@ from graphcompress.api.decisions import AnyRecord, decided, decided_seed, decide
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
 from graphcompress.errors import DataError, ModelError, UsageError
-from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, settings_at
+from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, timed_settings
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
@@ -108,8 +108,7 @@ def compress(
         require_times(where, "A bar for the speed-up (--min-speedup)")
     if cost is not None and cost.cost == "latency":
         require_times(where, "A goal for the latency")
-    # Times of this process say nothing of a place elsewhere.
-    context = replace(context, teacher=source.model, measure=measure and "place" not in where)
+    context = replace(context, teacher=source.model, measure=measure)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if earlier is not None:
@@ -120,7 +119,7 @@ def compress(
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         calibrated = replace(context, data=feeds.calibration)
-        settings = settings_at(where, threads) if measure else ()
+        settings = timed_settings(threads, where, measure=measure)
         stated = []
         if cost is None:
             outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)

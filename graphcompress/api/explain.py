@@ -42,8 +42,6 @@ WORTH = 0.03
 """The part of the time from which on a node is worth an advice."""
 UNQUANTIZED = "the model is not quantized"
 BORDERS = "(conversions and layouts)"
-BLOCKED, LONGEST_FUSION = "_nchwc", 5
-"""How the names of kernels in blocked layout end, and how many operators are fused into one at most."""
 
 
 def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.PathLike[str] | None = None, target: str = "cpu", seed: int = 0) -> ExplainReport:
@@ -54,23 +52,18 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
     """
     from graphcompress.ir import nodes
     from graphcompress.linter import INTEGER, Subject, reasons_for_float
-    from graphcompress.passes.quantize.certify import TAG, numbered
     from graphcompress.passes.quantize.groups import node_name
+    from graphcompress.runtime.place import LocalPlace
     from graphcompress.runtime.profile import kernel_times
 
     source = open_model(model)
     table = load_target(target)
     stated = {} if record is None else recorded_reasons(Path(record))
     feeds = list(random_feeds(source.model, 1, seed) if data is None else open_feeds(data, source.model).take(FEEDS))
-    with numbered(source.model) as everything:
-        (kernels,) = kernel_times([source.model], feeds)
+    (kernels,) = kernel_times([source.model], feeds, LocalPlace())
     of_node: dict[Node | None, list[Kernel]] = {}
-    makers = {str(tensor.name): node for node in everything for tensor in node.outputs}
     for kernel in kernels:
-        tags = [everything[int(tag)] for tag in TAG.findall(kernel.name)]
-        heavy = [node for node in tags if node.op in table.heavy]
-        owner = next(iter(heavy or tags), None) or _by_output(makers.get(kernel.name.removesuffix(BLOCKED)), kernel.op)
-        of_node.setdefault(owner, []).append(kernel)
+        of_node.setdefault(kernel.node, []).append(kernel)
     total = sum(kernel.ns / 1000 for kernel in kernels) or 1.0
     reasons = {node_name(node): reason for node, reason in reasons_for_float(Subject(source.model, table)).items()} | stated
     quantized = any(node.op == "QuantizeLinear" for node in nodes(source.model))
@@ -108,17 +101,6 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
         advice=_overall(precisions, quantized),
         notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature; --data times real inputs."],
     )
-
-
-def _by_output(node: Node | None, op: str) -> Node | None:
-    """The operator that a kernel in blocked layout computes: it is named after the last tensor of what was fused into it."""
-    from graphcompress.ir import producer
-
-    for _ in range(LONGEST_FUSION):
-        if node is None or node.op == op or not node.inputs:
-            break
-        node = next((before for tensor in node.inputs if (before := producer(tensor)) is not None and before.op == op), None) or producer(node.inputs[0])
-    return node
 
 
 def recorded_reasons(path: Path) -> dict[str, str]:

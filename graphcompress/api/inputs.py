@@ -87,10 +87,15 @@ def choose_place(target: Target | None, provider: str | None, place: Place | Non
     return LocalPlace(provider or "cpu")
 
 
+def untimed_notes(where: Mapping[str, Any]) -> list[str]:
+    """That nothing is timed at the place that describes itself so, where times there mean nothing."""
+    return [] if where.get("timed", True) else [f"Times at the place '{where['place']}' mean nothing, so nothing was measured."]
+
+
 def place_notes(target: Target, where: Mapping[str, Any]) -> list[str]:
     """What there is to say of the place, by its description, where results are judged: its provider is not the target's, or nothing is timed there."""
     provider = where["provider"]
-    untimed = [] if where.get("timed", True) else [f"Times at the place '{where['place']}' mean nothing, so nothing was measured."]
+    untimed = untimed_notes(where)
     if short(provider) == short(target.provider):
         return untimed
     return [

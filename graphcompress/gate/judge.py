@@ -230,9 +230,9 @@ def thread_settings(threads: int | None, cores: int | None = None) -> tuple[int,
     return (threads,) if threads is not None else tuple(sorted({1, cores or machine.cores()}))
 
 
-def settings_at(where: Mapping[str, Any], threads: int | None) -> tuple[int, ...]:
-    """The thread counts that are measured at a place, by its description; none where times mean nothing there."""
-    return thread_settings(threads, where.get("cores")) if where.get("timed", True) else ()
+def timed_settings(threads: int | None, where: Mapping[str, Any], *, measure: bool = True) -> tuple[int, ...]:
+    """The thread counts that are measured at a place that describes itself so (`Place.describe`): none without leave to `measure`, and none where times mean nothing."""
+    return thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
 
 
 def threads_text(threads: int) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Graph, Model, Node, graphs, nodes, output_ids
+from graphcompress.ir.files.numbered import numbered, numbers_in
 from graphcompress.ir.shapes.infer import Shapes, infer
-from graphcompress.passes.quantize.certify import TAG, numbered
 from graphcompress.runtime import profile
 from graphcompress.targets import Target
 
@@ -80,6 +80,6 @@ class Subject:
             return None
         stands_for: dict[Node, list[Node]] = {node: [] for node in everything}
         for kernel in nodes(optimized):
-            for tag in TAG.findall(kernel.name):
-                stands_for[everything[int(tag)]].append(kernel)
+            for number in numbers_in(kernel.name):
+                stands_for[everything[number]].append(kernel)
         return stands_for

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir.files import parse, read
+from graphcompress.ir.files.numbered import name_tensors, numbered, numbers_in
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.ir.files.weights import message_and_weights
 from graphcompress.ir.model.model import Model
-from graphcompress.runtime.place import Place, open_for
+from graphcompress.ir.model.objects import Node
+from graphcompress.ir.model.walk import producer
+from graphcompress.runtime.place import LocalPlace, Place, open_for
 from graphcompress.runtime.session import Feed, LocalSession
 
 WEIGHTS_FILE = "weights"
 SMALLEST_OUTSIDE = "1024"  # bytes
 KERNEL = "_kernel_time"
+LONGEST_FUSION = 5
+"""Nodes that the runtime computes in one kernel, at most."""
 FEWEST_RUNS, MOST_RUNS = 8, 60
 SECONDS = 2.0
 """CPU time that runs under the profiler take, all models together, where the fewest runs take no longer."""
@@ -74,49 +79,92 @@ def nodes_taken(model: Model, place: Place, *, feed: Feed) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """What the runtime executes for one or more nodes, and the time of one run in ns."""
+    """What the runtime executes: `node` is the node of the model that it computes, together with what was fused into that; None for what the runtime adds by itself (casts, layouts).
+    `ns` is the time of one run, without that of the subgraphs in it."""
 
     name: str
     op: str
     provider: str
     ns: float
+    node: Node | None = None
 
 
-def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], provider: str = "cpu", config: Mapping[str, str] | None = None) -> list[list[Kernel]]:
-    """The time of each kernel of each model, one thread, all models in turn: the mean of the fastest quarter of the runs, added up over kernels of one name.
+def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], place: LocalPlace, *, threads: int = 1) -> list[list[Kernel]]:
+    """The time of each kernel of each model at `place`, in the order of execution, all models in turn: the mean of the fastest quarter of the runs, since what else the machine does only
+    ever adds time; added up over kernels of one name.
 
     Raises ModelError or DataError as a session does.
     """
     with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder, contextlib.ExitStack() as stack:
-        sessions = []
+        sessions, numbers = [], []
         for number, model in enumerate(models):
+            with numbered(model) as everything:
+                message, weights = message_and_weights(model)
+            name_tensors(message.graph)
+            numbers.append(everything)
             attributes = {"enable_profiling": True, "profile_file_prefix": str(Path(folder, str(number)))}
-            sessions.append(stack.enter_context(LocalSession(model, provider=provider, threads=1, config=config, attributes=attributes)))
+            session = LocalSession(
+                message.SerializeToString(), provider=place.provider, threads=threads, config=dict(place.config), attributes=attributes, initializers=weights
+            )
+            sessions.append(stack.enter_context(session))
         begin = time.process_time()
         for round_ in range(MOST_RUNS):
             if round_ >= FEWEST_RUNS and time.process_time() - begin > SECONDS:
                 break
             for session in sessions:
                 session.run(feeds[round_ % len(feeds)])
-        return [_kernels(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))) for session in sessions]
+        traces = [json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")) for session in sessions]
+    return [_kernels(trace, everything) for trace, everything in zip(traces, numbers, strict=True)]
 
 
-def _kernels(events: Sequence[Mapping[str, Any]]) -> list[Kernel]:
-    """From the events of a trace (times in us), in the order of execution. The first run does not count: it reserves memory."""
+def _kernels(events: Sequence[Mapping[str, Any]], everything: Sequence[Node]) -> list[Kernel]:
+    """From the events of a trace (start and duration in us, entered as they end), in the order of execution. The first run does not count: it reserves memory."""
     runs: list[dict[tuple[str, str, str], float]] = [{}]
+    ended: list[tuple[float, float]] = []  # of this run, what lies in no other so far
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(KERNEL):
             arguments = event.get("args", {})
             kernel = name.removesuffix(KERNEL), str(arguments.get("op_name", "")), str(arguments.get("provider", ""))
-            runs[-1][kernel] = runs[-1].get(kernel, 0.0) + 1000.0 * float(event["dur"])
+            start, duration, inside = float(event["ts"]), float(event["dur"]), 0.0
+            while ended and ended[-1][0] >= start:
+                inside += ended.pop()[1]
+            ended.append((start, duration))
+            runs[-1][kernel] = runs[-1].get(kernel, 0.0) + 1000.0 * max(0.0, duration - inside)
         elif name == "model_run":
             runs.append({})
+            ended = []
     samples: dict[tuple[str, str, str], list[float]] = {}
     for run in runs[1:-1]:
         for kernel, ns in run.items():
             samples.setdefault(kernel, []).append(ns)
-    return [Kernel(*kernel, ns=_fast(values)) for kernel, values in samples.items()]
+    named = {kernel: [everything[number] for number in numbers_in(kernel[0])] for kernel in samples}
+    busy = {node for members in named.values() for node in members}
+    return [Kernel(*kernel, _fast(values), _computed(kernel[1], named[kernel], busy)) for kernel, values in samples.items()]
+
+
+def _computed(op: str, named: Sequence[Node], busy: Container[Node]) -> Node | None:
+    """The node that a kernel `op` computes, which is called after the nodes `named`: one of these, or one before the last of them (a Conv in a blocked layout is called after the last
+    tensor of what was fused into it), as far as no other kernel is called after those between (`busy`)."""
+    if not named:
+        return None
+    for node in named:
+        if _is_computed_by(node, op):
+            return node
+    node = named[-1]
+    for _ in range(LONGEST_FUSION):
+        makers = [maker for tensor in node.inputs if (maker := producer(tensor)) is not None and maker not in busy]
+        if not makers:
+            break
+        node = next((maker for maker in makers if _is_computed_by(maker, op)), makers[0])
+        if _is_computed_by(node, op):
+            return node
+    return named[-1]
+
+
+def _is_computed_by(node: Node, op: str) -> bool:
+    """Whether a kernel `op` (Conv, FusedConv, QLinearConv) computes such a node. A MatMul and the Add behind it become a Gemm."""
+    return node.op in op or (node.op == "MatMul" and "Gemm" in op)
 
 
 def _fast(values: Sequence[float]) -> float:

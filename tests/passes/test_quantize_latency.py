@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from quantized import CPU, context, precision
 
+import graphcompress
 from graphcompress.ir import Model, to_bytes
 from graphcompress.passes.quantize import Options, latency, quantize
 from graphcompress.passes.quantize.placement import Cost
 from graphcompress.runtime import profile
+from graphcompress.runtime.place import LocalPlace
+from graphcompress.runtime.session import LocalSession
+from graphcompress.step import Context
+from graphcompress.targets import load_target
 
 
 def two_convs(tools: Any) -> Model:
@@ -24,31 +29,11 @@ def allowed(model: Model, tools: Any) -> Any:
     return context(model, tools).__class__(**{f: getattr(context(model, tools), f) for f in ("target", "data", "threads", "seed")}, measure=True)
 
 
-def test_a_run_ends_with_its_event_and_kernels_of_one_name_are_added_up() -> None:
-    def kernel(name: str, us: int) -> dict[str, Any]:
-        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": us}
-
-    end = {"cat": "Session", "name": "model_run", "dur": 1}
-    events = [kernel("a", 900), end]
-    for us in (9, 3, 7, 5, 8, 6, 4, 2):
-        events += [kernel("a", us), kernel("a", 1), kernel("b", 10 * us), {"cat": "Node", "name": "a_fence_before", "dur": 99}, end]
-    assert {k.name: k.ns for k in profile._kernels(events)} == {"a": pytest.approx(3500.0), "b": pytest.approx(25000.0)}
-
-
-def test_kernels_are_found_by_number_or_by_the_tensor_that_they_make(tools: Any) -> None:
-    model = two_convs(tools)
-    numbers = list(model.graph.nodes)
-    conv, relu, tanh, second, _ = numbers
-    kernels = {"gc2xgc3x": 5000.0, f"{relu.outputs[0].name}_nchwc": 3000.0, "Transpose_token_1": 1000.0}
-    times = latency._by_node([profile.Kernel(name, "", "", ns) for name, ns in kernels.items()], numbers)
-    assert times == {tanh: 2000.0, second: 2000.0, conv: 2000.0}
-
-
 def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
     real = latency.measured_costs
     monkeypatch.setattr(latency, "measured_costs", lambda *a: taken.append(real(*a)) or taken[-1])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (0, [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (0, [1.0] * len(models)))
     model = two_convs(tools)
     quantize(model, allowed(model, tools), Options())
     (costs,) = taken
@@ -58,12 +43,12 @@ def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("best", "integer"), [(0, {"a", "b"}), (1, {"a"})])
 def test_the_fastest_attempt_stands(best: int, integer: set[str], tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def costs(base: Any, attempt: Any, target: Any, feeds: Any) -> Any:
+    def costs(base: Any, attempt: Any, target: Any, feeds: Any, place: Any) -> Any:
         return {g: Cost(50e3, 1e3) if g.name == "a" else Cost(1e3, 50e3) for g in attempt.groups}
 
     monkeypatch.setattr(latency, "measured_costs", costs)
     answers = iter([best, 0])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (next(answers), [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (next(answers), [1.0] * len(models)))
     model = two_convs(tools)
     result = quantize(model, allowed(model, tools), Options()).boldest
     assert {name for name, kind in precision(result).items() if kind == "int8"} == integer
@@ -88,7 +73,47 @@ def test_a_later_attempt_must_gain_more_than_the_margin(tools: Any, monkeypatch:
     monkeypatch.setattr(latency, "measure", lambda *a, **k: Result())
     model = two_convs(tools)
     feeds = [{"x": np.zeros((1, 32, 16, 16), np.float32)}]
-    assert latency.fastest(model, [model] * 3, feeds, CPU) == (1, [1.0, 1.5, pytest.approx(1.53)])
+    assert latency.fastest(model, [model] * 3, feeds, LocalPlace(), CPU.boundary.margin) == (1, [1.0, 1.5, pytest.approx(1.53)])
+
+
+def test_attempts_are_timed_on_the_provider_and_with_the_options_of_the_place(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, dict[str, str]]] = []
+
+    class Session(LocalSession):
+        def __init__(self, model: Any, *, provider: str = "cpu", config: Any = None, **options: Any) -> None:
+            opened.append((provider, dict(config or {})))
+            super().__init__(model, **options)
+
+    monkeypatch.setattr("graphcompress.runtime.place.LocalSession", Session)
+    monkeypatch.setattr(profile, "LocalSession", Session)
+    model = two_convs(tools)
+    feeds = [{"x": np.zeros((1, 32, 16, 16), np.float32)}]
+    place = LocalPlace("openvino", (("session.intra_op.allow_spinning", "0"),))
+    latency.fastest(model, [model], feeds, place, 1.0)
+    profile.kernel_times([model], feeds, place)
+    assert opened == [("openvino", {"session.intra_op.allow_spinning": "0"})] * 4
+
+
+@pytest.mark.parametrize(
+    ("target", "place", "measure", "timed"),
+    [
+        ("cpu", None, True, True),
+        ("cpu", None, False, False),
+        ("cpu-vnni", LocalPlace("CPUExecutionProvider"), True, True),
+        ("tensorrt", LocalPlace("cpu"), True, False),
+        ("cpu", LocalPlace("openvino"), True, False),
+        ("cpu", object(), True, False),
+    ],
+)
+def test_times_decide_only_where_results_run_here_on_the_provider_of_the_target(target: str, place: Any, measure: bool, timed: bool) -> None:
+    assert (Context(target=load_target(target), place=place, measure=measure).timing_place() is not None) == timed
+
+
+def test_a_target_whose_provider_is_not_here_is_judged_on_another(tools: Any) -> None:
+    model = two_convs(tools)
+    feeds = list(tools.feeds(model, 8))
+    result = graphcompress.quantize(model, feeds, target="tensorrt", provider="cpu")
+    assert result.record.steps[0].in_result and result.record.measurements
 
 
 @pytest.mark.parametrize(("best", "int8", "products"), [(1, ["a"], ["m"]), (2, None, ["m"])])
@@ -99,7 +124,7 @@ def test_products_by_the_ranges_of_each_run_where_they_are_faster(
     x = small.node("Relu", small.conv(small.input("x", 1, 32, 16, 16), 32, 32, name="a"))
     model = small.model(small.node("MatMul", small.node("Tanh", x), small.weight(16, 64), name="m"))
     answers = iter([0, best])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, target: (next(answers), [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (next(answers), [1.0] * len(models)))
     dear = CPU.model_copy(update={"operator": tuple(r for r in CPU.operator if r.op != "MatMul")})
     wide = allowed(model, tools)
     context_ = wide.__class__(target=dear, data=wide.data, threads=1, measure=True)

@@ -20,6 +20,7 @@ from graphcompress import ir
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import TensorSpec
 from graphcompress.runtime import providers
+from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import LocalPlace, fixed_dims, open_for
 from graphcompress.runtime.session import LocalSession
 from graphcompress.step import Context
@@ -126,6 +127,54 @@ def test_compress_and_validate_run_at_the_place_that_is_given(linear: ir.Model, 
     assert report.agreement == 1.0 and len(child.opened) == before + 2
     with pytest.raises(UsageError, match="exclude each other"):
         graphcompress.validate(linear, linear, FEEDS, place=child, provider="cpu")
+
+
+class Bench:
+    """A place that says it lies elsewhere, with three cores; `timed`: whether its times mean something."""
+
+    reference = LocalPlace()
+
+    def __init__(self, timed: bool) -> None:
+        self.timed = timed
+
+    def open(self, model: Any, **options: Any) -> LocalSession:
+        return LocalPlace().open(model, **options)
+
+    def describe(self) -> dict[str, Any]:
+        return LocalPlace().describe() | {"place": "bench", "cores": 3, "timed": self.timed}
+
+    def footprint(self, model: Path, feed: Any) -> Any:
+        raise AssertionError
+
+
+COMMANDS: dict[str, Any] = {
+    "compress": lambda model, place: graphcompress.compress(model, FEEDS * 8, place=place),
+    "quantize": lambda model, place: graphcompress.quantize(model, FEEDS * 8, place=place),
+    "prune": lambda model, place: graphcompress.prune(model, FEEDS * 8, macs=1.0, best_effort=True, place=place),
+}
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_timed_and_said_follows_from_the_place(command: str, timed: bool, linear: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measure(*arguments: Any, threads: int, **options: Any) -> Measurement:
+        measured.append(threads)
+        return Measurement(2.0, 1.0, 2.0, (1.9, 2.1), (0.99, 1.01), 3, "faster", threads)
+
+    monkeypatch.setattr("graphcompress.runtime.measure.measure", measure)
+    record = COMMANDS[command](linear, Bench(timed)).record
+    assert record.place == "bench"
+    assert {t.threads for t in record.measurements} == set(measured) == ({1, 3} if timed else set())
+    assert any("'bench' mean nothing" in note for note in record.notes) == (not timed)
+
+
+def test_a_goal_for_the_latency_needs_a_place_whose_times_mean_something(linear: ir.Model) -> None:
+    with pytest.raises(UsageError, match="'bench' mean nothing"):
+        graphcompress.prune(linear, FEEDS * 8, latency=0.5, place=Bench(False))
+    with pytest.raises(UsageError, match="'bench' mean nothing"):
+        graphcompress.compress(linear, FEEDS * 8, goal="latency=0.5", place=Bench(False))
 
 
 @pytest.mark.slow

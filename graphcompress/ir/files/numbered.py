@@ -1,43 +1,50 @@
-"""Names that tell a node's number: they survive in what a runtime makes of a message."""
+"""Names that tell a node's number: they survive in what a runtime makes of a model. It names what it fuses or lays out anew after a node or after a tensor of the model."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import onnx
 
-PREFIX = "gcnode"
-_NUMBER = re.compile(PREFIX + r"(\d+)_")
+from graphcompress.ir.model.model import Model
+from graphcompress.ir.model.objects import Node
+from graphcompress.ir.model.walk import nodes
+
+_NUMBER = re.compile(r"gc(\d+)x")
 
 
-def number_in(name: str) -> int | None:
-    """The number of the node that a name was given for, None where there is none in it."""
-    match = _NUMBER.search(name)
-    return None if match is None else int(match[1])
+@contextlib.contextmanager
+def numbered(model: Model) -> Iterator[list[Node]]:
+    """Inside, each node of all graphs is named after its index in the list that is returned."""
+    everything = list(nodes(model))
+    names = [n.name for n in everything]
+    for index, node in enumerate(everything):
+        node.name = f"gc{index}x"
+    try:
+        yield everything
+    finally:
+        for node, name in zip(everything, names, strict=True):
+            node.name = name
 
 
-def name_by_number(graph: onnx.GraphProto) -> None:
-    """Rename nodes and what they make, outputs of the graph included; not what subgraphs read."""
-    fixed = {value.name for value in graph.input} | {t.name for t in graph.initializer} | set(_captured(graph)) | {""}
-    names: dict[str, str] = {}
-    for number, node in enumerate(graph.node):
-        node.name = f"{PREFIX}{number}_"
-        names |= {name: f"{PREFIX}{number}_{index}" for index, name in enumerate(node.output) if name not in fixed}
+def numbers_in(name: str) -> list[int]:
+    """The numbers of the nodes after which a runtime named something."""
+    return [int(number) for number in _NUMBER.findall(name)]
+
+
+def name_tensors(graph: onnx.GraphProto, outside: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Rename what nodes make after the nodes, outputs of the graph included, in the graphs below too. `outside`: new names of what a graph reads from around it, by the old ones."""
+    fixed = {value.name for value in graph.input} | {t.name for t in graph.initializer} | {""}
+    names = {old: new for old, new in outside.items() if old not in fixed}
+    names |= {name: f"{node.name}{index}" for node in graph.node for index, name in enumerate(node.output) if name not in fixed}
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    for value in graph.output:
-        value.name = names.get(value.name, value.name)
-    del graph.value_info[:]
-
-
-def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that subgraphs mention."""
-    for node in graph.node:
         for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                for inner in body.node:
-                    yield from (*inner.input, *inner.output)
-                yield from (value.name for value in body.output)
-                yield from _captured(body)
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                name_tensors(body, names)
+    for value in (*graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)

@@ -21,7 +21,7 @@ CODES = ("int8", "uint8")
 @dataclass(frozen=True, slots=True)
 class StoredWeight:
     """A float32 tensor that `nodes`, the first of them first, make of constants alone: a Cast of 16-bit floats or 8-bit codes, perhaps with a Mul by scales behind it, or a
-    DequantizeLinear of 8-bit codes."""
+    DequantizeLinear of 8-bit codes; or a Concat of such, or of float constants, each with zeros around it (Pad)."""
 
     nodes: tuple[Node, ...]
 
@@ -29,6 +29,8 @@ class StoredWeight:
     def value(self) -> Array:
         """The floats; decodes."""
         first, last = self.nodes[0], self.nodes[-1]
+        if last.op == "Concat":
+            return np.concatenate([_padded(producer(t)) for t in last.inputs], int(last.attrs["axis"]))
         codes = _value(first.inputs[0])
         if first.op == "DequantizeLinear":
             scale, zero = _value(first.inputs[1]), first.input(2)
@@ -56,11 +58,44 @@ def stored_weight(tensor: Tensor) -> StoredWeight | None:
         return StoredWeight((node,)) if plain else None
     if node.is_op("Cast"):
         return StoredWeight((node,)) if _widens(node) else None
+    if node.is_op("Concat"):
+        return _joined(node)
     if node.is_op("Mul"):
         for cast, scale in ((producer(node.inputs[0]), node.inputs[1]), (producer(node.inputs[1]), node.inputs[0])):
             if cast is not None and cast.is_op("Cast") and _widens(cast) and _dtype(scale) == "float":
                 return StoredWeight((cast, node))
     return None
+
+
+def _joined(concat: Node) -> StoredWeight | None:
+    """A Concat of Pads of stored weights or float constants."""
+    pads = [producer(t) for t in concat.inputs]
+    nodes: dict[Node, None] = {}
+    for pad in pads:
+        if pad is None or not pad.is_op("Pad") or _zeros_around(pad) is None:
+            return None
+        inner = stored_weight(pad.inputs[0])
+        if inner is None and _dtype(pad.inputs[0]) != "float":
+            return None
+        nodes |= dict.fromkeys(() if inner is None else inner.nodes)
+    return StoredWeight((*nodes, *dict.fromkeys(pad for pad in pads if pad is not None), concat))
+
+
+def _zeros_around(pad: Node) -> list[tuple[int, int]] | None:
+    """How many zeros a Pad puts before and behind each axis; None where it does something else."""
+    stated = pad.attrs.get("pads") if len(pad.inputs) < 2 else constant_value(pad.inputs[1])
+    if stated is None or pad.attrs.get("mode", "constant") != "constant" or pad.attrs.get("value", 0.0) != 0.0 or any(t.name for t in pad.inputs[2:]):
+        return None
+    sizes = [int(d) for d in stated]
+    half = len(sizes) // 2
+    return None if min(sizes, default=0) < 0 else list(zip(sizes[:half], sizes[half:], strict=True))
+
+
+def _padded(pad: Node | None) -> Array:
+    assert pad is not None
+    inner, around = stored_weight(pad.inputs[0]), _zeros_around(pad)
+    assert around is not None
+    return np.pad(_value(pad.inputs[0]) if inner is None else inner.value, around)
 
 
 def _widens(cast: Node) -> bool:

@@ -6,6 +6,8 @@ change places; the elements keep their order in memory, so that a Transpose at t
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.shapes.infer import Shapes
@@ -17,23 +19,24 @@ POOLS = ("MaxPool", "AveragePool")
 BROADCAST = ("Add", "Mul", "Sub", "Div")
 
 
-def turn_columns(model: Model, shapes: Shapes, prices: Layout) -> list[str]:
-    """Turn every region that gains. Edits the model; gives the outputs of the Convs that now go along rows."""
+def turn_columns(model: Model, sizes: Shapes, shapes: Shapes, prices: Layout) -> list[str]:
+    """Turn every region that gains. `sizes` are the shapes of one feed, `shapes` those of any run. Edits the model; gives the outputs of the Convs that now go along rows."""
     outputs, turned = output_ids(model), []
     for graph in list(graphs(model)):
-        for region in _regions([n for n in graph.nodes if _fits(n, shapes)]):
+        for region in _regions([n for n in graph.nodes if _fits(n, sizes, shapes)]):
             convs = [n for n in region if n.is_op("Conv") and _weight(n).shape[2] > 1]
-            gain = sum(prices.column * prices.mac_ns * _macs(n, shapes) for n in convs)
-            borders = [t for t in dict.fromkeys(t for n in region for t in (*_data(n), n.outputs[0])) if _crosses(t, set(region), outputs)]
-            if convs and gain > sum(prices.floor + prices.move_ns * count(shapes.shape(t)) for t in borders):
+            gain = sum(prices.column * prices.mac_ns * _macs(n, sizes) for n in convs)
+            crossing = partial(_crosses, members=set(region), outputs=outputs, shapes=shapes)
+            borders = [t for t in dict.fromkeys(t for n in region for t in (*_data(n), n.outputs[0])) if crossing(t)]
+            if convs and gain > sum(prices.floor + prices.move_ns * count(sizes.shape(t)) for t in borders):
                 turned += [n.outputs[0].name for n in convs]
-                _turn(model, region, graph, outputs)
+                _turn(model, region, graph, outputs, shapes)
     return turned
 
 
-def _fits(node: Node, shapes: Shapes) -> bool:
-    """Whether `node` computes on columns what it would compute on rows."""
-    if not node.standard or any(not _column(t, shapes) for t in (*_data(node), *node.outputs)):
+def _fits(node: Node, sizes: Shapes, shapes: Shapes) -> bool:
+    """Whether `node` computes on images, whatever their width, what it would compute with heights and widths exchanged, and its images are columns at `sizes`."""
+    if not node.standard or any(not (_image(t, shapes) and _column(t, sizes)) for t in (*_data(node), *node.outputs)):
         return False
     if node.is_op("Conv"):
         weight = float_constant(node.inputs[1])
@@ -65,9 +68,13 @@ def _data(node: Node) -> list[Tensor]:
     return list(node.inputs[:1])
 
 
+def _image(tensor: Tensor, shapes: Shapes) -> bool:
+    return shapes.rank(tensor) == 4 and shapes.dtype(tensor) == "float"
+
+
 def _column(tensor: Tensor, shapes: Shapes) -> bool:
     shape = shapes.shape(tensor)
-    return shape is not None and len(shape) == 4 and shape[3] == 1 and shapes.dtype(tensor) == "float"
+    return shape is not None and len(shape) == 4 and shape[3] == 1
 
 
 def _weight(conv: Node) -> Array:
@@ -76,8 +83,8 @@ def _weight(conv: Node) -> Array:
     return weight
 
 
-def _macs(conv: Node, shapes: Shapes) -> int:
-    return count(shapes.shape(conv.outputs[0])) * int(_weight(conv)[0].size)
+def _macs(conv: Node, sizes: Shapes) -> int:
+    return count(sizes.shape(conv.outputs[0])) * int(_weight(conv)[0].size)
 
 
 def _regions(members: list[Node]) -> list[list[Node]]:
@@ -104,22 +111,35 @@ def _regions(members: list[Node]) -> list[list[Node]]:
     return regions
 
 
-def _indifferent(node: Node) -> bool:
-    """Whether `node`, reading a column, gives the same for the row: it takes the elements in their order in memory, or all of a channel."""
-    if not node.standard:
+def _indifferent(node: Node, tensor: Tensor, shapes: Shapes) -> bool:
+    """Whether `node`, reading `tensor`, gives the same for it with height and width exchanged in any run: it takes all of a channel, or the elements of a column in their order in memory."""
+    if not node.standard or node.input(0) is not tensor:
+        return False
+    if node.is_op("GlobalAveragePool", "GlobalMaxPool"):
+        return True
+    if not _column(tensor, shapes):  # the order of elements changes where there is more than one in both directions
         return False
     if node.is_op("Reshape"):
-        return not node.attrs.get("allowzero", 0) and (shape := constant_value(node.inputs[1])) is not None and all(int(d) != 0 for d in shape.ravel()[2:])
-    return node.is_op("GlobalAveragePool", "GlobalMaxPool") or (node.is_op("Flatten") and int(node.attrs.get("axis", 1)) in (0, 1, 2))
+        target = _target(node)
+        return target is not None and not node.attrs.get("allowzero", 0) and all(d != 0 for d in target[2:])
+    return node.is_op("Flatten") and int(node.attrs.get("axis", 1)) in (0, 1, 2)
 
 
-def _crosses(tensor: Tensor, members: set[Node], outputs: set[int]) -> bool:
+def _target(reshape: Node) -> list[int] | None:
+    """The shape that a Reshape states: up to opset 4 an attribute, then an input. None where it is computed."""
+    if len(reshape.inputs) < 2:
+        return ints(reshape, "shape", [])
+    value = constant_value(reshape.inputs[1])
+    return None if value is None else [int(d) for d in value.ravel()]
+
+
+def _crosses(tensor: Tensor, members: set[Node], outputs: set[int], shapes: Shapes) -> bool:
     """Whether a tensor of a region is also needed as a column, or made as one."""
     maker = producer(tensor)
-    return maker not in members or id(tensor) in outputs or any(n not in members and not _indifferent(n) for n in consumers(tensor))
+    return maker not in members or id(tensor) in outputs or any(n not in members and not _indifferent(n, tensor, shapes) for n in consumers(tensor))
 
 
-def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int]) -> None:
+def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int], shapes: Shapes) -> None:
     members = set(region)
     rows = {n.outputs[0]: model.variable("row") for n in region}
     weights: list[Tensor] = []
@@ -147,9 +167,10 @@ def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int]) -> 
                 _swap_attributes(node)
             edits.set_output(node, 0, rows[made])
             others = [n for n in consumers(made) if n not in members]
-            for reader in filter(_indifferent, others):
+            indifferent = [n for n in others if _indifferent(n, made, shapes)]
+            for reader in indifferent:
                 edits.set_input(reader, 0, rows[made])
-            if id(made) in outputs or not all(map(_indifferent, others)):
+            if id(made) in outputs or len(indifferent) < len(others):
                 transpose(rows[made], made, node)
     drop_unread(model, weights)
 

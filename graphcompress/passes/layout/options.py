@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Options(BaseModel):
-    """`growth`: by what part of the model's parameters kernels may grow that compute several rows at once."""
+    """`growth`: by what part of the model's parameters kernels that compute several rows at once may grow the file; beyond that they grow when a session loads it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

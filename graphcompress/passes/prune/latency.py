@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from graphcompress.ir import Model, Node, producer
+from graphcompress.ir import Model, Node
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.cut import Cut
 from graphcompress.passes.prune.groups import Factor, Groups, WidthCost
 from graphcompress.runtime.measure import measure
 from graphcompress.runtime.node_times import node_times
+from graphcompress.runtime.place import LocalPlace
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context
 
@@ -43,15 +44,16 @@ class LatencyCost:
 
 def measured_time(groups: Groups, cuts: Sequence[tuple[Array, Cut]], feed: Feed, context: Context) -> WidthCost:
     """Seconds of a run on `feed` by widths, from profiles of the model and of `cuts`, each with its widths [groups]. Raises ModelError where one does not run."""
-    config = {} if context.target is None else {key: str(value) for key, value in context.target.session_options.items()}
+    judging = context.judging_place()
+    place = judging if isinstance(judging, LocalPlace) else LocalPlace()  # of a place elsewhere, `time_share` tells how far this is off
     model = groups.algebra.model
-    whole = _by_owner(model, node_times(model, feed, threads=context.threads or 1, config=config))
+    whole = node_times(model, feed, place, threads=context.threads or 1)
     columns = [(groups.widths, whole)]
     for index, (widths, attempt) in enumerate(cuts):
         context.progress("timing widths", index + 1, len(cuts))
         original = {attempt.twins.node(node): node for node in model.graph.nodes}
-        times = node_times(attempt.model, feed, threads=context.threads or 1, config=config)
-        columns.append((widths, _by_owner(model, {original[node]: seconds for node, seconds in times.items() if node in original})))
+        times = node_times(attempt.model, feed, place, threads=context.threads or 1)
+        columns.append((widths, {original[node]: seconds for node, seconds in times.items() if node in original}))
     products = []
     for node, seconds in whole.items():
         factors = groups.factors(node)
@@ -73,17 +75,3 @@ def time_share(original: Model, candidate: Model, feeds: Sequence[Feed], context
     finally:
         for session in sessions:
             session.close()
-
-
-def _by_owner(model: Model, times: Mapping[Node, float]) -> dict[Node, float]:
-    """Times of what is fused, which bear the name of one of the nodes: of a chain of nodes after a weighted one that has no time of its own, for the weighted one."""
-    result: dict[Node, float] = {}
-    for node, seconds in times.items():
-        owner = node
-        while owner.op not in WEIGHTED and owner.inputs and (maker := producer(owner.inputs[0])) is not None and maker not in times:
-            owner = maker
-        result[owner] = result.get(owner, 0.0) + seconds
-    return result
-
-
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

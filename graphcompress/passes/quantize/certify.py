@@ -6,8 +6,6 @@ stands for.
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ import numpy as np
 from graphcompress.errors import ModelError
 from graphcompress.ir import Model, Node, Tensor, constant_data, constant_value, consumers, nodes, producer
 from graphcompress.ir.check.functions import Key
+from graphcompress.ir.files.numbered import numbered, numbers_in
 from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS
 from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
@@ -26,7 +25,6 @@ from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Refusal
 from graphcompress.targets import Operator, Target
 
-TAG = re.compile(r"gc(\d+)x")
 # Where onnxruntime keeps what it fuses or lays out in another way.
 RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 UNKNOWN = Refusal("quantize/unknown", "no reason was recorded")
@@ -41,20 +39,6 @@ class Fusion:
     fused_by_provider: list[Node] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def numbered(model: Model) -> Iterator[list[Node]]:
-    """Inside, each node is named after its index in the list that is returned."""
-    everything = list(nodes(model))
-    names = [n.name for n in everything]
-    for index, node in enumerate(everything):
-        node.name = f"gc{index}x"
-    try:
-        yield everything
-    finally:
-        for node, name in zip(everything, names, strict=True):
-            node.name = name
-
-
 def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place | None = None) -> Fusion:
     """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by
     its optimized graph, made in this process, or by the nodes that it took at `place` (default: this process), as the target's table says.
@@ -67,8 +51,8 @@ def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Fe
         optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options)
     stands_for: dict[Node, list[Node]] = {}
     for kernel in nodes(optimized):
-        for tag in TAG.findall(kernel.name):
-            stands_for.setdefault(everything[int(tag)], []).append(kernel)
+        for number in numbers_in(kernel.name):
+            stands_for.setdefault(everything[number], []).append(kernel)
     integer_ops = {op for row in target.operator for op in row.becomes if op != row.op}
     result = Fusion()
     members = {n for g in groups for n in g.chain}
@@ -91,7 +75,7 @@ def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: 
         names = profile.nodes_taken(model, place, feed=feed)
     if target.certificate == "none" or names is None:
         return Fusion()
-    taken_nodes = {everything[int(tag)] for name in names for tag in TAG.findall(name)}
+    taken_nodes = {everything[number] for name in names for number in numbers_in(name)}
     return Fusion(not_fused=[g for g in groups if not taken_nodes.intersection(g.chain)])
 
 

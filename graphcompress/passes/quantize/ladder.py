@@ -14,6 +14,7 @@ from graphcompress.passes.quantize.matrices import integer_products
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
 from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.plan import Attempt, Plan, labels
+from graphcompress.runtime.place import LocalPlace
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Ladder, Rung, StepResult
 from graphcompress.targets import Target
@@ -36,16 +37,16 @@ def ladder(
     feeds: Iterable[Feed],
     *,
     excluded: Callable[[Node], bool] = lambda node: False,
-    measure: bool = False,
+    timing: LocalPlace | None = None,
 ) -> Ladder:
     """The rungs, the first of them built: it tells which groups fuse at all. One rung, the original, where nothing goes to integers. Noise is measured when a rung below the first is asked
-    for. With `measure` times on this machine decide what pays."""
+    for. With `timing` times taken there decide what pays."""
     some = [feed for feed, _ in zip(feeds, range(FEEDS), strict=False)]
     attempt = plan.settle()
-    if measure and plan.groups:
-        attempt = faster(plan, attempt, some)
+    if timing is not None and plan.groups:
+        attempt = faster(plan, attempt, some, timing)
     full = plan.result(attempt, original, applied, calibration)
-    dynamic = mixed(plan, original, full, some, excluded) if measure else []
+    dynamic = mixed(plan, original, full, some, excluded, timing) if timing is not None else []
     if attempt is None:
         return Ladder((*dynamic, Rung("nothing in INT8", lambda: full)))
     gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
@@ -88,30 +89,30 @@ def check_names(missing: Sequence[str]) -> None:
         )
 
 
-def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:
-    """The fastest of `attempt`, which the target's table chose, the cut by the times of kernels here, and all groups in integers."""
+def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed], place: LocalPlace) -> Attempt | None:
+    """The fastest of `attempt`, which the target's table chose, the cut by the times of kernels at `place`, and all groups in integers."""
     everything = plan.everything()
     if everything is None:
         return attempt
     table = plan.measured
     try:
-        plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds)
+        plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds, place)
         here = plan.settle()
         attempts = {frozenset(a.groups): a for a in (attempt, here, everything) if a is not None}
-        best, _ = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, plan.target)
+        best, _ = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, place, plan.target.boundary.margin)
     except (ModelError, DataError):
         plan.measured = table
         return attempt
     return list(attempts.values())[best]
 
 
-def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool]) -> list[Rung]:
+def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool], place: LocalPlace) -> list[Rung]:
     """One more rung where products with the ranges of each run are faster, in the place of `static` or for what it leaves in float; none where they are not."""
     try:
         added = with_products(static, plan.target, excluded)
         alone = integer_products(original, plan.target, ProductOptions(), excluded)
         results = list({id(r.model): r for r in (static, added, alone)}.values())
-        best, _ = latency.fastest(plan.base, [r.model for r in results], feeds, plan.target)
+        best, _ = latency.fastest(plan.base, [r.model for r in results], feeds, place, plan.target.boundary.margin)
     except (ModelError, DataError):
         return []
     return [] if best == 0 else [Rung("INT8 with products by the ranges of each run", lambda: results[best])]

@@ -10,10 +10,11 @@ import numpy as np
 from graphcompress.errors import ModelError
 from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, constant_value, graphs, nodes, output_ids
 from graphcompress.ir.check.models import require_known_domains
+from graphcompress.ir.files.numbered import numbered, numbers_in
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes
 from graphcompress.ir.shapes.infer import infer
-from graphcompress.passes.quantize.certify import TAG, certificate, numbered
+from graphcompress.passes.quantize.certify import certificate
 from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.groups import is_float, node_name, shape_of
 from graphcompress.passes.quantize.nbits import block_codes
@@ -187,5 +188,5 @@ def _missed(model: Model, found: Sequence[Product], target: Target, form: str) -
     integers = [n for n in everything if n.is_op("MatMulInteger")]
     if len(integers) != len(found):
         raise ModelError("The model has integer products of its own, beside which new ones cannot be told. Quantize a float model.")
-    left = {everything[int(tag)] for kernel in nodes(optimized) if kernel.is_op("MatMulInteger") for tag in TAG.findall(kernel.name)}
+    left = {everything[number] for kernel in nodes(optimized) if kernel.is_op("MatMulInteger") for number in numbers_in(kernel.name)}
     return [p for p, n in zip(found, integers, strict=True) if n in left]

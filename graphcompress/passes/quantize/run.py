@@ -78,12 +78,12 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     )
     for tensor, seen in observed.items():
         seen.shape = shapes.static(tensor) or seen.shape
-    # Where inference knows nothing, the rank at least was seen.
-    known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
+    # Not the ranks that were seen: other feeds may have others.
+    known = {t: shape for t in tensors if (shape := shapes.shape(t)) is not None}
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
     if context.decisions is not None:
         return repeated(plan, model, applied, options.calibration, context.decisions)
-    return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, measure=context.measure)
+    return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, timing=context.timing_place())
 
 
 def certifying_place(context: Context, target: Target) -> Place | None:

@@ -111,10 +111,15 @@ def home(model: Model, constant: FloatConstant) -> Graph:
 
 def channel_axes(constant: FloatConstant) -> tuple[int, ...] | None:
     """The axes along which the first reader that has such uses the weight for separate results (its output channels, or the rows of a table); None where no
-    reader says."""
+    reader says. What Pads and Concats make larger on loading is read where that is."""
     rank = len(constant.shape)
     tensors = {t for t, _ in constant.results}
-    for node in constant.readers:
+    readers = constant.readers
+    for node in readers:
+        if node.is_op("Pad", "Concat") and node.outputs[0] not in tensors:
+            tensors.add(node.outputs[0])
+            readers += consumers(node.outputs[0])
+    for node in readers:
         index = next(i for i, t in enumerate(node.inputs) if t in tensors)
         match node.op if node.standard else "", index:
             case "Conv", 1:
