@@ -1,4 +1,4 @@
-"""Comparing two models as a job of workers (`workers.Job`)."""
+"""Comparing two models as a job of workers (`workers.SharedJob`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CompareJob:
     metric: Metric | None
 
     def open(self) -> Callable[[Part], ComparisonStatistic]:
-        """See `Job.open`."""
+        """See `SharedJob.open`."""
         place = LocalPlace()
         reference, candidate = (place.open(model_from_proto(parse(content)), threads=self.threads) for content in (self.reference, self.candidate))
 

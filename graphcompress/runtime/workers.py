@@ -35,7 +35,7 @@ LOSSES = 5
 """Processes that may be lost in a row, without one part done in between."""
 
 
-class Job(Protocol[Part_contra, Outcome_co]):
+class SharedJob(Protocol[Part_contra, Outcome_co]):
     """What is to be done; it can be pickled, and so can parts and outcomes."""
 
     def open(self) -> Callable[[Part_contra], Outcome_co]:
@@ -51,7 +51,7 @@ class Workers(Protocol):
         """How many there are."""
         ...
 
-    def map(self, job: Job[P, R], parts: Iterable[P]) -> Iterator[R]:
+    def map(self, job: SharedJob[P, R], parts: Iterable[P]) -> Iterator[R]:
         """The outcome of each part, in their order. Raises what a part raises, and RuntimeUnavailable where processes are lost one after the other."""
         ...
 
@@ -70,7 +70,7 @@ def _done(key: str, content: bytes | str, part: Any) -> Any:
     """In the worker: the outcome of a part. `content` is the pickled job, or the file that holds it."""
     if _opened.key != key or _opened.do is None:
         _opened.key, _opened.do = "", None  # one job is held at a time
-        job: Job[Any, Any] = pickle.loads(content if isinstance(content, bytes) else Path(content).read_bytes())
+        job: SharedJob[Any, Any] = pickle.loads(content if isinstance(content, bytes) else Path(content).read_bytes())
         _opened.do = job.open()
         _opened.key = key
     return _opened.do(part)
@@ -84,7 +84,7 @@ class ProcessWorkers:
             raise UsageError(f"{count} workers can do nothing: give at least 1.")
         self.count = count
 
-    def map(self, job: Job[P, R], parts: Iterable[P]) -> Iterator[R]:
+    def map(self, job: SharedJob[P, R], parts: Iterable[P]) -> Iterator[R]:
         """See `Workers.map`."""
         with tempfile.TemporaryDirectory(prefix="graphcompress-") as folder:
             file = Path(folder) / "job"
@@ -144,7 +144,7 @@ class ClusterWorkers:
         """See `Workers.count`; the number may change while a job is done."""
         return max(1, sum(int(worker["nthreads"]) for worker in self.client.scheduler_info(n_workers=-1)["workers"].values()))
 
-    def map(self, job: Job[P, R], parts: Iterable[P]) -> Iterator[R]:
+    def map(self, job: SharedJob[P, R], parts: Iterable[P]) -> Iterator[R]:
         """See `Workers.map`."""
         content = pickle.dumps(job, protocol=pickle.HIGHEST_PROTOCOL)
         key = hashlib.sha256(content).hexdigest()

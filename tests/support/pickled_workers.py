@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from graphcompress.runtime.workers import Job
+from graphcompress.runtime.workers import SharedJob
 
 
 def pickled(value: Any) -> Any:
@@ -19,7 +19,7 @@ class PickledWorkers:
     def __init__(self) -> None:
         self.parts = 0
 
-    def map(self, job: Job[Any, Any], parts: Iterable[Any]) -> Iterator[Any]:
+    def map(self, job: SharedJob[Any, Any], parts: Iterable[Any]) -> Iterator[Any]:
         do = pickled(job).open()
         for part in parts:
             self.parts += 1

@@ -111,7 +111,7 @@ class Observation:
     threads: int
 
     def open(self) -> Callable[[tuple[int, Iterable[Feed]]], list[tuple[Observed, str | None]]]:
-        """See `Job.open`."""
+        """See `SharedJob.open`."""
         model = model_from_proto(parse(self.model))
         all_values = values(model)
         tensors = [all_values[number] for number in self.numbers]
