@@ -7,7 +7,7 @@ is equal, element by element. What reads a copy reads the first one instead, by 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,9 +50,10 @@ def may_be_free(model: Model) -> bool:
     return False
 
 
-def find_free(groups: Groups, feed: Feed) -> FreeUnits:
-    """The free units of all groups; in each FEWEST stay. `feed` is for the values of constant channels."""
-    return _FreeChannels(groups, feed).find()
+def find_free(groups: Groups, feeds: Sequence[Feed]) -> FreeUnits:
+    """The free units of all groups; in each FEWEST stay. `feeds` are for the values of constant channels: of other lengths where axes are free, as a sum over these grows
+    with them."""
+    return _FreeChannels(groups, feeds).find()
 
 
 def without(groups: Groups, free: FreeUnits) -> Cut:
@@ -82,9 +83,9 @@ def without(groups: Groups, free: FreeUnits) -> Cut:
 class _FreeChannels:
     """Looks for free units."""
 
-    def __init__(self, groups: Groups, feed: Feed) -> None:
+    def __init__(self, groups: Groups, feeds: Sequence[Feed]) -> None:
         self.groups = groups
-        self.feed = feed
+        self.feeds = feeds
         self.algebra = groups.algebra
         self.readers = readers(groups)
         self.sole = Counter(layer.weight for layer in self.readers)
@@ -92,8 +93,7 @@ class _FreeChannels:
     def find(self) -> FreeUnits:
         free = FreeUnits()
         fixed = self.unreadable()
-        still = self.still()
-        values = self.values(still - fixed)
+        values = self.values(self.still() - fixed) if self.lengths_differ() else {}
         for group in self.groups.groups:
             room = group.size - FEWEST
             units = [int(u) for u in group.units if int(u) not in fixed]
@@ -123,6 +123,15 @@ class _FreeChannels:
         named = self.groups.group_of[np.array(sorted(fixed), np.int64)]
         return {int(u) for g in set(named[named >= 0].tolist()) for u in self.groups.groups[g].units}
 
+    def lengths_differ(self) -> bool:
+        """Whether each free axis but the batch has two lengths in the feeds: at one, what hangs on it looks constant."""
+        for spec in self.algebra.model.inputs:
+            shapes = [array.shape for feed in self.feeds if (array := feed.get(spec.name)) is not None]
+            free = [axis for axis, dim in enumerate(spec.shape or ()) if not isinstance(dim, int) and (axis or len(spec.shape or ()) == 1)]
+            if any(len({shape[axis] for shape in shapes}) < 2 for axis in free):
+                return False
+        return True
+
     def still(self) -> set[int]:
         """Units that no input of the model reaches."""
         moving: set[int] = set()
@@ -140,7 +149,24 @@ class _FreeChannels:
                     moving.update(units.tolist())
             for letter in self.mixed(application):
                 moving.update(self.algebra.components.unit[application.vectors[letter]].tolist())
-        return known - moving
+        return known - moving - self.spread()
+
+    def spread(self) -> set[int]:
+        """Units of axes that a node makes of one index of something calculated, as Expand does: what they hold is no weight's doing."""
+        units: set[int] = set()
+        followed = {application.form.node for application in self.algebra.applications}
+        for node in self.algebra.model.graph.nodes:
+            if node not in followed and node.inputs and constant_data(node.inputs[0]) is None:
+                before, after = (set(self.units_of(tensors)) for tensors in (node.inputs, node.outputs))
+                units |= after - before
+        return units
+
+    def units_of(self, tensors: Iterable[Tensor]) -> Iterator[int]:
+        """The units of all axes of `tensors`."""
+        for tensor in tensors:
+            for labels in self.algebra.axes.get(tensor) or ():
+                if isinstance(labels, np.ndarray):
+                    yield from self.algebra.components.unit[labels].tolist()
 
     def mixed(self, application: Application) -> Iterator[Letter]:
         """The open letters of outputs that some of the inputs that are calculated have and others lack: what these hold is the same for all indices, and may hang on the input
@@ -156,7 +182,7 @@ class _FreeChannels:
         """What the units hold wherever they are summed over, of those that hold one number."""
         reading = {layer.x: unit for layer, unit in self.readers.items() if units & set(unit.tolist())}
         result: dict[int, set[float]] = {}
-        for seen in Watch(self.algebra.model, reading).run([self.feed]) if reading else ():
+        for seen in Watch(self.algebra.model, reading).run(self.feeds) if reading else ():
             for layer, channels in self.readers.items():
                 if layer.x in seen:
                     axis = 1 if isinstance(layer.form, Convolution) else -2 if getattr(layer.form, "flips_x", False) else -1

@@ -25,20 +25,16 @@ from graphcompress.passes.prune.goals import Goals
 from graphcompress.passes.prune.groups import FEWEST, Groups, WidthCost, find_groups
 from graphcompress.passes.prune.latency import PROFILED, measured_time, time_share
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.oracle import difference, largest_difference, tolerance
+from graphcompress.passes.prune.oracle import ORACLE_FEEDS, difference, largest_difference, oracle_feeds, tolerance
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
-from graphcompress.random_feeds import random_feeds
 from graphcompress.reconstruction.agenda import RepairLayer
 from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
-ORACLE_FEEDS = 2
-LEAST_FREE = 8
-"""Length of free axes in random inputs for the oracle: where it is 1, axes that are mixed up look alike."""
 PROBE_FEEDS = 192
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
@@ -87,11 +83,15 @@ def remove_free(model: Model, context: Context) -> StepResult:
     except DataError:
         return unchanged
     groups = find_groups(model, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
-    free = find_free(groups, feeds[0]) if groups.groups and feeds else FreeUnits()
+    free = find_free(groups, feeds) if groups.groups and feeds else FreeUnits()
     if not free.units:
         return unchanged
     attempt = without(groups, free)
-    if largest_difference(groups.algebra.model, attempt.model, feeds) > tolerance(model):
+    try:
+        apart = largest_difference(groups.algebra.model, attempt.model, feeds)
+    except (ModelError, DataError):
+        apart = math.inf
+    if apart > tolerance(model):
         return StepResult(model, False, refusals=(Refusal("prune/oracle", "without its free channels the model answers otherwise", ""),))
     shared(attempt.model)
     applied = {"prune/zero": len(free.zero), "prune/constant": len(free.constant), "prune/copy": len(free.copies)}
@@ -158,7 +158,7 @@ class _Pruner:
                 attempt = self.checked(widths)
                 if attempt is None:
                     break
-                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds, self.context), attempt
+                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds[:ORACLE_FEEDS], self.context), attempt
                 self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
             share = measured[key][0]
             if CLOSE_TO_GOAL * goal <= share <= goal:
@@ -250,7 +250,7 @@ class _Pruner:
         """Whether the oracle agrees, and the cut model runs."""
         try:
             return difference(attempt, self.oracle_feeds) <= tolerance(self.model)
-        except ModelError:
+        except (ModelError, DataError):  # a model that does not run with a feed may have a fault, or the feed
             return False
 
     # --- what is known of groups ------------------------------------------------------------------------------------------------
@@ -348,14 +348,6 @@ def odd_widths(attempt: Cut) -> list[Refusal]:
             nodes.append(node)
     text = f"its width is no multiple of {NARROW_MULTIPLE}, for which onnxruntime has slower kernels: --round-to auto keeps to multiples"
     return [Refusal("prune/odd-width", text, nodes[0].name or nodes[0].outputs[0].name, len(nodes))] if nodes else []
-
-
-def oracle_feeds(model: Model, context: Context) -> list[Feed]:
-    """Inputs for the oracle, at whose shapes costs are counted too: the first of the data, random ones without. Raises DataError where no random ones fit."""
-    source = context.data
-    if source is None:
-        source = random_feeds(model, ORACLE_FEEDS, context.seed, least=LEAST_FREE)
-    return [feed for feed, _ in zip(source, range(ORACLE_FEEDS), strict=False)]
 
 
 def sampled(feeds: Dataset, count: int) -> list[Feed]:

@@ -83,6 +83,37 @@ def test_both_sides_of_a_sum_must_repeat(tools: Any) -> None:
     same(model, result, tools)
 
 
+def test_a_sum_over_a_free_axis_is_no_constant(tools: Any) -> None:
+    """Channels 3 and 4 hold one number each, and a sum over the picture, or its mean inside a border, another one at each height."""
+    weight, bias = weights()
+    weight[[3, 4]], bias[3], bias[4] = 0.0, 1.0, 2.0
+    for op in ("ReduceSum", "GlobalAveragePool"):
+        s = tools.Small()
+        x = s.node("Conv", s.input("x", "n", 3, "h", 8), s.constant(weight.astype(np.float32)), s.constant(bias.astype(np.float32)), pads=[1] * 4)
+        depthwise = s.node("Conv", x, s.weight(8, 1, 3, 3), pads=[1] * 4, group=8)
+        y = s.node(op, depthwise, *([s.constant(np.array([2, 3]))] if op == "ReduceSum" else []))
+        model = s.model(s.conv(y, 8, 5, kernel=1))
+        result = freed(model, tools)
+        assert not result.changed and not result.refusals
+    fixed = s.model(
+        s.conv(s.node("ReduceSum", s.node("Conv", s.input("z", 1, 3, 8, 8), s.constant(weight.astype(np.float32))), s.constant(np.array([2, 3]))), 8, 5)
+    )
+    assert freed(fixed, tools).changed
+
+
+def test_what_is_expanded_and_added_makes_none_constant(tools: Any) -> None:
+    """One number of each picture, spread over all channels by an Expand: with a single feed it looks constant."""
+    s = tools.Small()
+    weight, bias = weights()
+    weight[[3, 4]], bias[3], bias[4] = 0.0, 1.0, 2.0
+    x = s.input("x", 1, 3, 8, 8)
+    y = s.node("Conv", x, s.constant(weight.astype(np.float32)), s.constant(bias.astype(np.float32)), pads=[1] * 4)
+    spread = s.node("Expand", s.node("ReduceMean", x, axes=[1, 2, 3]), s.constant(np.array([1, 8, 8, 8])))
+    model = s.model(s.conv(s.node("Add", y, spread), 8, 5, kernel=1))
+    one = prune(model, Context(data=tools.feeds(model, 1), threads=1), Options(free=True)).boldest
+    assert not one.changed and not one.refusals
+
+
 @pytest.mark.parametrize("name", ["residual", "dense", "excite", "unet", "flat", "packed_attention", "recurrent"])
 def test_networks_with_copies_and_zeros(name: str, tools: Any) -> None:
     """Every weight has its second row or column equal to the first, and the third zero."""
