@@ -39,6 +39,11 @@ PROBE_FEEDS = 192
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
 PROBE_POSITIONS = 4
+"""Of each of PROBE_FEEDS feeds; of fewer as many more."""
+LEAST_PROBE_FEEDS = 12
+PROBE_PASSES = 3
+PROBE_MACS = 4e12
+"""Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
 MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
 """Channels that one step of onnxruntime's convolutions takes, with AVX-512 and without."""
@@ -264,21 +269,23 @@ class _Pruner:
 
     def sensitivities(self) -> Array:
         """[groups] what an error in a group's consumers does to the outputs: the outputs' relative error with half of the group gone and the rest refitted, as a part of the
-        consumers' error. 1 for all without data, or where there are too many groups to try each."""
+        consumers' error. 1 for all without data, or where there are too many groups, or the model is too large, to try each."""
         if self._sensitivities is None:
             count = len(self.groups.groups)
             self._sensitivities = np.ones(count)
-            if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES:
-                probes = sampled(self.context.data, PROBE_FEEDS)
+            of_feed = PROBE_PASSES * count * self.groups.macs.at(self.groups.widths)
+            most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, of_feed)))
+            if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES and most >= LEAST_PROBE_FEEDS:
+                probes = sampled(self.context.data, most)
                 judging = probes[PROBE_JUDGES - 1 :: PROBE_JUDGES] or probes
                 probes = [feed for index, feed in enumerate(probes) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
                 reference = TeacherAnswers(self.model, judging, threads=self.context.threads)
                 for index in range(count):
-                    self._sensitivities[index] = self.sensitivity(index, probes, reference)
+                    self._sensitivities[index] = self.sensitivity(index, probes, reference, PROBE_POSITIONS * PROBE_FEEDS // most)
                     self.context.progress("measuring sensitivity", index + 1, count)
         return self._sensitivities
 
-    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers) -> float:
+    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers, positions: int) -> float:
         widths = self.groups.widths
         size = int(widths[index])
         step = self.groups.groups[index].step
@@ -292,7 +299,7 @@ class _Pruner:
                 repair_layers(attempt),
                 probes,
                 seed=self.context.seed,
-                positions=PROBE_POSITIONS,
+                positions=positions,
                 ridges=(1e-2,),
                 threads=self.context.threads,
             )
@@ -352,8 +359,8 @@ def odd_widths(attempt: Cut) -> list[Refusal]:
 
 def sampled(feeds: Dataset, count: int) -> list[Feed]:
     """`count` feeds from all over the data, all where there are no more."""
-    step = max(1, len(feeds) // count)
-    return [feed for index, feed in enumerate(feeds) if index % step == 0][:count]
+    chosen = {place * len(feeds) // count for place in range(count)} if len(feeds) > count else range(len(feeds))
+    return [feed for index, feed in enumerate(feeds) if index in chosen]
 
 
 def repair_layers(attempt: Cut) -> list[RepairLayer]:
