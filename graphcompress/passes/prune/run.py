@@ -42,7 +42,7 @@ PROBE_POSITIONS = 4
 """Of each of PROBE_FEEDS feeds; of fewer as many more."""
 LEAST_PROBE_FEEDS = 12
 PROBE_PASSES = 3
-PROBE_MACS = 4e12
+PROBE_MACS = 2e12
 """Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
 MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
