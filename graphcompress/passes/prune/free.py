@@ -7,7 +7,7 @@ is equal, element by element. What reads a copy reads the first one instead, by 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,18 +95,22 @@ class _FreeChannels:
         fixed = self.unreadable()
         values = self.values(self.still() - fixed) if self.lengths_differ() else {}
         for group in self.groups.groups:
-            room = group.size - FEWEST
-            units = [int(u) for u in group.units if int(u) not in fixed]
-            for unit in [u for u in units if u in values][:room]:
-                if values[unit] == 0:
+            blocks = [self.of_block(group, [int(group.units[i]) for i in block], fixed, values) for block in group.partition]
+            count = min(*map(len, blocks), group.size // group.step - FEWEST)  # of each block as many
+            for unit, first in [entry for block in blocks for entry in block[: max(0, count)]]:
+                if first is not None:
+                    free.copies[unit] = first
+                elif values[unit] == 0:
                     free.zero.append(unit)
-                    room -= 1
-                elif self.foldable(unit):
+                else:
                     free.constant[unit] = values[unit]
-                    room -= 1
-            for unit, first in self.copies(group, [u for u in units if u not in (*free.zero, *free.constant)])[:room]:
-                free.copies[unit] = first
         return free
+
+    def of_block(self, group: UnitGroup, block: Sequence[int], fixed: set[int], values: Mapping[int, float]) -> list[tuple[int, int | None]]:
+        """What can go of a block: (unit, the one that it is a copy of, None where it always holds one number). Equal weights of another block read other channels."""
+        units = [u for u in block if u not in fixed]
+        still = [u for u in units if u in values and (values[u] == 0 or self.foldable(u))]
+        return [*((unit, None) for unit in still), *self.copies(group, [u for u in units if u not in still])]
 
     def unreadable(self) -> set[int]:
         """Units of groups of which something is summed over that is no layer with a constant weight of its own."""
@@ -142,7 +146,9 @@ class _FreeChannels:
                 known.update(units.tolist())
                 for tensor, axis in tensors:
                     values, labels = constant_value(tensor), (self.algebra.axes[tensor] or ())[axis]
-                    assert values is not None and isinstance(labels, np.ndarray)
+                    assert values is not None
+                    if not isinstance(labels, np.ndarray):  # of length 1, as of a bias that is one number: the same for all units
+                        continue
                     here = np.moveaxis(values, axis, 0).reshape(len(labels), -1).any(axis=1)
                     moving.update(self.algebra.components.unit[labels[here]].tolist())
                 if not tensors:
