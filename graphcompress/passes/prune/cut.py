@@ -90,7 +90,7 @@ class _Cutter:
         with Edits(self.model) as edits:
             for node in toposort(self.algebra.model.graph):
                 rewrite = _REWRITES.get(node.op) if node.standard else None
-                if rewrite is not None and any(self.changed(t) for t in (*node.inputs, *node.outputs)):
+                if rewrite is not None and (any(self.changed(t) for t in (*node.inputs, *node.outputs)) or any(self.of_changed(t) for t in node.inputs)):
                     rewrite(self, edits, node)
             for tensor in self.algebra.axes:
                 if constant_data(tensor) is None and self.changed(tensor):
@@ -100,6 +100,10 @@ class _Cutter:
 
     def changed(self, tensor: Tensor) -> bool:
         return any(m is not None and not m.all() for m in map(self.cut.mask, self.algebra.axes.get(tensor) or ()))
+
+    def of_changed(self, tensor: Tensor) -> bool:
+        """Whether `tensor` holds the length of a cut axis."""
+        return any(entry is not None and self.mask(*entry) is not None for entry in self.algebra.lengths(tensor))
 
     def mask(self, tensor: Tensor, axis: int) -> Array | None:
         axes = self.algebra.axes.get(tensor)
@@ -136,44 +140,58 @@ class _Cutter:
     # --- sizes and positions ----------------------------------------------------------------------------------------------------
 
     def target(self, edits: Edits, node: Node, index: int = 1) -> None:
-        """The size of each cut axis of the output in the shape that input `index` states (Reshape, Expand, Resize)."""
+        """The size of each cut axis of the output in the shape that input `index` states (Reshape, Expand, Resize), and those of others that it takes from a cut axis."""
         y, twin = node.outputs[0], self.twin(node)
         if twin.input(index) is None:
             return
-        sizes = {a: int(m.sum()) for a in range(len(self.algebra.axes.get(y) or ())) if (m := self.mask(y, a)) is not None}
         tensor = twin.inputs[index]
+        lengths, over = self.algebra.lengths(node.inputs[index]), self.stated_axes(node, index)
+        sizes: dict[int, int] = {}  # by the place of the entry
+        for place, axis in enumerate(over):
+            mask, length = self.mask(y, axis), (self.algebra.shape(y) or ())[axis]
+            if mask is not None:
+                sizes[place] = int(mask.sum())
+            elif isinstance(length, int) and place < len(lengths) and (source := lengths[place]) is not None and self.mask(*source) is not None:
+                sizes[place] = length
         stated = self.shapes.entries(tensor)
         value = constant_value(tensor)
         if value is not None:
             stated = value.astype(object)
         if stated is None:
-            self.patch(edits, node, index, sizes)
+            self.patch(edits, node, index, sizes, len(over))
             return
         before = self.algebra.axes.get(node.inputs[0]) or ()
         wrong = {}
-        for axis, size in sizes.items():
-            entry = stated.reshape(-1)[axis]
-            if entry == 0 and node.op == "Reshape" and not node.attrs.get("allowzero", 0) and axis < len(before):
-                mask = self.mask(node.inputs[0], axis)
+        for place, size in sizes.items():
+            entry = stated.reshape(-1)[place]
+            if entry == 0 and node.op == "Reshape" and not node.attrs.get("allowzero", 0) and place < len(before):
+                mask = self.mask(node.inputs[0], place)
                 entry = int(mask.sum()) if mask is not None else 0
             if entry not in (size, -1):
-                wrong[axis] = size
-        if not wrong:
-            return
-        if value is not None:
+                wrong[place] = size
+        if value is not None and wrong:
             sized = value.astype(np.int64)
             sized[list(wrong)] = list(wrong.values())
             edits.set_input(twin, index, self.model.constant(tensor.name, sized))
         else:
-            self.patch(edits, node, index, wrong)
+            self.patch(edits, node, index, wrong, len(over))
 
-    def patch(self, edits: Edits, node: Node, index: int, sizes: dict[int, int]) -> None:
-        """Write sizes over some entries of a shape that is computed."""
+    def stated_axes(self, node: Node, index: int) -> list[int]:
+        """The axes of the output for which input `index` has entries: those of the attribute of a Resize, the last ones of an Expand whose target is of lower rank."""
+        rank = len(self.algebra.shape(node.outputs[0]) or ())
+        if node.op == "Resize" and "axes" in node.attrs:
+            return [int(a) % rank for a in node.attrs["axes"]]
+        count = (self.algebra.shape(node.inputs[index]) or (rank,))[0]
+        return list(range(rank))[-count if isinstance(count, int) and count else rank :]
+
+    def patch(self, edits: Edits, node: Node, index: int, sizes: dict[int, int], count: int) -> None:
+        """Write sizes over some of the `count` entries of a shape that is computed."""
+        if not sizes:
+            return
         twin = self.twin(node)
         tensor = twin.inputs[index]
-        rank = len(self.algebra.shape(node.outputs[0]) or ())
-        chosen = np.zeros(rank, bool)
-        values = np.zeros(rank, np.int64)
+        chosen = np.zeros(count, bool)
+        values = np.zeros(count, np.int64)
         chosen[list(sizes)] = True
         values[list(sizes)] = list(sizes.values())
         where = self.model.add(

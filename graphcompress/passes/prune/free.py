@@ -7,7 +7,7 @@ is equal, element by element. What reads a copy reads the first one instead, by 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,9 +50,10 @@ def may_be_free(model: Model) -> bool:
     return False
 
 
-def find_free(groups: Groups, feed: Feed) -> FreeUnits:
-    """The free units of all groups; in each FEWEST stay. `feed` is for the values of constant channels."""
-    return _FreeChannels(groups, feed).find()
+def find_free(groups: Groups, feeds: Sequence[Feed]) -> FreeUnits:
+    """The free units of all groups; in each FEWEST stay. `feeds` are for the values of constant channels: of other lengths where axes are free, as a sum over these grows
+    with them."""
+    return _FreeChannels(groups, feeds).find()
 
 
 def without(groups: Groups, free: FreeUnits) -> Cut:
@@ -82,9 +83,9 @@ def without(groups: Groups, free: FreeUnits) -> Cut:
 class _FreeChannels:
     """Looks for free units."""
 
-    def __init__(self, groups: Groups, feed: Feed) -> None:
+    def __init__(self, groups: Groups, feeds: Sequence[Feed]) -> None:
         self.groups = groups
-        self.feed = feed
+        self.feeds = feeds
         self.algebra = groups.algebra
         self.readers = readers(groups)
         self.sole = Counter(layer.weight for layer in self.readers)
@@ -92,21 +93,24 @@ class _FreeChannels:
     def find(self) -> FreeUnits:
         free = FreeUnits()
         fixed = self.unreadable()
-        still = self.still()
-        values = self.values(still - fixed)
+        values = self.values(self.still() - fixed) if self.lengths_differ() else {}
         for group in self.groups.groups:
-            room = group.size - FEWEST
-            units = [int(u) for u in group.units if int(u) not in fixed]
-            for unit in [u for u in units if u in values][:room]:
-                if values[unit] == 0:
+            blocks = [self.of_block(group, [int(group.units[i]) for i in block], fixed, values) for block in group.partition]
+            count = min(*map(len, blocks), group.size // group.step - FEWEST)  # of each block as many
+            for unit, first in [entry for block in blocks for entry in block[: max(0, count)]]:
+                if first is not None:
+                    free.copies[unit] = first
+                elif values[unit] == 0:
                     free.zero.append(unit)
-                    room -= 1
-                elif self.foldable(unit):
+                else:
                     free.constant[unit] = values[unit]
-                    room -= 1
-            for unit, first in self.copies(group, [u for u in units if u not in (*free.zero, *free.constant)])[:room]:
-                free.copies[unit] = first
         return free
+
+    def of_block(self, group: UnitGroup, block: Sequence[int], fixed: set[int], values: Mapping[int, float]) -> list[tuple[int, int | None]]:
+        """What can go of a block: (unit, the one that it is a copy of, None where it always holds one number). Equal weights of another block read other channels."""
+        units = [u for u in block if u not in fixed]
+        still = [u for u in units if u in values and (values[u] == 0 or self.foldable(u))]
+        return [*((unit, None) for unit in still), *self.copies(group, [u for u in units if u not in still])]
 
     def unreadable(self) -> set[int]:
         """Units of groups of which something is summed over that is no layer with a constant weight of its own."""
@@ -123,6 +127,15 @@ class _FreeChannels:
         named = self.groups.group_of[np.array(sorted(fixed), np.int64)]
         return {int(u) for g in set(named[named >= 0].tolist()) for u in self.groups.groups[g].units}
 
+    def lengths_differ(self) -> bool:
+        """Whether each free axis but the batch has two lengths in the feeds: at one, what hangs on it looks constant."""
+        for spec in self.algebra.model.inputs:
+            shapes = [array.shape for feed in self.feeds if (array := feed.get(spec.name)) is not None]
+            free = [axis for axis, dim in enumerate(spec.shape or ()) if not isinstance(dim, int) and (axis or len(spec.shape or ()) == 1)]
+            if any(len({shape[axis] for shape in shapes}) < 2 for axis in free):
+                return False
+        return True
+
     def still(self) -> set[int]:
         """Units that no input of the model reaches."""
         moving: set[int] = set()
@@ -133,14 +146,33 @@ class _FreeChannels:
                 known.update(units.tolist())
                 for tensor, axis in tensors:
                     values, labels = constant_value(tensor), (self.algebra.axes[tensor] or ())[axis]
-                    assert values is not None and isinstance(labels, np.ndarray)
+                    assert values is not None
+                    if not isinstance(labels, np.ndarray):  # of length 1, as of a bias that is one number: the same for all units
+                        continue
                     here = np.moveaxis(values, axis, 0).reshape(len(labels), -1).any(axis=1)
                     moving.update(self.algebra.components.unit[labels[here]].tolist())
                 if not tensors:
                     moving.update(units.tolist())
             for letter in self.mixed(application):
                 moving.update(self.algebra.components.unit[application.vectors[letter]].tolist())
-        return known - moving
+        return known - moving - self.spread()
+
+    def spread(self) -> set[int]:
+        """Units of axes that a node makes of one index of something calculated, as Expand does: what they hold is no weight's doing."""
+        units: set[int] = set()
+        followed = {application.form.node for application in self.algebra.applications}
+        for node in self.algebra.model.graph.nodes:
+            if node not in followed and node.inputs and constant_data(node.inputs[0]) is None:
+                before, after = (set(self.units_of(tensors)) for tensors in (node.inputs, node.outputs))
+                units |= after - before
+        return units
+
+    def units_of(self, tensors: Iterable[Tensor]) -> Iterator[int]:
+        """The units of all axes of `tensors`."""
+        for tensor in tensors:
+            for labels in self.algebra.axes.get(tensor) or ():
+                if isinstance(labels, np.ndarray):
+                    yield from self.algebra.components.unit[labels].tolist()
 
     def mixed(self, application: Application) -> Iterator[Letter]:
         """The open letters of outputs that some of the inputs that are calculated have and others lack: what these hold is the same for all indices, and may hang on the input
@@ -156,7 +188,7 @@ class _FreeChannels:
         """What the units hold wherever they are summed over, of those that hold one number."""
         reading = {layer.x: unit for layer, unit in self.readers.items() if units & set(unit.tolist())}
         result: dict[int, set[float]] = {}
-        for seen in Watch(self.algebra.model, reading).run([self.feed]) if reading else ():
+        for seen in Watch(self.algebra.model, reading).run(self.feeds) if reading else ():
             for layer, channels in self.readers.items():
                 if layer.x in seen:
                     axis = 1 if isinstance(layer.form, Convolution) else -2 if getattr(layer.form, "flips_x", False) else -1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from graphcompress.ir import Model, Tensor
-from graphcompress.passes.prune.scores import WIDE, Consumer, by_channel, output_energy, weight_by_channel
+from graphcompress.passes.prune.scores import WIDE, Consumer, by_channel, damped_inverse, output_energy, weight_by_channel
 from graphcompress.reconstruction.batches import batches, items
 from graphcompress.reconstruction.gram import Array, Gram
 from graphcompress.reconstruction.rows import Layer, sample
@@ -17,29 +18,38 @@ from graphcompress.runtime.watch import BUDGET, Watch
 from graphcompress.step import Progress, silent
 
 POSITIONS = 12
+# Of a matrix of moments.
+MOST_ROWS = 6144
 
 
 @dataclass(frozen=True, slots=True)
 class SeenLayer:
-    """A layer with the centred moments of its rows, `xx` [g, n, n]; where n is more than WIDE those of its channels, [g, n / taps, n / taps]."""
+    """A layer with the centred moments of its rows, `xx` [g, n / width, n / width]: those of single rows, or of channels of `width` neighbouring rows."""
 
     layer: Layer
     xx: Array
-    narrow: bool
+    width: int
+    _whole: dict[str, Any] = field(default_factory=dict)
 
     def consumers(self, units: Sequence[Array]) -> list[Consumer]:
-        """One consumer for each group, of units that are sets of the layer's input channels. Their errors are parts of the whole layer's energy."""
-        matrix = self.layer.weight_matrix()
-        if self.narrow:
-            matrix = weight_by_channel(matrix, self.layer.form.taps)
-        energy = sum(output_energy(xx, weight) for xx, weight in zip(self.xx, matrix, strict=True))
-        rows: list[list[Array]] = [[] for _ in matrix]
+        """One consumer for each group, of units that are sets of the layer's input channels, with the rows of these units. Their errors are parts of the whole layer's energy."""
+        if not self._whole:
+            matrix = weight_by_channel(self.layer.weight_matrix(), self.width)
+            self._whole["matrix"] = matrix
+            self._whole["energy"] = sum(output_energy(xx, weight) for xx, weight in zip(self.xx, matrix, strict=True))
+            self._whole["inverses"] = [damped_inverse(xx) for xx in self.xx]
+        rows: list[list[Array]] = [[] for _ in self.xx]
         for channels in units:
             group, at = self.layer.rows_of(channels)
-            at = at[:, :1] // self.layer.form.taps if self.narrow else at
             for index, own in enumerate(rows):
-                own.append(at[group == index].reshape(-1))
-        return [Consumer(xx, weight, own, energy) for xx, weight, own in zip(self.xx, matrix, rows, strict=True)]
+                own.append(np.unique(at[group == index] // self.width))
+        return [self._consumer(index, own) for index, own in enumerate(rows)]
+
+    def _consumer(self, index: int, units: Sequence[Array]) -> Consumer:
+        own = np.unique(np.concatenate([*units, np.zeros(0, np.intp)])).astype(np.intp)
+        block = np.ix_(own, own)
+        placed = [np.searchsorted(own, rows) for rows in units]
+        return Consumer(self.xx[index][block], self._whole["matrix"][index][own], placed, self._whole["energy"], self._whole["inverses"][index][block])
 
 
 def see(
@@ -48,11 +58,18 @@ def see(
     feeds: Iterable[Feed],
     *,
     seed: int,
+    runs: Mapping[Layer, int] | None = None,
     positions: int = POSITIONS,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> list[SeenLayer]:
-    """The moments of `layers` of `model` over `positions` of each input. `feeds` must be iterable again; without any the moments are zero."""
+    """The moments of `layers` of `model` over `positions` of each input. `feeds` must be iterable again; without any the moments are zero.
+
+    A layer with more than WIDE rows is seen by its channels: the taps of a convolution, or as many neighbouring rows as `runs` says of other layers. Where more than MOST_ROWS are left,
+    the layer is left out: its matrix would need gigabytes, and hours.
+    """
+    widths = {layer: _width(layer, (runs or {}).get(layer, 1)) for layer in layers}
+    layers = [layer for layer in layers if layer.form.shape[1] // widths[layer] <= MOST_ROWS]
     grams = [Gram() for _ in layers]
     by_input: dict[Tensor, list[int]] = {}
     for index, layer in enumerate(layers):
@@ -72,16 +89,17 @@ def see(
                     form = layers[index].form
                     at = sample(form.places_from(x.shape), counts[batch], positions, np.random.default_rng([seed, index, batch]))
                     rows = form.rows(x, at)
-                    grams[index].update(by_channel(rows, form.taps) if _narrow(layers[index]) else rows)
+                    grams[index].update(by_channel(rows, widths[layers[index]]))
             progress("scoring", max(next_batch.values()), len(counts))
-    return [_seen(layer, gram) for layer, gram in zip(layers, grams, strict=True)]
+    return [_seen(layer, gram, widths[layer]) for layer, gram in zip(layers, grams, strict=True)]
 
 
-def _narrow(layer: Layer) -> bool:
-    return layer.form.shape[1] > WIDE and layer.form.taps > 1
+def _width(layer: Layer, run: int) -> int:
+    """How many neighbouring rows are put together."""
+    return max(layer.form.taps, run) if layer.form.shape[1] > WIDE else 1
 
 
-def _seen(layer: Layer, gram: Gram) -> SeenLayer:
+def _seen(layer: Layer, gram: Gram, width: int) -> SeenLayer:
     g, n, _ = layer.form.shape
-    n = n // layer.form.taps if _narrow(layer) else n
-    return SeenLayer(layer, gram.finish().xx if gram.rows else np.zeros((g, n, n)), _narrow(layer))
+    n = n // width
+    return SeenLayer(layer, gram.finish().xx if gram.rows else np.zeros((g, n, n)), width)

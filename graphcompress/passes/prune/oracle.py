@@ -5,18 +5,29 @@ It is asked about every cut, before any repair: a difference is a fault of the a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from graphcompress.errors import GraphCompressError
 from graphcompress.ir import Constant, Model, constant_data, constant_value, graphs
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.cut import Cut
+from graphcompress.random_feeds import random_feeds
 from graphcompress.runtime.session import Feed, open_session
+from graphcompress.step import Context
 
+ORACLE_FEEDS = 2
+LEAST_FREE = 8
+"""Length of free axes in random inputs: where it is 1, axes that are mixed up look alike."""
+MOST_ELEMENTS = 1 << 24
+"""Of the inputs of other lengths together."""
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-2
+FEW = 0.01
 """Largest difference, in parts of the largest magnitude of the output, that rounding may make: in float32, and where weights are of 16 bits."""
 
 
@@ -64,10 +75,47 @@ def masked(cut: Cut) -> Model:
 
 def difference(cut: Cut, feeds: Iterable[Feed]) -> float:
     """The largest difference between the cut model and the masked original on `feeds`, in parts of the largest magnitude of the output; infinity where shapes or types differ.
+    Of outputs that are no floating-point numbers, the share of elements that differ counts, a percent of them as much as TOLERANCE: few may, as ArgMax of equals does.
 
     Raises ModelError where one of them does not load or run.
     """
     return largest_difference(masked(cut), cut.model, feeds)
+
+
+def oracle_feeds(model: Model, context: Context) -> list[Feed]:
+    """Inputs for the oracle: the first of the data, random ones without, and where axes are free one of other lengths, if `model` runs with it: a size that was put down as
+    a number is wrong there. Raises DataError where no random ones fit."""
+    source = context.data
+    if source is None:
+        source = random_feeds(model, ORACLE_FEEDS, context.seed, least=LEAST_FREE)
+    feeds = [feed for feed, _ in zip(source, range(ORACLE_FEEDS), strict=False)]
+    others = [_resized(model, feed, double) for feed in feeds[:1] for double in (False, True)]
+    others = [o for o in others if _shapes(o) != _shapes(feeds[0]) and sum(math.prod(shape) for shape in _shapes(o).values()) <= MOST_ELEMENTS]
+    if others:
+        with open_session(model, optimize="none", threads=1) as session:
+            for other in others:
+                with suppress(GraphCompressError):
+                    session.run(other)
+                    return [*feeds, other]
+    return feeds
+
+
+def _shapes(feed: Feed) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in feed.items() if isinstance(array, np.ndarray)}
+
+
+def _resized(model: Model, feed: Feed, double: bool) -> Feed:
+    """`feed` with twice the batch (the first axis), and half of the length of each other axis that is free, or twice with `double`."""
+    result = dict(feed)
+    for spec in model.inputs:
+        array = feed.get(spec.name)
+        for axis, dim in enumerate(spec.shape or ()):
+            if isinstance(array, np.ndarray) and not isinstance(dim, int):
+                length = array.shape[axis]
+                grows = double or (axis == 0 and array.ndim > 1)
+                array = np.concatenate([array, array], axis) if grows else array.take(range(max(1, length // 2)), axis)
+                result[spec.name] = array
+    return result
 
 
 def largest_difference(reference: Model, other: Model, feeds: Iterable[Feed]) -> float:
@@ -84,8 +132,10 @@ def largest_difference(reference: Model, other: Model, feeds: Iterable[Feed]) ->
 def _relative(a: object, b: object) -> float:
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
-    if not a.size or not np.issubdtype(a.dtype, np.floating):
+    if not a.size:
         return 0.0
+    if a.dtype.kind in "biuOSU":
+        return float((a != b).mean()) * TOLERANCE / FEW
     x, y = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(x) & np.isfinite(y)
     if (np.isfinite(x) != np.isfinite(y)).any():

@@ -21,7 +21,8 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
     """For each group the order of its units (as positions in `UnitGroup.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds and is also the
     order of groups that no layer with a constant weight sums over."""
     layers = {} if feeds is None or score == "magnitude" else readers(groups)
-    seen = [] if feeds is None else see(groups.algebra.model, list(layers), feeds, seed=seed, threads=threads, progress=progress)
+    runs = {layer: _run(units) for layer, units in layers.items()}
+    seen = [] if feeds is None else see(groups.algebra.model, list(layers), feeds, seed=seed, runs=runs, threads=threads, progress=progress)
     orders = []
     for index, group in enumerate(groups.groups):
         consumers = [c for layer in seen if (groups.group_of[layers[layer.layer]] == index).any() for c in _consumers(layer, layers[layer.layer], group)]
@@ -37,6 +38,13 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
 def _consumers(seen: SeenLayer, units: Array, group: UnitGroup) -> list[Consumer]:
     """`seen` as consumers of a group; `units` are those of its input channels."""
     return [c for c in seen.consumers([np.flatnonzero(units == unit) for unit in group.units]) if any(len(rows) for rows in c.units)]
+
+
+def _run(units: Array) -> int:
+    """The length of the runs of equal `units` [input channels], as a Flatten makes them of a map; 1 where they are not alike."""
+    ends = np.append(np.flatnonzero(np.diff(units)) + 1, len(units))
+    lengths = np.diff(ends, prepend=0)
+    return int(lengths[0]) if len(lengths) and (lengths == lengths[0]).all() else 1
 
 
 def readers(groups: Groups) -> dict[Layer, Array]:

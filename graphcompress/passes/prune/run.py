@@ -25,25 +25,26 @@ from graphcompress.passes.prune.goals import Goals
 from graphcompress.passes.prune.groups import FEWEST, Groups, WidthCost, find_groups
 from graphcompress.passes.prune.latency import PROFILED, measured_time, time_share
 from graphcompress.passes.prune.options import Options
-from graphcompress.passes.prune.oracle import difference, largest_difference, tolerance
+from graphcompress.passes.prune.oracle import ORACLE_FEEDS, difference, largest_difference, oracle_feeds, tolerance
 from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.scores import Order
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
-from graphcompress.random_feeds import random_feeds
 from graphcompress.reconstruction.agenda import RepairLayer
 from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.place import require_times
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
-ORACLE_FEEDS = 2
-LEAST_FREE = 8
-"""Length of free axes in random inputs for the oracle: where it is 1, axes that are mixed up look alike."""
 PROBE_FEEDS = 192
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
 PROBE_POSITIONS = 4
+"""Of each of PROBE_FEEDS feeds; of fewer as many more."""
+LEAST_PROBE_FEEDS = 12
+PROBE_PASSES = 3
+PROBE_MACS = 2e12
+"""Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
 MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
 """Channels that one step of onnxruntime's convolutions takes, with AVX-512 and without."""
@@ -90,11 +91,15 @@ def remove_free(model: Model, context: Context) -> StepResult:
     except DataError:
         return unchanged
     groups = find_groups(model, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
-    free = find_free(groups, feeds[0]) if groups.groups and feeds else FreeUnits()
+    free = find_free(groups, feeds) if groups.groups and feeds else FreeUnits()
     if not free.units:
         return unchanged
     attempt = without(groups, free)
-    if largest_difference(groups.algebra.model, attempt.model, feeds) > tolerance(model):
+    try:
+        apart = largest_difference(groups.algebra.model, attempt.model, feeds)
+    except (ModelError, DataError):
+        apart = math.inf
+    if apart > tolerance(model):
         return StepResult(model, False, refusals=(Refusal("prune/oracle", "without its free channels the model answers otherwise", ""),))
     shared(attempt.model)
     applied = {"prune/zero": len(free.zero), "prune/constant": len(free.constant), "prune/copy": len(free.copies)}
@@ -161,7 +166,7 @@ class _Pruner:
                 attempt = self.checked(widths)
                 if attempt is None:
                     break
-                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds, self.context), attempt
+                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds[:ORACLE_FEEDS], self.context), attempt
                 self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
             share = measured[key][0]
             if CLOSE_TO_GOAL * goal <= share <= goal:
@@ -253,7 +258,7 @@ class _Pruner:
         """Whether the oracle agrees, and the cut model runs."""
         try:
             return difference(attempt, self.oracle_feeds) <= tolerance(self.model)
-        except ModelError:
+        except (ModelError, DataError):  # a model that does not run with a feed may have a fault, or the feed
             return False
 
     # --- what is known of groups ------------------------------------------------------------------------------------------------
@@ -267,21 +272,23 @@ class _Pruner:
 
     def sensitivities(self) -> Array:
         """[groups] what an error in a group's consumers does to the outputs: the outputs' relative error with half of the group gone and the rest refitted, as a part of the
-        consumers' error. 1 for all without data, or where there are too many groups to try each."""
+        consumers' error. 1 for all without data, or where there are too many groups, or the model is too large, to try each."""
         if self._sensitivities is None:
             count = len(self.groups.groups)
             self._sensitivities = np.ones(count)
-            if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES:
-                probes = sampled(self.context.data, PROBE_FEEDS)
+            of_feed = PROBE_PASSES * count * self.groups.macs.at(self.groups.widths)
+            most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, of_feed)))
+            if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES and most >= LEAST_PROBE_FEEDS:
+                probes = sampled(self.context.data, most)
                 judging = probes[PROBE_JUDGES - 1 :: PROBE_JUDGES] or probes
                 probes = [feed for index, feed in enumerate(probes) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
                 reference = TeacherAnswers(self.model, judging, threads=self.context.threads)
                 for index in range(count):
-                    self._sensitivities[index] = self.sensitivity(index, probes, reference)
+                    self._sensitivities[index] = self.sensitivity(index, probes, reference, PROBE_POSITIONS * PROBE_FEEDS // most)
                     self.context.progress("measuring sensitivity", index + 1, count)
         return self._sensitivities
 
-    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers) -> float:
+    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers, positions: int) -> float:
         widths = self.groups.widths
         size = int(widths[index])
         step = self.groups.groups[index].step
@@ -295,7 +302,7 @@ class _Pruner:
                 repair_layers(attempt),
                 probes,
                 seed=self.context.seed,
-                positions=PROBE_POSITIONS,
+                positions=positions,
                 ridges=(1e-2,),
                 threads=self.context.threads,
             )
@@ -356,18 +363,10 @@ def odd_widths(attempt: Cut) -> list[Refusal]:
     return [Refusal("prune/odd-width", text, nodes[0].name or nodes[0].outputs[0].name, len(nodes))] if nodes else []
 
 
-def oracle_feeds(model: Model, context: Context) -> list[Feed]:
-    """Inputs for the oracle, at whose shapes costs are counted too: the first of the data, random ones without. Raises DataError where no random ones fit."""
-    source = context.data
-    if source is None:
-        source = random_feeds(model, ORACLE_FEEDS, context.seed, least=LEAST_FREE)
-    return [feed for feed, _ in zip(source, range(ORACLE_FEEDS), strict=False)]
-
-
 def sampled(feeds: Dataset, count: int) -> list[Feed]:
     """`count` feeds from all over the data, all where there are no more."""
-    step = max(1, len(feeds) // count)
-    return [feed for index, feed in enumerate(feeds) if index % step == 0][:count]
+    chosen = {place * len(feeds) // count for place in range(count)} if len(feeds) > count else range(len(feeds))
+    return [feed for index, feed in enumerate(feeds) if index in chosen]
 
 
 def repair_layers(attempt: Cut) -> list[RepairLayer]:

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 # Of the mean diagonal of H. A larger one charges a channel that has a duplicate (1e-2: 3e-3 of the output's energy; 1e-4: 3e-5).
 RIDGE = 1e-4
-# Consumers with more rows are scored by channels: the taps of a convolution as independent outputs of a channel.
+# Consumers with more rows are scored by channels: the taps of a convolution, or the places of a flattened map, as independent outputs of a channel.
 WIDE = 2048
 # Rows of removals after which they are taken into the matrices.
 MOST_WAITING = 64
@@ -28,12 +28,15 @@ class Consumer:
     """`gram` [n, n] centred (sums or means alike), `weight` [n, o], `units`: for each unit its rows here, empty where it has none.
 
     `energy` is what its errors are measured by: tr(W'HW) where None is given. The groups of one convolution are consumers that share their whole energy.
+    `inverse` [n, n] is `damped_inverse` of the Gram matrix. Rows that no unit owns may be missing from all matrices where `energy` and `inverse` are given, the latter being
+    a block of the whole inverse: what removals change hangs on the rows of units alone.
     """
 
     gram: Array
     weight: Array
     units: Sequence[Array]
     energy: float | None = None
+    inverse: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class Order:
 def output_energy(gram: Array, weight: Array) -> float:
     """tr(W'HW): the energy of a layer's outputs about their mean."""
     return float(np.einsum("no,nm,mo->", weight, gram, weight, optimize=True))
+
+
+def damped_inverse(gram: Array, ridge: float = RIDGE) -> Array:
+    """The inverse of H [n, n] with `ridge` times its mean diagonal added to it (1 where it is zero)."""
+    mean = float(np.diagonal(gram).mean()) if len(gram) else 0.0
+    return np.linalg.inv(gram + (ridge * mean or 1.0) * np.eye(len(gram)))
 
 
 def by_channel(rows: Array, taps: int) -> Array:
@@ -137,11 +146,10 @@ class _Surgeon:
     def __init__(self, consumer: Consumer, ridge: float) -> None:
         gram = np.asarray(consumer.gram, np.float64)
         diagonal = np.diagonal(gram)
-        mean = float(diagonal.mean()) if len(gram) else 0.0
         # An input that never varies has no part in the centred outputs, however large its weight.
         weight = np.where(diagonal[:, None] > 0, np.asarray(consumer.weight, np.float64), 0.0)
         self._products = weight @ weight.T
-        self._inverse = np.linalg.inv(gram + (ridge * mean or 1.0) * np.eye(len(gram)))
+        self._inverse = damped_inverse(gram, ridge) if consumer.inverse is None else consumer.inverse.copy()
         self._units = consumer.units
         # The rows of all units of the same size together, and their blocks of both matrices.
         self._sizes = np.array([len(rows) for rows in consumer.units])

@@ -83,6 +83,63 @@ def test_both_sides_of_a_sum_must_repeat(tools: Any) -> None:
     same(model, result, tools)
 
 
+def test_a_bias_that_is_one_number_in_a_matrix(tools: Any) -> None:
+    """[1, 1]: all units have it."""
+    s = tools.Small()
+    weight = s.random.normal(0, 1, (6, 8)).astype(np.float32)
+    weight[:, 3], weight[:, 5] = 0.0, weight[:, 2]
+    y = s.node("Relu", s.node("Gemm", s.input("x", "n", 6), s.constant(weight), s.constant(np.float32([[-0.5]]))))
+    model = s.model(s.node("Gemm", y, s.weight(8, 4), s.weight(4)))
+    result = freed(model, tools)
+    assert result.applied == {"prune/zero": 1, "prune/copy": 1}
+    same(model, result, tools)
+
+
+def test_groups_of_a_convolution_lose_as_many_and_equal_rows_of_two_groups_are_no_copies(tools: Any) -> None:
+    """Channels 0 to 3 read other inputs than 4 to 7. Of the first two go (a copy, and one that is 0), of the second one is a copy: one of each goes."""
+    s = tools.Small()
+    weight, bias = (s.random.normal(0, 1, shape).astype(np.float32) for shape in ((8, 2, 3, 3), (8,)))
+    weight[1], bias[1], weight[2], bias[2] = weight[0], bias[0], 0.0, -1.0
+    weight[7], bias[7] = weight[6], bias[6]
+    weight[4], bias[4] = weight[0], bias[0]
+    x = s.node("Conv", s.input("x", "n", 4, 6, 6), s.constant(weight, "w"), s.constant(bias), group=2, pads=[1] * 4, name="first")
+    model = s.model(s.conv(s.node("Relu", x), 8, 5, name="last"))
+    result = freed(model, tools)
+    assert result.changed and not result.refusals and result.model.graph.initializers["w"].shape[0] == 6
+    same(model, result, tools)
+
+
+def test_a_sum_over_a_free_axis_is_no_constant(tools: Any) -> None:
+    """Channels 3 and 4 hold one number each, and a sum over the picture, or its mean inside a border, another one at each height."""
+    weight, bias = weights()
+    weight[[3, 4]], bias[3], bias[4] = 0.0, 1.0, 2.0
+    for op in ("ReduceSum", "GlobalAveragePool"):
+        s = tools.Small()
+        x = s.node("Conv", s.input("x", "n", 3, "h", 8), s.constant(weight.astype(np.float32)), s.constant(bias.astype(np.float32)), pads=[1] * 4)
+        depthwise = s.node("Conv", x, s.weight(8, 1, 3, 3), pads=[1] * 4, group=8)
+        y = s.node(op, depthwise, *([s.constant(np.array([2, 3]))] if op == "ReduceSum" else []))
+        model = s.model(s.conv(y, 8, 5, kernel=1))
+        result = freed(model, tools)
+        assert not result.changed and not result.refusals
+    fixed = s.model(
+        s.conv(s.node("ReduceSum", s.node("Conv", s.input("z", 1, 3, 8, 8), s.constant(weight.astype(np.float32))), s.constant(np.array([2, 3]))), 8, 5)
+    )
+    assert freed(fixed, tools).changed
+
+
+def test_what_is_expanded_and_added_makes_none_constant(tools: Any) -> None:
+    """One number of each picture, spread over all channels by an Expand: with a single feed it looks constant."""
+    s = tools.Small()
+    weight, bias = weights()
+    weight[[3, 4]], bias[3], bias[4] = 0.0, 1.0, 2.0
+    x = s.input("x", 1, 3, 8, 8)
+    y = s.node("Conv", x, s.constant(weight.astype(np.float32)), s.constant(bias.astype(np.float32)), pads=[1] * 4)
+    spread = s.node("Expand", s.node("ReduceMean", x, axes=[1, 2, 3]), s.constant(np.array([1, 8, 8, 8])))
+    model = s.model(s.conv(s.node("Add", y, spread), 8, 5, kernel=1))
+    one = prune(model, Context(data=tools.feeds(model, 1), threads=1), Options(free=True)).boldest
+    assert not one.changed and not one.refusals
+
+
 @pytest.mark.parametrize("name", ["residual", "dense", "excite", "unet", "flat", "packed_attention", "recurrent"])
 def test_networks_with_copies_and_zeros(name: str, tools: Any) -> None:
     """Every weight has its second row or column equal to the first, and the third zero."""

@@ -111,6 +111,38 @@ def test_the_same_seed_gives_the_same_bytes(tools: Any) -> None:
     assert to_bytes(pruned(model, tools, macs=0.6).model) == to_bytes(pruned(model, tools, macs=0.6).model)
 
 
+def test_probes_have_a_bound(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model is large, fewer inputs are run, with more positions each, and in the end none."""
+    asked: list[tuple[int, int]] = []
+
+    def watched_repair(*args: Any, positions: int = 0, **how: Any) -> Any:
+        asked.append((len(list(args[3])), positions))
+        return step_repair(*args, **({"positions": positions} if positions else {}), **how)
+
+    step_repair = step.repair
+    monkeypatch.setattr(step, "repair", watched_repair)
+    model = TOPOLOGIES["flat"][0](tools.Small())
+    groups = pruned(model, tools, 60, macs=0.6).decisions["groups"]
+    assert asked[0] == (40, step.PROBE_POSITIONS) and len({g["sensitivity"] for g in groups}) == len(groups) > 1
+    one = step.PROBE_PASSES * len(groups) * statistics(model, {"x": (1, 3, 4, 4)}).macs
+    monkeypatch.setattr(step, "PROBE_MACS", 30.5 * one)
+    asked.clear()
+    pruned(model, tools, 60, macs=0.6)
+    assert asked[0] == (20, step.PROBE_POSITIONS * step.PROBE_FEEDS // 30)
+    monkeypatch.setattr(step, "PROBE_MACS", 11 * one)
+    asked.clear()
+    assert {g["sensitivity"] for g in pruned(model, tools, 60, macs=0.6).decisions["groups"]} == {1.0}
+    assert len(asked) == 1
+
+
+def test_feeds_are_sampled_from_all_over_the_data(tools: Any) -> None:
+    model = TOPOLOGIES["flat"][0](tools.Small())
+    data = tools.feeds(model, 30)
+    numbers = {f["x"].tobytes(): i for i, f in enumerate(data)}
+    assert [numbers[f["x"].tobytes()] for f in step.sampled(data, 20)] == [i * 30 // 20 for i in range(20)]
+    assert len(step.sampled(data, 40)) == 30
+
+
 def test_rungs_lead_back_to_the_model(tools: Any) -> None:
     model = TOPOLOGIES["residual"][0](tools.Small())
     ladder = prune(model, Context(data=tools.feeds(model, 16), threads=1), Options(macs=0.4, round_to=1))

@@ -297,6 +297,7 @@ class Builder:
         **attributes: Any,
     ) -> list[Value]:
         present = [v for v in inputs if v is not None]
+        assert all(d >= 0 for pair in shapes for s in pair for d in s), (op, [v and v.shapes for v in inputs], shapes)  # an emitter that counts wrongly
         if any(math.prod(s) > LARGEST for pair in shapes for s in pair):
             raise Unsuitable
         kinds = [d or present[0].dtype for d in (dtypes or [None] * len(shapes))]

@@ -91,8 +91,9 @@ def _conv(b: Builder, x: Value, out: int, kernel: int, attributes: dict[str, obj
     pads = attributes.get("pads", [0] * 4)
     assert isinstance(pads, list)
 
-    def shape(s: Shape) -> Shape:
-        return (s[0], out, s[2] + pads[0] + pads[2] - kernel + 1, s[3] + pads[1] + pads[3] - kernel + 1)
+    def shape(s: Shape) -> Shape | None:
+        spatial = (s[2] + pads[0] + pads[2] - kernel + 1, s[3] + pads[1] + pads[3] - kernel + 1)
+        return (s[0], out, *spatial) if min(spatial) > 0 else None  # a kernel larger than its picture
 
     return b.emit("Conv", [x, w, *bias], both(shape, x.shapes), reach=reach_of(x, fan), rough=True, **attributes)
 

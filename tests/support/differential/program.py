@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from differential import arrays, bodies, elementwise, idioms, movement, networks, shapearith
-from differential.builder import Array, Builder, Input, Policy, Unsuitable, Value
+from differential.builder import Array, Builder, Input, Pair, Policy, Unsuitable, Value
 from differential.elementwise import code
 
 assert all((elementwise, idioms, movement, networks, shapearith))  # imported for their emitters
@@ -32,6 +32,8 @@ class Case:
     feeds: list[Feed]
     target: str | None = None
     rough: set[str] = field(default_factory=set)
+    shapes: dict[str, Pair] = field(default_factory=dict)
+    """Of the outputs, under both bindings, as the emitters count them."""
 
 
 def generate(kind: str, seed: int) -> Case:
@@ -50,11 +52,11 @@ def generate(kind: str, seed: int) -> Case:
             with contextlib.suppress(Unsuitable):
                 outputs[index] = _summed(b, value)
     model = _model(b, outputs)
-    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind in APPROXIMATE else [0, 1])]
+    feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind == "quantize" else [0, 1])]
     if b.overridable and kind not in APPROXIMATE:
         feeds.append({**_feed(rng, b.inputs, 0), **{v.name: arrays.draw(rng, v.dtype, v.shapes[0], "positive") for v in b.overridable}})
     target = "cpu" if kind == "quantize" or (kind == "simplify" and rng.random() < 0.3) else None
-    return Case(kind, seed, model, feeds, target, {v.name for v in outputs if v.rough})
+    return Case(kind, seed, model, feeds, target, {v.name for v in outputs if v.rough}, {v.name: v.shapes for v in outputs})
 
 
 def _policy(kind: str, rng: np.random.Generator) -> Policy:

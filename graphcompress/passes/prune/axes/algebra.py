@@ -16,7 +16,7 @@ from graphcompress.passes.prune.axes import signature
 from graphcompress.passes.prune.axes.forms import AxisForm
 from graphcompress.passes.prune.axes.labels import Components, Reason
 from graphcompress.passes.prune.axes.state import AxisStore, Pattern
-from graphcompress.passes.prune.axes.table import MAPPERS
+from graphcompress.passes.prune.axes.table import FOLLOWED, MAPPERS
 
 
 class Algebra(AxisStore):
@@ -29,7 +29,9 @@ class Algebra(AxisStore):
         for node in toposort(model.graph):
             self._visit(node)
         for tensor in model.graph.outputs:
-            self.freeze(tensor, Reason("output", "it is an output of the model", tensor.name))
+            reason = Reason("output", "it is an output of the model", tensor.name)
+            self.freeze(tensor, reason)
+            self.pin_lengths(tensor, self.labels.reason(reason))
         self.components: Components = self._balanced()
 
     def _balanced(self) -> Components:
@@ -65,8 +67,8 @@ class Algebra(AxisStore):
             return
         domain = "" if node.standard else node.domain or ""
         mapper = MAPPERS.get((domain, node.op))
-        if mapper is None:
-            self._use_lengths(node)
+        followed = None if mapper is None else FOLLOWED.get(mapper)
+        self._use_lengths(node, [t for i, t in enumerate(node.inputs) if followed is None or (followed and i not in followed)])
         try:
             form = mapper(self, node) if mapper is not None else self._signature(node, domain)
         except (ValueError, IndexError, KeyError, TypeError):
@@ -92,18 +94,19 @@ class Algebra(AxisStore):
 
     def _barrier(self, node: Node, id: str, text: str, more: Iterable[Tensor]) -> None:
         reason = Reason(id, text, node.name or (node.outputs[0].name if node.outputs else ""))
-        self._use_lengths(node)
-        for tensor in (*node.inputs, *more):
+        tensors = (*node.inputs, *more)
+        self._use_lengths(node, tensors)
+        for tensor in tensors:
             if tensor.name:
                 self.freeze(tensor, reason)
         for tensor in node.outputs:
             if tensor.name:
                 self.freeze_new(tensor, reason)
 
-    def _use_lengths(self, node: Node) -> None:
-        """`node` calculates with sizes: what they are the sizes of must keep them."""
-        for tensor in node.inputs:
-            self.pin_lengths(node, tensor)
+    def _use_lengths(self, node: Node, tensors: Iterable[Tensor]) -> None:
+        """`node` calculates with `tensors`: what they are the sizes of must keep them."""
+        for tensor in tensors:
+            self.use_lengths(node, tensor)
 
 
 class _ShapesOf(Mapping[Tensor, "Shape | None"]):

@@ -78,15 +78,13 @@ def slice_(store: AxisStore, node: Node) -> bool:
     if lengths:
         part = None if bounds is None else bounds.get(0)
         if part is None:
-            store.pin_lengths(node, x)
+            store.use_lengths(node, x)
             store.freeze_new(y, store.labels.reasons[store.reason(node, "size", "Slice takes sizes")])
             return True
         store.set_lengths(y, lengths[part])
         return True
     if bounds is None:
         return False
-    for tensor in node.inputs[1:]:
-        store.pin_lengths(node, tensor)
     result: list[Axis] = []
     for a, labels in enumerate(axes):
         if a in bounds:
@@ -138,7 +136,7 @@ def gather(store: AxisStore, node: Node) -> bool:
     lengths = store.lengths(x)
     if lengths:
         if index is None:
-            store.pin_lengths(node, x)
+            store.use_lengths(node, x)
             store.freeze_new(y, store.labels.reasons[store.reason(node, "size", "Gather takes sizes")])
         else:
             store.set_lengths(y, [lengths[int(k)] for k in index.reshape(-1)])
@@ -146,7 +144,6 @@ def gather(store: AxisStore, node: Node) -> bool:
     axes, places = store.get(x), store.get(i)
     if axes is None or places is None:
         return False
-    store.pin_lengths(node, i)
     axis = integer(store, node, "axis") % len(axes)
     labels = axes[axis]
     middle: tuple[Axis, ...] = places
@@ -177,8 +174,6 @@ def pad(store: AxisStore, node: Node) -> bool:
         pads = None if value is None else value.reshape(-1).tolist()
     over = axes_of(store, node, len(axes), index=3) or list(range(len(axes)))
     moved = set(over if pads is None else (a for k, a in enumerate(over) if pads[k] or pads[k + len(over)]))
-    for tensor in node.inputs[1:]:
-        store.pin_lengths(node, tensor)
     number = store.reason(node, "position", "Pad adds indices to it")
     for a in moved:
         store.labels.freeze(axes[a], number)
@@ -193,7 +188,7 @@ def expand(store: AxisStore, node: Node) -> bool:
     if axes is None or shape is None or out is None:
         return False
     if constant_data(node.inputs[1]) is None:  # what is computed from another tensor's shape would lose what that loses
-        store.pin_lengths(node, node.inputs[1])
+        store.use_lengths(node, node.inputs[1])
     shift = len(out) - len(axes)
     result: list[Axis] = []
     for a, dim in enumerate(out):
@@ -211,7 +206,6 @@ def tile(store: AxisStore, node: Node) -> bool:
     repeats = store.value(node.input(1))
     if axes is None or shape is None or out is None:
         return False
-    store.pin_lengths(node, node.inputs[1])
     number = store.reason(node, "position", "Tile repeats it")
     result: list[Axis] = []
     for a, labels in enumerate(axes):
@@ -247,7 +241,7 @@ def same_sizes(store: AxisStore, node: Node) -> AxisForm | bool:
     if store.lengths(x) and store.shapes.dtype(node.outputs[0]) in ("int64", "int32"):
         store.set_lengths(node.outputs[0], store.lengths(x))
         return True
-    store.pin_lengths(node, x)
+    store.use_lengths(node, x)
     axes = store.get(x)
     if axes is None:
         store.freeze_new(node.outputs[0], store.labels.reasons[store.reason(node, "unknown", "its rank is not known")])
@@ -262,10 +256,10 @@ def same_sizes(store: AxisStore, node: Node) -> AxisForm | bool:
 
 
 def from_size(store: AxisStore, node: Node) -> bool:
-    """ConstantOfShape, Range, random tensors: axes that follow the size, which therefore must stay."""
-    for tensor in node.inputs:
-        store.pin_lengths(node, tensor)
+    """ConstantOfShape, Range, random tensors: axes that follow the size, which therefore must stay. Size: of all axes of its input."""
     number = store.reason(node, "size", f"{node.op} makes it from a size")
+    for axis in (store.get(node.inputs[0]) or ()) if node.op == "Size" else ():
+        store.labels.freeze(axis, number)
     store.freeze_new(node.outputs[0], store.labels.reasons[number])
     return True
 
@@ -279,7 +273,7 @@ def _joined_lengths(store: AxisStore, node: Node) -> bool:
             count = None if shape is None or not all(isinstance(d, int) for d in shape) else math.prod(d for d in shape if isinstance(d, int))
             if count is None:
                 for other in node.inputs:
-                    store.pin_lengths(node, other)
+                    store.use_lengths(node, other)
                 count = 0
             lengths = [None] * count
         joined += lengths

@@ -147,10 +147,15 @@ class AxisStore:
         self._lengths[tensor] = lengths
         self.freeze_new(tensor, Reason("sizes", "it holds sizes", tensor.name))
 
-    def pin_lengths(self, node: Node, tensor: Tensor) -> None:
+    def pin_lengths(self, tensor: Tensor, reason: int) -> None:
         """Freeze the axes whose lengths are in `tensor`."""
         for entry in self.lengths(tensor):
             if entry is not None:
                 axes = self.get(entry[0])
                 if axes is not None:
-                    self.labels.freeze(axes[entry[1]], self.reason(node, "size", f"{node.op} calculates with its length"))
+                    self.labels.freeze(axes[entry[1]], reason)
+
+    def use_lengths(self, node: Node, tensor: Tensor) -> None:
+        """The same, as `node` calculates with them."""
+        if self.lengths(tensor):
+            self.pin_lengths(tensor, self.reason(node, "size", f"{node.op} calculates with its length"))

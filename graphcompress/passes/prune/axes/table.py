@@ -48,4 +48,15 @@ _STANDARD: Mapping[Mapper, tuple[str, ...]] = {
     indexing.same_sizes: ("Cast", "Identity"),
     indexing.from_size: ("ConstantOfShape", "RandomNormal", "RandomUniform", "Range", "Size"),
 }
+FOLLOWED: Mapping[Mapper, tuple[int, ...]] = {
+    mappers.reshape: (0, 1),
+    mappers.resize: (3,),
+    indexing.concat: (),
+    indexing.expand: (1,),
+    indexing.gather: (0,),
+    indexing.same_sizes: (0,),
+    indexing.shape_of: (0,),
+    indexing.slice_: (0,),
+}
+"""The inputs in which a mapper follows sizes, () for all. Elsewhere, what a size is the length of keeps it."""
 MAPPERS: Mapping[tuple[str, str], Mapper] = {("", op): mapper for mapper, ops in _STANDARD.items() for op in ops}
