@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphcompress.ir import Constant, Model, Tensor, TensorData, constant_data, constant_value, graphs, producer
-from graphcompress.ir.inline import called_function, function_bodies
+from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.objects import Variable
@@ -31,7 +31,7 @@ def leave_out_zero_states(model: Model, shapes: Callable[[], Shapes]) -> int:
     count = 0
     with Edits(model) as edits:
         for node in found:
-            if called_function(node) in functions:
+            if calls(node, functions):
                 continue
             for index in STATES[node.op]:
                 state = node.input(index)

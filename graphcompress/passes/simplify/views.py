@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, graphs, nodes, output_ids, producer, toposort
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.garbage import paused
@@ -72,7 +72,7 @@ class _ViewJoiner:
 
     def is_view(self, node: Node) -> bool:
         """Whether `node` leaves the elements in their order, as far as is known."""
-        if not node.is_op(*VIEWS) or called_function(node) in self.functions:
+        if not node.is_op(*VIEWS) or calls(node, self.functions):
             return False
         before, after = self.dims(node.inputs[0]), self.dims(node.outputs[0])
         if before is None or after is None:
