@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphcompress.api.compress import compress
     from graphcompress.api.cost_goals import parse_goal
     from graphcompress.api.data import look
+    from graphcompress.api.decisions import decided_target, read_record
     from graphcompress.api.diff import diff
     from graphcompress.api.distill import distill
     from graphcompress.api.explain import explain
@@ -42,6 +43,7 @@ _MODULES = {
     "graphcompress.api.compress": ("compress",),
     "graphcompress.api.cost_goals": ("parse_goal",),
     "graphcompress.api.data": ("look",),
+    "graphcompress.api.decisions": ("decided_target", "read_record"),
     "graphcompress.api.diff": ("diff",),
     "graphcompress.api.distill": ("distill",),
     "graphcompress.api.explain": ("explain",),
@@ -70,6 +72,7 @@ __all__ = [
     "check_places",
     "choose_place",
     "compress",
+    "decided_target",
     "diff",
     "distill",
     "explain",
@@ -89,6 +92,7 @@ __all__ = [
     "privacy",
     "prune",
     "quantize",
+    "read_record",
     "show_rule",
     "simplify",
     "validate",
