@@ -231,6 +231,8 @@ def random_array(rng: np.random.Generator, name: str, kind: str, dims: Sequence[
         return rng.integers(0, 2 if "mask" in name else 20, dims).astype(kind)
     if kind == "bool":
         return rng.random(dims) < 0.8
+    if kind == "string":
+        return rng.choice(np.array(["red", "a longer text", "x", ""], object), dims)
     return rng.standard_normal(dims).astype({"float": "float32", "double": "float64"}.get(kind, kind))
 
 

@@ -45,9 +45,11 @@ RULES_INTRODUCTION = """# Rewrite rules
 What `simplify` rewrites, by id. Each rule is a file of `rules/rewrite/` in ONNX's own text syntax; `graphcompress rules show ID` prints it with its examples, `rules why ID MODEL` says why it
 does not hold in a model, `rules verify` holds rules against random graphs.
 
-An **exact** rule gives the same bits. An **equivalent** one is equal in real arithmetic, and nothing overflows that did not before. An **approximate** one is off unless a recipe names it.
+An **exact** rule gives the same bits. An **equivalent** one is equal in real arithmetic. An **approximate** one is off unless a recipe names it.
 What a rule is **for**, where it was measured (`benchmarks/rules.py`): *speed*; *size*, where onnxruntime takes the same time without it, because it does the same when it loads a model; *int8*, where
 integer kernels need it and floats do not gain.
+Values that are **not finite** stay what they are, but for the rules that say otherwise: *overflow*, where a value between leaves the range of its type, before or after alone, because the rule has other values
+formed between; *any*, also where infinities and NaN that come in meet, or do not meet, in other places.
 
 """
 
@@ -155,6 +157,7 @@ def rules_page() -> str:
         marks = [rule.effect, f"opset {rule.opsets[0]} on" if rule.opsets[1] == newest_opset() else f"opset {rule.opsets[0]} to {rule.opsets[1]}"]
         marks += [f"target {rule.target}"] if rule.target else []
         marks += [f"for {rule.benefit}"] if rule.benefit else []
+        marks += [f"not finite: {rule.nonfinite}"] if rule.nonfinite else []
         before, after = rule.texts
         parts.append(f"## {rule.id}\n\n{rule.summary}. ({', '.join(marks)})\n\n```\n{before}\n```\nbecomes\n```\n{after}\n```\n")
         if rule.optional:

@@ -66,7 +66,12 @@ class Context:
         from graphcompress.runtime.providers import short
 
         place = self.judging_place()
-        if not self.measure or not isinstance(place, LocalPlace) or (self.target is not None and short(place.provider) != short(self.target.provider)):
+        if (
+            not self.measure
+            or not isinstance(place, LocalPlace)
+            or "place" in place.describe()
+            or (self.target is not None and short(place.provider) != short(self.target.provider))
+        ):
             return None
         return place
 

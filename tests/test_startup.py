@@ -86,6 +86,18 @@ def test_nothing_heavy_is_loaded(arguments: list[str], status: int, tmp_path: Pa
     assert loaded == []
 
 
+def test_a_command_loads_no_pass_but_its_own() -> None:
+    """And the name of a function stays the function's, whoever loads the module of that name."""
+    lines = (
+        "import sys, graphcompress.api.simplify, graphcompress.api.inspect",
+        "from graphcompress import api",
+        "assert callable(api.simplify) and callable(api.inspect)",
+        "print(sorted(m for m in sys.modules if m.startswith('graphcompress.passes.') and m.count('.') == 2))",
+    )
+    done = fresh(["-c", "\n".join(lines)])
+    assert done.stdout.strip() in ("[]", "['graphcompress.passes.simplify']"), done.stdout + done.stderr
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     done = fresh(["-c", f"import graphcompress, sys; print(sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"])
     assert done.stdout.strip() == "[]", done.stderr

@@ -47,6 +47,7 @@ def show_rule(name: str) -> RuleShowReport:
         effect=rule.effect,
         target=rule.target,
         benefit=rule.benefit,
+        nonfinite=rule.nonfinite,
         opsets=rule.opsets,
         before=before,
         after=after,

@@ -28,6 +28,8 @@ def show_tables(rule: RuleShowReport) -> Iterator[RenderableType]:
     yield f"{rule.id}: {rule.summary}"
     kept = f", for {rule.benefit}" if rule.benefit else ""
     yield f"effect {rule.effect}, opsets {rule.opsets[0]} to {rule.opsets[1]}{f', target {rule.target}' if rule.target else ''}{kept}"
+    if rule.nonfinite:
+        yield f"what is not finite may change: {rule.nonfinite}"
     yield f"\nbefore\n{rule.before}\n\nafter\n{rule.after}"
     if rule.optional:
         yield f"\nmay be absent: {', '.join(rule.optional)}"

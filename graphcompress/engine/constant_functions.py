@@ -237,13 +237,14 @@ def centred(graph: GraphQueries, value: Any, kernel: list[int]) -> Value:
 
 @function(1)
 def nonnegative(graph: GraphQueries, tensor: Any) -> bool:
-    """No element can be below zero, by how the tensor is made: squares, magnitudes, exponentials, their sums and means, moved about."""
+    """No element can be below zero, nor be -0, by how the tensor is made: squares, magnitudes, exponentials, their sums and means, moved about."""
     return _nonnegative(graph, tensor_of(tensor), DEEPEST)
 
 
 def _nonnegative(graph: GraphQueries, tensor: Tensor, depth: int) -> bool:
     if constant_data(tensor) is not None:
-        return bool((constant_of(tensor).array >= 0).all())
+        array = constant_of(tensor).array
+        return bool((array >= 0).all()) and not np.signbit(array).any()  # the root of -0 is -0, its power +0, and 1 / -0 is not 1 / +0
     node = graph.maker(tensor)
     if node is None or not node.standard or depth == 0:
         return False

@@ -16,7 +16,7 @@ from graphcompress.engine.rulefile import Rule
 from graphcompress.engine.values import Undetermined, Value
 from graphcompress.ir import Node, Tensor
 from graphcompress.ir.files.text import BodyNode
-from graphcompress.ir.inline import called_function
+from graphcompress.ir.inline import calls
 from graphcompress.ir.schemas.operators import operator_definition
 
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor"))
@@ -194,7 +194,7 @@ class _Matcher:
 def fits(pattern: BodyNode, node: Node, overlay: GraphOverlay) -> bool:
     """Whether `node` is what the pattern has: operator, domain, written attributes (defaults counted)."""
     domain = "" if node.standard else node.domain or ""
-    if node.op != pattern.op or domain != pattern.domain or called_function(node) in overlay.functions or len(pattern.outputs) > len(node.outputs):
+    if node.op != pattern.op or domain != pattern.domain or calls(node, overlay.functions) or len(pattern.outputs) > len(node.outputs):
         return False
     for name, value in pattern.attrs.items():
         actual = node.attrs.get(name)

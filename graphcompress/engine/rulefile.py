@@ -13,11 +13,12 @@ from graphcompress.engine.expression import Expression
 from graphcompress.engine.rulereader import RuleText, rule_files
 from graphcompress.ir.files.text import Body
 
-KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "benefit", "example"}
+KEYS = {"summary", "effect", "opset", "before", "after", "inherit", "optional", "where", "let", "benefit", "nonfinite", "example"}
 REQUIRED = ("summary", "effect", "opset", "before", "after", "example")
 EXAMPLE_KEYS = {"graph", "refused", "opset"}
 EFFECTS = ("exact", "equivalent", "approximate")
 BENEFITS = ("speed", "size", "int8")
+NONFINITE = ("overflow", "any")
 TARGETS = "targets"
 EXAMPLE_OPSET = 17
 Effect = Literal["exact", "equivalent", "approximate"]
@@ -41,6 +42,8 @@ class Rule:
     `root` is the index in `before.nodes` of the node that all others lead to; `makers` says which node and which output of it makes a name. `target` names the target that the rule is only for.
     `benefit` is what benchmarks/rules.py found it to be good for ("" where nothing was measured, as of removals): "speed"; "size", where onnxruntime takes the same time without it;
     "int8", where integer kernels need it.
+    `nonfinite` says where it may change what is not finite: "" nowhere; "overflow" where a value between leaves the range of its type, before or after alone, because other values
+    are formed between; "any" also where infinities and NaN that come in meet (or do not meet) in other places.
     """
 
     id: str
@@ -59,6 +62,7 @@ class Rule:
     makers: Mapping[str, tuple[int, int]]
     target: str | None
     benefit: str
+    nonfinite: str
     texts: tuple[str, str]
 
     @property
@@ -108,6 +112,9 @@ class _Loader:
         benefit = table.get("benefit", "")
         if benefit and benefit not in BENEFITS:
             self.text.fail(self.text.line_of("benefit"), f"benefit is '{benefit}'; it must be one of {', '.join(BENEFITS)}")
+        nonfinite = table.get("nonfinite", "")
+        if nonfinite and (nonfinite not in NONFINITE or effect == "exact"):
+            self.text.fail(self.text.line_of("nonfinite"), f"nonfinite is '{nonfinite}'; it must be one of {', '.join(NONFINITE)}, in a rule that is not exact")
         opsets = self.text.opsets(self.text.text_of(table, "opset"))
         before, after = (self.text.body(table, key, opsets) for key in ("before", "after"))
         lets = {k: self.text.expression(v, self.text.line_of(k)) for k, v in self.text.texts(table, "let").items()}
@@ -129,6 +136,7 @@ class _Loader:
             makers={name: (index, place) for index, node in enumerate(before.nodes) for place, name in enumerate(node.outputs) if name},
             target=_target_of(self.path, self.root),
             benefit=benefit,
+            nonfinite=nonfinite,
             texts=(table["before"].strip(), table["after"].strip()),
         )
         self.check_names(rule)

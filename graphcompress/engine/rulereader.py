@@ -105,7 +105,8 @@ class RuleText:
     def check_operator(self, node: BodyNode, opsets: tuple[int, int], line: int) -> None:
         if node.domain not in ("", "ai.onnx"):
             return
-        for version in range(opsets[0], opsets[1] + 1):
+        version = opsets[1]
+        while version >= opsets[0]:
             definition = operator_definition(node.op, node.domain, version)
             if definition is None:
                 self.fail(line, f"opset {version} has no operator {node.op}; the rule says it is for opsets {opsets[0]} to {opsets[1]}")
@@ -114,6 +115,7 @@ class RuleText:
             for name in (*node.attrs, *node.refs):
                 if name not in definition.attributes:
                     self.fail(line, f"{node.op} of opset {version} has no attribute '{name}'")
+            version = definition.since - 1  # down to there it is the same
 
     def expression(self, text: str, line: int) -> Expression:
         try:

@@ -97,6 +97,13 @@ def dim(graph: GraphQueries, tensor: Any, axis: int) -> int:
     return size
 
 
+@function(2)
+def sizes(graph: GraphQueries, tensor: Any, axes: list[int]) -> list[Any]:
+    """The dimensions on some axes."""
+    dims = shape(graph, tensor)
+    return [dims[axis] for axis in axes]
+
+
 @function(1)
 def dtype(graph: GraphQueries, tensor: Any) -> str:
     """Element type by ONNX's name."""

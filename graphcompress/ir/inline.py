@@ -40,6 +40,11 @@ def called_function(node: Node | onnx.NodeProto) -> Key:
     return function_key(node.domain, node.op_type, node.overload)
 
 
+def calls(node: Node, functions: Collection[Key]) -> bool:
+    """Whether `node` calls one of `functions`."""
+    return bool(functions) and called_function(node) in functions
+
+
 def functions_holding(model: Model, ops: Collection[str]) -> set[Key]:
     """The functions of `model` whose bodies, or those of the functions that they call, hold an operator of ai.onnx out of `ops`."""
     bodies = function_bodies(model)

@@ -64,6 +64,9 @@ class RuleShowReport(Document):
     effect: str
     target: str | None
     benefit: str
+    nonfinite: str = Field(
+        description="Where it may change what is not finite: empty (nowhere), overflow (where a value between leaves the range of its type, before or after alone), any (where infinities and NaN that come in meet too)."
+    )
     opsets: tuple[int, int]
     before: str
     after: str

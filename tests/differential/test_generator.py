@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from differential.judge import judge
 from differential.program import APPROXIMATE, KINDS, generate
 from differential.running import Discarded, nodes, original
-from differential.simplifying import effects, simplified
+from differential.simplifying import effects, library, simplified
 
 from graphcompress.errors import ModelError
 from graphcompress.targets import rules_root
@@ -99,6 +101,17 @@ def test_the_graphs_of_a_run_reach_nearly_every_rule() -> None:
             applied |= set(simplified(generate("simplify", seed)).applied)
     rules = set(effects())
     assert len(rules - applied) <= len(rules) // 10, sorted(rules - applied)
+
+
+# Graphs in which a rule changes what is not finite: an overflow at 3.4e38 that is gone when two factors are one, and an underflow of a Softmax.
+@pytest.mark.parametrize(("seed", "rule"), [(500765, "fuse/matmul_multiply"), (913778, "fuse/log_softmax")])
+def test_what_is_not_finite_may_change_where_the_rule_says_so_and_it_arises_there(seed: int, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = generate("simplify", seed)
+    assert rule in simplified(case).applied
+    assert judge(case) is None
+    monkeypatch.setitem(library(), rule, replace(library()[rule], nonfinite=""))
+    fault = judge(case)
+    assert fault is not None and fault.kind == "values"
 
 
 # Faults that gave wrong results and that no other test saw: (what to look for in the sources of the engine, what to put there).

@@ -73,6 +73,8 @@ def test_a_good_rule_is_read(tmp_path: Path) -> None:
         ('summary = "x times one"', 'summary = ""', 1, "not empty"),
         ("opset =", "opsets =", 3, "unknown key 'opsets'"),
         ('effect = "exact"', 'effect = "sound"', 2, "exact, equivalent, approximate"),
+        ('effect = "exact"', 'effect = "equivalent"\nnonfinite = "perhaps"', 3, "overflow, any"),
+        ('effect = "exact"', 'effect = "exact"\nnonfinite = "any"', 3, "not exact"),
         ('">=7"', '"7 and up"', 3, "expected bounds such as '>=9'"),
         ('">=7"', '">=9, <9"', 3, "no opset"),
         ("    y = Mul (x, k)\n}", "    y = Mul (x, k\n}", 7, "before"),

@@ -141,6 +141,7 @@ def test_equal_sizes_are_computed_once_also_for_a_branch() -> None:
         ),
         ("float[N,M,6] x", "a = Unsqueeze (x, f)  p = Constant <value_ints = [0,0,0,2,3]> ()  b = Reshape (a, p)  y = Squeeze (b, f)", {"Reshape": 1}),
         ("float[N,1,6] x", "a = Transpose <perm = [1,0,2]> (x)  y = Squeeze (a, f)", {"Reshape": 1}),
+        ("float[N,3] x", "a = Unsqueeze (x, f)  b = Unsqueeze (a, f)  c = Squeeze (a, f)  y = Add (b, c)", {"Reshape": 1, "Add": 1}),  # two look at one view
         ("float[N,2,3] x", "a = Flatten (x)  p = Constant <value_ints = [0,3,2]> ()  y = Reshape (a, p)", {"Reshape": 1}),
     ],
 )

@@ -28,6 +28,7 @@ TYPES = ("float", "float", "float", "float", "double", "float16", "int32", "int6
 SIZES = (1, 2, 3, 4)
 NUMBERS = (1.0, 0.0, -0.0, 2.0, -1.0, 0.5)
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, 3e38)
+NEAR_OVERFLOW = (3e38,)
 LARGE = 1e18
 ABSENT = '""'
 MOST_ELEMENTS = 4096
@@ -154,8 +155,8 @@ class _Draft:
         self.dtype = choices.pick([t for t in TYPES if t in FLOATS or not any(n.op in FLOATS_ONLY for n in before.nodes)])
         self.rank = choices.pick((2, 4, 3, 1, 2, 4, 0, 5) if self.width == 1 else (4, 4, 2, 3))
         self.uniform = bool(choices.below(2))
-        self.special = self.rule.effect == "exact" and choices.chance(30)
-        self.large = self.rule.effect == "equivalent" and self.dtype in FLOATS and choices.chance(10)
+        self.special = self.rule.effect != "approximate" and self.rule.nonfinite != "any" and choices.chance(30)
+        self.large = self.rule.effect == "equivalent" and self.dtype in FLOATS and not self.special and choices.chance(10)
         self.absent = {n for n in sorted(self.rule.optional) if not choices.below(2)}
         self.hints = Hints.of(self.rule)
         for node in before.nodes:
@@ -225,7 +226,8 @@ class _Draft:
                     array[choices.below(size)] = choices.pick(NUMBERS)
         if self.special and dtype.kind == "f" and not constant:
             array = array.astype(np.float64)
-            for place, value in enumerate(SPECIAL[: size // 2]):
+            special = SPECIAL if not self.rule.nonfinite else tuple(v for v in SPECIAL if v not in NEAR_OVERFLOW)
+            for place, value in enumerate(special[: size // 2]):
                 array[-1 - place] = value
         if self.large and not constant:
             array = array * LARGE if self.dtype != "float16" else array * 100

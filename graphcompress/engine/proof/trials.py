@@ -146,7 +146,7 @@ def _judge(rule: Rule, original: Model, feeds: Sequence[dict[str, Array]], case:
                 if judge == "reference":  # an operator that it lacks or has wrong
                     continue
                 return fault(judge, "load", f"the graph runs, and what the rule makes of it does not: {problem}", feed)
-            scale = max((float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in expected.values() if _floating(v)), default=0.0)
+            scale = max(map(_reach, expected.values()), default=0.0)
             for name in names:
                 large = case is not None and case.large
                 problem_ = difference(expected[name], result[name], scale, exact=rule.effect == "exact" and judge == "onnxruntime", large=large)
@@ -184,8 +184,11 @@ class _Runs:
             return {k: np.asarray(v) for k, v in self.open[judge].run(dict(feed)).items()}
 
 
-def _floating(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+def _reach(value: Any) -> float:
+    """The largest finite magnitude; 0 of what holds no floats."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return 0.0
+    return float(np.abs(value[np.isfinite(value)]).max(initial=0.0))
 
 
 def _competent(case: Case | None, feed: Mapping[str, Array], names: Sequence[str]) -> bool:
@@ -201,7 +204,7 @@ def _competent(case: Case | None, feed: Mapping[str, Array], names: Sequence[str
 
 
 def _agree(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return all(difference(second[n], first[n], float(np.abs(second[n]).max(initial=0.0)) if _floating(second[n]) else 0.0) is None for n in names)
+    return all(difference(second[n], first[n], _reach(second[n])) is None for n in names)
 
 
 def difference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,16 +155,29 @@ def needs(node: Node) -> list[Tensor]:
     return [*inputs, *captured(node)] if subgraphs(node) else inputs
 
 
+def _runs(order: Sequence[Node]) -> bool:
+    """Whether every node stands behind those that make what it needs."""
+    coming = {id(t) for n in order for t in n.outputs if t.name}
+    for node in order:
+        if any(id(t) in coming for t in needs(node)):
+            return False
+        coming.difference_update([id(t) for t in node.outputs])
+    return True
+
+
 def toposort(graph: Graph) -> list[Node]:
     """The nodes of `graph` in an order that runs: their ranks' order where it is valid, else a node right before the first that needs it.
 
     Iterative and linear. Raises ModelError where the graph has a cycle.
     """
+    order = sorted(graph.nodes, key=lambda n: n.rank)
+    if _runs(order):
+        return order
     here = {id(t): n for n in graph.nodes for t in n.outputs if t.name}
     done: set[int] = set()
     open_: set[int] = set()
     result: list[Node] = []
-    for root in sorted(graph.nodes, key=lambda n: n.rank):
+    for root in order:
         stack: list[tuple[Node, Iterator[Tensor]]] = [] if id(root) in done else [(root, iter(needs(root)))]
         open_.update(id(n) for n, _ in stack)
         while stack:

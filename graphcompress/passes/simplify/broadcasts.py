@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphcompress.ir import Model, Node, graphs, producer
-from graphcompress.ir.inline import called_function, function_bodies
+from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
@@ -30,11 +30,11 @@ def skip_expands(model: Model, shapes: Callable[[], Shapes]) -> int:
     with Edits(model) as edits:
         for graph in graphs(model):
             for node in graph.nodes:
-                if not node.standard or node.op not in BROADCASTING or called_function(node) in functions:
+                if not node.standard or node.op not in BROADCASTING or calls(node, functions):
                     continue
                 for index, tensor in enumerate(node.inputs):
                     maker = producer(tensor)
-                    if maker is not None and maker.is_op("Expand") and called_function(maker) not in functions and _fits(node, index, maker, shapes()):
+                    if maker is not None and maker.is_op("Expand") and not calls(maker, functions) and _fits(node, index, maker, shapes()):
                         edits.set_input(node, index, maker.inputs[0])
                         count += 1
     return count

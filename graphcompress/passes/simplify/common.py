@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, nodes, output_ids, subgraphs, toposort
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.schemas.operators import operator_definition
@@ -101,7 +101,7 @@ class _Merger:
 
     def key(self, node: Node) -> Key | None:
         """What equal nodes have in common, constants by type and shape; None for a node that is left alone."""
-        if not node.standard or node.op in LEFT_ALONE or called_function(node) in self.functions or subgraphs(node):
+        if not node.standard or node.op in LEFT_ALONE or calls(node, self.functions) or subgraphs(node):
             return None
         if not any(t.name for t in node.inputs) or any(self.names[t.name] > 1 for t in node.outputs if t.name):
             return None

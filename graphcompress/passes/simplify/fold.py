@@ -18,7 +18,7 @@ import numpy as np
 
 from graphcompress.errors import DataError, ModelError, RuntimeUnavailable
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, graphs, nodes, output_ids, subgraphs, toposort
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.element_types import byte_size
 from graphcompress.ir.model.extract import extract
 from graphcompress.ir.shapes.infer import Shapes
@@ -116,7 +116,7 @@ class Folding:
         return True
 
     def _reason(self, node: Node) -> str:
-        if not node.standard or called_function(node) in self.functions or node.op == "Identity":
+        if not node.standard or calls(node, self.functions) or node.op == "Identity":
             return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
             return "random"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, graphs, output_ids, subgraphs
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.constants import keeps_its_maker, make_known
 
@@ -29,7 +29,7 @@ def replace_known_shapes(model: Model, shapes: Callable[[], Shapes]) -> int:
     places: dict[int, Graph] = {}
     for graph in graphs(model):
         for node in graph.nodes:
-            if node.op in NOT_COMPUTED or not node.standard or called_function(node) in functions or subgraphs(node) or keeps_its_maker(node, outputs, names):
+            if node.op in NOT_COMPUTED or not node.standard or calls(node, functions) or subgraphs(node) or keeps_its_maker(node, outputs, names):
                 continue
             results = _results(node, shapes)
             if results:

@@ -14,7 +14,21 @@ from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import Shapes, infer
-from graphcompress.passes.simplify import branches, broadcasts, common, constants, dead, duplicates, fold, known_shapes, sizes, view_targets, views, zeros
+from graphcompress.passes.simplify import (
+    branches,
+    broadcasts,
+    common,
+    constants,
+    dead,
+    duplicates,
+    fold,
+    known_shapes,
+    sizes,
+    states,
+    view_targets,
+    views,
+    zeros,
+)
 from graphcompress.passes.simplify.loading import load_problem
 from graphcompress.passes.simplify.options import Options
 from graphcompress.step import AppliedChange, Context, Ladder, Refusal, RuleCount, StepResult
@@ -36,6 +50,7 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     views.STAGE: views.join_views,
     broadcasts.STAGE: broadcasts.skip_expands,
     zeros.STAGE: zeros.remove_zeros,
+    states.STAGE: states.leave_out_zero_states,
 }
 STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, nodes, output_ids, producer, subgraphs, toposort
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.garbage import paused
@@ -114,7 +114,7 @@ class _SizeReader:
 
     def settled(self, node: Node, tensor: Tensor, entries: Entries, scopes: tuple[_Known, ...], graph: Graph, edits: Edits) -> bool:
         """Replace `tensor`, which `node` makes, where something simpler has its entries."""
-        if id(tensor) in self.outputs or self.names[tensor.name] > 1 or node.op in LEFT_ALONE or not node.standard or called_function(node) in self.functions:
+        if id(tensor) in self.outputs or self.names[tensor.name] > 1 or node.op in LEFT_ALONE or not node.standard or calls(node, self.functions):
             return False
         if len(node.outputs) > 1 or subgraphs(node):
             return False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, constant_data, graphs
-from graphcompress.ir.inline import called_function, function_bodies
+from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
@@ -26,12 +26,7 @@ def write_targets(model: Model, shapes: Callable[[], Shapes]) -> int:
         for graph in graphs(model):
             disputed = _disputed(graph, shapes)
             for node in graph.nodes:
-                if (
-                    not node.is_op("Reshape", "Expand")
-                    or len(node.inputs) < 2
-                    or constant_data(node.inputs[1]) is not None
-                    or called_function(node) in functions
-                ):
+                if not node.is_op("Reshape", "Expand") or len(node.inputs) < 2 or constant_data(node.inputs[1]) is not None or calls(node, functions):
                     continue
                 if disputed and any(t.name in disputed for t in node.inputs):
                     continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, graphs, nodes, output_ids, producer, toposort
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.garbage import paused
@@ -22,7 +22,7 @@ OPSET_OF_TARGETS = 5
 
 @paused()
 def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
-    """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else; how many nodes that concerns."""
+    """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else, or by other views alone; how many nodes that concerns."""
     if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS) for n in nodes(model)):
         return 0
     search = _ViewJoiner(model, shapes())
@@ -52,21 +52,27 @@ class _ViewJoiner:
         for length in range(len(chain), 0, -1):
             part = chain[:length]
             if self.write(part, graph, edits):
-                self.gone.update(part[1:])
+                self.gone.update(self.own(part)[1:])
                 self.count += len(part)
                 return
 
     def above(self, node: Node) -> Node | None:
-        """The view that makes what `node` looks at, and that nobody else needs."""
+        """The view that makes what `node` looks at, and that views alone look at."""
         source: Tensor = node.inputs[0]
         maker = producer(source)
-        if maker is None or len(source.outputs) != 1 or id(source) in self.outputs or not self.is_view(maker):
+        if maker is None or id(source) in self.outputs or not self.is_view(maker):
             return None
-        return maker
+        return maker if all(r is node or (r.inputs[0] is source and self.is_view(r)) for r in source.outputs) else None
+
+    @staticmethod
+    def own(chain: list[Node]) -> list[Node]:
+        """The last view of `chain` and those above it that nobody else looks at."""
+        shared = next((i for i, n in enumerate(chain[1:], 1) if len(n.outputs[0].outputs) != 1), len(chain))
+        return chain[:shared]
 
     def is_view(self, node: Node) -> bool:
         """Whether `node` leaves the elements in their order, as far as is known."""
-        if not node.is_op(*VIEWS) or called_function(node) in self.functions:
+        if not node.is_op(*VIEWS) or calls(node, self.functions):
             return False
         before, after = self.dims(node.inputs[0]), self.dims(node.outputs[0])
         if before is None or after is None:
@@ -97,7 +103,7 @@ class _ViewJoiner:
         node = detached("Reshape", last.name, {}, [source, constant], last.outputs)
         node.rank = last.rank
         node.origin = (STAGE, *(n.name or n.outputs[0].name for n in chain))
-        edits.remove(chain)
+        edits.remove(self.own(chain))
         edits.add(node, graph)
         return True
 
@@ -107,7 +113,7 @@ class _ViewJoiner:
         if id(result) in self.outputs or self.names[result.name] > 1 or self.names[source.name] > 1:
             return False
         edits.replace(result, source)
-        edits.remove(chain)
+        edits.remove(self.own(chain))
         self.gone.add(chain[0])
         return True
 

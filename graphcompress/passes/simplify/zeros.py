@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids, toposort
 from graphcompress.ir.check.functions import Key
-from graphcompress.ir.inline import called_function, defined_names, function_bodies
+from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
@@ -38,7 +38,7 @@ FLOATS = frozenset(("float", "double", "float16", "bfloat16"))
 def remove_zeros(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Remove additions of +0 in the main graph where the sign of a zero does not show behind them; how many."""
     functions = set(function_bodies(model))
-    candidates = [n for n in model.graph.nodes if n.is_op("Add", "Sub") and called_function(n) not in functions and _operand(n, shapes()) is not None]
+    candidates = [n for n in model.graph.nodes if n.is_op("Add", "Sub") and not calls(n, functions) and _operand(n, shapes()) is not None]
     if not candidates:
         return 0
     outputs, names = output_ids(model), defined_names(model)
@@ -87,7 +87,7 @@ def _exposed(model: Model, shapes: Shapes, functions: set[Key]) -> set[Tensor]:
     in_numbers: set[Tensor] = {t for g in inner for n in g.nodes for t in n.inputs} | {t for g in inner for t in g.outputs}
     in_outputs: set[Tensor] = set(model.graph.outputs)
     for node in reversed(toposort(model.graph)):
-        called = called_function(node) in functions
+        called = calls(node, functions)
         if not called and _blind(node, shapes):
             continue
         if node.is_op("Div"):

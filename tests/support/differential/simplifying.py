@@ -27,9 +27,15 @@ def target(name: str) -> Target:
 
 
 @cache
+def library() -> dict[str, Rule]:
+    """The rules by id, targets' rules included."""
+    return {r.id: r for name in (None, "cpu") for r in rules(rules_root() / "rewrite", name)}
+
+
+@cache
 def effects() -> dict[str, str]:
     """Rule -> effect, targets' rules included."""
-    return {r.id: r.effect for name in (None, "cpu") for r in rules(rules_root() / "rewrite", name)}
+    return {name: rule.effect for name, rule in library().items()}
 
 
 def simplified(case: Case, model: onnx.ModelProto | None = None) -> StepResult:
