@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
+from graphcompress.gate.memory import OutputMemory
 from graphcompress.step import Context
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Judge(Protocol):
 class SessionJudge:
     """Compares on all of `judging` (the original at the place's reference, the model at the place) and measures on the first few (both at the place).
 
-    Sessions of the original stay open from one candidate to the next, those of a candidate until the next one comes. Use it in a `with` block, or `close` it."""
+    Sessions of the original stay open from one candidate to the next, unless it is large and its answers are known; those of a candidate until the next one comes. The original is asked once about each feed, as far as
+    its answers can be held. Use it in a `with` block, or `close` it."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class SessionJudge:
         self._candidate: Snapshot | None = None
         self._latest: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
+        self._reference = OutputMemory(original.outputs, lambda: self._original_session("reference", self._threads))
         self._original_runs = False
         self._timing_left = TIMING_S
 
@@ -106,12 +109,15 @@ class SessionJudge:
         """See `Judge.compare`."""
         from graphcompress.runtime.compare import compare
 
-        reference = self._original_session("reference", self._threads)
+        reference = self._reference
         try:
             shared = model is self._original.source and self._place.reference is self._place
-            candidate, notes = (reference, ()) if shared else self._candidate_session(model, self._threads)
+            if self._large and not shared and reference.learn(self._judging):
+                self._close_reference()
+            candidate, notes = (self._original_session("reference", self._threads), ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))
             labels = self._judging.labels()
+            reference.rewind()
             return compare(reference, candidate, self._with_progress("compare"), self._kinds, self._judging.findings(), metric=self._metric, labels=labels)
         except (ModelError, DataError) as problem:
             self.check_original()
@@ -185,6 +191,11 @@ class SessionJudge:
                 place.open(self._source, threads=threads) if use == "reference" else open_for(place, self._source, self._judging, threads=threads)[0]
             )
         return self._originals[key]
+
+    def _close_reference(self) -> None:
+        """Of a model that is too large to be held beside a candidate, once its answers are known."""
+        for key in [k for k in self._originals if k[0] == "reference"]:
+            self._originals.pop(key).close()
 
     def _candidate_session(self, model: Model, threads: int) -> tuple[Session, tuple[str, ...]]:
         from graphcompress.runtime.place import open_for

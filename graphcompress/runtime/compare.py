@@ -19,7 +19,7 @@ from graphcompress.ir.analysis.output_kinds import VALUES, OutputKind
 from graphcompress.runtime.agreement.measured import FLOOR, Measured
 from graphcompress.runtime.metric import Metric, MetricMean
 from graphcompress.runtime.output_statistics import OutputComparison, OutputStatistic
-from graphcompress.runtime.session import Feed, Session
+from graphcompress.runtime.session import Feed, Runnable
 
 CONFIDENCE = 0.95
 MORE = 300
@@ -78,8 +78,8 @@ class Comparison:
 
 
 def compare(
-    ref: Session,
-    cand: Session,
+    ref: Runnable,
+    cand: Runnable,
     feeds: Iterable[Feed],
     kinds: Mapping[str, OutputKind],
     findings: Sequence[Finding] = (),
@@ -107,14 +107,18 @@ def compare(
 
 
 def compare_span(
-    ref: Session, cand: Session, feeds: Iterable[tuple[Feed, Mapping[str, Any] | None]], statistic: ComparisonStatistic, first: int
+    ref: Runnable, cand: Runnable, feeds: Iterable[tuple[Feed, Mapping[str, Any] | None]], statistic: ComparisonStatistic, first: int
 ) -> ComparisonStatistic:
     """Run both on feeds, each with its ground truth, `first` of which came before, and learn from it. Sums are those of spans of feeds, so that they do not depend on who compares which."""
     for index, (feed, labels) in enumerate(feeds, first):
-        reference = ref.run(feed)
-        again = ref.run(feed) if index < RUN_TWICE else None
-        statistic.update(reference, cand.run(feed), again=again, rows=rows_of(feed), labels=labels)
+        reference, *again = (ref.run(feed) for _ in range(runs_of_reference(index)))
+        statistic.update(reference, cand.run(feed), again=again[0] if again else None, rows=rows_of(feed), labels=labels)
     return statistic
+
+
+def runs_of_reference(index: int) -> int:
+    """How often the reference runs on feed `index`: on the first ones twice, so that it is seen whether it agrees with itself."""
+    return 2 if index < RUN_TWICE else 1
 
 
 def rows_of(feed: Feed) -> int:

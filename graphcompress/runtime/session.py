@@ -31,10 +31,9 @@ LARGE = 64 * 2**20
 UNNAMED = re.compile(r"(.+)\[(\d+)\]")
 
 
-class Session(Protocol):
-    """A model ready to run. `inputs` are those that must be fed."""
+class Runnable(Protocol):
+    """What gives outputs for feeds."""
 
-    inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def run(self, feed: Feed) -> dict[str, Any]:
@@ -42,6 +41,12 @@ class Session(Protocol):
 
         Raises DataError where the feed does not fit, ModelError where the model fails on it."""
         ...
+
+
+class Session(Runnable, Protocol):
+    """A model ready to run. `inputs` are those that must be fed."""
+
+    inputs: tuple[TensorSpec, ...]
 
     def time(self, feeds: Sequence[Feed], repeats: int) -> Seconds:
         """Time of one pass over `feeds`, mean of `repeats` passes, measured where the model runs."""

@@ -1,0 +1,62 @@
+"""What the original answers to the feeds that judge, held from one candidate to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from graphcompress.ir.model.objects import TensorSpec
+    from graphcompress.runtime.session import Feed, Runnable
+
+BOUND = 64 * 2**20
+"""Bytes of outputs that are held at most; of more, none are."""
+
+
+class OutputMemory:
+    """The reference of comparisons that all ask the same feeds in the same order: what it answered the first time it does not calculate again.
+
+    `session` opens the real one, or gives that which is open, where an answer is not known."""
+
+    def __init__(self, outputs: Sequence[TensorSpec], session: Callable[[], Runnable], bound: int = BOUND) -> None:
+        self.outputs = tuple(outputs)
+        self._session = session
+        self._answers: list[dict[str, Any]] | None = []
+        self._room = bound
+        self._next = 0
+
+    def rewind(self) -> None:
+        """The first feed comes next."""
+        self._next = 0
+
+    def run(self, feed: Feed) -> dict[str, Any]:
+        """The outputs for the feed that comes next. Raises as `Session.run`."""
+        index, self._next = self._next, self._next + 1
+        if self._answers is not None and index < len(self._answers):
+            return self._answers[index]
+        outputs = self._session().run(feed)
+        if self._answers is not None and index == len(self._answers):
+            self._room -= sum(map(_bytes, outputs.values()))
+            self._answers = None if self._room < 0 else [*self._answers, outputs]
+        return outputs
+
+    def learn(self, feeds: Iterable[Feed]) -> bool:
+        """Ask for the feeds of a comparison, as `compare` does; whether all answers are held now, so that the session is not needed any more."""
+        from graphcompress.runtime.compare import runs_of_reference
+
+        self.rewind()
+        for index, feed in enumerate(feeds):
+            for _ in range(runs_of_reference(index)):
+                self.run(feed)
+            if self._answers is None:
+                return False
+        return True
+
+
+def _bytes(value: Any) -> int:
+    """Of an array or a list of them; what is neither is held for its objects' number."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes if value.dtype != object else 64 * value.size
+    return sum(map(_bytes, value)) if isinstance(value, list) else 64 * len(value) if isinstance(value, dict) else 64

@@ -1,0 +1,96 @@
+"""The original is asked once about each feed, whatever the number of candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from small import Small, feeds
+
+from graphcompress.gate import SessionJudge, judge
+from graphcompress.gate.memory import OutputMemory
+from graphcompress.ir import Model, TensorSpec
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.runtime.compare import RUN_TWICE
+from graphcompress.runtime.session import LocalSession
+from graphcompress.step import Context
+
+
+class Counter:
+    """Answers with how often it was asked."""
+
+    outputs = (TensorSpec("y", "float32", (1,)),)
+
+    def __init__(self, size: int = 1) -> None:
+        self.asked = 0
+        self.size = size
+
+    def run(self, feed: Any) -> dict[str, Any]:
+        self.asked += 1
+        return {"y": np.full(self.size, self.asked, np.float32)}
+
+
+def passes(memory: OutputMemory, count: int) -> list[list[float]]:
+    answers = []
+    for _ in range(count):
+        memory.rewind()
+        answers.append([float(memory.run({})["y"][0]) for _ in range(5)])
+    return answers
+
+
+def test_answers_are_held_within_the_bound_and_asked_for_anew_beyond_it() -> None:
+    inside, beyond = Counter(), Counter()
+    assert passes(OutputMemory(inside.outputs, lambda: inside, bound=5 * 4), 3) == [[1, 2, 3, 4, 5]] * 3
+    assert passes(OutputMemory(beyond.outputs, lambda: beyond, bound=5 * 4 - 1), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+
+
+def test_a_pass_that_ended_early_is_gone_on_with() -> None:
+    counter = Counter()
+    memory = OutputMemory(counter.outputs, lambda: counter)
+    memory.run({}), memory.run({})
+    assert passes(memory, 2) == [[1, 2, 3, 4, 5]] * 2
+
+
+def test_learning_takes_what_a_comparison_asks_for() -> None:
+    counter, large = Counter(), Counter(1000)
+    assert OutputMemory(counter.outputs, lambda: counter).learn([{}] * 6) and counter.asked == 6 + RUN_TWICE
+    assert not OutputMemory(large.outputs, lambda: large, bound=10_000).learn([{}] * 6) and large.asked == 4
+
+
+@pytest.fixture
+def model() -> Model:
+    small = Small()
+    return small.model(small.node("MatMul", small.input("x", 1, 16), small.weight(16, 8)))
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[LocalSession]:
+    asked: list[LocalSession] = []
+    run = LocalSession.run
+
+    def noted(self: LocalSession, *rest: Any) -> Any:
+        asked.append(self)
+        return run(self, *rest)
+
+    monkeypatch.setattr(LocalSession, "run", noted)
+    return asked
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_candidates_are_compared_with_what_the_original_answered_once(
+    model: Model, runs: list[LocalSession], monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(judge, "LARGE", 1)
+    data = feeds(model, 10)
+    opened: list[Any] = []
+    with SessionJudge(model, data, data, Context(threads=1), output_kinds(model)) as judging:
+        for number in range(3):
+            candidate, _ = model.clone()
+            candidate.changes += 1
+            assert judging.compare(candidate).agreement == 1.0
+            assert len(runs) == (10 + RUN_TWICE) + 10 * (number + 1)
+            opened.append(len(judging._originals))
+        assert judging.compare(model).agreement == 1.0
+    assert opened == ([0] if large else [1]) * 3
