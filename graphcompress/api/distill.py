@@ -76,8 +76,7 @@ def distill(
         context,
         [executed],
         reports.sizes(pupil, snapshot, feeds.shapes()),
-        provider=where["provider"],
-        place=where.get("place"),
+        where=where,
         comparison=comparison,
         notes=[f"Agreement with the teacher: {agreement(before)} before, {agreement(after)} after learning."],
     ).model_copy(update={"teacher": master.file})

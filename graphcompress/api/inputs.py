@@ -87,12 +87,6 @@ def choose_place(target: Target | None, provider: str | None, place: Place | Non
     return LocalPlace(provider or "cpu")
 
 
-def require_times(where: Mapping[str, Any], what: str) -> None:
-    """Raise UsageError where times at the place that describes itself so mean nothing: `what` needs them."""
-    if not where.get("timed", True):
-        raise UsageError(f"{what} needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`).")
-
-
 def untimed_notes(where: Mapping[str, Any]) -> list[str]:
     """That nothing is timed at the place that describes itself so, where times there mean nothing."""
     return [] if where.get("timed", True) else [f"Times at the place '{where['place']}' mean nothing, so nothing was measured."]

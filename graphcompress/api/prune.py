@@ -9,9 +9,9 @@ from typing import Any
 
 from graphcompress import record
 from graphcompress.api import reports
-from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, require_times, untimed_notes
+from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, untimed_notes
 from graphcompress.errors import ModelError, UsageError
-from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, timed_settings
+from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, settings_at
 from graphcompress.ir import Model
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
@@ -69,8 +69,6 @@ def prune(
     plan = recipe_of("prune", (("simplify", {}), ("prune", options)))
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
-    if latency is not None:
-        require_times(where, "A goal for the latency")
     source = open_model(model)
     require_known_domains(source.model, "pruned")
     feeds = Feeds.open(data, source.model, plan)
@@ -95,13 +93,12 @@ def prune(
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
             try:
                 comparison = judge.compare(result)
-                measurements = tuple((setting, judge.measure(result, setting)) for setting in timed_settings(threads, where, measure=measure))
+                measurements = tuple((setting, judge.measure(result, setting)) for setting in (settings_at(where, threads) if measure else ()))
             except CandidateFails as problem:
                 raise ModelError(f"The pruned model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
             info, snapshot = judge.info(result), judge.snapshot(result)
         judged = {
-            "provider": where["provider"],
-            "place": where.get("place"),
+            "where": where,
             "comparison": comparison,
             "measurements": measurements,
             "nodes": info.nodes,
