@@ -68,9 +68,8 @@ def quantize(
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
-    context = replace(context, measure=measure and "place" not in where)  # times of this process say nothing of a place elsewhere
     source = open_model(model)
     require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)

@@ -23,5 +23,4 @@ __all__ = [
     "telling",
     "thread_settings",
     "threads_text",
-    "timed_settings",
 ]

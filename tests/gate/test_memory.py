@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,9 @@ def test_candidates_are_compared_with_what_the_original_answered_once(
         monkeypatch.setattr(judge, "LARGE", 1)
     data = feeds(model, 10)
     opened: list[Any] = []
-    with SessionJudge(model, data, data, Context(threads=1), output_kinds(model)) as judging:
+    with closing(SessionJudge(model, data, data, Context(threads=1), output_kinds(model))) as judging:
         for number in range(3):
-            candidate, _ = model.clone()
-            candidate.changes += 1
+            candidate = model.copy()
             assert judging.compare(candidate).agreement == 1.0
             assert len(runs) == (10 + RUN_TWICE) + 10 * (number + 1)
             opened.append(len(judging._originals))
