@@ -23,4 +23,5 @@ __all__ = [
     "telling",
     "thread_settings",
     "threads_text",
+    "timed_settings",
 ]
