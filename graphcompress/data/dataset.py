@@ -123,16 +123,16 @@ def _digest(feed: Feed) -> int:
 
 @dataclass(frozen=True)
 class FeedReader(Generic[T]):
-    """Reads feeds one by one: `open` gives the entries of an item, `names` are those of the feeds in messages. Both go by the index."""
+    """Reads feeds one by one: `entries` gives those of an item, `names` are those of the feeds in messages. Both go by the index."""
 
-    open: Callable[[T], Entries]
+    entries: Callable[[T], Entries]
     items: Mapping[int, T] | Sequence[T]
     names: Mapping[int, str] | Sequence[str]
     signature: Signature
 
     def __call__(self, indices: Sequence[int]) -> Iterator[Feed]:
         for index in indices:
-            with self.open(self.items[index]) as opened:
+            with self.entries(self.items[index]) as opened:
                 yield self.feed(index, opened)
 
     def feed(self, index: int, opened: Mapping[str, Entry]) -> Feed:
@@ -162,19 +162,19 @@ class Run:
         return self.reader(list(self.reader.items))
 
 
-def of_feeds(source: str, items: Sequence[T], open: Callable[[T], Entries], names: Sequence[str], signature: Signature, hint: str = "") -> Dataset:
-    """A dataset of one complete feed for each of `items`, which `open` opens and which messages call by `names`. Raises DataError where one does not fit."""
-    reader = FeedReader(open, items, names, signature)
+def of_feeds(source: str, items: Sequence[T], entries: Callable[[T], Entries], names: Sequence[str], signature: Signature, hint: str = "") -> Dataset:
+    """A dataset of one complete feed for each of `items`, whose entries `entries` opens, and which messages call by `names`. Raises DataError where one does not fit."""
+    reader = FeedReader(entries, items, names, signature)
 
     def truth(indices: Sequence[int]) -> Iterator[Labels]:
         for index in indices:
-            with open(items[index]) as opened:
+            with entries(items[index]) as opened:
                 yield {name: opened[name].whole() for name in signature.truth(opened)}
 
     survey, known, problems = Survey(), False, Problems()
     said: dict[str, None] = {}
     for index, (item, name) in enumerate(zip(items, names, strict=True)):
-        with problems.of(name), open(item) as opened:
+        with problems.of(name), entries(item) as opened:
             signature.check_feed(name, opened, hint)
             said |= dict.fromkeys(signature.conversions(opened))
             survey.take(name, index, reader.feed(index, opened))
