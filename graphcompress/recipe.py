@@ -104,9 +104,7 @@ def excluding(recipe: Recipe, patterns: Sequence[str]) -> Recipe:
     steps = []
     for step in recipe.steps:
         own = step.options.model_dump()
-        steps.append(
-            PlannedStep(step.kind, step.options.model_copy(update={"exclude": (*own["exclude"], *patterns)})) if step.kind.name == "quantize" else step
-        )
+        steps.append(replace(step, options=step.options.model_copy(update={"exclude": (*own["exclude"], *patterns)})) if step.kind.name == "quantize" else step)
     if not any(step.kind.name == "quantize" for step in steps):
         raise RecipeError(f"--exclude keeps nodes out of INT8, and no step of the recipe '{recipe.name}' quantizes.")
     digest = hashlib.sha256(" ".join([recipe.sha256, *patterns]).encode()).hexdigest()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from graphcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -31,7 +33,9 @@ class Context:
     """What every step is given. Nothing else may influence a result.
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
-    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of an earlier run, by step, to be repeated; `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process on the CPU provider.
+    means the runtime's default; `measure` allows times on this machine to decide (without it, tables do); `decisions` are those of the step itself in an
+    earlier run, to be repeated (None: it decides); `seed` feeds every random generator. Folding and observation do not ask `place`: they run in this process
+    on the CPU provider.
     """
 
     target: Target | None = None
@@ -43,7 +47,7 @@ class Context:
     teacher: Model | None = None
     earlier: tuple[StepResult, ...] = ()
     measure: bool = False
-    decisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    decisions: Mapping[str, Any] | None = None
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""
@@ -201,16 +205,35 @@ def _load(where: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a step decided in an earlier run: the label of the rung that was in the result, and the decisions of its `StepResult`."""
+
+    rung: str
+    decisions: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One step of a recipe, its options resolved."""
+    """One step of a recipe, its options resolved; `decided` is what it is to do once more, None where it decides."""
 
     kind: StepKind
     options: BaseModel
+    decided: Decision | None = field(default=None, compare=False)
 
     def run(self, model: Model, context: Context) -> Ladder:
-        """Do the step. Raises what the step's function raises."""
-        ladder: Ladder = _load(self.kind.function)(model, context, self.options)
-        return ladder
+        """Do the step; where it was decided, of a step that offers several rungs anyway the one of that label only. Raises what the step's function raises,
+        and UsageError where no rung has the label."""
+        decided = self.decided
+        ladder: Ladder = _load(self.kind.function)(model, replace(context, decisions=None if decided is None else decided.decisions), self.options)
+        if decided is None or len(ladder.rungs) == 1:
+            return ladder
+        rungs = tuple(rung for rung in ladder.rungs if rung.label == decided.rung)
+        if len(rungs) != 1:
+            offered = ", ".join(f"'{rung.label}'" for rung in ladder.rungs)
+            raise UsageError(
+                f"The decisions do not fit: the step '{self.kind.name}' had '{decided.rung}', and here it offers {offered}. Run it without --decisions."
+            )
+        return Ladder(rungs)
 
 
 @dataclass(frozen=True, slots=True)

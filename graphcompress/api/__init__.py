@@ -9,6 +9,7 @@ from graphcompress.api.calibrate import calibrate
 from graphcompress.api.compress import compress
 from graphcompress.api.cost_goals import parse_goal
 from graphcompress.api.data import look
+from graphcompress.api.decisions import decided_target, read_record
 from graphcompress.api.diff import diff
 from graphcompress.api.distill import distill
 from graphcompress.api.explain import explain
@@ -35,6 +36,7 @@ __all__ = [
     "check_places",
     "choose_place",
     "compress",
+    "decided_target",
     "diff",
     "distill",
     "explain",
@@ -54,6 +56,7 @@ __all__ = [
     "privacy",
     "prune",
     "quantize",
+    "read_record",
     "show_rule",
     "simplify",
     "validate",

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from graphcompress.runtime.measure import Measurement
     from graphcompress.runtime.session import Feed, Session
 
-MACHINE_KEYS = ("machine", "system", "cpu", "flags", "cores")
-"""What the description of a place says of the machine."""
-
 
 def benchmark(
     reference: AnyModel,
@@ -66,12 +63,11 @@ def benchmark(
         raise UsageError(f"Times at the place '{untimed[0]}' mean nothing (places.toml says `timing = false`): leave it out.")
     rows = [row for place in where for setting in thread_settings(threads, place.describe().get("cores")) for row in bench.rows(place, setting)]
     bars = [] if min_speedup is None else [reports.speed_bar(min_speedup, bench.measurements)]
-    described = where[0].describe()
     report = BenchmarkReport(
         graphcompress=__version__,
         models=rows,
         data=data_source(feeds, 0, 0),
-        machine={key: described[key] for key in MACHINE_KEYS if key in described},
+        machine=reports.machine_at(where[0].describe()),
         bars=bars,
         notes=[]
         if data is not None
@@ -142,12 +138,14 @@ class _Bench:
     def _row(self, index: int, place: Place, provider: str, session: Session, timing: Timing, notes: Sequence[str], verdict: Any) -> BenchmarkRow:
         described = session.describe()
         load_seconds, peak, more = self._footprint(index, place)
-        joules = energy.joules_per_run(self._meters, lambda: session.time(self.feeds, 1))
-        share = timing.threads / machine.cores() if timing.threads else 1.0
+        where = place.describe()
+        # The counters are those of this machine.
+        joules = None if "place" in where else energy.joules_per_run(self._meters, lambda: session.time(self.feeds, 1))
+        share = timing.threads / (where.get("cores") or machine.cores()) if timing.threads else 1.0
         return BenchmarkRow(
             path=self.sources[index].file.path,
             provider=provider,
-            place=place.describe().get("place"),
+            place=where.get("place"),
             threads=timing.threads,
             median_ms=timing.median_ms,
             speedup=timing.speedup,

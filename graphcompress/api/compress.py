@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from graphcompress.api import reports
 from graphcompress.api.cost_goals import parse_goal, plan_of, reach
-from graphcompress.api.decisions import AnyRecord, decided, read_record
+from graphcompress.api.decisions import AnyRecord, decided, decided_seed, decided_target, other_data, read_record, repeat
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
-from graphcompress.errors import UsageError
-from graphcompress.gate import Bars, SessionJudge, search, thread_settings
+from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, settings_at
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import Recipe, excluding, load_recipe, run, stripped
-from graphcompress.runtime.place import Place
-from graphcompress.step import Context, Progress, silent
+from graphcompress.runtime.metric import Metric
+from graphcompress.runtime.place import Place, require_times
+from graphcompress.step import Context, ExecutedStep, Progress, silent
 from graphcompress.targets import load_target, read_costs
 
 
@@ -32,12 +32,12 @@ def compress(
     recipe: str | Path | Recipe | None = None,
     exclude: Sequence[str] = (),
     strip: bool = False,
-    target: str = "cpu",
+    target: str | None = None,
     costs: str | Path | None = None,
     provider: str | None = None,
     place: Place | None = None,
     threads: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     min_agreement: float | None = None,
     min_speedup: float | None = None,
     kinds: Mapping[str, str] | None = None,
@@ -59,8 +59,10 @@ def compress(
     results run and are judged (default: on the target's provider). `costs` is a file of `calibrate`, in place of the table's own. `goal`: "balanced" (neither slower nor larger), "speed" (not slower, whatever its size), "size"
     (the smallest that takes at most 1.02 times as long), or a part of the original's cost, "macs=0.5", "latency=0.6" (one thread, or `threads`) or "size=0.3": then channels are
     pruned as far as INT8 and small weights do not suffice, within the bars, and BarMissed is raised where that is not enough. `decisions` is the record of an earlier run on the same model: what that decided is done again, to the same bytes with the same data,
-    without searching or timing; it is compared, and held against no bar but stated ones. Without `recipe` the goal decides: "size" and costs have
-    recipes of their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and inner names.
+    with its target, seed and threads, without searching or timing; the result is compared, and held against no bar but a stated agreement. `target` (else
+    "cpu") is the table of `rules/targets/`; `seed` (else 0) feeds every random generator. Without `recipe` the goal decides: "size" and costs have recipes of
+    their own, the others share "default". `exclude`: regular expressions of names of nodes that stay float. `strip` leaves out metadata, doc strings and
+    inner names.
 
     Raises DataError without data unless no step of the recipe learns from data; then the result is neither compared nor measured, and the record says so. Raises
     ModelError or DataError where the original does not load or does not run on the feeds.
@@ -71,12 +73,15 @@ def compress(
     if cost is not None and cost.cost == "latency" and not measure:
         raise UsageError("A goal for the latency needs the measurement that was switched off (--no-measure).")
     bars = Bars(min_agreement, min_speedup)
-    if decisions is not None and (recipe is not None or cost is not None or exclude or strip or min_speedup is not None):
+    if decisions is not None and (recipe is not None or goal != "balanced" or costs is not None or exclude or strip or min_speedup is not None):
         raise UsageError(
-            "Decisions say which steps are done and how, without timing: give no recipe, cost, nodes to leave out, --strip or bar for the speed-up with them."
+            "Decisions say which steps are done and how, without timing: give no recipe, goal, costs, nodes to leave out, --strip or bar for the speed-up "
+            "with them."
         )
     earlier = None if decisions is None else read_record(decisions)
-    measure = measure and earlier is None
+    if earlier is not None:
+        target, seed, threads = decided_target(earlier, target), decided_seed(earlier, seed), earlier.threads if threads is None else threads
+        measure = False
     task = open_metric(metric, joins=metric_joins)
     if min_speedup is not None and not measure:
         raise UsageError("A bar for the speed-up (--min-speedup) needs the measurement that was switched off (--no-measure).")
@@ -86,37 +91,37 @@ def compress(
         return stripped(plan) if strip else plan
 
     source = open_model(model)
-    repeated: Mapping[str, Mapping[str, Any]] = {}
     if earlier is not None:
-        plan, repeated = decided(earlier, source.file)
-        gate_goal = "speed"  # whose size was looked at
+        plan = decided(earlier, source.file)
     elif cost is not None:
         plan = adapted(plan_of(cost, cost.part))
     else:
         name = recipe or ("size" if goal == "size" else "default")
         plan = adapted(name if isinstance(name, Recipe) else load_recipe(name))
-    table = load_target(target) if costs is None else read_costs(Path(costs), load_target(target))
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, decisions=repeated)
+    table = load_target(target or "cpu")
+    table = table if costs is None else read_costs(Path(costs), table)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed or 0, progress=progress)
     where = context.judging_place().describe()
-    if min_speedup is not None and not where.get("timed", True):
-        raise UsageError(
-            f"A bar for the speed-up (--min-speedup) needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`)."
-        )
+    if min_speedup is not None:
+        require_times(where, "A bar for the speed-up (--min-speedup)")
+    if cost is not None and cost.cost == "latency":
+        require_times(where, "A goal for the latency")
     # Times of this process say nothing of a place elsewhere.
     context = replace(context, teacher=source.model, measure=measure and "place" not in where)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
+    if earlier is not None:
+        return _repeated(source, plan, context, feeds, bars, kinds, task, other_data(earlier, feeds.source()))
     if feeds.all is None or feeds.judging is None:
-        return _unjudged(source, plan, context, feeds, bars)
+        return _unjudged(source, plan, context, feeds, bars, list(run(plan, source.model, context)))
     shapes = run_shapes(source.model, feeds.shapes())
     outputs = output_kinds(source.model, shapes, kinds)
     with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
         calibrated = replace(context, data=feeds.calibration)
-        settings = thread_settings(threads, where.get("cores")) if measure and where.get("timed", True) else ()
+        settings = settings_at(where, threads) if measure else ()
         stated = []
         if cost is None:
-            held = bars if earlier is None else Bars(min_agreement or 0.0)
-            outcome = search(source.model, plan.steps, calibrated, judge, held, settings, goal=gate_goal, size=judge.size)
+            outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
         else:
             attempt = reach(
                 source.model,
@@ -130,7 +135,7 @@ def compress(
                 macs=lambda m: statistics(m, feeds.shapes(), size=0).macs or 0,
             )
             plan, outcome = attempt.plan, attempt.outcome
-            stated = [cost.bar(attempt.share)]
+            stated = [cost.bar(attempt.share, attempt.measurement)]
         result = outcome.chosen.candidate.model
         info, snapshot = judge.info(result), judge.snapshot(result)
     chosen = outcome.chosen
@@ -143,8 +148,7 @@ def compress(
         context,
         outcome.executed,
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
-        provider=where["provider"],
-        place=where.get("place"),
+        where=where,
         comparison=chosen.comparison,
         measurements=chosen.measurements,
         nodes=info.nodes,
@@ -157,9 +161,50 @@ def compress(
     return done
 
 
-def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars) -> reports.Result:
-    """Without data: every step at its boldest."""
-    executed = list(run(plan, source.model, context))
+def _repeated(
+    source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars, kinds: Mapping[str, str] | None, metric: Metric | None, notes: Sequence[str]
+) -> reports.Result:
+    """What an earlier run decided: nothing is searched for, and a bar that is missed changes nothing of the result."""
+    if feeds.all is None or feeds.judging is None:
+        return _unjudged(source, plan, context, feeds, bars, repeat(plan, source.model, context))
+    where = context.judging_place().describe()
+    shapes = run_shapes(source.model, feeds.shapes())
+    outputs = output_kinds(source.model, shapes, kinds)
+    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), metric)) as judge:
+        try:
+            executed = repeat(plan, source.model, replace(context, data=feeds.calibration))
+        except (ModelError, DataError):
+            judge.check_original()
+            raise
+        assert executed[-1].result is not None
+        result = executed[-1].result.model
+        try:
+            comparison = judge.compare(result)
+        except CandidateFails as problem:
+            raise ModelError(f"What the earlier run decided does not run here: {problem}") from problem
+        info, snapshot = judge.info(result), judge.snapshot(result)
+    record = reports.run_record(
+        "compress",
+        source,
+        result,
+        feeds,
+        plan,
+        context,
+        executed,
+        reports.sizes(source, snapshot, feeds.shapes(), shapes),
+        where=where,
+        comparison=comparison,
+        nodes=info.nodes,
+        bars=reports.agreement_bar(bars, comparison),
+        notes=[reports.REPEATED, *notes, *([] if context.target is None else place_notes(context.target, where)), *info.notes],
+    )
+    done = reports.Result(result, record, snapshot)
+    reports.raise_missed(record.bars, done)
+    return done
+
+
+def _unjudged(source: Source, plan: Recipe, context: Context, feeds: Feeds, bars: Bars, executed: Sequence[ExecutedStep]) -> reports.Result:
+    """Without data: every step as it was executed."""
     assert executed[-1].result is not None
     result = executed[-1].result.model
     snapshot = snapshot_of(result)

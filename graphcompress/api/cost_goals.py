@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from graphcompress import record
 from graphcompress.errors import UsageError, suggestion
@@ -12,6 +12,9 @@ from graphcompress.gate import Bars, Goal, Outcome, SessionJudge, search
 from graphcompress.ir import Model
 from graphcompress.recipe import Recipe, recipe_of
 from graphcompress.step import Context
+
+if TYPE_CHECKING:
+    from graphcompress.runtime.measure import Measurement
 
 COSTS = ("macs", "latency", "size")
 ROUNDS = 3
@@ -30,9 +33,10 @@ class CostGoal:
     cost: str
     part: float
 
-    def bar(self, share: float | None) -> record.Bar:
-        """The bar and the share that was reached."""
-        return record.Bar(option=f"--goal {self.cost}", required=self.part, reached=share, held=share is not None and share <= self.part)
+    def bar(self, share: float, measurement: Measurement | None = None) -> record.Bar:
+        """The bar and the share that was reached; undecided, which counts as missed, where the `measurement` that it comes from is too noisy to tell."""
+        undecided = self.cost == "latency" and share <= self.part and measurement is not None and measurement.reaches(1 / self.part) is None
+        return record.Bar(option=f"--goal {self.cost}", required=self.part, reached=share, held=share <= self.part and not undecided, undecided=undecided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Round:
     def boldest(self) -> bool:
         """Whether the result has pruning as it was asked for; else the bar of agreement stood against it."""
         return any(part.step is not None and part.step.kind.name == "prune" and part.index == 0 for part in self.outcome.chosen.candidate.path)
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """With the first thread setting, which the share of the latency is for; None where nothing was measured."""
+        return next((m for _, m in self.outcome.chosen.measurements), None)
 
 
 def parse_goal(text: str) -> tuple[Goal, CostGoal | None]:
@@ -79,21 +88,21 @@ def reach(
 ) -> Round:
     """Search for a result with at most the goal's part of the cost. INT8 and small weights alone come first, since they take less from the answers than pruning;
     pruning then goes as far as what they left needs, within the bars. Where that is not enough: the nearest. `plans` gives the recipe for a part of
-    the cost (see `plan_of`), `macs` counts multiply-accumulates.
+    the cost (see `plan_of`), `macs` counts multiply-accumulates. The caller says how much of the cost is to go, so that each rung that reaches the bar of
+    agreement will do.
 
     Raises what `gate.search` raises.
     """
 
     def attempt(part: float | None) -> Round:
         plan = plans(part)
-        outcome = search(model, plan.steps, context, judge, bars, settings, goal=gate_goal, size=judge.size)
+        outcome = search(model, plan.steps, context, judge, bars, settings, goal=gate_goal, size=judge.size, clear=False)
         return Round(plan, outcome, share(outcome))
 
     def share(outcome: Outcome) -> float:
         match goal.cost:
             case "latency":
-                measured = [m.speedup for _, m in outcome.chosen.measurements[:1]]
-                return 1 / measured[0] if measured else 1.0
+                return next((1 / m.speedup for _, m in outcome.chosen.measurements), 1.0)
             case "size":
                 return judge.size(outcome.chosen.candidate.model) / judge.size(model)
             case _:

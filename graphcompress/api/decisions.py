@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
 from graphcompress import record
 from graphcompress.errors import UsageError
-from graphcompress.recipe import Recipe, recipe_of
+from graphcompress.recipe import Recipe, recipe_of, run
+from graphcompress.step import Decision
+
+if TYPE_CHECKING:
+    from graphcompress.ir import Model
+    from graphcompress.step import Context, ExecutedStep
 
 AnyRecord: TypeAlias = "record.Record | str | os.PathLike[str]"
 
@@ -31,9 +36,24 @@ def read_record(source: AnyRecord) -> record.Record:
     return source
 
 
-def decided(earlier: record.Record, model: record.ModelFile) -> tuple[Recipe, Mapping[str, Mapping[str, Any]]]:
-    """The steps that are in the earlier result, with their options, and what they decided, by step. Raises UsageError where the record is that of another model, or of a result without
-    any step."""
+def decided_target(earlier: record.Record, stated: str | None) -> str:
+    """The target of the earlier run. Raises UsageError where another one is stated."""
+    target = earlier.target or "cpu"
+    if stated not in (None, target):
+        raise UsageError(f"The decisions are for the target '{target}', and --target says '{stated}'. Leave --target out, or run it without --decisions.")
+    return target
+
+
+def decided_seed(earlier: record.Record, stated: int | None) -> int:
+    """The seed of the earlier run. Raises UsageError where another one is stated."""
+    if stated not in (None, earlier.seed):
+        raise UsageError(f"The decisions were made with the seed {earlier.seed}, and {stated} is stated. Leave the seed out, or run it without --decisions.")
+    return earlier.seed
+
+
+def decided(earlier: record.Record, model: record.ModelFile) -> Recipe:
+    """The steps that are in the earlier result, with their options and with what each of them decided. Raises UsageError where the record is that of another
+    model, or of a result without any step."""
     if earlier.model.sha256 != model.sha256:
         raise UsageError(
             f"The decisions are for another model (sha256 {earlier.model.sha256[:12]}..., and {model.path or 'this one'} has {model.sha256[:12]}...)."
@@ -45,7 +65,28 @@ def decided(earlier: record.Record, model: record.ModelFile) -> tuple[Recipe, Ma
         raise UsageError(
             "The decisions are those of a run that pruned by measured times, which are others each time. Prune to its --macs instead, which can be repeated."
         )
-    return recipe_of(earlier.recipe.name, [(step.use, _options(step)) for step in steps]), {step.use: step.decisions for step in steps}
+    recipe = recipe_of(earlier.recipe.name, [(step.use, _options(step)) for step in steps])
+    planned = (replace(p, decided=Decision(step.rung, step.decisions)) for p, step in zip(recipe.steps, steps, strict=True))
+    return replace(recipe, steps=tuple(planned))
+
+
+def other_data(earlier: record.Record, data: record.DataSource | None) -> list[str]:
+    """A note where the data is not that of the earlier run."""
+    if earlier.data is None or data is None or earlier.data.sha256 == data.sha256:
+        return []
+    return ["The data is not that of the earlier run: ranges and weights that follow from it are others, and so are the bytes of the result."]
+
+
+def repeat(plan: Recipe, model: Model, context: Context) -> list[ExecutedStep]:
+    """Do the steps of `decided`. Raises UsageError where one of them leaves the model as it is, which it did not in the earlier run, and what the steps
+    raise."""
+    executed = list(run(plan, model, context))
+    idle = [step.step.kind.name for step in executed if not step.in_result]
+    if idle:
+        raise UsageError(
+            f"The decisions do not fit: the step '{idle[0]}' changed the model in the earlier run, and here it leaves it as it is. Run it without --decisions."
+        )
+    return executed
 
 
 def _options(step: record.StepRun) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def distill(
         context,
         [executed],
         reports.sizes(pupil, snapshot, feeds.shapes()),
-        provider=where["provider"],
+        where=where,
         comparison=comparison,
         notes=[f"Agreement with the teacher: {agreement(before)} before, {agreement(after)} after learning."],
     ).model_copy(update={"teacher": master.file})

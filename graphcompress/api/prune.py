@@ -11,7 +11,7 @@ from graphcompress import record
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model
 from graphcompress.errors import ModelError, UsageError
-from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, thread_settings
+from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, settings_at
 from graphcompress.ir import Model
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
@@ -93,11 +93,11 @@ def prune(
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes), source.same_file())) as judge:
             try:
                 comparison = judge.compare(result)
-                measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
+                measurements = tuple((setting, judge.measure(result, setting)) for setting in (settings_at(where, threads) if measure else ()))
             except CandidateFails as problem:
                 raise ModelError(f"The pruned model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
             info, snapshot = judge.info(result), judge.snapshot(result)
-        judged = {"provider": where["provider"], "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": [*notes, *info.notes]}
+        judged = {"where": where, "comparison": comparison, "measurements": measurements, "nodes": info.nodes, "notes": [*notes, *info.notes]}
     bars = [] if best_effort or searched else _goal_bars(executed[-1], options)
     if max_drop is not None:
         agreement = None if comparison is None else reports.number(comparison.agreement)

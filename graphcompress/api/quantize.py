@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, open_model, place_notes
 from graphcompress.errors import ModelError, UsageError, suggestion
-from graphcompress.gate import CandidateFails, SessionJudge, thread_settings
+from graphcompress.gate import CandidateFails, SessionJudge, settings_at
 from graphcompress.gate.judge import RunInfo
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
@@ -66,8 +66,9 @@ def quantize(
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     table = load_target(target)
-    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress, measure=measure)
+    context = Context(target=table, place=choose_place(table, provider, place), threads=threads, seed=seed, progress=progress)
     where = context.judging_place().describe()
+    context = replace(context, measure=measure and "place" not in where)  # times of this process say nothing of a place elsewhere
     source = open_model(model)
     require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)
@@ -81,7 +82,7 @@ def quantize(
         with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file())) as judge:
             try:
                 comparison = judge.compare(result)
-                measurements = tuple((setting, judge.measure(result, setting)) for setting in (thread_settings(threads) if measure else ()))
+                measurements = tuple((setting, judge.measure(result, setting)) for setting in (settings_at(where, threads) if measure else ()))
             except CandidateFails as problem:
                 raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
             info, snapshot = judge.info(result), judge.snapshot(result)
@@ -94,7 +95,7 @@ def quantize(
         context,
         [executed],
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
-        provider=where["provider"] if comparison is not None else None,
+        where=where if comparison is not None else None,
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphcompress import record
 from graphcompress.errors import BarMissed
 from graphcompress.findings import Finding
-from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, telling
+from graphcompress.gate import Bars, Goal, Judgement, Outcome, reaches, required_speedup, telling
 from graphcompress.gate.explain import explanation
 from graphcompress.runtime import machine
 from graphcompress.version import __version__
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 
+MACHINE_KEYS = ("machine", "system", "cpu", "flags", "cores")
+"""What the description of a place says of the machine."""
+REPEATED = "Done as an earlier run decided: nothing was searched for or timed, and no bar but a stated one was looked at."
 UNCOMPARED = "No data was given, so the result was neither compared with the original nor measured."
 
 
@@ -104,8 +107,7 @@ def run_record(
     executed: Sequence[ExecutedStep],
     sizes: tuple[record.Size, record.Size],
     *,
-    provider: str | None = None,
-    place: str | None = None,
+    where: Mapping[str, Any] | None = None,
     comparison: Comparison | None = None,
     measurements: Sequence[tuple[int, Measurement]] = (),
     nodes: dict[str, int] | None = None,
@@ -113,7 +115,8 @@ def run_record(
     bars: Sequence[record.Bar] = (),
     notes: Iterable[str] = (),
 ) -> record.Record:
-    """The record of a run. `sizes` are those of the original and of `result`; `provider` is the one that the result was judged on, `place` the place elsewhere."""
+    """The record of a run. `sizes` are those of the original and of `result`; `where` is the description of the place where the result was judged (None: it
+    was not)."""
     before, after = sizes
     timings = [timing(threads, m) for threads, m in measurements]
     speedup = min((t.speedup for t in timings), default=None)
@@ -125,9 +128,9 @@ def run_record(
         data=feeds.source(),
         recipe=record.RecipeSource(name=recipe.name, sha256=recipe.sha256),
         target=context.target.name if context.target else None,
-        provider=provider,
-        machine=machine.describe(),
-        place=place,
+        provider=None if where is None else where["provider"],
+        machine=machine.describe() if where is None or "place" not in where else machine_at(where),
+        place=None if where is None else where.get("place"),
         threads=context.threads,
         seed=context.seed,
         before=before,
@@ -142,6 +145,11 @@ def run_record(
         bars=list(bars),
         notes=[*notes, *(finding.text for finding in (() if comparison is None else comparison.findings))],
     )
+
+
+def machine_at(where: Mapping[str, Any]) -> dict[str, Any]:
+    """What the description of a place says of its machine."""
+    return {key: where[key] for key in MACHINE_KEYS if key in where}
 
 
 def libraries() -> dict[str, str]:
@@ -308,7 +316,7 @@ def gate_report(outcome: Outcome, bars: Bars, goal: Goal) -> record.Gate:
     return record.Gate(
         goal=goal,
         agreement=bars.agreement,
-        speedup=bars.speedup,
+        speedup=required_speedup(bars, goal),
         kept=kept,
         rolled_back=[name for position, name in sorted(tried.items()) if position not in in_result],
         candidates=[
@@ -344,12 +352,16 @@ def speed_bar(required: float, measurements: Sequence[Measurement]) -> record.Ba
     )
 
 
+def agreement_bar(bars: Bars, comparison: Comparison | None) -> list[record.Bar]:
+    """The bar of agreement where the user stated one, and what was reached (None: nothing was compared)."""
+    if bars.min_agreement is None:
+        return []
+    return [bar("--min-agreement", bars.min_agreement, None if comparison is None else number(comparison.agreement))]
+
+
 def stated_bars(bars: Bars, chosen: Judgement | None) -> list[record.Bar]:
     """The bars that the user stated, and what the chosen candidate reached (None: nothing was judged)."""
-    stated = []
-    if bars.min_agreement is not None:
-        comparison = None if chosen is None else chosen.comparison
-        stated.append(bar("--min-agreement", bars.min_agreement, None if comparison is None else number(comparison.agreement)))
+    stated = agreement_bar(bars, None if chosen is None else chosen.comparison)
     if bars.min_speedup is not None:
         original = chosen is not None and chosen.candidate.rung is None
         measurements = () if chosen is None else tuple(m for _, m in chosen.measurements)

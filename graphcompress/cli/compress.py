@@ -28,9 +28,14 @@ def compress(
         ),
     ] = None,
     target: Annotated[
-        str,
-        typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
-    ] = "cpu",
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help="The table of rules/targets/ that decides what is worth quantizing. Default: cpu, with --decisions that of the record.",
+            show_default=False,
+        ),
+    ] = None,
     costs: Annotated[
         Path | None,
         typer.Option("--costs", metavar="FILE", help="Costs that graphcompress calibrate measured, in place of the target's own.", show_default=False),
@@ -47,7 +52,10 @@ def compress(
     decisions: Annotated[
         Path | None,
         typer.Option(
-            "--decisions", metavar="RECORD", help="Repeat what the run that wrote this record decided, without searching or timing.", show_default=False
+            "--decisions",
+            metavar="RECORD",
+            help="Repeat what the run that wrote this record decided, with its target, seed and threads, without searching or timing.",
+            show_default=False,
         ),
     ] = None,
     provider: options.ResultProvider = None,
@@ -95,6 +103,8 @@ def compress(
         from graphcompress import api
 
         api.parse_goal(goal)
+        earlier = None if decisions is None else api.read_record(decisions)
+        target = target or "cpu" if earlier is None else api.decided_target(earlier, target)
         kinds, task = api.parse_kinds(kind or ()), api.open_metric(metric, joins=metric_joins)
         source = api.open_model(model)
         outputs.check_data(source.model)
@@ -121,7 +131,7 @@ def compress(
                     metric=task,
                     metric_joins=metric_joins,
                     goal=goal,
-                    decisions=decisions,
+                    decisions=earlier,
                     measure=not no_measure,
                     progress=console.progress,
                 ),

@@ -201,7 +201,7 @@ def economy(row: BenchmarkRow) -> str:
     """Throughput, energy and cost of one row, in a sentence."""
     parts = [f"{1000 / row.median_ms / max(1, row.threads):,.0f} per second and core"] if row.threads and row.median_ms else []
     parts.append(
-        "energy not measured (this system has no counter for it)"
+        f"energy not measured ({'this system has no counter for it' if row.place is None else 'only this machine has counters that are read'})"
         if row.joules is None
         else f"{row.joules * 1000:.3g} mJ each, measured over the whole processor"
     )

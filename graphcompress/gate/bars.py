@@ -13,13 +13,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from graphcompress.errors import UsageError
 from graphcompress.runtime.agreement.measured import FLOOR
 
 if TYPE_CHECKING:
+    from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
+
+ROUNDING = 1e-9
+NEXT_TO_NOTHING = 1.02
+"""How many times the original's time a result may take where size is the goal and the user states no bar."""
+Goal: TypeAlias = Literal["balanced", "speed", "size"]
+"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs
+next to no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,21 @@ class Bars:
     def agreement_name(self) -> str:
         """The bar of agreement in a sentence."""
         return f"the floor of {FLOOR}" if self.min_agreement is None else f"the bar of {self.min_agreement:g} (--min-agreement)"
+
+
+def required_speedup(bars: Bars, goal: Goal) -> float:
+    """The speed-up that a result must reach: what is stated, else that it is not slower, or for the smallest that it takes next to no more time."""
+    return 1 / NEXT_TO_NOTHING if goal == "size" and bars.min_speedup is None else bars.speedup
+
+
+def is_clear(comparison: Comparison) -> bool:
+    """Whether a model that was chosen among others by the inputs that judge it is likely to reach the floor on others too: every measure that judges is on
+    the right side of its floor by a standard error of what it loses, be it as much as a share of inputs that are lost altogether (binomial: sqrt(p (1 - p) /
+    n), with p what the floor allows). So the fewer the inputs, and the less a measure allows, the less may be lost."""
+    return all(
+        (1 - m.agreement) / (1 - FLOOR) * (1 + math.sqrt(m.floor / (1 - m.floor) / comparison.trials(output))) <= 1 + ROUNDING
+        for output, m in comparison.judging
+    )
 
 
 def reaches(measurements: Iterable[Measurement], bar: float) -> bool | None:

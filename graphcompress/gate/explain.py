@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphcompress.gate.bars import telling
+from graphcompress.gate.bars import NEXT_TO_NOTHING, telling
 from graphcompress.gate.judge import speed_text, threads_text
-from graphcompress.gate.search import Candidate, Judgement, Outcome
+from graphcompress.gate.outcome import Candidate, Judgement, Outcome
 from graphcompress.step import ExecutedStep
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def _holds(chosen: Judgement, bars: Bars) -> str:
     told_by = telling(measurement for _, measurement in chosen.measurements)
     untold = [threads for threads, measurement in chosen.measurements if measurement not in told_by]
     noisy = any(measurement.verdict == "noisy" for measurement in told_by)
+    if chosen.slower and bars.min_speedup is None:
+        takes = "most likely takes" if noisy else "takes"
+        return f"The result {agreed} and {takes} at most {NEXT_TO_NOTHING:g} times as long, which the smallest may{told}"
     not_slower = "is most likely not slower, which this busy machine cannot prove" if noisy else "is not slower"
     claim = not_slower if bars.min_speedup is None else f"the bar of {bars.min_speedup:g} (--min-speedup)"
     only = f" as far as this busy machine can tell, which is not with {' and '.join(map(threads_text, untold))}" if untold else ""

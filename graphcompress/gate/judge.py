@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
 from graphcompress.step import Context
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 TIMED_FEEDS = 8
 """How many feeds one pass of a measurement runs over: enough to meet ragged shapes, few enough to keep a pass short."""
+
+TIMING_S = 60.0
+"""Wall time that all measurements of a run may take, about, in seconds."""
+TIMING_SHARE = 6
+"""What part of the time that is left one measurement may plan with: a noisy one takes up to three times that, so that half of it is left for the next ones."""
+LEAST_TIMING_S = 0.5
+"""The least that one plans with, in seconds."""
 
 LARGE = 16 * 2**20
 """From this many bytes of constants on, sessions are not kept for another thread setting, and the reference is timed beside itself in one session."""
@@ -48,8 +56,8 @@ class Judge(Protocol):
         """Raises CandidateFails for `model`, another GraphCompressError for the original."""
         ...
 
-    def measure(self, model: Model, threads: int) -> Measurement:
-        """Raises as `compare` does."""
+    def measure(self, model: Model, threads: int, bar: float = 1.0) -> Measurement:
+        """Time `model` with so many threads; a speed-up that is below `bar` need not be known well. Raises as `compare` does."""
         ...
 
     def check_original(self) -> None:
@@ -92,6 +100,7 @@ class SessionJudge:
         self._latest: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
         self._original_runs = False
+        self._timing_left = TIMING_S
 
     def compare(self, model: Model) -> Comparison:
         """See `Judge.compare`."""
@@ -108,16 +117,23 @@ class SessionJudge:
             self.check_original()
             raise CandidateFails(str(problem)) from problem
 
-    def measure(self, model: Model, threads: int) -> Measurement:
-        """See `Judge.measure`. Original, original again and model, interleaved."""
-        from graphcompress.runtime.measure import measure
+    def measure(self, model: Model, threads: int, bar: float = 1.0) -> Measurement:
+        """See `Judge.measure`. Original, original again and model, interleaved. All measurements together take about `TIMING_S` seconds; those that come when
+        most of them are used up are shorter."""
+        from graphcompress.runtime.measure import BUDGET_S, measure
 
         self._context.progress(f"measure, {threads_text(threads)}", 0, None)
         feeds = list(self._judging.take(TIMED_FEEDS))
         first = self._original_session("reference" if self._place.reference is self._place else "timed", threads)
         again = first if self._large else self._original_session("timed again", threads)
         try:
-            return measure(first, again, self._candidate_session(model, threads)[0], feeds, threads=threads)
+            candidate = self._candidate_session(model, threads)[0]
+            begin = time.perf_counter()
+            budget = min(BUDGET_S, max(LEAST_TIMING_S, self._timing_left / TIMING_SHARE))
+            try:
+                return measure(first, again, candidate, feeds, threads=threads, budget_s=budget, bar=bar)
+            finally:
+                self._timing_left -= time.perf_counter() - begin
         except (ModelError, DataError) as problem:
             self.check_original()
             raise CandidateFails(str(problem)) from problem
@@ -212,6 +228,11 @@ def thread_settings(threads: int | None, cores: int | None = None) -> tuple[int,
     from graphcompress.runtime import machine
 
     return (threads,) if threads is not None else tuple(sorted({1, cores or machine.cores()}))
+
+
+def settings_at(where: Mapping[str, Any], threads: int | None) -> tuple[int, ...]:
+    """The thread counts that are measured at a place, by its description; none where times mean nothing there."""
+    return thread_settings(threads, where.get("cores")) if where.get("timed", True) else ()
 
 
 def threads_text(threads: int) -> str:

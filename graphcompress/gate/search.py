@@ -9,9 +9,10 @@ original is the last of all. A candidate holds where it
 - reaches the bar of speed with every thread setting that is measured.
 
 All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
-ladder is searched: by bisection for the boldest faithful rung where the ladder is monotone, then among a few less bold ones where that rung is too slow. Where none
-holds the step is left out, and so on towards the original. Agreement is judged before anything is timed, every candidate is compared once and timed once, and what
-cannot be built or does not run is a refusal with its reason. Only a fault of the original ends the search with an error.
+ladder is searched: by bisection for the boldest rung that is faithful (and clear of the bar, where one is: `bars.is_clear`) where the ladder is monotone,
+then among a few less bold ones where that rung is too slow. Where none holds the step is left out, and so on towards the original. Agreement is judged before
+anything is timed, every candidate is compared once and timed once, and what cannot be built or does not run is a refusal with its reason. Only a fault of the
+original ends the search with an error.
 
 Where size is the goal, the same is done once more without each step that a later one may save more bytes without, and the smallest of what holds is chosen.
 """
@@ -21,102 +22,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from graphcompress.errors import DataError, ModelError
-from graphcompress.gate.bars import Bars, reaches
+from graphcompress.gate.bars import Bars, Goal, is_clear, reaches, required_speedup
 from graphcompress.gate.bisection import first_that
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
+from graphcompress.gate.outcome import Candidate, Judgement, Outcome
 from graphcompress.step import Context, ExecutedStep, PlannedStep, Rung, StepResult
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model
-    from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
 
 LINEAR_TRIES = 8
 """How many rungs of a ladder that is not monotone are judged."""
-Goal: TypeAlias = Literal["balanced", "speed", "size"]
-"""What is wanted of a result: "balanced" neither slower nor larger than the original, "speed" not slower, whatever its size, "size" the smallest that costs next to no time."""
-
-NEXT_TO_NOTHING = 1.02
-"""How many times the original's time a result may take where size is the goal and the user states no bar."""
-
 SPEED_TRIES = 3
 """How many less bold rungs are timed where the boldest faithful one is too slow."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Candidate:
-    """The original (no `rung`), or rung `index` (0: the boldest) of the step at `position` of the recipe on top of another candidate."""
-
-    original: Model
-    base: Candidate | None = None
-    position: int = -1
-    step: PlannedStep | None = None
-    rung: Rung | None = None
-    index: int = 0
-
-    @property
-    def model(self) -> Model:
-        """The model; builds it. Raises what building raises."""
-        return self.original if self.rung is None else self.rung.result.model
-
-    @property
-    def path(self) -> tuple[Candidate, ...]:
-        """The candidates that it stands on, from the first step to itself, without the original."""
-        return () if self.base is None else (*self.base.path, self)
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The names of the steps that are in it."""
-        return tuple(part.step.kind.name for part in self.path if part.step is not None)
-
-    @property
-    def rungs(self) -> tuple[str, ...]:
-        """The labels of the rungs that are in it."""
-        return tuple(part.rung.label for part in self.path if part.rung is not None)
-
-    @property
-    def exact(self) -> bool:
-        """Every step in it computes the same function by construction."""
-        return all(part.step.kind.exact for part in self.path if part.step is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What was found about a candidate: `reason` is "" where it holds (as far as it was judged), `because` a clause that says why not. `measurements` are by thread setting."""
-
-    candidate: Candidate
-    reason: str = ""
-    because: str = ""
-    comparison: Comparison | None = None
-    measurements: tuple[tuple[int, Measurement], ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        return not self.reason
-
-    @property
-    def speedup(self) -> float | None:
-        """The lowest over the thread settings; 1 for the original, None where nothing was measured."""
-        return 1.0 if self.candidate.rung is None else min((m.speedup for _, m in self.measurements), default=None)
-
-    @property
-    def slower(self) -> bool:
-        """Whether it was measured slower than the original, or is more likely that than not."""
-        return reaches((m for _, m in self.measurements), 1.0) is False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was chosen, every candidate that was judged in the order in which it was, and the steps of the recipe as they were executed."""
-
-    chosen: Judgement
-    judged: tuple[Judgement, ...]
-    executed: tuple[ExecutedStep, ...]
 
 
 def search(
@@ -129,14 +53,15 @@ def search(
     *,
     goal: Goal = "balanced",
     size: Callable[[Model], int] | None = None,
+    clear: bool = True,
 ) -> Outcome:
     """Take `original` through `steps` and choose (see above). `settings` are the thread settings to measure with; none: nothing is measured. `size` gives the bytes of a model (None: those of
-    its file).
+    its file). `clear`: of the rungs below the first, one that is clear of the built-in bar of agreement goes before a bolder one that just reaches it.
 
     Where a stated bar of speed is reached by nothing, the fastest candidate that is faithful and not slower than the original is chosen. Raises what the original
     raises where it does not load or run, UsageError for options that do not fit the model, RuntimeUnavailable without a runtime.
     """
-    return _Search(original, steps, context, judge, bars, settings, goal, size or _bytes).outcome()
+    return _Search(original, steps, context, judge, bars, settings, goal, size or _bytes, clear).outcome()
 
 
 @dataclass(slots=True)
@@ -159,6 +84,7 @@ class _Search:
         settings: Sequence[int],
         goal: Goal,
         size: Callable[[Model], int],
+        clear: bool,
     ) -> None:
         self.original = Candidate(original)
         self.steps = steps
@@ -168,7 +94,8 @@ class _Search:
         self.settings = settings
         self.goal = goal
         self.size = size
-        self.speedup = 1 / NEXT_TO_NOTHING if goal == "size" and bars.min_speedup is None else bars.speedup
+        self.margin = clear and bars.min_agreement is None
+        self.speedup = required_speedup(bars, goal)
         #: What a candidate may not be larger than: its bytes (None: there is no limit), and what it is.
         self.limit = None if goal == "speed" else size(original)
         self.limit_is = "the original"
@@ -222,13 +149,16 @@ class _Search:
         return self.holding(base) if harmless else self.best(base, position + 1)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
-        """Faithful rungs below the first, the boldest of them first, then the few that may be faster."""
+        """Faithful rungs below the first: the boldest that is clear of the bar, bolder ones that were judged on the way there, then the few that may be
+        faster."""
         index = 0
         if not self.faithful(rungs[0]):
             index = self.bisect(rungs) if monotone else next((i for i in range(1, min(len(rungs), LINEAR_TRIES + 1)) if self.faithful(rungs[i])), len(rungs))
             if index == len(rungs):
                 return
             yield rungs[index]
+            # What is clear of the bar is too slow or too large; a bolder rung that is faithful may be neither.
+            yield from (bolder for bolder in rungs[1:index] if bolder in self.judged and self.faithful(bolder))
         for candidate in maybe_faster(rungs[index + 1 :]):
             if self.faithful(candidate):
                 yield candidate
@@ -240,10 +170,9 @@ class _Search:
         return index if index < len(rungs) else first_that(self.faithful, rungs)
 
     def clear(self, candidate: Candidate) -> bool:
-        """Whether a candidate is faithful, and nearer to 1 than to the built-in bar: chosen among others by the feeds that judge it, it looks better on these than on others."""
+        """Whether a candidate is faithful, and clear of the built-in bar where that margin is asked for."""
         comparison = self.judged[candidate].comparison if self.faithful(candidate) else None
-        bar = (1 + self.bars.agreement) / 2 if self.bars.min_agreement is None else self.bars.agreement
-        return comparison is not None and (comparison.agreement is None or comparison.agreement >= bar)
+        return comparison is not None and (not self.margin or is_clear(comparison))
 
     def faithful(self, candidate: Candidate) -> bool:
         """Whether a candidate is built, runs and reaches the bar of agreement; judged once."""
@@ -298,7 +227,7 @@ class _Search:
         measurements: list[tuple[int, Measurement]] = []
         for threads in self.settings:
             try:
-                measurement = self.judge.measure(judgement.candidate.model, threads)
+                measurement = self.judge.measure(judgement.candidate.model, threads, self.speedup)
             except CandidateFails as problem:
                 return replace(judgement, reason="gate/does-not-run", because=f"the result does not run: {clause(problem)}")
             measurements.append((threads, measurement))

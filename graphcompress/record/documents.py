@@ -212,7 +212,10 @@ class Record(Document):
     recipe: RecipeSource
     target: str | None
     provider: str | None = Field(description="The execution provider that the result was judged on; null where nothing was judged.")
-    machine: Annotated[dict[str, Any] | None, Varying] = None
+    machine: Annotated[
+        dict[str, Any] | None,
+        Field(description="Where the result was judged: this machine, or that of `place`.", json_schema_extra={"varies": True}),
+    ] = None
     place: str | None = Field(default=None, description="The place elsewhere (--on) where the result was judged; null for this process.")
     threads: int | None = Field(description="As asked for; null: measured with one thread and with all.")
     seed: int
@@ -226,7 +229,7 @@ class Record(Document):
     comparison: Distance | None = Field(description="The result against the original on the feeds that judge.")
     measurements: Annotated[list[Timing], Field(description="The result against the original, per thread setting.", json_schema_extra={"varies": True})]
     speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups; 1 for the original.", json_schema_extra={"varies": True})]
-    gate: Gate | None = Field(description="Of compress only.")
+    gate: Gate | None = Field(description="Of compress only; null where nothing was searched for.")
     bars: list[Bar]
     notes: list[str] = Field(default=[])
 
@@ -282,7 +285,9 @@ class BenchmarkRow(Document):
     peak_memory_bytes: int | None = Field(description="Highest resident memory of that process, which also runs one feed.")
     nodes: dict[str, int] | None = Field(description="How many nodes each provider took, where the runtime tells.")
     share: float | None = Field(description="The part of the nodes that the provider asked for took, 0 to 1.")
-    joules: float | None = Field(default=None, description="Per feed, measured with the processor's counters; null where the system has none.")
+    joules: float | None = Field(
+        default=None, description="Per feed, measured with the processor's counters; null where the system has none, and at a place elsewhere."
+    )
     joules_estimated: float | None = Field(default=None, description="Per feed, from MACs by type and bytes of weights (runtime/energy.py); null without MACs.")
     cost_per_million: float | None = Field(default=None, description="Of a million feeds, at the stated price of the machine per hour.")
     runtime: str | None

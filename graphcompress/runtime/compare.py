@@ -2,7 +2,7 @@
 
 Agreement of an output, 0 to 1, is how much of what it is used for is the same: by its kind (`graphcompress.ir.analysis.output_kinds`), as the measures in
 `agreement` say. A model's agreement is that of its worst output; a metric of the caller's (`metric`) takes its place, or joins it. On the first feeds the
-reference runs twice: an output that disagrees with itself (random operators, live Dropout) is no judge.
+reference runs twice: an output whose agreement with itself is below the floor (random operators, live Dropout) is no judge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 from graphcompress.errors import ModelError
 from graphcompress.findings import Finding
 from graphcompress.ir.analysis.output_kinds import VALUES, OutputKind
-from graphcompress.runtime.agreement.measured import Measured
+from graphcompress.runtime.agreement.measured import FLOOR, Measured
 from graphcompress.runtime.metric import Metric, MetricMean
 from graphcompress.runtime.output_statistics import OutputComparison, OutputStatistic
 from graphcompress.runtime.session import Feed, Session
@@ -47,6 +47,12 @@ class Comparison:
         """The output that it is of; None for a metric."""
         return min(self.judging, key=lambda pair: pair[1].agreement, default=("", None))[0] or None
 
+    def trials(self, output: str) -> int:
+        """How many independent inputs judged an output ("": by the metric); repeated ones count once."""
+        known = self.outputs.get(output)
+        seen = self.feeds if known is None else known.inputs
+        return max(1, math.floor(seen * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
+
     def statement(self) -> str:
         """What so many inputs prove of the worst output: the exact (Clopper-Pearson) one-sided bound on the share of inputs that are answered differently.
 
@@ -54,13 +60,13 @@ class Comparison:
         and the sum is rounded up; repeated inputs count once. No bound where a finding voids it.
         """
         output = self.outputs.get(self.worst or "")
-        measured, trials = (self.metric, self.feeds) if output is None else (output.lowest, output.inputs)
-        if measured is None or not trials:
+        measured, seen = (self.metric, self.feeds) if output is None else (output.lowest, output.inputs)
+        if measured is None or not seen:
             return "nothing could be compared"
         if any(finding.voids_bound for finding in self.findings):
             return "no bound on other inputs is claimed"
         share = measured.disagreements / measured.decisions if measured.decisions else 0.0
-        inputs = max(1, math.floor(trials * min((finding.distinct for finding in self.findings), default=1.0) + 1e-9))
+        inputs = self.trials(self.worst or "")
         more = MORE if inputs <= MORE else math.ceil(inputs / 100) * 100
         now, then = upper_bound(_failures(share, inputs), inputs), upper_bound(_failures(share, inputs + more), inputs + more)
         noun = "input" if inputs == 1 else "inputs"
@@ -167,8 +173,9 @@ class ComparisonStatistic:
         return Comparison(outputs, self.feeds, (*judging, *([] if metric is None else [("", metric)])), metric, seen)
 
     def _unstable(self, name: str) -> bool:
+        """Whether the reference is below the floor against itself: what wavers less (sums in another order) still tells a candidate that is broken."""
         itself = self.itself[name].finish()
-        return not itself.equal and itself.agreement is not None and itself.agreement < 1
+        return not itself.equal and itself.agreement is not None and itself.agreement < FLOOR
 
 
 def _unstable(outputs: Mapping[str, OutputComparison]) -> Iterator[Finding]:

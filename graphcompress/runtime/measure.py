@@ -15,8 +15,8 @@ How a verdict comes about:
 7. "faster" or "slower": the whole interval of the speed-up lies outside the band, and on one side of 1. Otherwise "same", or "noisy" where the band is wider
    than 5%, the interval wider than 10%, or rounds were missing.
 8. Measuring stops when the verdict is decided: after ten rounds that count, as soon as the interval is narrow and clear of the band or inside it; else when the
-   rounds or the budget are used up; what is noisy then goes on for up to three times as many. The budget is in seconds of the clock, so that a busy machine
-   gets as many rounds as an idle one.
+   rounds or the budget are used up; what is noisy then goes on for up to three times as many; where a stated
+   bar above 1 is missed anyway, a third of them is enough. The budget is in seconds of the clock, so that a busy machine gets as many rounds as an idle one.
 9. What stays noisy proves nothing, and is never handed out as more than it is: against the bar "not slower" the median decides (2% below 1 at most), whatever
    the interval holds.
 """
@@ -101,8 +101,12 @@ class Measurement:
         return (Finding("measure/busy", text),)
 
 
-def measure(ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], *, threads: int | None = None, budget_s: float = BUDGET_S) -> Measurement:
-    """Time `cand` beside `ref`; `again` is a second session of the reference. Takes about `budget_s` seconds at most, more only where six rounds need it.
+def measure(
+    ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], *, threads: int | None = None, budget_s: float = BUDGET_S, bar: float = 1.0
+) -> Measurement:
+    """Time `cand` beside `ref`; `again` is a second session of the reference. Takes about `budget_s` seconds at most, three times that where it stays noisy,
+    more only where six rounds need it. By how much a `bar` above 1 is missed is not measured: that it is missed, and whether the candidate is faster or
+    slower at all, ends it.
 
     Raises DataError without feeds, and what the sessions raise.
     """
@@ -110,7 +114,7 @@ def measure(ref: Session, again: Session, cand: Session, feeds: Sequence[Feed], 
         raise DataError("There are no feeds to measure with.")
     trio = (ref, again, cand)
     some = _affordable(trio, feeds, budget_s / 2)
-    return _judged(_rounds(trio, some, budget_s), len(some), threads)
+    return _judged(_rounds(trio, some, budget_s, bar), len(some), threads)
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------------------------
@@ -154,14 +158,23 @@ class Rounds:
         answer = verdict(self.interval(), self.band())
         return answer == "noisy" or (answer == "same" and len(self.steady) < FEWEST_ROUNDS)
 
-    def decided(self) -> bool:
-        """Whether more rounds would not change the verdict."""
+    def misses(self, bar: float) -> bool:
+        """Whether the whole interval lies below a bar above 1, clear of what the reference shows against itself."""
+        return bar > 1 and self.interval()[1] < bar * self.band()[0]
+
+    def patience(self, bar: float) -> float:
+        """How many times the budget may be used up for what is known so far: a third of it where the bar is missed, all of it for an answer, three times that
+        while it is noisy."""
+        return 1 / PATIENCE if self.misses(bar) else PATIENCE if self.noisy() else 1
+
+    def decided(self, bar: float = 1.0) -> bool:
+        """Whether more rounds would not change the verdict; where `bar` is missed, however wide the interval."""
         if len(self.steady) < DECIDING_ROUNDS:
             return False
         (low, high), noise = self.interval(), self.band()
         if noise[0] <= low and high <= noise[1]:
             return noise[1] - noise[0] <= WIDEST_BAND
-        return verdict((low, high), noise) in ("faster", "slower") and narrow((low, high))
+        return verdict((low, high), noise) in ("faster", "slower") and (narrow((low, high)) or self.misses(bar))
 
 
 def speedup(seconds: Round) -> float:
@@ -180,7 +193,7 @@ def _read(seconds: Seconds) -> float:
     return seconds.wall if seconds.cpu is None else seconds.cpu
 
 
-def _rounds(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> Rounds:
+def _rounds(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float, bar: float) -> Rounds:
     first = [s.time(feeds, 1) for s in trio]
     clock: Clock = "wall" if any(seconds.cpu is None for seconds in first) else "cpu"
     passes = [max(1e-7, seconds.wall if clock == "wall" else _read(seconds)) for seconds in first]
@@ -192,7 +205,7 @@ def _rounds(trio: Sequence[Session], feeds: Sequence[Feed], budget_s: float) -> 
     wall = cpu = 0.0
     for order in itertools.islice(itertools.cycle(ORDERS), 2 * PATIENCE * MOST_ROUNDS[clock]):
         used = max(len(rounds.steady) / MOST_ROUNDS[clock], len(rounds.seconds) / (2 * MOST_ROUNDS[clock]), len(rounds.seconds) * cost / budget_s)
-        if len(rounds.seconds) >= FEWEST_ROUNDS and (rounds.decided() or used >= PATIENCE or (used >= 1 and not rounds.noisy())):
+        if len(rounds.seconds) >= FEWEST_ROUNDS and (rounds.decided(bar) or used >= rounds.patience(bar)):
             break
         blocks = {i: _block(trio[i], feeds, waking[i], repeats[i], clock) for i in order}
         wall += sum(b.wall * repeats[i] for i, b in blocks.items())

@@ -88,8 +88,8 @@ class EqualElements:
 
 def measures_of(kind: OutputKind, array: Array) -> dict[str, Measure]:
     """New measures for an output of a kind that gives such arrays, by a name that is the same for all arrays that they can take together."""
-    if kind.name == "boxes" and _numeric(array) and array.ndim:
-        return {"boxes": detections.Detections()}
+    if kind.name == "boxes" and _numeric(array) and (array.ndim or kind.axis == 0):
+        return {"boxes": detections.Detections(kind.axis)}
     if kind.name == "exact" or not _fractional(array):
         return {"exact": EqualElements()}
     real = array.dtype.kind != "c"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graphcompress.errors import ModelError
+from graphcompress.errors import ModelError, UsageError
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import TensorSpec
 from graphcompress.runtime import machine, ort, providers
@@ -73,6 +73,12 @@ class LocalPlace:
         from graphcompress.runtime.measure import footprint
 
         return footprint(model, feed, provider=self.provider)
+
+
+def require_times(where: Mapping[str, Any], what: str) -> None:
+    """Raise UsageError where times mean nothing at a place, by its description, for `what` needs them."""
+    if not where.get("timed", True):
+        raise UsageError(f"{what} needs times, and those at the place '{where['place']}' mean nothing (places.toml says `timing = false`).")
 
 
 def fixed_dims(inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, int]:

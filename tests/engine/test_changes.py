@@ -9,7 +9,7 @@ import pytest
 
 from graphcompress.engine import load_rule, rewrite
 from graphcompress.ir.files.text import parse_model
-from tests.engine.test_driver import ops, written
+from tests.support.rewriting import ops, written
 
 
 @pytest.mark.parametrize(

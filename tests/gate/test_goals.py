@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from graphcompress.api.reports import gate_report
 from graphcompress.gate import Bars, Goal
 from graphcompress.step import Ladder, Rung, StepResult
-from tests.gate.test_search import FakeJudge, Quantize, chosen, gate, model, simplify, step, told
+from tests.support.fake_judge import FakeJudge, Quantize, chosen, gate, model, simplify, step, told
 
 BYTES = {"original": 100, "simple": 90, "q0": 30, "simple/s0": 25, "q0/s0": 28}
 
@@ -122,3 +123,11 @@ def test_a_step_is_asked_once_for_each_model_that_it_builds_on() -> None:
     counted = step("simplify", "simplification", lambda m: (calls.append(m.name), simple.run(m, None))[1], exact=True)
     gate(FakeJudge(), counted, quantize.step, store(), goal="size", size=sizes())
     assert calls == ["original"]
+
+
+def test_the_smallest_that_costs_a_little_time_is_not_called_as_fast() -> None:
+    outcome = gate(FakeJudge(verdicts={"simple/s0": "barely slower"}), *STEPS, goal="size", size=sizes())
+    assert chosen(outcome) == "simple/s0"
+    assert "takes at most 1.02 times as long" in told(outcome) and "not slower" not in told(outcome)
+    assert gate_report(outcome, Bars(), "size").speedup == 1 / 1.02 and gate_report(outcome, Bars(), "balanced").speedup == 1
+    assert gate_report(outcome, Bars(min_speedup=1.5), "size").speedup == 1.5

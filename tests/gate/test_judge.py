@@ -17,6 +17,7 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.gate import CandidateFails, SessionJudge, judge
 from graphcompress.ir.files import serialize
 from graphcompress.ir.files.snapshot import Snapshot
+from graphcompress.runtime.measure import BUDGET_S
 from graphcompress.runtime.place import LocalPlace
 from graphcompress.runtime.session import LocalSession
 from graphcompress.step import Context
@@ -82,7 +83,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """The sessions that were timed; nothing really is."""
     calls: list[tuple[Any, ...]] = []
 
-    def measure(first: Any, again: Any, candidate: Any, feeds: Any, *, threads: int) -> Any:
+    def measure(first: Any, again: Any, candidate: Any, feeds: Any, *, threads: int, budget_s: float, bar: float) -> Any:
         for session in (first, again, candidate):
             session.run(feeds[0])
         calls.append((first, again, candidate))
@@ -138,6 +139,25 @@ def test_sessions_of_a_small_model_stay_open_for_every_thread_setting(measured: 
         judging.measure(candidate, threads)
     assert len(measured) == 3
     assert place.of(original) == [1, 1, 2, 2] and place.of(candidate) == [1, 2]
+
+
+def test_all_measurements_of_a_run_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each takes three times what it plans with, as noisy ones do, the next ones plan with less, and all together end."""
+    now, plans = [0.0], list[tuple[float, float]]()
+
+    def measure(*sessions: Any, threads: int, budget_s: float, bar: float) -> Any:
+        now[0] += 3 * budget_s
+        plans.append((budget_s, bar))
+
+    monkeypatch.setattr("graphcompress.runtime.measure.measure", measure)
+    monkeypatch.setattr(judge.time, "perf_counter", lambda: now[0])
+    original = model(ADD)
+    judging = session_judge(original, WatchedPlace())
+    for _ in range(12):
+        judging.measure(original.copy(), 1, 1000.0)
+    budgets = [budget for budget, _ in plans]
+    assert budgets[0] == BUDGET_S and sorted(budgets, reverse=True) == budgets and budgets[-1] == judge.LEAST_TIMING_S
+    assert now[0] < judge.TIMING_S + 12 * 3 * judge.LEAST_TIMING_S and {bar for _, bar in plans} == {1000.0}
 
 
 def test_the_original_beside_itself_needs_one_session() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphcompress.gate import Bars
-from tests.gate.test_search import FakeJudge, chosen, gate
+from tests.support.fake_judge import FakeJudge, chosen, gate
 
 
 def test_a_bar_below_one_is_for_every_setting() -> None:

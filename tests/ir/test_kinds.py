@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphcompress.errors import UsageError
-from graphcompress.ir.analysis.output_kinds import OutputKind, output_kinds
+from graphcompress.ir.analysis.output_kinds import OutputKind, output_kinds, stated_kind
 from graphcompress.ir.files import text
 
 HEAD = "g (float[N,4] x, float[N,3,4] u, float[N,5,1,4] v, float[N,3,4,4] q, bool c)"
@@ -157,6 +157,32 @@ NMS = "keep = NonMaxSuppression (b, s)  k = Constant <value = int64 {2}> ()  i =
 def test_what_comes_out_of_non_maximum_suppression_is_a_set() -> None:
     model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s) => (y, keep, s2) {{ {NMS}  y = Gather <axis = 1> (b, i)  s2 = Sigmoid (s) }}", {"": 17})
     assert output_kinds(model) == {"y": OutputKind("boxes"), "keep": OutputKind("boxes"), "s2": PROBABILITIES}
+
+
+@pytest.mark.parametrize(("sizes", "axis"), [("[1,100]", 1), ("[1,d]", 1), ("[1,6]", -1), ("[1,100,4]", -1), ("[100]", -1), ("[d,100]", -1)])
+def test_a_table_of_a_row_for_each_input_has_one_number_for_each_detection(sizes: str, axis: int) -> None:
+    rank = sizes.count(",") + 1
+    shape = {1: "{-1}", 2: "{-1, 100}" if sizes == "[d,100]" else "{1, -1}", 3: "{1, -1, 4}"}[rank]
+    tail = f"h = Constant <value = int64[{rank}] {shape}> ()  y = Reshape (p, h)"
+    model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s) => (float{sizes} y) {{ {NMS}  p = Gather <axis = 1> (b, i)  {tail} }}", {"": 17})
+    assert output_kinds(model) == {"y": OutputKind("boxes", axis)}
+
+
+@pytest.mark.parametrize(
+    ("body", "axis"),
+    [
+        ("n = Shape (keep)  z = Constant <value = int64[1] {0}> ()  y = Gather (n, z)", 0),
+        ("g = Gather <axis = 1> (b, i)  m = ReduceMax <keepdims = 0> (g)  h = Constant <value = int64[1] {1}> ()  y = Reshape (m, h)", -1),
+    ],
+)
+def test_how_many_detections_there_are_is_a_number_of_them(body: str, axis: int) -> None:
+    model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s) => (y) {{ {NMS}  {body} }}", {"": 17})
+    assert output_kinds(model) == {"y": OutputKind("boxes", axis)}
+
+
+def test_a_stated_set_has_the_form_of_its_output_only_where_that_is_one() -> None:
+    assert stated_kind("boxes", OutputKind("classes", 0)) == OutputKind("boxes") and stated_kind("boxes", OutputKind("boxes", 1)) == OutputKind("boxes", 1)
+    assert stated_kind("embedding", OutputKind("classes", 1)) == OutputKind("embedding", 1)
 
 
 def test_rows_that_a_topk_picks_are_a_set() -> None:

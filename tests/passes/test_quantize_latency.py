@@ -106,5 +106,5 @@ def test_products_by_the_ranges_of_each_run_where_they_are_faster(
     result = quantize(model, context_, Options()).boldest
     assert result.decisions["products"] == products and result.decisions.get("int8") == int8
     assert precision(result) == {"a": "int8" if int8 else "float", "m": "int8"}
-    again = quantize(model, context_.__class__(target=dear, data=wide.data, threads=1, decisions={"quantize": result.decisions}), Options()).boldest
+    again = quantize(model, context_.__class__(target=dear, data=wide.data, threads=1, decisions=result.decisions), Options()).boldest
     assert to_bytes(again.model) == to_bytes(result.model)

@@ -128,3 +128,33 @@ def test_one_packed_weight_costs_fewer_bytes_than_are_reckoned_with() -> None:
     codes = sum(4 * -(-size // 8) + 4 * columns for size, columns in ((48 * 65, 65), (65 * 64, 64)))
     biases = 4 * 65
     assert len(to_bytes(result.model)) - codes - biases < 2 * PACKED_OVERHEAD + 400
+
+
+PRODUCTS = """(float[n,48] x) => (float[n,64] y)
+{
+    h = MatMul (x, w1)
+    r = Relu (h)
+    y = MatMul (r, w2)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("weights", "opset", "stored", "refused"),
+    [
+        ("int4", 10, "int8", {"int4": 11}),
+        ("int3", 7, "int8", {"int3": 11}),
+        ("int4", 11, "int4", {}),
+        ("int8", 7, "int8", {}),
+        ("int4", 6, "float16", {"int8": 7, "int4": 11}),
+        ("int8", 6, "float16", {"int8": 7}),
+    ],
+)
+def test_a_form_whose_nodes_the_opset_lacks_gives_way_to_the_next(weights: str, opset: int, stored: str, refused: dict[str, int], tools: Any) -> None:
+    rng = np.random.default_rng(1)
+    values = {"w1": rng.standard_normal((48, 65)).astype(np.float32), "w2": rng.standard_normal((65, 64)).astype(np.float32)}
+    model = with_weights(PRODUCTS, values, opset=opset, ir_version=4)
+    result = narrow(model, weights)
+    assert result.applied.keys() == {f"store/{stored}"}
+    reasons = [r.reason for r in result.refusals if r.id == "store/opset"]
+    assert reasons == [f"{form} needs opset {needed}, and the model has opset {opset}: export it with a newer one" for form, needed in refused.items()]
+    assert error(model, result.model, inputs(model, 5, 5), tools) < 0.05

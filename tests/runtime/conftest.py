@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 from onnx import parser
 
 from graphcompress import ir
+from graphcompress.runtime.elsewhere.remote import RemotePlace
+from tests.support.places import spec
 
 ModelOf = Callable[..., ir.Model]
 
@@ -21,3 +24,18 @@ def model_of() -> ModelOf:
         return ir.model_from_proto(proto)
 
     return make
+
+
+@pytest.fixture
+def nothing_left_running() -> Iterator[None]:
+    """Every test ends with the processes that there were before."""
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    yield
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    assert left == []
+
+
+@pytest.fixture
+def place() -> Iterator[RemotePlace]:
+    with RemotePlace(spec()) as opened:
+        yield opened

@@ -208,7 +208,8 @@ def test_edit_distance_is_that_of_the_definition(a: Array, b: Array) -> None:
 
 
 def test_collapse() -> None:
-    assert list(collapse(np.array([0, 1, 1, 0, 1, 2, 2, 0]), 0)) == [1, 1, 2]
+    classes, lengths = collapse(np.array([0, 1, 1, 0, 1, 2, 2, 0]), 0)
+    assert list(classes) == [1, 1, 2] and list(lengths) == [2, 1, 2]
 
 
 # --- probabilities ------------------------------------------------------------------------------------------------------------------------

@@ -331,6 +331,14 @@ def test_an_output_that_differs_from_itself_is_no_judge(kind: str) -> None:
     assert not learned((table, table), kind=kind, again=lambda r: r).finish().outputs["y"].unstable
 
 
+def test_an_output_that_wavers_a_little_judges_a_candidate_that_is_broken() -> None:
+    table = f32(*np.random.default_rng(0).standard_normal((20, 100)))
+    wavering, broken = table.copy(), table[::-1].copy()
+    wavering[0, :2] += 1
+    found = learned((table, broken), again=lambda r: wavering).finish()
+    assert not found.outputs["y"].unstable and found.agreement is not None and found.agreement < 0.5
+
+
 def test_instability_survives_a_merge() -> None:
     table = f32([0, 1], [5, 2])
     assert learned((table, table)).merge(learned((table, table), again=lambda r: r[::-1])).finish().outputs["y"].unstable

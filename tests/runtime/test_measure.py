@@ -70,11 +70,13 @@ class Timed:
         return None
 
 
-def timed(candidate: float, machine: Machine | None = None, *, alone: bool = False, feeds: int = 1, budget_s: float = module.BUDGET_S) -> Measurement:
+def timed(
+    candidate: float, machine: Machine | None = None, *, alone: bool = False, feeds: int = 1, budget_s: float = module.BUDGET_S, bar: float = 1.0
+) -> Measurement:
     """A reference of 1 ms beside a candidate, on one machine."""
     machine = machine or Machine()
     ref, again, cand = (Timed(seconds, machine, alone=alone) for seconds in (1e-3, 1e-3, candidate))
-    return measure(ref, again, cand, [FEED] * feeds, threads=1, budget_s=budget_s)
+    return measure(ref, again, cand, [FEED] * feeds, threads=1, budget_s=budget_s, bar=bar)
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +179,17 @@ def test_what_is_noisy_is_measured_on_within_bounds() -> None:
     wild = tuple(np.random.default_rng(2).uniform(1, 3, 1000))
     found = timed(1e-3, Machine(calls=wild), alone=True, budget_s=0.5)
     assert found.verdict == "noisy" and 0.5 < found.rounds * 0.03 < 3 * 0.5 * 2
+
+
+def test_a_bar_that_is_out_of_reach_ends_the_measuring() -> None:
+    """What is faster is told with few rounds, however wide the interval; what stays noisy ends at a third of the budget instead of three times of it."""
+    wide = tuple(np.random.default_rng(1).uniform(1, 1.3, 1000))
+    noise = tuple(np.random.default_rng(2).uniform(1, 3, 1000))
+    for calls, candidate, verdict_, close in ((wide, 0.5e-3, "faster", 1.5), (noise, 1e-3, "noisy", 1.01)):
+        long, short, near = (timed(candidate, Machine(calls=calls), alone=True, bar=bar) for bar in (1.0, 1000.0, close))
+        assert short.verdict == long.verdict == verdict_ and short.rounds < long.rounds / 3
+        assert short.reaches(1000.0) is False and short.speedup == pytest.approx(long.speedup, rel=0.2)
+        assert near.rounds == long.rounds, "a bar within the interval, or below it, ends nothing"
 
 
 def test_sessions_take_turns_with_the_candidate_in_the_middle() -> None:

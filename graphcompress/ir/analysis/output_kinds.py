@@ -7,6 +7,7 @@
 - "probabilities": sigmoids, one decision each; products of probabilities, and what pooling makes of some.
 - "embedding": vectors that are divided by their Euclidean norm; their users compare directions.
 - "boxes": rows whose number and order depend on the data: what comes out of NonMaxSuppression, or is picked by a TopK (rank 3). Compared as a set.
+  With `axis` 1 each row of a table holds the scores (or classes) of one input's detections, with `axis` 0 the numbers are how many there are.
 - "exact": integers, booleans, texts.
 - "values": everything else. `scores`: probabilities are joined with other parts in it (a detector's boxes and scores).
 
@@ -39,8 +40,11 @@ _SHAPE = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "E
 _PICKS = ("Gather", "GatherElements", "GatherND")
 _POOLS = ("ReduceMean", "ReduceMax", "ReduceMin", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
+_COUNTS = ("ReduceSum", "Shape", "Size")
 FEWEST_LOGITS = 16
 """From this many columns on, frames of raw numbers may be logits: fewer are coordinates as often as classes."""
+WIDEST_ROW = 7
+"""Numbers of one detection, at most: input, four of the place, score and class. A row that is longer holds one number of each of several detections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def stated_kind(name: str, known: OutputKind = VALUES) -> OutputKind:
     """A kind by its name; the axis and the parts are those that the graph tells. Raises UsageError for a name that is none."""
     for known_name in get_args(KindName):
         if name == known_name:
-            return replace(known, name=known_name, unsure=False)
+            return replace(known, name=known_name, unsure=False, axis=-1 if name == "boxes" and known.name != "boxes" else known.axis)
     raise UsageError(f"'{name}' is no kind of output. {suggestion(name, KIND_NAMES)}")
 
 
@@ -83,6 +87,7 @@ class _Finder:
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.opset = model.opset
         self.shapes = shapes
+        self.inputs, self.specs = model.graph.inputs, model.inputs
         self.selected = _downstream(node for node in walk.nodes(model) if node.op == "NonMaxSuppression")
 
     def kind(self, tensor: Tensor, stated: TensorSpec) -> OutputKind:
@@ -90,11 +95,27 @@ class _Finder:
             maps = walk.producer(tensor)
             return OutputKind("classes") if maps is not None and maps.op == "ZipMap" else VALUES
         if tensor in self.selected:
-            return OutputKind("boxes")
+            return OutputKind("boxes", 0 if self.is_count(tensor) else 1 if self.is_column(tensor, stated) else -1)
         dtype = self.shapes.dtype(tensor) or stated.dtype
         if dtype in _EXACT:
             return OutputKind("exact")
         return self.floats(tensor, stated) if dtype in _FLOATS else VALUES
+
+    def is_count(self, tensor: Tensor) -> bool:
+        """Whether it comes from sums and sizes."""
+        makers = self.makers(tensor, (*_SAME, *_SHAPE, *_PICKS, "Cast", "Min", "Add", "Sub"))
+        known = [node for node in makers if not node.is_op("Constant")]
+        return bool(known) and all(node.is_op(*_COUNTS) for node in known)
+
+    def is_column(self, tensor: Tensor, stated: TensorSpec) -> bool:
+        """Whether a table of detections has a row for each input, and in it one number for each detection: more than a row of places, score and class is
+        long."""
+        width = (self.shape(tensor, stated) or ())[1:]
+        if len(width) != 1 or (width[0] is not None and width[0] <= WIDEST_ROW):
+            return False
+        inputs = [shape for t, spec in zip(self.inputs, self.specs, strict=True) for shape in (self.shapes.shape(t), spec.shape)]
+        batches, rows = ({str(s[0]) for s in shapes if s and s[0] is not None} for shapes in (inputs, (self.shapes.shape(tensor), stated.shape)))
+        return bool(batches & rows)
 
     def floats(self, tensor: Tensor, stated: TensorSpec | None) -> OutputKind:
         """The kind of a float tensor. `stated` is what the model says of the output, for what inference does not know."""

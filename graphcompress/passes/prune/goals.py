@@ -24,5 +24,5 @@ class Goals:
 
     @property
     def label(self) -> str:
-        """As the terminal shows it."""
-        return " and ".join(f"{value:.0%} of the {NOUNS[name]}" for name, value in self.parts.items()) or "the stated ratios"
+        """As the terminal shows it, with as many digits as tell rungs apart."""
+        return " and ".join(f"{100 * value:.6g}% of the {NOUNS[name]}" for name, value in self.parts.items()) or "the stated ratios"

@@ -32,6 +32,7 @@ from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
 from graphcompress.reconstruction.agenda import RepairLayer
 from graphcompress.reconstruction.repair import repair
+from graphcompress.runtime.place import require_times
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
@@ -60,10 +61,12 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     ask for zeros, see `sparsity.sparsify`.
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
-    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, ModelError for nodes that nothing here can run
-    and where the model does not run, DataError where no random input fits a model without data.
+    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing and for a latency where times mean
+    nothing, ModelError for nodes that nothing here can run and where the model does not run, DataError where no random input fits a model without data.
     """
     require_known_domains(model, "pruned")
+    if options.latency is not None:
+        require_times(context.judging_place().describe(), "A goal for the latency")
     if options.sparsity is not None or options.pattern is not None:
         return sparsify(model, context, options)
     if options.free:
@@ -309,9 +312,11 @@ class _Pruner:
         return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
 
     def multiple(self) -> int:
-        """Of how many units a width is a multiple."""
+        """Of how many units a width is a multiple: what is stated, what an earlier run had (on whatever machine), else what suits the processor."""
         if isinstance(self.options.round_to, int):
             return self.options.round_to
+        if self.context.decisions is not None and "round_to" in self.context.decisions:
+            return int(self.context.decisions["round_to"])
         flags = self.context.judging_place().describe().get("flags") or ()
         return WIDE_MULTIPLE if any("avx512" in str(flag) for flag in flags) else NARROW_MULTIPLE
 
@@ -331,6 +336,7 @@ class _Pruner:
         return {
             "goal": dict(goals.parts),
             "reached": reached | dict(measured),
+            "round_to": self.multiple(),
             "groups": [
                 {"name": group.name, "size": group.size, "kept": int(width), "sensitivity": float(s)}
                 for group, width, s in zip(self.groups.groups, widths, self.sensitivities(), strict=True)

@@ -43,7 +43,7 @@ def sparsify(model: Model, context: Context, options: Options) -> Ladder:
         rules = {options.pattern: ZeroRule(pattern=(kept, group))}
     else:
         shares = [part * (options.sparsity or 0.0) for part in LESS_SPARSE]
-        rules = {f"{share:.0%} zeros": ZeroRule(share) for share in shares}
+        rules = {f"{100 * share:.6g}% zeros": ZeroRule(share) for share in shares}
     base = inline_functions(model, functions_holding(model, set(READERS)))
 
     def rung(label: str, rule: ZeroRule) -> Rung:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from graphcompress.errors import DataError, ModelError
+from graphcompress.errors import DataError, ModelError, UsageError
 from graphcompress.ir import Model, Node
 from graphcompress.passes.quantize import latency, placement
 from graphcompress.passes.quantize.groups import Group, node_name
@@ -24,6 +24,8 @@ DOUBLINGS = 30
 """How often the price of noise is raised, at most, until so little is left."""
 HALVINGS = 5
 """How often the interval of the price is halved afterwards."""
+MOST_NAMED = 5
+"""Operators that an error names."""
 
 
 def ladder(
@@ -64,18 +66,26 @@ def ladder(
 
 
 def repeated(plan: Plan, original: Model, applied: dict[str, int], calibration: str, decisions: Mapping[str, Any]) -> Ladder:
-    """What an earlier run had in integers, once more. Raises ModelError where an operator of that time is no candidate now."""
+    """What an earlier run had in integers, once more. Raises UsageError where an operator of that time is no candidate now."""
     by_label = dict(zip(labels(g.name for g in plan.candidates.groups), plan.candidates.groups, strict=True))
     names, products = decisions.get("int8", ()), decisions.get("products", ())
-    unknown = [name for name in names if by_label.get(name) not in plan.groups]
-    if unknown:
-        raise ModelError(f"An earlier run had '{unknown[0]}' in INT8, and with these feeds and options it cannot be.")
+    check_names([name for name in names if by_label.get(name) not in plan.groups])
     chosen = {by_label[name] for name in names}
     attempt = plan.write([g for g in plan.groups if g in chosen]) if chosen else None
     result = plan.result(attempt, original, applied, calibration)
     if products:
         result = with_products(result, plan.target, lambda node: node_name(node) not in products)
+        check_names(sorted(set(products) - set(result.decisions.get("products", ()))))
     return Ladder.single(result, "as decided")
+
+
+def check_names(missing: Sequence[str]) -> None:
+    """Raise UsageError for operators that were in INT8 in an earlier run and cannot be; nothing where there are none."""
+    if missing:
+        named = ", ".join(map(repr, missing[:MOST_NAMED])) + (f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
+        raise UsageError(
+            f"The decisions do not fit: an earlier run had {named} in INT8, and with these feeds and options that cannot be. Run it without --decisions."
+        )
 
 
 def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed]) -> Attempt | None:

@@ -81,8 +81,8 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     # Where inference knows nothing, the rank at least was seen.
     known = {t: shapes.shape(t) or (None,) * len(observed[t].shape) for t in tensors}
     plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
-    if "quantize" in context.decisions:
-        return repeated(plan, model, applied, options.calibration, context.decisions["quantize"])
+    if context.decisions is not None:
+        return repeated(plan, model, applied, options.calibration, context.decisions)
     return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, measure=context.measure)
 
 

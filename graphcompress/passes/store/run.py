@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.errors import ModelError
+from graphcompress.errors import ModelError, UsageError
 from graphcompress.ir import Constant, Model, graphs
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
@@ -30,6 +30,8 @@ PACKED_OVERHEAD = 400
 """The same of one that is packed into words."""
 NARROW = {"int4": 4, "int3": 3}
 """Forms with fewer than 8 bits."""
+OPSETS = {"float16": 6, "int8": 7, "int4": 11, "int3": 11}
+"""From which opset on the nodes that make floats of a form are there: Cast to a number, Mul that broadcasts, BitShift and Slice with bounds as inputs."""
 SHARES = (1 / 4, 1 / 16, 1 / 64)
 """What part of the noise of all weights in int8 the rungs below the first may have."""
 FEWEST_PER_SCALE = 8
@@ -41,6 +43,9 @@ UNLIKE = 0.2
 """Standard deviation of the logarithms of such factors from which on they are tried."""
 WORTH_FACTORS = 0.7
 """What part of the noise they may leave, at most (1.5 dB): a Mul more is in the file for them."""
+
+MOST_NAMED = 5
+"""Constants that an error names."""
 
 
 def store(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -55,12 +60,19 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
         reason = f"whether the provider of target '{target.name}' makes floats of stored weights when it loads a model cannot be seen, so they stay floats"
         return Ladder.single(StepResult(model, False, refusals=(Refusal("store/not-checked", reason),)), "nothing stored")
     constants, small, half, refusals = choices(model, context, integers=options.weights != "float16")
+    for form, opset in OPSETS.items():
+        if constants and model.opset < opset and (form == options.weights or opset < OPSETS[options.weights]):
+            reason = f"{form} needs opset {opset}, and the model has opset {model.opset}: export it with a newer one"
+            refusals.append(Refusal("store/opset", reason, constants[0].name, len(constants)))
 
-    if (decisions := context.decisions.get("store")) is not None:
-        if "layers" in decisions:
-            return Ladder.single(narrow_result(model, NARROW[options.weights], context, target), "as decided")
-        forms = repeated(constants, small, decisions)
-        return Ladder.single(written(model, forms, target.provider, target.session_options, refusals), "as decided")
+    if context.decisions is not None:
+        forms = context.decisions.get("weights", {})
+        if "layers" in context.decisions and options.weights in NARROW:
+            again = narrow_result(model, NARROW[options.weights], context, target)
+        else:
+            again = written(model, repeated(constants, small, half, forms), target.provider, target.session_options, refusals)
+        check_repeated(again, forms)
+        return Ladder.single(again, "as decided")
 
     def result(integers: Collection[FloatConstant]) -> StepResult:
         """With `integers` in int8 and all others in float16, which is made when it is asked for: for a large model it is half of it."""
@@ -88,7 +100,7 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
     if not small and not half:
         return Ladder.single(StepResult(model, False, refusals=tuple(refusals)), "nothing stored")
     rungs = []
-    if options.weights in NARROW:
+    if options.weights in NARROW and model.opset >= OPSETS[options.weights]:
         narrow = functools.partial(narrow_result, model, NARROW[options.weights], context, target)
         rungs.append(Rung(f"weights stored in {options.weights}", narrow, 0.0))
     rungs += [Rung(f"weights stored in {'int8' if small else 'float16'}", lambda: result(small), 0.0)]
@@ -101,6 +113,7 @@ def store(model: Model, context: Context, options: Options | None = None) -> Lad
 def choices(model: Model, context: Context, *, integers: bool) -> tuple[list[FloatConstant], dict[FloatConstant, Codes], list[FloatConstant], list[Refusal]]:
     """The constants that can be stored small, the int8 codes of those that they make smaller (`integers`: whether there may be any), those that float16 makes smaller, and why others stay."""
     constants, refusals = find(model)
+    integers, halves = integers and model.opset >= OPSETS["int8"], model.opset >= OPSETS["float16"]
     small: dict[FloatConstant, Codes] = {}
     half: list[FloatConstant] = []
     for number, constant in enumerate(constants):
@@ -110,9 +123,9 @@ def choices(model: Model, context: Context, *, integers: bool) -> tuple[list[Flo
             codes = small_codes(values, channel_axes(constant))
             if codes.nbytes + OVERHEAD < constant.nbytes:
                 small[constant] = codes
-        if constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
+        if halves and constant.dtype == "float" and fits_float16(values) and half_bytes(constant) + OVERHEAD < constant.nbytes:
             half.append(constant)
-        elif constant not in small and not constant.vector:
+        elif halves and constant not in small and not constant.vector:
             refusals.append(Refusal("store/no-form", f"no smaller form holds the values of '{constant.name}'", constant.name))
     return constants, small, half, refusals
 
@@ -132,16 +145,28 @@ def narrow_result(model: Model, bits: int, context: Context, target: Target) -> 
     return replace(done, decisions={**done.decisions, "layers": fit.layers})
 
 
-def repeated(constants: Sequence[FloatConstant], small: Mapping[FloatConstant, Codes], decisions: Mapping[str, Any]) -> dict[FloatConstant, Codes]:
-    """The forms that an earlier run chose. Raises ModelError for a constant that there is not, or that has no such form."""
+def repeated(
+    constants: Sequence[FloatConstant], small: Mapping[FloatConstant, Codes], half: Collection[FloatConstant], forms: Mapping[str, str]
+) -> dict[FloatConstant, Codes]:
+    """The forms that an earlier run chose, by the names of the constants. Raises UsageError for those that there are not, or that have no such form."""
     by_name = {c.name: c for c in constants}
-    forms = {}
-    for name, kind in decisions["weights"].items():
-        constant = by_name.get(name)
-        if constant is None or (kind == "int8" and constant not in small):
-            raise ModelError(f"An earlier run stored '{name}' as {kind}, and here it cannot be.")
-        forms[constant] = small[constant] if kind == "int8" else float16_codes(constant.values)
-    return forms
+    able = {"int8": small, "float16": half}
+    check_forms({name: form for name, form in forms.items() if by_name.get(name) not in able.get(form, ())})
+    return {by_name[name]: small[by_name[name]] if form == "int8" else float16_codes(by_name[name].values) for name, form in forms.items()}
+
+
+def check_repeated(again: StepResult, forms: Mapping[str, str]) -> None:
+    """Raise UsageError where a result lacks one of the forms that an earlier run chose: the runtime does not fold it, or there is no such layer."""
+    written_as = again.decisions.get("weights", {})
+    check_forms({name: form for name, form in forms.items() if written_as.get(name) != form})
+
+
+def check_forms(missing: Mapping[str, str]) -> None:
+    """Raise UsageError for what was stored in an earlier run, constant -> form, and cannot be; nothing where nothing is missing."""
+    if missing:
+        named = ", ".join(f"'{name}' as {form}" for name, form in list(missing.items())[:MOST_NAMED])
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        raise UsageError(f"The decisions do not fit: an earlier run stored {named}{more}, and here that cannot be. Run it without --decisions.")
 
 
 def half_bytes(constant: FloatConstant) -> int:

@@ -2,7 +2,8 @@
 
 Two rows match where integers are equal, scores (columns within 0 and 1) differ by at most 0.2, and other numbers by at most 2% of the largest of them in the
 set (13 pixels of an image of 640). A row counts by its score, as a part of the way from the lowest score of the set (0.5 at most) to 1: what barely passed the
-threshold comes and goes with rounding.
+threshold comes and goes with rounding. Tables of a fixed number of rows are padded: the row of several numbers that a set of the reference holds most often,
+at least twice and bit for bit, is no detection and does not count.
 
 agreement = F1 of the matched rows, over all feeds.
 """
@@ -23,9 +24,11 @@ MOST_ROWS = 2048  # of one set, the first ones
 
 
 class Detections:
-    """Rows along the axis before the last; an array of rank 1 is a column. Arrays of both sides may differ in their number of rows."""
+    """Rows along the axis before the last; an array of rank 1 is a column, and with `axis` 1 so is each row of a table; with `axis` 0 every number says how
+    many detections there are. Arrays of both sides may differ in their number of rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
         self.unmatched = 0.0
         self.total = 0.0
         self.sets = 0
@@ -33,13 +36,26 @@ class Detections:
 
     def update(self, reference: Array, candidate: Array, rows: int) -> None:
         """See `Measure.update`, but for the number of rows."""
-        r, c = _sets(reference), _sets(candidate)
+        if self.axis == 0 and reference.shape == candidate.shape:
+            self._count(reference.astype(np.float64).reshape(-1), candidate.astype(np.float64).reshape(-1))
+            return
+        columns = self.axis == 1 and reference.ndim == 2
+        r, c = (_sets(array[..., None] if columns else array) for array in (reference, candidate))
         for own, other in zip(r, c, strict=True):
-            unmatched, total = match(own[:MOST_ROWS], other[:MOST_ROWS])
+            unmatched, total = match(*(rows[:MOST_ROWS] for rows in _without_padding(own, other)))
             self.unmatched += unmatched
             self.total += total
             self.sets += 1
             self.wrong += unmatched > 0
+
+    def _count(self, own: Array, other: Array) -> None:
+        """Take in how many there are: as many have no partner as the numbers differ by."""
+        apart = np.abs(own - other)
+        lost = ~np.isfinite(apart)
+        self.unmatched += float(apart[~lost].sum() + lost.sum())
+        self.total += float((np.abs(own) + np.abs(other))[~lost].sum() + lost.sum())
+        self.sets += len(own)
+        self.wrong += int((lost | (apart > 0)).sum())
 
     def merge(self, other: Detections) -> None:
         """See `Measure.merge`."""
@@ -77,6 +93,17 @@ def match(r: Array, c: Array) -> tuple[float, float]:
         else:
             unmatched += own[i]
     return float(unmatched + other[free].sum()), float(own.sum() + other.sum())
+
+
+def _without_padding(own: Array, other: Array) -> tuple[Array, Array]:
+    """Both tables without what pads the first of them."""
+    if own.shape[1] < 2:
+        return own, other
+    rows, counts = np.unique(own, axis=0, return_counts=True)
+    if counts.max(initial=0) < 2:
+        return own, other
+    padding = rows[counts.argmax()]
+    return own[(own != padding).any(axis=1)], other[(other != padding).any(axis=1)]
 
 
 def _columns(rows: Array) -> tuple[int | None, Array]:

@@ -4,6 +4,9 @@ The blank is the class that the reference gives most often in a sequence: the bl
 candidate's choice costs the reference less than a twentieth of its typical margin (median over the frames of the sequence) is a toss, and counts as the
 reference's choice.
 
+What is collapsed has a length, which is the answer where runs are long (segments, tags of stretches): of two runs of one class, what the lengths differ by
+beyond a quarter of the longer and two frames (peaks of CTC are wider or narrower by rounding) counts as that part of an edit.
+
 agreement = 1 - sum of edits / sum of lengths (of the longer of both), over all sequences.
 """
 
@@ -14,13 +17,15 @@ import numpy as np
 from graphcompress.runtime.agreement.measured import Array, Measured, capped
 
 TOSS = 0.05
+LENGTH_PART, LENGTH_FRAMES = 0.25, 2
+"""By how much the lengths of two runs may differ for nothing: this part of the longer, and so many frames."""
 
 
 class ClassSequences:
     """Sequences along the second axis (the first, where the second has one element), classes along the last."""
 
     def __init__(self) -> None:
-        self.edits = 0
+        self.edits = 0.0
         self.length = 0
         self.sequences = 0
         self.wrong = 0
@@ -33,8 +38,9 @@ class ClassSequences:
                 continue
             before, after = _choices(own, other)
             blank = int(np.bincount(before).argmax())
-            before, after = collapse(before, blank), collapse(after, blank)
-            edits = edit_distance(before, after)
+            (before, own_lengths), (after, other_lengths) = collapse(before, blank), collapse(after, blank)
+            alike = len(before) == len(after) and bool((before == after).all() and (own_lengths == other_lengths).all())
+            edits = 0.0 if alike else edit_distance(before, after, (own_lengths, other_lengths))
             self.edits += edits
             self.length += max(len(before), len(after))
             self.sequences += 1
@@ -67,20 +73,31 @@ def _choices(own: Array, other: Array) -> tuple[Array, Array]:
     return before, after
 
 
-def collapse(classes: Array, blank: int) -> Array:
-    """Without repeats, then without the blank."""
-    first = np.concatenate([[True], classes[1:] != classes[:-1]])
-    kept: Array = classes[first & (classes != blank)]
-    return kept
+def collapse(classes: Array, blank: int) -> tuple[Array, Array]:
+    """The runs without those of the blank: their classes and their lengths."""
+    starts = np.flatnonzero(np.concatenate([[True], classes[1:] != classes[:-1]]))
+    lengths = np.diff(starts, append=len(classes))
+    kept = classes[starts] != blank
+    return classes[starts][kept], lengths[kept]
 
 
-def edit_distance(a: Array, b: Array) -> int:
-    """Insertions, deletions and substitutions between two sequences (Levenshtein), row by row; time len(a) * len(b)."""
-    if len(a) == len(b) and bool((a == b).all()):
-        return 0
-    row = np.arange(len(b) + 1)
+def stretched(length: int, others: Array) -> Array:
+    """[others] what part of an edit it is that a run has this length in place of the others."""
+    longer = np.maximum(length, others)
+    excess = np.abs(others - length) - LENGTH_PART * longer - LENGTH_FRAMES
+    parts: Array = np.maximum(0.0, excess) / np.maximum(1, longer)
+    return parts
+
+
+def edit_distance(a: Array, b: Array, lengths: tuple[Array, Array] | None = None) -> float:
+    """Insertions, deletions and substitutions between two sequences (Levenshtein), row by row; time len(a) * len(b). With the `lengths` of both sides' runs
+    equal symbols cost what these differ by."""
+    if lengths is None and len(a) == len(b) and bool((a == b).all()):
+        return 0.0
+    row = np.arange(len(b) + 1.0)
     steps = np.arange(len(b) + 1)
-    for i, symbol in enumerate(a, 1):
-        best = np.concatenate([[i], np.minimum(row[1:] + 1, row[:-1] + (b != symbol))])
+    for i, symbol in enumerate(a):
+        equal = 0.0 if lengths is None else stretched(int(lengths[0][i]), lengths[1])
+        best = np.concatenate([[i + 1], np.minimum(row[1:] + 1, row[:-1] + np.where(b != symbol, 1.0, equal))])
         row = np.minimum.accumulate(best - steps) + steps  # insertions, from the left
-    return int(row[-1])
+    return float(row[-1])
