@@ -121,7 +121,7 @@ class _FreeChannels:
                 if application.form.node not in layers:
                     fixed.update(self.algebra.components.unit[application.vectors[letter]].tolist())
         for tensor, axes in self.algebra.axes.items():
-            for labels, size in zip(axes or (), getattr(tensor, "shape", None) or (), strict=False):
+            for labels, size in zip(axes or (), self.algebra.shape(tensor) or (), strict=False):
                 if isinstance(labels, np.ndarray) and len(labels) != size and constant_data(tensor) is not None:  # counted within blocks
                     fixed.update(self.algebra.components.unit[labels].tolist())
         named = self.groups.group_of[np.array(sorted(fixed), np.int64)]
@@ -238,4 +238,4 @@ def _makers(application: Application) -> Iterator[tuple[Letter, list[tuple[Tenso
     for letter in written & set(application.vectors):
         slots = [slot for slot in application.form.inputs if letter in slot.letters]
         if all(constant_data(slot.tensor) is not None for slot in slots):
-            yield letter, [(s.tensor, s.axis) for s in slots if len(getattr(s.tensor, "shape", None) or ()) > 1]
+            yield letter, [(s.tensor, s.axis) for s in slots if (values := constant_value(s.tensor)) is not None and values.ndim > 1]

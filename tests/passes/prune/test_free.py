@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from topologies import TOPOLOGIES
 
@@ -81,6 +82,22 @@ def test_both_sides_of_a_sum_must_repeat(tools: Any) -> None:
     result = freed(model, tools)
     assert result.applied == {"prune/copy": 1} and result.model.graph.initializers["a"].shape[0] == 5
     same(model, result, tools)
+
+
+def test_weights_of_a_node_constant_make_channels_too(tools: Any) -> None:
+    """Channel 3 is below 0 on all that is fed, but not for every input."""
+    s = tools.Small()
+    weight, bias, other = (s.random.normal(0, 0.01, shape).astype(np.float32) for shape in ((6, 8), (1, 8), (6, 8)))
+    bias[0, 3], other[:, [3, 5]] = 0.0, 0.0
+    x = s.input("x", "n", 6)
+    y = s.node("Gemm", x, s.node("Constant", value=onnx.numpy_helper.from_array(weight)), s.constant(bias))
+    y = s.node("Relu", s.node("Add", y, s.constant(np.where(np.arange(8) == 3, -100, 0).astype(np.float32))))
+    model = s.model(s.node("Gemm", y, s.weight(8, 4), s.weight(4)), s.node("MatMul", x, s.constant(other)))
+    assert may_be_free(model)
+    result = freed(model, tools)
+    large = {"x": np.full((3, 6), 1e6, np.float32) * np.array([[1], [-1], [2]], np.float32)}
+    for a, b in zip(tools.run(model, large), tools.run(result.model, large), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_a_bias_that_is_one_number_in_a_matrix(tools: Any) -> None:
