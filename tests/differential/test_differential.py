@@ -12,7 +12,7 @@ from differential.report import report, search
 
 SEARCH = os.environ.get("HYPOTHESIS_PROFILE") == "search"
 #: Graphs of a run in CI, and of one that searches.
-COUNTS = {"simplify": (500, 20_000), "quantize": (60, 2_000), "lift": (200, 5_000), "prune": (2_000, 20_000)}
+COUNTS = {"simplify": (500, 20_000), "quantize": (60, 2_000), "lift": (200, 5_000), "prune": (2_000, 20_000), "neutral": (200, 5_000)}
 SLICES = 10
 
 

@@ -96,9 +96,10 @@ def test_what_the_issue_names_is_drawn() -> None:
 @pytest.mark.slow
 def test_the_graphs_of_a_run_reach_nearly_every_rule() -> None:
     applied: set[str] = set()
-    for seed in range(500):
-        with contextlib.suppress(ModelError):
-            applied |= set(simplified(generate("simplify", seed)).applied)
+    for kind, count in (("simplify", 500), ("neutral", 200)):
+        for seed in range(count):
+            with contextlib.suppress(ModelError):
+                applied |= set(simplified(generate(kind, seed)).applied)
     rules = set(effects())
     assert len(rules - applied) <= len(rules) // 10, sorted(rules - applied)
 

@@ -14,7 +14,7 @@ SLICE = 250  # faults are told after so many seeds
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m differential", description=__doc__)
-    parser.add_argument("kind", choices=("simplify", "quantize", "lift", "prune"))
+    parser.add_argument("kind", choices=("simplify", "quantize", "lift", "prune", "neutral"))
     parser.add_argument("first", type=int)
     parser.add_argument("end", type=int, help="the seed behind the last one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; the seed to go on with is printed")

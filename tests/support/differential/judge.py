@@ -115,4 +115,10 @@ def judge_lift(case: Case) -> Fault | None:
 # --- quantize -----------------------------------------------------------------------------------------------------------------------
 
 
-JUDGES: dict[str, Callable[[Case], Fault | None]] = {"simplify": judge_simplify, "quantize": judge_quantize, "lift": judge_lift, "prune": judge_prune}
+JUDGES: dict[str, Callable[[Case], Fault | None]] = {
+    "simplify": judge_simplify,
+    "quantize": judge_quantize,
+    "lift": judge_lift,
+    "prune": judge_prune,
+    "neutral": judge_simplify,
+}

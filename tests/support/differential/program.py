@@ -13,11 +13,12 @@ from onnx import helper
 from differential import arrays, bodies, elementwise, idioms, movement, networks, shapearith
 from differential.builder import Array, Builder, Input, Pair, Policy, Unsuitable, Value
 from differential.elementwise import code
+from differential.neutral import neutral
 
 assert all((elementwise, idioms, movement, networks, shapearith))  # imported for their emitters
 
 Feed = dict[str, Array]
-KINDS = {"simplify": 1, "quantize": 2, "lift": 3, "prune": 4}
+KINDS = {"simplify": 1, "quantize": 2, "lift": 3, "prune": 4, "neutral": 5}
 #: Kinds for which graphs are float32 and well conditioned: what they do is approximate.
 APPROXIMATE = ("quantize", "prune")
 
@@ -37,13 +38,17 @@ class Case:
 
 
 def generate(kind: str, seed: int) -> Case:
-    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) or "lift" (as "simplify", older opsets)."""
+    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) "lift" (as "simplify", older opsets) or "neutral" (as "simplify", with operators among them that change nothing)."""
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
     wanted = int(rng.integers(6, 20)) if policy.int8 else int(rng.integers(3, 16))
+    wanted *= 2 if kind == "neutral" else 1  # half of them are what changes nothing
     for _ in range(4 * wanted):
         bodies.fill(b, 1)
+        if kind == "neutral":
+            with contextlib.suppress(Unsuitable):
+                neutral(b)
         if len(b.main.nodes) >= wanted:
             break
     outputs = _outputs(b)
@@ -55,7 +60,7 @@ def generate(kind: str, seed: int) -> Case:
     feeds = [_feed(rng, b.inputs, binding) for binding in ([0] * 6 if kind == "quantize" else [0, 1])]
     if b.overridable and kind not in APPROXIMATE:
         feeds.append({**_feed(rng, b.inputs, 0), **{v.name: arrays.draw(rng, v.dtype, v.shapes[0], "positive") for v in b.overridable}})
-    target = "cpu" if kind == "quantize" or (kind == "simplify" and rng.random() < 0.3) else None
+    target = "cpu" if kind == "quantize" or (kind in ("simplify", "neutral") and rng.random() < 0.3) else None
     return Case(kind, seed, model, feeds, target, {v.name for v in outputs if v.rough}, {v.name: v.shapes for v in outputs})
 
 
