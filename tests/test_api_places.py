@@ -30,6 +30,9 @@ MODEL = to_bytes(
 )
 
 
+WORKS: tuple[Callable[..., api.Result], ...] = (api.compress, api.quantize, api.prune)
+
+
 class Board(LocalPlace):
     """Runs here, and says that it is elsewhere."""
 
@@ -60,9 +63,9 @@ def test_what_needs_times_is_refused_where_they_mean_nothing(work: Callable[[Any
 
 def test_no_command_times_where_times_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SessionJudge, "measure", None)
-    for work in (api.compress, api.quantize, api.prune):
+    for work in WORKS:
         options: dict[str, Any] = {"macs": 0.8, "best_effort": True} if work is api.prune else {}
-        assert work(MODEL, FEEDS, place=Emulator(), **options).record.measurements == []  # type: ignore[operator]
+        assert work(MODEL, FEEDS, place=Emulator(), **options).record.measurements == []
 
 
 def test_settings_and_machine_are_those_of_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +77,9 @@ def test_settings_and_machine_are_those_of_the_place(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(SessionJudge, "measure", measure)
     monkeypatch.setattr(latency, "measured_costs", here)
-    for work in (api.compress, api.quantize, api.prune):
+    for work in WORKS:
         options: dict[str, Any] = {"macs": 0.8, "best_effort": True} if work is api.prune else {}
-        record = work(MODEL, FEEDS, place=Board(), **options).record  # type: ignore[operator]
+        record = work(MODEL, FEEDS, place=Board(), **options).record
         assert [timing.threads for timing in record.measurements] == [1, 64]
         assert record.place == "board" and record.machine is not None
         assert (record.machine["cpu"], record.machine["cores"]) == ("another processor", 64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import cache
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, check_comparable, choose_place, data_source, feed_shapes, open_feeds, open_model, with_progress
@@ -13,6 +14,7 @@ from graphcompress.errors import UsageError
 from graphcompress.gate import Bars
 from graphcompress.record import ValidateReport
 from graphcompress.runtime.place import LocalPlace, Place
+from graphcompress.runtime.session import Session
 from graphcompress.runtime.workers import Workers
 from graphcompress.step import Progress, silent
 from graphcompress.version import __version__
@@ -63,10 +65,16 @@ def validate(
     judged_as = output_kinds(first.model, run_shapes(first.model, feed_shapes(feeds)), kinds)
     judged, layers = saturating(second.model) if without_vnni else (second.model, None)
     session, notes = open_for(where, judged, feeds, threads=threads)
-    with closing(session), closing(where.reference.open(first.model, threads=threads)) as reference_session:
+    with ExitStack() as opened:
+        opened.callback(session.close)
+
+        @cache
+        def reference_session() -> Session:
+            return opened.enter_context(closing(where.reference.open(first.model, threads=threads)))
+
         if workers is None:
             seen = with_progress(feeds, "compare", progress)
-            comparison = compare(reference_session, session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
+            comparison = compare(reference_session(), session, seen, judged_as, feeds.findings(), metric=task, labels=feeds.labels())
         else:
             comparison = compare_by(
                 workers,
@@ -80,7 +88,7 @@ def validate(
                 labels=feeds.labels(),
                 progress=lambda compared: progress("compare", compared, len(feeds)),
             )
-        remembered = None if attacked is None else attacks(reference_session, session, judged_as, *attacked, progress)
+        remembered = None if attacked is None else attacks(reference_session(), session, judged_as, *attacked, progress)
         ran = session.describe()
     distance = reports.distance_report(comparison)
     bars = [] if min_agreement is None else [reports.bar("--min-agreement", min_agreement, distance.agreement)]

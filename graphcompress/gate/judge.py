@@ -112,7 +112,7 @@ class SessionJudge:
         reference = self._reference
         try:
             shared = model is self._original.source and self._place.reference is self._place
-            if self._large and not shared and reference.learn(self._judging):
+            if self._large and not shared and reference.learn(self._with_progress("run the original")):
                 self._close_reference()
             candidate, notes = (self._original_session("reference", self._threads), ()) if shared else self._candidate_session(model, self._threads)
             self._runs.append((model, RunInfo(candidate.describe().get("nodes"), notes)))

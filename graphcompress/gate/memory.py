@@ -23,8 +23,9 @@ class OutputMemory:
     def __init__(self, outputs: Sequence[TensorSpec], session: Callable[[], Runnable], bound: int = BOUND) -> None:
         self.outputs = tuple(outputs)
         self._session = session
-        self._answers: list[dict[str, Any]] | None = []
+        self._answers: list[dict[str, Any]] = []
         self._room = bound
+        self._complete = False
         self._next = 0
 
     def rewind(self) -> None:
@@ -34,25 +35,34 @@ class OutputMemory:
     def run(self, feed: Feed) -> dict[str, Any]:
         """The outputs for the feed that comes next. Raises as `Session.run`."""
         index, self._next = self._next, self._next + 1
-        if self._answers is not None and index < len(self._answers):
+        if index < len(self._answers):
             return self._answers[index]
         outputs = self._session().run(feed)
-        if self._answers is not None and index == len(self._answers):
+        if index == len(self._answers) and self._fits():
             self._room -= sum(map(_bytes, outputs.values()))
-            self._answers = None if self._room < 0 else [*self._answers, outputs]
+            self._answers.append(outputs)
+            if not self._fits():
+                self._answers.clear()
         return outputs
 
     def learn(self, feeds: Iterable[Feed]) -> bool:
-        """Ask for the feeds of a comparison, as `compare` does; whether all answers are held now, so that the session is not needed any more."""
+        """Ask for the feeds of a comparison, as `compare` does, the first time; whether all answers are held, so that the session is not needed any more."""
         from graphcompress.runtime.compare import runs_of_reference
 
+        if self._complete or not self._fits():
+            return self._complete
         self.rewind()
         for index, feed in enumerate(feeds):
             for _ in range(runs_of_reference(index)):
                 self.run(feed)
-            if self._answers is None:
+            if not self._fits():
                 return False
+        self._complete = True
         return True
+
+    def _fits(self) -> bool:
+        """Whether what was answered so far is within the bound; it never is again."""
+        return self._room >= 0
 
 
 def _bytes(value: Any) -> int:

@@ -97,13 +97,14 @@ def compare(
     if missing:
         raise ModelError(f"The candidate has no output '{min(missing)}', which the reference has: they cannot be compared.")
     coming, truth = iter(feeds), itertools.repeat(None) if labels is None else iter(labels)
-    for first in itertools.count(0, SPAN):
-        span = itertools.islice(coming, SPAN)
-        part = compare_span(ref, cand, ((feed, next(truth, None)) for feed in span), statistic.empty(), first)
-        if not part.feeds:
-            return statistic.finish(findings)
+
+    def span() -> ComparisonStatistic:
+        pairs = ((feed, next(truth, None)) for feed in itertools.islice(coming, SPAN))
+        return compare_span(ref, cand, pairs, statistic.empty(), statistic.feeds)
+
+    while (part := span()).feeds:
         statistic.merge(part)
-    raise AssertionError
+    return statistic.finish(findings)
 
 
 def compare_span(

@@ -10,14 +10,12 @@ from typing import Any, TypeAlias
 
 from graphcompress.errors import UsageError
 from graphcompress.findings import Finding
-from graphcompress.ir import Model, model_from_proto, to_bytes
+from graphcompress.ir import Model
 from graphcompress.ir.analysis.output_kinds import OutputKind
-from graphcompress.ir.files.parse import parse
 from graphcompress.runtime.compare import SPAN, Comparison, ComparisonStatistic, compare_span
 from graphcompress.runtime.metric import Metric
-from graphcompress.runtime.place import LocalPlace
-from graphcompress.runtime.session import Feed
-from graphcompress.runtime.workers import Workers
+from graphcompress.runtime.session import Feed, LocalSession
+from graphcompress.runtime.workers import Workers, message_for
 
 Truth: TypeAlias = "Sequence[Mapping[str, Any]] | None"
 Part: TypeAlias = "tuple[int, Iterable[Feed], Truth]"
@@ -36,8 +34,9 @@ class CompareJob:
 
     def open(self) -> Callable[[Part], ComparisonStatistic]:
         """See `SharedJob.open`."""
-        place = LocalPlace()
-        reference, candidate = (place.open(model_from_proto(parse(content)), threads=self.threads) for content in (self.reference, self.candidate))
+        # From messages, not from models: a large model would be written to a temporary file, which nobody removes when a process ends.
+        reference = LocalSession(self.reference, threads=self.threads, label="the reference")
+        candidate = LocalSession(self.candidate, threads=self.threads, label="the candidate")
 
         def span(part: Part) -> ComparisonStatistic:
             first, feeds, truth = part
@@ -62,7 +61,7 @@ def compare_by(
 ) -> Comparison:
     """As `compare`, on the CPU provider of `workers`, each with one thread where `threads` are not stated; `spans` are the feeds in runs of SPAN. `progress` is told how many were compared.
 
-    Raises what `compare` does, UsageError for a metric that cannot be sent to another process, ModelError from 2 GiB on.
+    Raises what `compare` does, UsageError for a metric that cannot be sent to another process, and for models from 2 GiB on.
     """
     try:
         pickle.dumps(metric)
@@ -71,7 +70,7 @@ def compare_by(
             f"The metric cannot be sent to workers ({problem}): define it in a module that they can import, or leave out the workers."
         ) from problem
     names = [spec.name for spec in reference.outputs]
-    job = CompareJob(to_bytes(reference), to_bytes(candidate), threads or 1, names, kinds, metric)
+    job = CompareJob(message_for(reference), message_for(candidate), threads or 1, names, kinds, metric)
     truth = None if labels is None else iter(labels)
 
     def parts() -> Iterator[Part]:

@@ -40,13 +40,13 @@ class Watch:
         self.tensors = list(dict.fromkeys(tensors))
         self.problems: dict[Tensor, str] = {}
         self.inner: set[Tensor] = set()
-        self._open_still: tuple[LocalSession, dict[Tensor, str]] | None = None
+        self._open_still: tuple[list[Tensor], LocalSession, dict[Tensor, str]] | None = None
         self._expose()
 
     def close(self) -> None:
         """Close the session that `run` left open."""
         if self._open_still is not None:
-            self._open_still[0].close()
+            self._open_still[1].close()
             self._open_still = None
 
     def run(
@@ -70,10 +70,10 @@ class Watch:
         first = next(iter(feeds), None)
         if first is None:
             return
-        groups = [[]] if self._open_still is not None else self._groups(first, sizes or {}, budget)
+        opened, self._open_still = self._open_still, None
+        groups = self._groups(first, sizes or {}, budget) if opened is None else [opened[0]]
         for group in groups:
-            session, names = self._open_still or self._load(group, optimize, threads)
-            self._open_still = None
+            session, names = self._load(group, optimize, threads) if opened is None else opened[1:]
             try:
                 for feed in feeds:
                     try:
@@ -88,7 +88,7 @@ class Watch:
                     yield {tensor: values[name] for tensor, name in names.items()}
                     del values
                 if again and len(groups) == 1:
-                    self._open_still = session, names
+                    self._open_still = group, session, names
             finally:
                 if self._open_still is None:
                     session.close()

@@ -21,7 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from graphcompress.errors import RuntimeUnavailable, UsageError
+from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
+from graphcompress.ir import Model, to_bytes
 from graphcompress.version import __version__
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
@@ -54,6 +55,14 @@ class Workers(Protocol):
     def map(self, job: SharedJob[P, R], parts: Iterable[P]) -> Iterator[R]:
         """The outcome of each part, in their order. Raises what a part raises, and RuntimeUnavailable where processes are lost one after the other."""
         ...
+
+
+def message_for(model: Model) -> bytes:
+    """A model as it is sent to workers. Raises UsageError from 2 GiB on."""
+    try:
+        return to_bytes(model)
+    except ModelError as problem:
+        raise UsageError(f"Models from 2 GiB on cannot be sent to workers: leave out --workers and --cluster. {problem}") from problem
 
 
 class _Opened(threading.local):
@@ -121,16 +130,28 @@ class ClusterWorkers:
             ) from problem
         self._lost: tuple[type[BaseException], ...] = (distributed.KilledWorker, distributed.client.FutureCancelledError)
         self._cluster: Any = None
+        self._folder: Any = None
         self.client: Any = None
         try:
             if address == "local":
-                self._cluster = distributed.LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+                self._folder = tempfile.TemporaryDirectory(prefix="graphcompress-")
+                self._cluster = distributed.LocalCluster(
+                    n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=self._folder.name
+                )
                 self.client = distributed.Client(self._cluster)
             else:
                 self.client = distributed.Client(address, timeout=10)
         except (OSError, ValueError) as problem:
             raise UsageError(f"There is no dask scheduler at '{address}' ({problem}). Start one with `dask scheduler`, or give 'local'.") from problem
-        versions = set(self.client.run(_version).values())
+
+        def version() -> str | None:  # defined here, it is sent as it is, and not by the name of this package, which may not be there
+            try:
+                from graphcompress.version import __version__ as there
+            except ImportError:
+                return None
+            return there
+
+        versions = set(self.client.run(version).values())
         if not versions:
             self.close()
             raise UsageError(f"The dask scheduler at '{address}' has no workers. Start some with `dask worker {address} --nthreads 1`.")
@@ -167,14 +188,7 @@ class ClusterWorkers:
         self.client.close()
         if self._cluster is not None:
             self._cluster.close()
-
-
-def _version() -> str | None:
-    try:
-        from graphcompress.version import __version__ as version
-    except ImportError:
-        return None
-    return version
+            self._folder.cleanup()
 
 
 class _Submit(Protocol):

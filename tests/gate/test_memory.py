@@ -94,3 +94,11 @@ def test_candidates_are_compared_with_what_the_original_answered_once(
             opened.append(len(judging._originals))
         assert judging.compare(model).agreement == 1.0
     assert opened == ([0] if large else [1]) * 3
+
+
+def test_what_was_learned_is_not_asked_for_again() -> None:
+    counter, large = Counter(), Counter(1000)
+    memory, beyond = OutputMemory(counter.outputs, lambda: counter), OutputMemory(large.outputs, lambda: large, bound=1)
+    assert [memory.learn([{}] * 3) for _ in range(2)] == [True, True] and counter.asked == 6
+    assert [beyond.learn([{}] * 3) for _ in range(2)] == [False, False] and large.asked == 2
+    assert memory.learn(iter(())) and counter.asked == 6  # the feeds are not even read

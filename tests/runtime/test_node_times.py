@@ -19,7 +19,7 @@ from graphcompress.runtime.profile import Kernel, _kernels, kernel_times
 from tests.support.weights import with_weights
 
 
-def network(width: int = 64) -> object:
+def network(width: int = 64) -> onnx.ModelProto:
     """A wide Conv and a narrow one, with what gets fused to them; nodes without names."""
     random = np.random.default_rng(0)
     wide, narrow = (random.normal(0, 0.1, shape).astype(np.float32) for shape in ((width, 3, 5, 5), (2, width, 1, 1)))
@@ -35,7 +35,7 @@ def network(width: int = 64) -> object:
 
 
 def test_what_is_fused_counts_for_the_conv_and_the_wide_layer_takes_longest() -> None:
-    model = model_from_proto(network())  # type: ignore[arg-type]
+    model = model_from_proto(network())
     times = node_times(model, {"x": np.ones((1, 3, 64, 64), np.float32)}, LocalPlace())
     first, _, last = model.graph.nodes
     assert set(times) == {first, last}
@@ -136,7 +136,7 @@ def test_a_kernel_computes_the_node_whose_operator_it_is(named: Sequence[tuple[s
 
 
 def test_kernels_that_the_runtime_adds_count_for_the_node_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_from_proto(network())  # type: ignore[arg-type]
+    model = model_from_proto(network())
     first, _, last = model.graph.nodes
     kernels = [Kernel("ReorderInput", "ReorderInput", "cpu", 5e3), *(Kernel("", "", "cpu", ns, node) for ns, node in ((7e3, first), (2e3, None), (1e3, last)))]
     monkeypatch.setattr(module, "kernel_times", lambda *a, **k: [kernels])

@@ -198,6 +198,25 @@ def test_a_runtime_that_fails_on_what_was_added_still_shows_the_main_graph(model
     assert "no such thing" in watch_.problems[watched[0]]
 
 
+def test_a_session_that_stays_open_gives_way_to_one_that_shows_the_main_graph(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails in a later run of the same watch leaves the other tensors watched."""
+    real, runs = session.LocalSession.run, []
+
+    def run(self: session.LocalSession, feed: session.Feed, names: list[str] | None = None) -> dict[str, object]:
+        runs.append(names)
+        if len(runs) > 1 and any("seen" in name for name in names or ()):
+            raise ModelError("no such thing")
+        return real(self, feed, names)
+
+    monkeypatch.setattr(session.LocalSession, "run", run)
+    model = model_of(BODIES)
+    watched = tensors(model, ["a", "y"])
+    watch_ = Watch(model, watched)
+    seen = [[t.name for t in s] for _ in range(2) for s in watch_.run([bodies_feed(True)], sizes=dict.fromkeys(watched, 8), again=True)]
+    assert seen == [["a", "y"], ["y"]] and watched[0] in watch_.problems
+    watch_.close()
+
+
 def test_the_model_is_left_as_it_was_and_its_weights_are_not_in_the_message(models: Path) -> None:
     model = ir.load(models / "digits_cnn" / "model.onnx")
     before = ir.to_bytes(model)

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pickled_workers import PickledWorkers
 
 from graphcompress import open_workers
 from graphcompress.errors import DataError, RuntimeUnavailable, UsageError
-from graphcompress.runtime.workers import LOSSES, ProcessWorkers, Workers
+from graphcompress.ir import load
+from graphcompress.ir.analysis.output_kinds import output_kinds
+from graphcompress.ir.files import serialize
+from graphcompress.runtime import session
+from graphcompress.runtime.compare_job import compare_by
+from graphcompress.runtime.workers import LOSSES, ProcessWorkers, Workers, message_for
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,22 @@ def test_parts_are_taken_as_they_are_needed(tmp_path: Path) -> None:
     outcomes = ProcessWorkers(1).map(Squares(str(tmp_path)), parts())
     assert next(outcomes) == 0
     assert len(taken) < 10
+
+
+def test_a_comparison_of_large_models_leaves_no_files(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends removes nothing."""
+    monkeypatch.setattr(session, "LARGE", 0)
+    monkeypatch.setattr(session.tempfile, "mkdtemp", lambda **_: pytest.fail("a folder was made"))
+    model = load(models / "digits_cnn" / "model.onnx")
+    feeds = [{spec.name: np.ones([d if isinstance(d, int) else 1 for d in spec.shape or ()], np.float32) for spec in model.inputs}]
+    compared = compare_by(PickledWorkers(), model, model, [feeds], output_kinds(model))
+    assert compared.agreement == 1.0 and compared.feeds == 1
+
+
+def test_a_model_that_no_message_holds_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serialize, "LARGEST_MESSAGE", 1000)
+    with pytest.raises(UsageError, match="leave out --workers"):
+        message_for(load(models / "digits_cnn" / "model.onnx"))
 
 
 def test_processes_that_always_end_are_an_error(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def gate(
 
 
 def chosen(outcome: Outcome) -> str:
-    return str(outcome.chosen.candidate.model.name)  # type: ignore[attr-defined]
+    stands: Any = outcome.chosen.candidate.model
+    return str(stands.name)
 
 
 def told(outcome: Outcome, bars: Bars | None = None) -> str:

@@ -27,8 +27,9 @@ MOST_ELEMENTS = 1 << 24
 """Of the inputs of other lengths together."""
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-2
-FEW = 0.01
 """Largest difference, in parts of the largest magnitude of the output, that rounding may make: in float32, and where weights are of 16 bits."""
+FEW = 0.01
+"""Share of the elements of an output of integers that may differ."""
 
 
 def tolerance(model: Model) -> float:

@@ -14,13 +14,13 @@ import numpy as np
 
 from graphcompress.data import Dataset
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Model, Tensor, model_from_proto, to_bytes
+from graphcompress.ir import Model, Tensor, model_from_proto
 from graphcompress.ir.files.parse import parse
 from graphcompress.ir.model.walk import values
 from graphcompress.passes.quantize.ranges import Array, Statistic
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import Watch
-from graphcompress.runtime.workers import Workers
+from graphcompress.runtime.workers import Workers, message_for
 from graphcompress.step import Progress, silent
 
 SPAN = 32  # feeds that a worker is given at a time
@@ -79,7 +79,7 @@ def observe(
     """Run `model` in float over `feeds` and learn from `tensors`. Tensors that are not float32, or not finite, are seen
     (type, shape) but not counted.
 
-    `sizes` are the bytes of the tensors as far as they are known. `workers` share the feeds, each with one thread where `threads` are not stated. Raises DataError where there is no feed at all.
+    `sizes` are the bytes of the tensors as far as they are known. `workers` share the feeds, each with one thread where `threads` are not stated. Raises DataError where there is no feed at all, UsageError for a model that is too large for workers.
     """
     observed = {t: Observed(statistic(t)) for t in tensors}
     if workers is not None and tensors:
@@ -144,7 +144,7 @@ def _shared(
     numbers = {t: number for number, t in enumerate(values(model))}
     tensors = list(observed)
     job = Observation(
-        to_bytes(model),
+        message_for(model),
         [numbers[t] for t in tensors],
         [t.name for t in tensors],
         [deepcopy(observed[t].statistic) for t in tensors],

@@ -35,18 +35,18 @@ def begun(tools: Any, opset: int = 18) -> tuple[Any, str]:
     return s, s.conv(s.input("x", "n", 3, "h", "w"), 3, 8, kernel=1)
 
 
-def ints(s: Any, *values: int) -> str:
-    return s.constant(np.array(values, np.int64))  # type: ignore[no-any-return]
+def ints(s: Any, *values: int) -> Any:
+    return s.constant(np.array(values, np.int64))
 
 
 def ended(s: Any, y: str, channels: int, *, also: str = "") -> Model:
     if also:
         s.output(also, INT64)
-    return s.model(s.conv(y, channels, 3, kernel=1))  # type: ignore[no-any-return]
+    return s.model(s.conv(y, channels, 3, kernel=1))
 
 
-def divided(s: Any, x: str, size: str) -> str:
-    return s.node("Div", x, s.node("Sqrt", s.node("Cast", size, to=1)))  # type: ignore[no-any-return]
+def divided(s: Any, x: str, size: str) -> Any:
+    return s.node("Div", x, s.node("Sqrt", s.node("Cast", size, to=1)))
 
 
 def split_sizes(s: Any, x: str) -> Model:
@@ -113,7 +113,7 @@ def shape_of_another_tensor(s: Any, x: str) -> Model:
     length = s.node("Gather", s.node("Shape", x), ints(s, 1))
     other = s.node("Reshape", z, s.node("Concat", ints(s, 0), length, ints(s, -1), axis=0))
     own = s.conv(x, 8, 6, kernel=1)
-    return s.model(other, s.conv(own, 6, 3, kernel=1))  # type: ignore[no-any-return]
+    return s.model(other, s.conv(own, 6, 3, kernel=1))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_oracle_looks_at_other_lengths(tools: Any) -> None:
 
     def built(size: int) -> Model:
         s, x = begun(tools)
-        return s.model(s.node("Reshape", x, ints(s, 0, 8, size)))  # type: ignore[no-any-return]
+        return s.model(s.node("Reshape", x, ints(s, 0, 8, size)))
 
     data: Dataset = tools.feeds(built(-1), 3, sizes=LENGTHS[0])
     feeds = oracle_feeds(built(-1), Context(data=data))
