@@ -17,6 +17,7 @@ from graphcompress.ir.files import serialize
 from graphcompress.ir.model import walk
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import array_dtype_name
+from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor, Variable
 from graphcompress.ir.model.tensors import TensorData
@@ -59,6 +60,7 @@ def run_shapes(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = N
     return infer(model, input_shapes(model, feed_shapes or {}))
 
 
+@paused()
 def statistics(model: Model, feed_shapes: Mapping[str, Sequence[int]] | None = None, *, shapes: Shapes | None = None, size: int | None = None) -> Statistics:
     """Count. `feed_shapes` are as for `run_shapes`; `shapes` are its answer where it was asked already; `size` is the bytes of the model on disk,
     where they are known: else its message is put together to count them."""

@@ -6,13 +6,14 @@ compare by identity. Everything else about them is graphsurgeon's: producers and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import dtype_name
@@ -22,6 +23,19 @@ Shape: TypeAlias = tuple[Dim, ...]
 Tensor: TypeAlias = "Variable | Constant"
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def _linked(owner: Node | Variable | Constant, field: str, others: Iterable[Any] = ()) -> SynchronizedList:
+    """graphsurgeon's list of the tensors of a node, or of the nodes of a tensor: `owner` is entered in the list `field` of each of `others`."""
+    links = SynchronizedList.__new__(SynchronizedList)
+    links.parent_obj, links.field_name = owner, field
+    for other in others:
+        list.append(links, other)
+        list.append(getattr(other, field), owner)
+    return links
+
+
+# The constructors below set what graphsurgeon's set, without its `__setattr__`, which looks for links in every attribute: half of the time of reading a model.
 
 
 class Node(gs.Node):  # type: ignore[misc]
@@ -39,11 +53,17 @@ class Node(gs.Node):  # type: ignore[misc]
     def __init__(
         self, op: str, name: str = "", attrs: dict[str, Any] | None = None, inputs: Sequence[Tensor] = (), outputs: Sequence[Tensor] = (), domain: str = ""
     ) -> None:
-        super().__init__(op, name, dict(attrs or {}), list(inputs), list(outputs), domain)
-        self.proto = None
-        self.read_attrs = {}
-        self.origin = ()
-        self.rank = float("inf")
+        put = object.__setattr__
+        put(self, "op", op)
+        put(self, "name", name)
+        put(self, "attrs", dict(attrs or {}))
+        put(self, "inputs", _linked(self, "outputs", inputs))
+        put(self, "outputs", _linked(self, "inputs", outputs))
+        put(self, "domain", domain)
+        put(self, "proto", None)
+        put(self, "read_attrs", {})
+        put(self, "origin", ())
+        put(self, "rank", float("inf"))
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -72,8 +92,14 @@ class Variable(gs.Variable):  # type: ignore[misc]
     default: onnx.TensorProto | onnx.SparseTensorProto | None
 
     def __init__(self, name: str, dtype: Any = None, shape: Sequence[Dim] | None = None) -> None:
-        super().__init__(name, dtype, shape)
-        self.default = None
+        put = object.__setattr__
+        put(self, "name", name)
+        put(self, "inputs", _linked(self, "outputs"))
+        put(self, "outputs", _linked(self, "inputs"))
+        put(self, "dtype", dtype)
+        put(self, "shape", shape)
+        put(self, "type", "tensor_type")
+        put(self, "default", None)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -86,7 +112,12 @@ class Constant(gs.Constant):  # type: ignore[misc]
     _values: TensorData | np.ndarray[Any, Any]
 
     def __init__(self, name: str, values: TensorData | np.ndarray[Any, Any]) -> None:
-        super().__init__(name, values)
+        put = object.__setattr__
+        put(self, "name", name)
+        put(self, "inputs", _linked(self, "outputs"))
+        put(self, "outputs", _linked(self, "inputs"))
+        put(self, "data_location", None)
+        put(self, "_export_dtype", None)
         self.values = values
 
     def __eq__(self, other: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class TensorData(LazyValues):  # type: ignore[misc]
         self.data = data
         self.dtype_name = dtype_name(proto.data_type)
         self.shape = tuple(proto.dims)
-        self.dtype = helper.tensor_dtype_to_np_dtype(proto.data_type) if proto.data_type in helper.get_all_tensor_dtypes() else proto.data_type
+        self.dtype = _element_type(proto.data_type)
 
     @property
     def proto(self) -> TensorProto:
@@ -76,6 +77,12 @@ class TensorData(LazyValues):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"TensorData({self.dtype_name}{list(self.shape)})"
+
+
+@functools.cache
+def _element_type(code: int) -> Any:
+    """numpy's type for a TensorProto's, or the number itself where there is none."""
+    return helper.tensor_dtype_to_np_dtype(code) if code in helper.get_all_tensor_dtypes() else code
 
 
 def to_tensor_proto(values: Array | TensorData, name: str) -> TensorProto:

@@ -20,6 +20,7 @@ import onnx
 from graphcompress.ir.model import walk
 from graphcompress.ir.model.dimensions import Dim, Polynomial, named, unknown
 from graphcompress.ir.model.element_types import dtype_name
+from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Shape, Tensor, TensorSpec
 from graphcompress.ir.schemas.operators import operator_definition
@@ -35,6 +36,7 @@ _EVALUATORS: dict[str, Evaluator] = {**values.EVALUATORS, **moves.EVALUATORS}
 _NOTHING = Fact(None, None)
 
 
+@paused()
 def infer(model: Model, inputs: Mapping[str, Sequence[Dim]] | None = None) -> Shapes:
     """Types, shapes and values of all tensors in all graphs of `model`. Linear in the graph; never raises for a model that onnxruntime runs.
 

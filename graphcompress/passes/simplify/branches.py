@@ -7,13 +7,11 @@ from collections.abc import Callable
 from graphcompress.ir import Graph, Model, Node, constant_data, constant_value, subgraphs
 from graphcompress.ir.inline import defined_names, inline_branch, needs_identity
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/if"
 
 
-@paused()
 def inline_constant_ifs(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace every If with a constant condition, the outer ones first; how many. An If inside a branch that is inlined now has its turn in the next round."""
     places = [(graph, node, attribute) for graph, node in _outermost_ifs(model) if (attribute := _taken(node, shapes)) is not None]

@@ -8,7 +8,6 @@ from graphcompress.ir import Model, Node, graphs, producer
 from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.elementwise import broadcasted
 from graphcompress.ir.shapes.facts import Contradiction
 from graphcompress.ir.shapes.infer import Shapes
@@ -20,7 +19,6 @@ OLDEST_OPSET = 8
 """Before, Min, Max, Sum and Mean wanted equal shapes."""
 
 
-@paused()
 def skip_expands(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Let elementwise operators read what an Expand expands, where their results have the same shape in every run without it; how many inputs were changed."""
     if model.opset < OLDEST_OPSET:

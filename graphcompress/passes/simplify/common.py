@@ -11,7 +11,6 @@ import numpy as np
 from graphcompress.ir import Constant, Graph, Model, Node, Tensor, TensorData, nodes, output_ids, subgraphs, toposort
 from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.schemas.operators import operator_definition
 from graphcompress.passes.simplify.duplicates import Digests, kind_of
 from graphcompress.passes.simplify.fold import QUANTIZED, RANDOM
@@ -26,7 +25,6 @@ LONGEST = 256
 Key = tuple[Hashable, ...]
 
 
-@paused()
 def merge_equal_nodes(model: Model, digests: Digests) -> int:
     """Let the first of equal nodes stand for those behind it in its graph and the graphs below; how many went.
 

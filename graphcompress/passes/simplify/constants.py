@@ -11,12 +11,10 @@ import numpy as np
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_data, graphs, output_ids
 from graphcompress.ir.inline import defined_names
 from graphcompress.ir.model.edit import Edits, takes_initializers
-from graphcompress.ir.model.garbage import paused
 
 STAGE = "simplify/constant"
 
 
-@paused()
 def initializers_from_nodes(model: Model) -> int:
     """Turn the Constant nodes of all graphs into initializers, without decoding; how many. Outputs of a graph keep their node: it gives them their name."""
     outputs = output_ids(model)
@@ -36,7 +34,6 @@ def initializers_from_nodes(model: Model) -> int:
     return len(replaced)
 
 
-@paused()
 def make_known(model: Model, known: Mapping[int, tuple[Tensor, np.ndarray[Any, Any]]], stage: str, nodes: Iterable[Node], places: Mapping[int, Graph]) -> None:
     """Replace tensors by their values: id() -> (tensor, value); `places` says in which graph each is made, `nodes` are the nodes that make them.
 

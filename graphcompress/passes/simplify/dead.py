@@ -6,14 +6,12 @@ from graphcompress.ir import Constant, Model, Node, Tensor, graphs, producer, su
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 
 STAGE = "simplify/dead"
 # Operators of other domains may do something that their outputs do not tell; they stay.
 PURE_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 
 
-@paused()
 def remove_dead(model: Model) -> int:
     """Remove what no graph output depends on, in subgraphs too; how many nodes and initializers. Inputs and outputs of graphs stay."""
     dead = dead_nodes(model)

@@ -13,7 +13,6 @@ from graphcompress.ir import Graph, Model, Node, Tensor, nodes, output_ids, prod
 from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/size"
@@ -36,7 +35,6 @@ class _Known:
     shapes: dict[Tensor, Tensor] = field(default_factory=dict)
 
 
-@paused()
 def read_sizes(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Replace tensors of sizes by equal ones that are there before, or by a Shape (and a Gather) of a tensor that is; how many were replaced."""
     if not any(n.is_op("Shape", "Size") for n in nodes(model)):

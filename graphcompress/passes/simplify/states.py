@@ -7,7 +7,6 @@ from collections.abc import Callable
 from graphcompress.ir import Constant, Model, Tensor, TensorData, constant_data, constant_value, graphs, producer
 from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.objects import Variable
 from graphcompress.ir.shapes.infer import Shapes
 
@@ -21,7 +20,6 @@ LARGEST = 1 << 20
 KEEPING = frozenset(("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"))
 
 
-@paused()
 def leave_out_zero_states(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Leave out initial states that are +0 throughout; how many."""
     found = [n for g in graphs(model) for n in g.nodes if n.is_op(*STATES)]

@@ -10,14 +10,12 @@ from graphcompress.ir import Graph, Model, Node, constant_data, graphs
 from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.objects import type_spec
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/target"
 
 
-@paused()
 def write_targets(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Give Reshape and Expand constant targets where those make the same shape in every run; how many. What computed the old ones is dead then."""
     functions = set(function_bodies(model))

@@ -10,7 +10,6 @@ from graphcompress.ir import Graph, Model, Node, Tensor, graphs, nodes, output_i
 from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.dimensions import Size
 from graphcompress.ir.model.edit import Edits, detached
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
 from graphcompress.passes.simplify.view_targets import reshape_target
 
@@ -20,7 +19,6 @@ OPSET_OF_TARGETS = 5
 """From here on the target of a Reshape is an input."""
 
 
-@paused()
 def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else, or by other views alone; how many nodes that concerns."""
     if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS) for n in nodes(model)):

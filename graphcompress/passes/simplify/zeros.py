@@ -11,7 +11,6 @@ from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, const
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import calls, defined_names, function_bodies
 from graphcompress.ir.model.edit import Edits
-from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/zero"
@@ -34,7 +33,6 @@ PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 FLOATS = frozenset(("float", "double", "float16", "bfloat16"))
 
 
-@paused()
 def remove_zeros(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Remove additions of +0 in the main graph where the sign of a zero does not show behind them; how many."""
     functions = set(function_bodies(model))
