@@ -12,9 +12,11 @@ from graphcompress.ir import Model, Node, label, nodes
 from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
+from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.simplify import (
+    affine,
     branches,
     broadcasts,
     common,
@@ -52,7 +54,7 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     zeros.STAGE: zeros.remove_zeros,
     states.STAGE: states.leave_out_zero_states,
 }
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, affine.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -140,6 +142,7 @@ def _culprit(model: Model, rules: Sequence[Rule], off: frozenset[str], context: 
     return applied[bad - 1]
 
 
+@paused()
 def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> _Work:
     """`model` simplified with its functions written out, but for those in which nothing was changed: they stay functions."""
     functions: set[Key] | None = None
@@ -227,6 +230,8 @@ class _Work:
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
+        if self.applied.total() == before:  # behind the rules, which put constants into the layers before and behind them
+            self._stage(affine.STAGE, lambda: affine.join_runs(self.model, self.shapes))
         if self.applied.total() == before:  # last, since rules ask how often a tensor is read
             self._stage(common.STAGE, lambda: common.merge_equal_nodes(self.model, self.digests))
             self._settled = self._settled and self.applied.total() == before

@@ -1,4 +1,4 @@
-"""Pairs that simplification joins: equal nodes, additions of zero, expanded operands, products behind products, branches whose results are added; and near misses of them."""
+"""What simplification joins: equal nodes, additions of zero, expanded operands, products behind products, runs of factors and offsets, branches whose results are added; and near misses of them."""
 
 from __future__ import annotations
 
@@ -68,6 +68,22 @@ def products(b: Builder) -> None:
         return
     for _ in range(2):
         x = _conv(b, x, b.integer(1, 4), 1, {"pads": [1, 0, 0, 1]} if b.chance(0.1) else {})
+
+
+@emitter(0.4, int8=0.3)
+def affine_run(b: Builder) -> None:
+    """Additions and multiplications by constants in a row, some too large or too small to be put together; sometimes one in between is read too."""
+    x = y = steady(b, b.pick(("float32", "float64"), where=lambda v: v.rank > 0))
+    for _ in range(b.integer(2, 5)):
+        op = b.among(("Add", "Sub", "Mul", "Div"))
+        number = b.among((0.5, 2.0, -3.0, 0.1, 5.0, 1.0, 100.0, 2.0**12))
+        constant = b.constant(np.full(b.among(((), (1,), (1,) * x.rank)), number), x.dtype)
+        reach = y.reach + abs(number) if op in ("Add", "Sub") else y.reach * abs(number) if op == "Mul" else y.reach / abs(number)
+        swapped = op != "Div" and b.chance(0.2)
+        y = b.emit(op, [constant, y] if swapped else [y, constant], x.shapes, reach=reach, rough=True)
+        if b.chance(0.1):
+            b.emit("Neg", [y], y.shapes, reach=reach, rough=True)
+    b.emit("Abs", [y], y.shapes, reach=y.reach, rough=True)
 
 
 @emitter(0.4, int8=0.7)

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from differential.program import Case, Feed
 from differential.running import RUNTIME_ERRORS, Array, run, session, shown
 from differential.simplifying import library
+from graphcompress.passes.simplify import affine
 from graphcompress.step import StepResult
 
 
@@ -31,13 +32,14 @@ class _Suspects:
         stands_for: dict[str, set[str]] = {}  # nodes that a rule made -> those of the original
         for change in step.applications:
             rule = library().get(change.by)
-            if rule is None:
+            nonfinite = "overflow" if change.by == affine.STAGE else rule.nonfinite if rule is not None else None
+            if rule is None and nonfinite is None:
                 continue
             old = set().union(*(stands_for.get(name, {name}) for name in change.removed))
             stands_for.update(dict.fromkeys(change.added, old))
-            if rule.nonfinite:
+            if nonfinite:
                 for names, place in ((old, self.before), (change.added, self.after)):
-                    place.update({name: place.get(name, False) or rule.nonfinite == "any" for name in names})
+                    place.update({name: place.get(name, False) or nonfinite == "any" for name in names})
 
     @property
     def any(self) -> bool:
