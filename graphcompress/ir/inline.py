@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,37 +98,48 @@ def inlined_from(node: Node) -> Key | None:
     return node.origin[1:] if node.origin[:1] == (INLINE,) else None  # type: ignore[return-value]
 
 
-def inline_branch(model: Model, edits: Edits, graph: Graph, node: Node, attribute: str, names: Counter[str]) -> None:
-    """Replace `node`, an If in `graph`, by the nodes of the branch in its `attribute`; `names` counts the scopes that define each name (`defined_names`).
+def inline_body(model: Model, edits: Edits, graph: Graph, node: Node, attribute: str, names: Counter[str], results: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Replace `node`, which stands in `graph`, by the nodes of the graph in its `attribute`; `names` counts the scopes that define each name (`defined_names`).
 
-    Where one of its outputs is a tensor that the branch does not calculate, an Identity makes it. The branch must have neither inputs nor sparse initializers.
+    `results` are pairs: an output of `node`, and the tensor that has its value in the body. Where the body does not calculate that one, an Identity makes the output.
+    The body must have no sparse initializers; whoever calls makes what its inputs are.
     """
-    branch: Graph = node.attrs.pop(attribute)
-    for tensor in (*branch.initializers.values(), *(t for n in branch.nodes for t in n.outputs if t.name)):
+    body: Graph = node.attrs.pop(attribute)
+    for tensor in (*body.inputs, *body.initializers.values(), *(t for n in body.nodes for t in n.outputs if t.name)):
         if names[tensor.name] > 1:
             tensor.name = model.fresh(tensor.name)
     home = graph if takes_initializers(model, graph) else model.graph
-    home.initializers.update((c.name, c) for c in branch.initializers.values())
-    for inner in branch.nodes:
+    home.initializers.update((c.name, c) for c in body.initializers.values())
+    for inner in body.nodes:
         if inner.name and names[f"node {inner.name}"] > 1:
             inner.name = model.fresh(inner.name)
         inner.rank = node.rank
         edits.add(inner, graph)
     edits.remove([node])
-    results: set[Tensor] = set()
-    makers = {t: n for n in branch.nodes for t in n.outputs}
-    for old, new in zip(node.outputs, branch.outputs, strict=False):
+    made: set[Tensor] = set()
+    makers = {t: n for n in body.nodes for t in n.outputs}
+    for old, new in results:
         if not old.name:
             continue
         maker = makers.get(new)
-        if maker is None or new in results:
-            identity = detached("Identity", "", {}, (new,), (old,))
-            identity.rank = node.rank
-            edits.add(identity, graph)
+        if maker is None or new in made:
+            add_beside(edits, graph, node, "Identity", (new,), old)
         else:
             edits.set_output(maker, next(i for i, t in enumerate(maker.outputs) if t is new), old)
             edits.replace(new, old)
-        results.add(new)
+        made.add(new)
+
+
+def add_beside(edits: Edits, graph: Graph, node: Node, op: str, inputs: Sequence[Tensor], output: Tensor, **attrs: Any) -> None:
+    """Put a nameless node that makes `output` into `graph`, where `node` stands."""
+    added = detached(op, "", attrs, inputs, (output,))
+    added.rank = node.rank
+    edits.add(added, graph)
+
+
+def inline_branch(model: Model, edits: Edits, graph: Graph, node: Node, attribute: str, names: Counter[str]) -> None:
+    """`inline_body` for an If and the branch in its `attribute`, which has no inputs."""
+    inline_body(model, edits, graph, node, attribute, names, list(zip(node.outputs, node.attrs[attribute].outputs, strict=False)))
 
 
 def needs_identity(node: Node, branch: Graph) -> list[Tensor]:

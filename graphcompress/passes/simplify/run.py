@@ -25,6 +25,7 @@ from graphcompress.passes.simplify import (
     duplicates,
     fold,
     known_shapes,
+    loops,
     sizes,
     states,
     view_targets,
@@ -54,7 +55,7 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     zeros.STAGE: zeros.remove_zeros,
     states.STAGE: states.leave_out_zero_states,
 }
-STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, affine.STAGE, common.STAGE, duplicates.STAGE)
+STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, loops.STAGE, affine.STAGE, common.STAGE, duplicates.STAGE)
 
 
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
@@ -227,6 +228,7 @@ class _Work:
             self._stage(stage, functools.partial(function, self.model, self.shapes))
         self._stage(fold.STAGE, self._fold)
         self._stage(branches.STAGE, lambda: branches.inline_constant_ifs(self.model, self.shapes))
+        self._stage(loops.STAGE, lambda: loops.inline_single_trips(self.model, self.shapes))
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()
