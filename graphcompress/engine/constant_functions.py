@@ -27,6 +27,7 @@ from graphcompress.ir import Tensor, constant_data
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 16
+NEAR = 2.0**-22  # relative; half a unit of single precision, and constants that were rounded twice
 DEEPEST = 6
 """Nodes above one that are looked at."""
 SQUARES = ("Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softmax")
@@ -119,6 +120,12 @@ def every(graph: GraphQueries, condition: Any) -> bool:
 def filled(graph: GraphQueries, tensor: Any, number: float) -> bool:
     """Every element of a constant is `number`."""
     return _all(tensor, lambda array: array == number)
+
+
+@function(2)
+def near(graph: GraphQueries, tensor: Any, number: float) -> bool:
+    """Every element of a constant is `number`, as single precision has it."""
+    return _all(tensor, lambda array: np.abs(array - number) <= abs(number) * NEAR)
 
 
 @function(1)

@@ -117,7 +117,7 @@ class Hints:
                         pass
                     case ast.Constant(value=number) if isinstance(number, int | float):
                         numbers.append(float(number))
-                    case ast.Call(func=ast.Name(id="filled"), args=[ast.Name(id=name), ast.Constant(value=int() | float() as number)]):
+                    case ast.Call(func=ast.Name(id="filled" | "near"), args=[ast.Name(id=name), ast.Constant(value=int() | float() as number)]):
                         filled[name] = number
                     case ast.Call(func=ast.Name(id="constant"), args=names):
                         constants.update(n.id for n in names if isinstance(n, ast.Name))
@@ -147,6 +147,7 @@ class _Draft:
     lines: list[str] = field(default_factory=list)
     special: bool = False
     large: bool = False
+    fitting: bool = False
 
     def case(self) -> Case:
         choices, before = self.choices, self.rule.before
@@ -159,6 +160,7 @@ class _Draft:
         self.large = self.rule.effect == "equivalent" and self.dtype in FLOATS and not self.special and choices.chance(10)
         self.absent = {n for n in sorted(self.rule.optional) if not choices.below(2)}
         self.hints = Hints.of(self.rule)
+        self.fitting = len(self.hints.filled) > 1 and bool(self.choices.below(2))  # several at once are too seldom met by chance
         for node in before.nodes:
             self.add(node)
         outputs = self.ending(before.outputs)
@@ -189,7 +191,7 @@ class _Draft:
             raise NoCase
         constant = self.is_constant(name)
         array = self.values(shape, constant)
-        if name in self.hints.filled and self.choices.below(2):
+        if name in self.hints.filled and (self.fitting or self.choices.below(2)):
             array = np.full_like(array, self.hints.filled[name])
         if positive and array.dtype.kind == "f" and not self.choices.chance(3):
             array = np.abs(array) + array.dtype.type(0.25)
