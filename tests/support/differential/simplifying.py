@@ -11,7 +11,7 @@ import onnx
 from differential.program import Case
 from differential.running import loaded
 from graphcompress.engine import Rule, load_rules
-from graphcompress.passes.simplify import run, simplify
+from graphcompress.passes.simplify import affine, run, simplify
 from graphcompress.step import Context, StepResult
 from graphcompress.targets import Target, load_target, rules_root
 
@@ -34,8 +34,8 @@ def library() -> dict[str, Rule]:
 
 @cache
 def effects() -> dict[str, str]:
-    """Rule -> effect, targets' rules included."""
-    return {name: rule.effect for name, rule in library().items()}
+    """Rule or stage that is not exact -> effect, targets' rules included."""
+    return {name: rule.effect for name, rule in library().items()} | {affine.STAGE: "equivalent"}
 
 
 def simplified(case: Case, model: onnx.ModelProto | None = None) -> StepResult:
