@@ -14,16 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from graphcompress.data import npz
 from graphcompress.data.dataset import FEW, Dataset, Entries, of_feeds, of_stack
-from graphcompress.data.held import Held
 from graphcompress.data.images import SUFFIXES as PICTURES
 from graphcompress.data.images import image_data
+from graphcompress.data.npy import ArrayFile
 from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
-from graphcompress.data.signature import Array, Feed, Signature
+from graphcompress.data.signature import Feed, Signature
 from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
 from graphcompress.errors import DataError, quoted
@@ -148,7 +146,7 @@ class _Source:
         """`INPUT.npy` for every input, stacked; else each a feed of a model with one input."""
         required = {spec.name for spec in self.signature.required}
         if required <= {file.stem for file in files}:
-            return self._stack(lambda: contextlib.nullcontext({file.stem: Held(_mapped(file)) for file in files}))
+            return self._stack(lambda: contextlib.nullcontext({file.stem: ArrayFile.at(file) for file in files}))
         return of_feeds(self.name, files, self._array, [str(file) for file in files], self.signature, STACKED)
 
     def _array(self, place: Path) -> Entries:
@@ -158,16 +156,7 @@ class _Source:
             raise DataError(
                 f"{place}: this is one array without a name, and the model's inputs are {names}. Call the files INPUT.npy, or save np.savez(path, INPUT=array, ...)."
             )
-        return contextlib.nullcontext({self.signature.required[0].name: Held(_mapped(place))})
-
-
-def _mapped(place: Path) -> Array:
-    """The array of a `.npy`, read as it is used. Raises DataError where it is none, or would have to be unpickled."""
-    try:
-        array: Array = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise DataError(f"{place}: this .npy cannot be read ({' '.join(str(problem).split())[:200]}). Save it with np.save(path, array).") from problem
-    return array
+        return contextlib.nullcontext({self.signature.required[0].name: ArrayFile.at(place)})
 
 
 def _text(place: Path) -> str:
