@@ -1,5 +1,5 @@
 """Feeds from files as people have them: a folder of `.npz` files, one complete feed each, in name order; one `.npz` with arrays stacked along the first axis, cut by the model's fixed
-first dimension, else one by one; `.npy`; pictures; tables; JSON lines; texts. A folder that holds one file of arrays, a table or texts stands for that file.
+first dimension, else one by one; `.npy`; tar files of samples; pictures; tables; JSON lines; texts. A folder that holds one file of arrays, a table or texts stands for that file.
 
 Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. Everything is checked in one pass when the
 source is opened, and arrays and pictures are read again feed by feed afterwards: memory holds one feed, however many there are.
@@ -21,6 +21,7 @@ from graphcompress.data.images import image_data
 from graphcompress.data.npy import ArrayFile
 from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
+from graphcompress.data.shards import shard_data
 from graphcompress.data.signature import Feed, Signature
 from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
@@ -75,6 +76,8 @@ class _Source:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)
         if arrays:
             return self._arrays(arrays)
+        if shards := [p for p in entries if p.suffix.lower() == ".tar"]:
+            return shard_data(self.name, shards, self.signature, self.preparation.images)
         below = (p for p in place.rglob("*") if p.suffix.lower() in PICTURES)
         pictures = sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(place).parts))
         if pictures:
@@ -102,6 +105,8 @@ class _Source:
                 values = read_lines(place)
                 columns = columns_of(values, self.signature)
                 return record_data(self.name, values, self.signature) if columns is None else self._table(TableColumns(columns))
+            case ".tar":
+                return shard_data(self.name, [place], self.signature, self.preparation.images)
             case suffix if suffix in PICTURES:
                 return image_data(self.name, [place], self.signature, self.preparation.images)
         return self._stack(lambda: self._archive(place))
