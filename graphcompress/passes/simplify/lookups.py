@@ -20,6 +20,7 @@ from graphcompress.ir.shapes.infer import Shapes
 STAGE = "simplify/lookup"
 FIRST_INTEGER_CLIP = 12
 FIRST_AXES_AS_INPUT = 13
+FLOATS = ("double", "float", "float16")
 INDEX_TYPES = {"int32": np.int32, "int64": np.int64}
 LARGEST = 1 << 24
 """Elements of a matrix that are looked at."""
@@ -100,7 +101,8 @@ def _write_gather(model: Model, graph: Graph, product: Node, index: Tensor, shap
     assert weight is not None
     rows = weight.shape[0]
     zeros = np.zeros((1, weight.shape[1]), np.float32)
-    table = model.constant(f"{product.inputs[1].name}.rows", np.concatenate([zeros, weight, zeros]))
+    # A sum with products of 0 is +0 where the matrix has -0.
+    table = model.constant(f"{product.inputs[1].name}.rows", np.concatenate([zeros, weight + zeros, zeros]))
     scalars = [model.constant("i", np.array(v, dtype)) for v in (-1, rows, 1)]
     bounded, moved, flat = (model.variable("index") for _ in range(3))
     if model.opset < FIRST_AXES_AS_INPUT:
@@ -133,7 +135,7 @@ def _move_behind_table(model: Model, graph: Graph, gather: Node, outputs: set[in
     data = constant_data(table)
     assert data is not None
     shape = tuple(int(d) for d in data.shape)
-    if id(rows) in outputs or np.dtype(getattr(constant_value(table), "dtype", np.int8)).kind != "f":
+    if id(rows) in outputs or shapes().dtype(table) not in FLOATS:
         return 0
     members: dict[Node, None] = {}
     computed = {rows}
