@@ -126,6 +126,8 @@ def _is_table(gather: Node) -> bool:
     """Whether rows of a constant of floats that nobody else reads are looked up."""
     table = gather.inputs[0]
     data = constant_data(table)
+    if constant_data(gather.inputs[1]) is not None:  # folding computes that
+        return False
     return isinstance(table, Constant) and data is not None and len(table.outputs) == 1 and len(data.shape) >= 1 and not gather.attrs.get("axis", 0)
 
 
