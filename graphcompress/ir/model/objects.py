@@ -25,14 +25,18 @@ Tensor: TypeAlias = "Variable | Constant"
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
-def _linked(owner: Node | Variable | Constant, field: str, others: Iterable[Any] = ()) -> SynchronizedList:
-    """graphsurgeon's list of the tensors of a node, or of the nodes of a tensor: `owner` is entered in the list `field` of each of `others`."""
-    links = SynchronizedList.__new__(SynchronizedList)
-    links.parent_obj, links.field_name = owner, field
-    for other in others:
-        list.append(links, other)
-        list.append(getattr(other, field), owner)
-    return links
+class Links(SynchronizedList):  # type: ignore[misc]
+    """graphsurgeon's list of what stands at the other side of a node or tensor. There are two for each of them, so that a dict in each would be most of a large graph's memory."""
+
+    __slots__ = ("field_name", "parent_obj")
+
+    def __init__(self, owner: Node | Variable | Constant, field: str, others: Iterable[Any] = ()) -> None:
+        """The list of `owner`, which is entered in the list `field` of each of `others`."""
+        self.parent_obj = owner
+        self.field_name = field
+        for other in others:
+            list.append(self, other)
+            list.append(getattr(other, field), owner)
 
 
 # The constructors below set what graphsurgeon's set, without its `__setattr__`, which looks for links in every attribute: half of the time of reading a model.
@@ -57,8 +61,8 @@ class Node(gs.Node):  # type: ignore[misc]
         put(self, "op", op)
         put(self, "name", name)
         put(self, "attrs", dict(attrs or {}))
-        put(self, "inputs", _linked(self, "outputs", inputs))
-        put(self, "outputs", _linked(self, "inputs", outputs))
+        put(self, "inputs", Links(self, "outputs", inputs))
+        put(self, "outputs", Links(self, "inputs", outputs))
         put(self, "domain", domain)
         put(self, "proto", None)
         put(self, "read_attrs", {})
@@ -94,8 +98,8 @@ class Variable(gs.Variable):  # type: ignore[misc]
     def __init__(self, name: str, dtype: Any = None, shape: Sequence[Dim] | None = None) -> None:
         put = object.__setattr__
         put(self, "name", name)
-        put(self, "inputs", _linked(self, "outputs"))
-        put(self, "outputs", _linked(self, "inputs"))
+        put(self, "inputs", Links(self, "outputs"))
+        put(self, "outputs", Links(self, "inputs"))
         put(self, "dtype", dtype)
         put(self, "shape", shape)
         put(self, "type", "tensor_type")
@@ -114,8 +118,8 @@ class Constant(gs.Constant):  # type: ignore[misc]
     def __init__(self, name: str, values: TensorData | np.ndarray[Any, Any]) -> None:
         put = object.__setattr__
         put(self, "name", name)
-        put(self, "inputs", _linked(self, "outputs"))
-        put(self, "outputs", _linked(self, "inputs"))
+        put(self, "inputs", Links(self, "outputs"))
+        put(self, "outputs", Links(self, "inputs"))
         put(self, "data_location", None)
         put(self, "_export_dtype", None)
         self.values = values
