@@ -104,3 +104,13 @@ def test_a_loop_inside_another_is_written_out_in_its_turn() -> None:
     assert [written_out(model) for _ in range(3)] == [1, 1, 0]
     for after, expected in zip(outputs(model), before, strict=True):
         np.testing.assert_array_equal(after, expected)
+
+
+def test_what_a_single_run_tells_is_known_in_the_same_pass() -> None:
+    body = "body = b (int64 i, bool c, float[2] s) => (bool d, float[2] s2, int64[1] n) { s2 = Neg (s) n = Shape (s) d = Identity (c) }"
+    model = parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[a] y, int64[b,c] z) <{CONSTANTS}> {{ y, z = Loop (once, yes, x) <{body}> }}'
+    )
+    result = simplify(model, Context()).boldest.model
+    assert sorted(n.op for n in nodes(result)) == ["Constant", "Neg"]
+    assert not simplify(result, Context()).boldest.changed

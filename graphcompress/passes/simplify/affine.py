@@ -143,8 +143,9 @@ def _join(model: Model, edits: Edits, graph: Graph, run: Sequence[_Step], shapes
 def _moderate(steps: Sequence[_Step]) -> bool:
     """Whether all factors, and the products of them in a row, are far from where numbers overflow or vanish."""
     product = np.ones(())
-    for step in steps:
-        product = product * step.factor
+    with np.errstate(all="ignore"):
+        for step in steps:
+            product = product * step.factor
     return all(bool(((RANGE[0] <= np.abs(f)) & (np.abs(f) <= RANGE[1])).all()) for f in (*(s.factor for s in steps), product))
 
 

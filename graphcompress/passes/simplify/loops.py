@@ -30,6 +30,8 @@ def inline_single_trips(model: Model, shapes: Callable[[], Shapes]) -> int:
                 places.append((graph, node, trips))
                 inside.update(_below(node.attrs[BODY]))
     if places:
+        # What is said of them holds in any number of runs of a body; more is known of one.
+        shapes().forget([t for _, node, _ in places for t in (*node.outputs, *node.attrs[BODY].inputs)])
         names = defined_names(model)
         with Edits(model) as edits:
             for graph, node, trips in places:
