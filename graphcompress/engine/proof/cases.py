@@ -27,6 +27,7 @@ OPSETS = (17, 13, 18, 11, 9, 10, 7, 8, 12, 14, 15, 16, 19, 20, 21, 22, 23, 24, 2
 TYPES = ("float", "float", "float", "float", "double", "float16", "int32", "int64", "uint8", "bool")
 SIZES = (1, 2, 3, 4)
 NUMBERS = (1.0, 0.0, -0.0, 2.0, -1.0, 0.5)
+FITTING = (1.0, 2.0, 0.5, 3.0)
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, 3e38)
 NEAR_OVERFLOW = (3e38,)
 LARGE = 1e18
@@ -98,17 +99,19 @@ def case_of(rule: Rule, choices: Choices, width: int = 1) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a rule's text says of the values that it looks for: names that must be constants, numbers that it compares with, tensors that are one number throughout,
-    attributes that it reads (by the tensor of their node)."""
+    """What a rule's text says of the values that it looks for: names that must be constants, numbers that it compares with, tensors that are a certain
+    number throughout, or (`uniform`) perhaps any, attributes that it reads (by the tensor of their node)."""
 
     constants: frozenset[str]
     numbers: tuple[float, ...]
     filled: dict[str, float]
+    uniform: frozenset[str]
     attributes: dict[str, list[tuple[str, Any]]]
 
     @classmethod
     def of(cls, rule: Rule) -> Hints:
         constants, numbers, filled, attributes = set[str](), list[float](), dict[str, float](), dict[str, list[tuple[str, Any]]]()
+        uniform: set[str] = set()
         for part in (*rule.clauses, *rule.lets.values()):
             constants.update(n for n in part.names if n in rule.before.inputs and not expression.structural(part, frozenset((n,))))
             for node in ast.walk(part.tree):
@@ -119,6 +122,13 @@ class Hints:
                         numbers.append(float(number))
                     case ast.Call(func=ast.Name(id="filled" | "near"), args=[ast.Name(id=name), ast.Constant(value=int() | float() as number)]):
                         filled[name] = number
+                    case ast.Call(
+                        func=ast.Name(id="every"),
+                        args=[ast.Compare(left=ast.Name(id=name), ops=[ast.Eq()], comparators=[ast.Constant(value=int() | float() as number)])],
+                    ):
+                        filled[name] = number
+                    case ast.Call(func=ast.Name(id="every"), args=[condition]):
+                        uniform.update(n.id for n in ast.walk(condition) if isinstance(n, ast.Name) and n.id in rule.before.inputs)
                     case ast.Call(func=ast.Name(id="constant"), args=names):
                         constants.update(n.id for n in names if isinstance(n, ast.Name))
                     case ast.Compare(
@@ -127,7 +137,7 @@ class Hints:
                         options = other.elts if isinstance(kind, ast.In) and isinstance(other, ast.List) else [other]
                         with suppress(ValueError):  # what is no literal
                             attributes.setdefault(name, []).extend((key, ast.literal_eval(option)) for option in options)
-        return cls(frozenset(constants & set(rule.before.inputs)), tuple(dict.fromkeys(numbers)), filled, attributes)
+        return cls(frozenset(constants & set(rule.before.inputs)), tuple(dict.fromkeys(numbers)), filled, frozenset(uniform - filled.keys()), attributes)
 
 
 @dataclass(slots=True)
@@ -147,7 +157,7 @@ class _Draft:
     lines: list[str] = field(default_factory=list)
     special: bool = False
     large: bool = False
-    fitting: bool = False
+    fitting: dict[str, float] = field(default_factory=dict)
 
     def case(self) -> Case:
         choices, before = self.choices, self.rule.before
@@ -160,7 +170,9 @@ class _Draft:
         self.large = self.rule.effect == "equivalent" and self.dtype in FLOATS and not self.special and choices.chance(10)
         self.absent = {n for n in sorted(self.rule.optional) if not choices.below(2)}
         self.hints = Hints.of(self.rule)
-        self.fitting = len(self.hints.filled) > 1 and bool(self.choices.below(2))  # several at once are too seldom met by chance
+        if len(self.hints.filled) + len(self.hints.uniform) > 1 and self.choices.below(2):  # several at once are too seldom met by chance
+            number = choices.pick(FITTING)
+            self.fitting = {**self.hints.filled, **dict.fromkeys(self.hints.uniform, number)}
         for node in before.nodes:
             self.add(node)
         outputs = self.ending(before.outputs)
@@ -191,7 +203,9 @@ class _Draft:
             raise NoCase
         constant = self.is_constant(name)
         array = self.values(shape, constant)
-        if name in self.hints.filled and (self.fitting or self.choices.below(2)):
+        if name in self.fitting:
+            array = np.full_like(array, self.fitting[name])
+        elif name in self.hints.filled and self.choices.below(2):
             array = np.full_like(array, self.hints.filled[name])
         if positive and array.dtype.kind == "f" and not self.choices.chance(3):
             array = np.abs(array) + array.dtype.type(0.25)
