@@ -56,8 +56,8 @@ def test_a_feed_is_run(model_of: ModelOf) -> None:
         optimized_model(model, feed={"x": np.zeros((2, 5), np.float32)})
 
 
-def test_the_events_of_a_trace_are_handed_out_one_by_one(tmp_path: Path) -> None:
-    """A loop has one per node and time round: the first is there before the rest, which is no JSON here, was read."""
+def test_the_events_of_a_trace_are_read_however_they_lie_on_lines(tmp_path: Path) -> None:
+    """On a line each, over several lines, or all on one."""
     trace = tmp_path / "trace.json"
     trace.write_text('[\n{"name" :"a","args" : {"x" : [1]}},\n{"name" :"b",\n "dur" :2}\n', encoding="utf-8")
     assert list(_events(trace)) == [{"name": "a", "args": {"x": [1]}}, {"name": "b", "dur": 2}]
