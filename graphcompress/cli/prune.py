@@ -58,6 +58,14 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    actions: Annotated[
+        str,
+        typer.Option(
+            "--actions",
+            metavar="LIST",
+            help="What may be done to reach the goal: channels go, a layer becomes two of a low rank; where both may, what costs less accuracy.",
+        ),
+    ] = "channels,rank",
     score: Annotated[Score, typer.Option("--score", help="What goes first: by the error after refitting, without it, or by the norms of weights.")] = Score.obs,
     round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
     ignore: Annotated[
@@ -86,6 +94,7 @@ def prune(
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
+    from graphcompress.passes.prune.options import ACTIONS
 
     channels = bool(ratio) or any(value is not None for value in (macs, params, size, latency))
     zeros = (sparsity is not None) + (pattern is not None)
@@ -101,6 +110,9 @@ def prune(
         raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
     if zeros and (score is not Score.obs or round_to != "auto"):
         raise UsageError("--score and --round-to are about channels: they do not go with --sparsity or --pattern.")
+    chosen = tuple(part.strip() for part in actions.split(","))
+    if not chosen or not set(chosen) <= set(ACTIONS):
+        raise UsageError(f"--actions {shown(actions)} is not among {', '.join(ACTIONS)}, or several of them with commas.")
     if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
         raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")
     kept, _, group = (pattern or "1:2").partition(":")
@@ -134,6 +146,7 @@ def prune(
                 pattern=pattern,
                 best_effort=best_effort,
                 max_drop=max_drop,
+                actions=chosen,
                 ignore=patterns,
                 score=score.value,
                 round_to=round_to if round_to == "auto" else int(round_to),

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 GOALS = ("macs", "params", "size", "latency")
 """What channels can be removed from, in the order in which goals are searched."""
+ACTIONS = ("channels", "rank")
+"""What can be done to reach them."""
 
 
 class Options(BaseModel):
@@ -17,6 +19,7 @@ class Options(BaseModel):
     size         the part of the bytes of the file that is kept
     latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
     ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
+    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs data and the score "obs")
     free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
@@ -34,6 +37,7 @@ class Options(BaseModel):
     size: float | None = Field(default=None, gt=0, le=1)
     latency: float | None = Field(default=None, gt=0, le=1)
     ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    actions: tuple[Literal["channels", "rank"], ...] = ("channels", "rank")
     free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
@@ -49,6 +53,13 @@ class Options(BaseModel):
         if isinstance(value, int) and value < 1:
             raise ValueError('must be a number from 1 on, or "auto"')
         return value
+
+    @field_validator("actions")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(f"name at least one of {', '.join(ACTIONS)}")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("pattern")
     @classmethod

@@ -10,8 +10,9 @@ from topologies import TOPOLOGIES
 
 from graphcompress.passes.prune import Options, latency, prune
 from graphcompress.passes.prune import run as step
+from graphcompress.passes.prune.costs import Factor
 from graphcompress.passes.prune.cut import Cut, cut
-from graphcompress.passes.prune.groups import Factor, Groups, find_groups
+from graphcompress.passes.prune.groups import Groups, find_groups
 from graphcompress.passes.prune.latency import LatencyCost, measured_time
 from graphcompress.step import Context
 
