@@ -24,10 +24,10 @@ class Options(BaseModel):
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
     score        how it is decided what goes first: "obs" (error after the rest is refitted), "activation" (error without), "magnitude" (norms of weights; needs no data)
-    round_to     groups of more units than this keep a multiple of it, which runtimes compute faster; "auto": by the target's table
+    round_to     groups of more units than this keep a multiple of it, and ranks are multiples of it, which runtimes compute faster; "auto": by the target's table
     best_effort  less than was asked for is no failure where the groups do not allow more
     repair       refit what is left on the calibration inputs
-    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width (with sparsity or pattern: a node its weights)
+    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width, and a layer stays one (with sparsity or pattern: a node its weights)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,8 +90,10 @@ class Options(BaseModel):
             raise ValueError(
                 f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or free = true; or else sparsity = 0.5, or else pattern = 2:4"
             )
-        if not channels and (self.score != "obs" or self.round_to != "auto"):
-            raise ValueError("score and round_to are about channels: they do not go with sparsity or pattern")
+        if not channels and (self.score != "obs" or self.round_to != "auto" or "actions" in self.model_fields_set):
+            raise ValueError("actions, score and round_to are about channels and ranks: they do not go with free, sparsity or pattern")
+        if "channels" not in self.actions and (self.ratios or self.score != "obs"):
+            raise ValueError('ratios, and scores other than "obs", are about channels: they do not go with actions = ["rank"]')
         return self
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from topologies import TOPOLOGIES
 
+from graphcompress.errors import UsageError
 from graphcompress.ir import Model, lint, output_ids
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune import Options, prune
@@ -149,7 +151,7 @@ def test_reduced_rank_regression_is_the_best_of_its_rank() -> None:
 
     whole = refit([moments], old, 1e-9)
     errors = [error(refit([moments], old, 1e-9, rank)) for rank in range(1, 8)]
-    assert all(a > b for a, b in zip(errors, errors[1:], strict=False)) and errors[-1] == pytest.approx(error(whole))
+    assert all(a > b for a, b in pairwise(errors)) and errors[-1] == pytest.approx(error(whole))
     for rank in (1, 3):
         best = refit([moments], old, 1e-9, rank)
         assert np.linalg.matrix_rank(best[0], tol=1e-8) == rank
@@ -249,6 +251,8 @@ def test_ranks_need_data_and_the_error_after_refitting(tools: Any) -> None:
     without = prune(model, Context(threads=1), Options(macs=0.6, round_to=1)).boldest
     assert not without.decisions["ranks"]
     assert not pruned(model, tools, macs=0.6, score="magnitude").decisions["ranks"]
+    with pytest.raises(UsageError, match="needs some"):
+        prune(model, Context(threads=1), Options(macs=0.6, actions=("rank",)))
 
 
 def test_ignored_layers_stay_one(tools: Any) -> None:
@@ -271,7 +275,8 @@ def test_a_goal_of_time_counts_two_layers_by_their_times(tools: Any, monkeypatch
 
 def test_the_ranks_that_a_layer_may_have(tools: Any) -> None:
     model = forms(tools.Small())
-    action = LowRank(*(lambda layer, moments: (layer, moments, rank_errors(moments)))(*_first(model, tools)))
+    layer, moments = _first(model, tools)
+    action = LowRank(layer, moments, rank_errors(moments))
     assert action.allowed(1)[0] == action.size and action.allowed(4)[1:] == [r for r in range(action.most, 0, -1) if r % 4 == 0]
     assert action.error(action.size) == 0 and action.error(1) > action.error(2)
 

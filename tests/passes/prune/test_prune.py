@@ -168,7 +168,16 @@ def test_a_cut_that_the_oracle_refuses_is_left_out(tools: Any, monkeypatch: pyte
     assert [r.node for r in result.refusals if r.id == "prune/oracle"] == ["stem"]
 
 
-@pytest.mark.parametrize("options", [{}, {"macs": 0}, {"macs": 1.5}, {"macs": 0.5, "round_to": 0}, {"macs": 0.5, "ignore": ("(",)}])
+NO_ACTIONS = (
+    {"macs": 0.5, "actions": ()},
+    {"macs": 0.5, "actions": ("heads",)},
+    {"sparsity": 0.5, "actions": ("channels",)},
+    {"ratios": {"a": 0.5}, "actions": ("rank",)},
+    {"macs": 0.5, "score": "magnitude", "actions": ("rank",)},
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"macs": 0}, {"macs": 1.5}, {"macs": 0.5, "round_to": 0}, {"macs": 0.5, "ignore": ("(",)}, *NO_ACTIONS])
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Options(**options)
