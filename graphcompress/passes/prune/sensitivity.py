@@ -28,6 +28,8 @@ PROBE_MACS = 2e12
 """Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
 MOST_PROBES = 24
 """Of groups, and of layers that could be two."""
+LAYER_PROBES, LAYER_PROBE_FEEDS = 6, 48
+"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many feeds to each probe: groups have no layers to stand for them."""
 
 
 def sensitivities(
@@ -37,10 +39,12 @@ def sensitivities(
     data, or where there are too many groups, or the model of `macs` multiply-accumulates is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
     shape. `attempt` carries one action out alone, by its place and size."""
     result = np.ones(len(actions))
-    stands_for = _representatives(actions, places)
+    groups = sum(isinstance(actions[place], ChannelCut) for place in places)
+    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_FEEDS * macs)) - groups
+    stands_for = _representatives(actions, places, min(MOST_PROBES, max(LAYER_PROBES, affordable)))
     probed = sorted({stands_for[place] for place in places})
     most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs)))
-    if context.data is None or not probed or sum(isinstance(actions[place], ChannelCut) for place in places) > MOST_PROBES or most < LEAST_PROBE_FEEDS:
+    if context.data is None or not probed or groups > MOST_PROBES or most < LEAST_PROBE_FEEDS:
         return result
     feeds = sampled(context.data, most)
     judging = feeds[PROBE_JUDGES - 1 :: PROBE_JUDGES] or feeds
@@ -69,10 +73,10 @@ def _measured(trial: Attempt, teacher: Model, expected: float, feeds: Sequence[F
     return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
 
 
-def _representatives(actions: Sequence[Action], places: Sequence[int]) -> list[int]:
-    """For each action the place of the one that is probed for it: itself, or of more than MOST_PROBES layers the nearest one of its shape that is tried."""
+def _representatives(actions: Sequence[Action], places: Sequence[int], most: int) -> list[int]:
+    """For each action the place of the one that is probed for it: itself, or of more than `most` layers the nearest one of its shape that is tried."""
     layers = [place for place in places if isinstance(actions[place], LowRank)]
-    tried = {layers[i * len(layers) // MOST_PROBES] for i in range(MOST_PROBES)} if len(layers) > MOST_PROBES else set(layers)
+    tried = {layers[i * len(layers) // most] for i in range(most)} if len(layers) > most else set(layers)
     result = list(range(len(actions)))
     for place in layers:
         shape = _shape(actions[place])

@@ -14,6 +14,7 @@ from graphcompress.ir import Model, lint, output_ids
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
+from graphcompress.passes.prune import sensitivity as probing
 from graphcompress.passes.prune.actions import LowRank, Plan
 from graphcompress.passes.prune.attempt import Attempt, attempt_of
 from graphcompress.passes.prune.groups import find_groups
@@ -286,3 +287,26 @@ def _first(model: Model, tools: Any) -> tuple[Any, Any]:
     layer = next(a for a in factorable(groups) if a.node.name == "conv")
     (moments,) = spectra(groups.algebra.model, [layer], list(tools.feeds(model, 4, sizes=SIZES)), seed=0)
     return layer, moments
+
+
+def test_of_many_layers_some_stand_for_others_of_their_shape(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one shape that are not tried have the sensitivity of one that is; a model for which each run is dear has fewer probes, and no fewer groups."""
+    s = tools.Small()
+    x = s.input("x", "n", 20, 4)
+    for index in range(12):
+        x = s.node("Tanh", s.node("MatMul", x, s.weight(4 if not index else 12, 12), name=f"m{index}"))
+    model = s.model(x)
+    probed: list[str] = []
+    original = probing.repair
+
+    def watched(teacher: Model, student: Model, layers: Any, *args: Any, **how: Any) -> Any:
+        probed.extend(entry.student.name for entry in layers if entry.rank is not None)
+        return original(teacher, student, layers, *args, **how)
+
+    monkeypatch.setattr(probing, "repair", watched)
+    pruned(model, tools, 30, macs=0.5, actions=("rank",))
+    assert len(probed) == 12
+    probed.clear()
+    monkeypatch.setattr(probing, "PROBE_MACS", 20 * 7 * probing.PROBE_PASSES * statistics(model, {"x": (1, 20, 4)}).macs)
+    entries = {e["node"]: e["sensitivity"] for e in pruned(model, tools, 30, macs=0.5, actions=("rank",)).decisions["ranks"]}
+    assert len(probed) == probing.LAYER_PROBES and len(entries) > len(set(entries.values())) > 1
