@@ -154,3 +154,5 @@ def factor(model: Model, layer: Layer, rank: int) -> None:
         between = model.add(node.op, inputs, attrs=attrs, name=f"{name}_rank", near=node, origin=(STEP, node.name)).outputs[0]
         edits.set_input(node, 1 - place, between)
         edits.set_input(node, place, b)
+    if model.graph.initializers.get(layer.weight.name) is layer.weight:
+        del model.graph.initializers[layer.weight.name]
