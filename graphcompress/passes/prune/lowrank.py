@@ -27,12 +27,15 @@ from graphcompress.step import Progress, silent
 
 STEP = "prune"
 ONE_LAYER = ("Conv", "Gemm", "MatMul")
+MOST_OUTPUTS = 2048
+"""Of a layer that may become two: their moments are a square matrix, whose eigenvectors are calculated several times."""
 LEFT_OVER = 1e-4
 """Of a weight's energy: what lies outside its rank where it has been fitted to that rank is rounding."""
 
 
 def factorable(groups: Groups) -> list[Layer]:
-    """The layers of the main graph that could be two: one group, a weight of floating-point numbers that nobody else reads, a matrix of which more than rank 1 would pay."""
+    """The layers of the main graph that could be two: one group, a weight of floating-point numbers that nobody else reads, a matrix of which more than rank 1 would pay,
+    and not so large that its moments would be too much."""
     model = groups.algebra.model
     outputs = output_ids(model)
     layers = []
@@ -41,7 +44,7 @@ def factorable(groups: Groups) -> list[Layer]:
         if layer is None or len(layer.weight.outputs) > 1 or id(layer.weight) in outputs or layer.weight.values.dtype.kind != "f":
             continue
         g, n, o = layer.form.shape
-        if g == 1 and n <= MOST_UNKNOWNS and dearest(n, o) > 1:
+        if g == 1 and n <= MOST_UNKNOWNS and o <= MOST_OUTPUTS and dearest(n, o) > 1:
             layers.append(layer)
     return layers
 

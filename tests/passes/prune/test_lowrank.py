@@ -12,6 +12,8 @@ from topologies import TOPOLOGIES
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, lint, output_ids
 from graphcompress.ir.analysis.statistics import statistics
+from graphcompress.ir.shapes.infer import infer
+from graphcompress.passes.distill.match import Correspondence, pairs
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
 from graphcompress.passes.prune import sensitivity as probing
@@ -312,3 +314,18 @@ def test_of_many_layers_some_stand_for_others_of_their_shape(tools: Any, monkeyp
     monkeypatch.setattr(probing, "PROBE_MACS", 20 * 7 * probing.PROBE_PASSES * statistics(model, {"x": (1, 20, 4)}).macs)
     entries = {e["node"]: e["sensitivity"] for e in pruned(model, tools, 30, macs=0.5, actions=("rank",)).decisions["ranks"]}
     assert len(probed) == probing.LAYER_PROBES and len(entries) > len(set(entries.values())) > 1
+
+
+def test_a_student_of_low_rank_is_compared_where_its_teacher_is(tools: Any) -> None:
+    """Layers that became two leave as many activations to compare as one, by name, and nothing in between."""
+    model = forms(tools.Small())
+    result = pruned(model, tools, 40, macs=0.5, actions=("rank",))
+    assert len(result.decisions["ranks"]) > 1
+    names = []
+    for student in (model, result.model):
+        shapes = {"x": (1, 3, 8, 8)}
+        compared = pairs(student, model, (infer(student, shapes), infer(model, shapes)), Correspondence(), features=True)
+        assert all(pair.view is None and pair.name == pair.teacher for pair in compared)
+        names.append({pair.name for pair in compared})
+    assert names[0] == names[1] and len(names[0]) > 4
+    assert not result.decisions["channels"]
