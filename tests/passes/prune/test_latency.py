@@ -56,6 +56,7 @@ def test_what_is_measured_corrects_what_the_table_expects(overhead: float, tools
     model = TOPOLOGIES["residual"][0](tools.Small())
     groups = find_groups(model)
     monkeypatch.setattr(step, "measured_time", lambda groups, *_: groups.macs)
+    monkeypatch.setattr(step, "slowness_of_two", lambda *_: {})
 
     def share(original: Any, candidate: Any, *_: Any) -> float:
         from graphcompress.ir.analysis.statistics import statistics
