@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 GOALS = ("macs", "params", "size", "latency")
 """What channels can be removed from, in the order in which goals are searched."""
-ACTIONS = ("channels", "rank")
+ActionKind = Literal["channels", "rank"]
+ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)
 """What can be done to reach them."""
+DEFAULT_ACTIONS: tuple[ActionKind, ...] = ("channels",)
 
 
 class Options(BaseModel):
@@ -19,7 +21,7 @@ class Options(BaseModel):
     size         the part of the bytes of the file that is kept
     latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
     ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
-    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs data and the score "obs")
+    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs data and the score "obs"), or both
     free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
@@ -37,7 +39,7 @@ class Options(BaseModel):
     size: float | None = Field(default=None, gt=0, le=1)
     latency: float | None = Field(default=None, gt=0, le=1)
     ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    actions: tuple[Literal["channels", "rank"], ...] = ("channels", "rank")
+    actions: tuple[ActionKind, ...] = DEFAULT_ACTIONS
     free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
@@ -92,8 +94,10 @@ class Options(BaseModel):
             )
         if not channels and (self.score != "obs" or self.round_to != "auto" or "actions" in self.model_fields_set):
             raise ValueError("actions, score and round_to are about channels and ranks: they do not go with free, sparsity or pattern")
-        if "channels" not in self.actions and (self.ratios or self.score != "obs"):
-            raise ValueError('ratios, and scores other than "obs", are about channels: they do not go with actions = ["rank"]')
+        if "rank" in self.actions and (not self.goals or self.score != "obs"):
+            raise ValueError('the action "rank" needs a goal such as macs = 0.5, and the score "obs"')
+        if "channels" not in self.actions and self.ratios:
+            raise ValueError('ratios are about channels: they do not go with actions = ["rank"]')
         return self
 
     @property

@@ -52,7 +52,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     ask for zeros, see `sparsity.sparsify`.
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
-    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, for ranks alone without data and for a latency where times mean
+    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, for ranks without data and for a latency where times mean
     nothing, ModelError for nodes that nothing here can run and where the model does not run, DataError where no random input fits a model without data.
     """
     require_known_domains(model, "pruned")
@@ -62,8 +62,8 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         return sparsify(model, context, options)
     if options.free:
         return Ladder.single(remove_free(model, context))
-    if "channels" not in options.actions and context.data is None:
-        raise UsageError('Ranks are decided by what layers give on data: actions = ["rank"] needs some.')
+    if "rank" in options.actions and context.data is None:
+        raise UsageError('Ranks are decided by what layers give on data: the action "rank" needs some.')
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
@@ -109,7 +109,7 @@ class _Pruner:
         self.context = context
         self.options = options
         self.model = groups.algebra.model
-        self.layers = factorable(groups) if "rank" in options.actions and options.goals and options.score == "obs" and context.data is not None else []
+        self.layers = factorable(groups) if "rank" in options.actions else []
         self.faulty: set[int] = set()
         names = [group.name for group in groups.groups]
         layer_names = [layer.node.name or layer.node.outputs[0].name for layer in self.layers]
@@ -233,6 +233,8 @@ class _Pruner:
             attempt = self.attempt(self.checked(sizes))
             cuts.append((self.groups.widths_of(attempt.plan.keep), attempt.cut))
         cost = measured_time(self.groups, cuts, self.oracle_feeds[0], self.context)
+        if not self.layers:
+            return cost, {}
         sizes = self.whole
         for place, action in enumerate(self.actions()):
             if isinstance(action, LowRank):

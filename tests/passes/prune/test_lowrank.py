@@ -33,7 +33,7 @@ SIZES = {"n": 2, "t": 5}
 
 def pruned(model: Model, tools: Any, count: int = 24, **options: Any) -> StepResult:
     data = tools.feeds(model, count, sizes=SIZES)
-    return prune(model, Context(data=data, threads=1), Options(**({"round_to": 1} | options))).boldest
+    return prune(model, Context(data=data, threads=1), Options(**({"round_to": 1, "actions": ("channels", "rank")} | options))).boldest
 
 
 def forms(s: Any, rank: int | None = None) -> Model:
@@ -81,14 +81,14 @@ def test_what_has_a_low_rank_loses_nothing(round_to: int, tools: Any) -> None:
     assert largest_difference(model, result.model, list(tools.feeds(model, 3, 7, sizes=SIZES))) < 1e-3
 
 
-@pytest.mark.parametrize("how", [{"actions": ("rank",)}, {}, {"repair": False, "actions": ("rank",)}])
+@pytest.mark.parametrize("how", [{"actions": ("rank",)}, {"actions": ("channels", "rank")}, {"repair": False, "actions": ("rank",)}])
 def test_what_the_search_counts_is_what_the_model_costs(how: dict[str, Any], tools: Any) -> None:
     """Cuts and ranks of the same layers are not counted twice."""
     model = forms(tools.Small())
     result = pruned(model, tools, 40, macs=0.5, params=0.5, **how)
     shapes = {"x": (1, 3, 8, 8)}
     after, before = statistics(result.model, shapes), statistics(model, shapes)
-    assert not lint(result.model) and (result.decisions["ranks"] or not how)
+    assert not lint(result.model) and (result.decisions["ranks"] or "channels" in how["actions"])
     assert after.macs / before.macs == pytest.approx(result.decisions["reached"]["macs"], abs=1e-6)  # type: ignore[operator]
     assert result.decisions["reached"]["macs"] <= 0.5 >= result.decisions["reached"]["params"]
     assert all(constant.outputs for constant in result.model.graph.initializers.values())
@@ -253,11 +253,11 @@ def test_ranks_and_cuts_of_any_network(name: str, tools: Any) -> None:
 
 def test_ranks_need_data_and_the_error_after_refitting(tools: Any) -> None:
     model = forms(tools.Small())
-    without = prune(model, Context(threads=1), Options(macs=0.6, round_to=1)).boldest
-    assert not without.decisions["ranks"]
-    assert not pruned(model, tools, macs=0.6, score="magnitude").decisions["ranks"]
-    with pytest.raises(UsageError, match="needs some"):
-        prune(model, Context(threads=1), Options(macs=0.6, actions=("rank",)))
+    with pytest.raises(ValueError, match="needs a goal"):
+        Options(macs=0.6, actions=("rank",), score="magnitude")
+    for actions in (("rank",), ("channels", "rank")):
+        with pytest.raises(UsageError, match="needs some"):
+            prune(model, Context(threads=1), Options(macs=0.6, actions=actions))  # type: ignore[arg-type]
 
 
 def test_ignored_layers_stay_one(tools: Any) -> None:
