@@ -19,7 +19,7 @@ MOST_RANKS = 64
 
 
 @dataclass(eq=False, slots=True)
-class Plan:
+class PrunePlan:
     """What is to be done: the units that stay [units], and the layers that become two, each with its rank."""
 
     keep: Array
@@ -54,7 +54,7 @@ class Action(Protocol):
         """The expected squared error at `size` of the layers that feel it, as a part of their outputs' energy."""
         ...
 
-    def apply(self, plan: Plan, size: int) -> None:
+    def apply(self, plan: PrunePlan, size: int) -> None:
         """Enter it."""
         ...
 
@@ -86,7 +86,7 @@ class ChannelCut:
     def error(self, size: int) -> float:
         return self.order.error(self.size - size)
 
-    def apply(self, plan: Plan, size: int) -> None:
+    def apply(self, plan: PrunePlan, size: int) -> None:
         gone = self.order.steps[: (self.size - size) // self.group.step]
         plan.keep[self.group.units[[unit for step in gone for unit in step]]] = False
 
@@ -128,6 +128,6 @@ class LowRank:
     def error(self, size: int) -> float:
         return float(self.errors[size]) if size < self.size else 0.0
 
-    def apply(self, plan: Plan, size: int) -> None:
+    def apply(self, plan: PrunePlan, size: int) -> None:
         if size < self.size:
             plan.ranks[self.layer] = size, self.outputs

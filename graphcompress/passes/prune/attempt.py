@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, Node, output_ids
-from graphcompress.passes.prune.actions import Plan
+from graphcompress.passes.prune.actions import PrunePlan
 from graphcompress.passes.prune.axes.algebra import Algebra
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.cut import Cut, cut
@@ -22,11 +22,11 @@ HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsu
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Attempt:
+class PruneAttempt:
     """`cut` is the model without the units that `plan` takes, in which layers that are to be two still are one."""
 
     cut: Cut
-    plan: Plan
+    plan: PrunePlan
 
     @property
     def model(self) -> Model:
@@ -86,9 +86,9 @@ class Attempt:
             return False
 
 
-def attempt_of(algebra: Algebra, plan: Plan) -> Attempt:
+def attempt_of(algebra: Algebra, plan: PrunePlan) -> PruneAttempt:
     """Carry `plan` out on a copy of the model of `algebra`."""
-    return Attempt(cut(algebra, plan.keep), plan)
+    return PruneAttempt(cut(algebra, plan.keep), plan)
 
 
 def _factored(model: Model, ranked: Sequence[RankedLayer]) -> Model:

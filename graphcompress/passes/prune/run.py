@@ -16,8 +16,8 @@ from graphcompress.ir import Model, Node
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank, Plan
-from graphcompress.passes.prune.attempt import HEAVY, Attempt, attempt_of
+from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank, PrunePlan
+from graphcompress.passes.prune.attempt import HEAVY, PruneAttempt, attempt_of
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.budget import hull, search_widths
 from graphcompress.passes.prune.costs import WidthCost
@@ -257,9 +257,9 @@ class _Pruner:
             sizes[faults] = self.whole[faults]
         return sizes
 
-    def attempt(self, sizes: Array) -> Attempt:
+    def attempt(self, sizes: Array) -> PruneAttempt:
         """What comes of `sizes`."""
-        plan = Plan(np.ones(len(self.groups.group_of), bool))
+        plan = PrunePlan(np.ones(len(self.groups.group_of), bool))
         for action, size in zip(self.actions(), sizes.tolist(), strict=True):
             action.apply(plan, size)
         return attempt_of(self.groups.algebra, plan)
@@ -270,7 +270,7 @@ class _Pruner:
         result[chosen] = sizes[chosen]
         return result
 
-    def sound(self, attempt: Attempt) -> bool:
+    def sound(self, attempt: PruneAttempt) -> bool:
         """Whether the oracle agrees with the cut, and the cut model runs."""
         try:
             return difference(attempt.cut, self.oracle_feeds) <= tolerance(self.model)
@@ -305,7 +305,7 @@ class _Pruner:
                 self._sensitivities = np.ones(len(self.actions()))
         return self._sensitivities
 
-    def _alone(self, place: int, size: int) -> Attempt:
+    def _alone(self, place: int, size: int) -> PruneAttempt:
         sizes = self.whole
         sizes[place] = size
         return self.attempt(sizes)

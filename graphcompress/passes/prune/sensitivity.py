@@ -10,7 +10,7 @@ from graphcompress.data import Dataset
 from graphcompress.errors import GraphCompressError
 from graphcompress.ir import Model
 from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank
-from graphcompress.passes.prune.attempt import Attempt
+from graphcompress.passes.prune.attempt import PruneAttempt
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.deviation import TeacherAnswers
 from graphcompress.reconstruction.repair import repair
@@ -33,7 +33,7 @@ LAYER_PROBES, LAYER_PROBE_FEEDS = 6, 48
 
 
 def sensitivities(
-    actions: Sequence[Action], places: Sequence[int], model: Model, macs: float, context: Context, attempt: Callable[[int, int], Attempt]
+    actions: Sequence[Action], places: Sequence[int], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
 ) -> Array:
     """[actions] the outputs' relative error with one of the actions at `places` alone at its probe and the rest refitted, as a part of the error that it expects. 1 for others, without
     data, or where there are too many groups, or the model of `macs` multiply-accumulates is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
@@ -64,7 +64,9 @@ def sampled(feeds: Dataset, count: int) -> list[Feed]:
     return [feed for index, feed in enumerate(feeds) if index in chosen]
 
 
-def _measured(trial: Attempt, teacher: Model, expected: float, feeds: Sequence[Feed], reference: TeacherAnswers, positions: int, context: Context) -> float:
+def _measured(
+    trial: PruneAttempt, teacher: Model, expected: float, feeds: Sequence[Feed], reference: TeacherAnswers, positions: int, context: Context
+) -> float:
     try:
         repair(teacher, trial.model, trial.repair_layers(), feeds, seed=context.seed, positions=positions, ridges=(1e-2,), threads=context.threads)
         error = reference.relative_error(trial.model)

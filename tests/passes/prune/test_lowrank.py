@@ -17,8 +17,8 @@ from graphcompress.passes.distill.match import Correspondence, pairs
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
 from graphcompress.passes.prune import sensitivity as probing
-from graphcompress.passes.prune.actions import LowRank, Plan
-from graphcompress.passes.prune.attempt import Attempt, attempt_of
+from graphcompress.passes.prune.actions import LowRank, PrunePlan
+from graphcompress.passes.prune.attempt import PruneAttempt, attempt_of
 from graphcompress.passes.prune.groups import find_groups
 from graphcompress.passes.prune.lowrank import dearest, factor, factorable, full_rank, rank_errors, spectra, with_ranks
 from graphcompress.passes.prune.oracle import TOLERANCE, largest_difference
@@ -110,7 +110,7 @@ def test_the_cost_of_two_layers_is_that_of_the_graph(tools: Any) -> None:
         keep = np.ones(len(groups.group_of), bool)
         for group in groups.groups:
             keep[random.permutation(group.units)[: random.integers(0, group.size // 2)]] = False
-        plan = Plan(keep)
+        plan = PrunePlan(keep)
         sizes = np.concatenate([groups.widths_of(keep), [full_rank(layer) for layer in layers]])
         for index, layer in enumerate(layers):
             if random.random() < 0.6:
@@ -243,7 +243,7 @@ def test_ranks_and_cuts_of_any_network(name: str, tools: Any) -> None:
         count = random.integers(0, max(1, group.size // group.step - 1))
         keep[group.units[[u for block in group.partition for u in random.permutation(block)[:count]]]] = False
     ranks = {layer: (int(random.integers(1, 3)), m) for layer, m in zip(layers, moments, strict=True)}
-    attempt: Attempt = attempt_of(groups.algebra, Plan(keep, ranks))
+    attempt: PruneAttempt = attempt_of(groups.algebra, PrunePlan(keep, ranks))
     repair(groups.algebra.model, attempt.model, attempt.repair_layers(), feeds, seed=0)
     result, factored, refusals = attempt.finish(feeds[:1])
     assert not refusals and not lint(result) and (result.inputs, result.outputs) == (model.inputs, model.outputs)

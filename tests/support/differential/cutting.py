@@ -11,7 +11,7 @@ from differential.running import Fault, failure, loaded, nodes, original, signat
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, lint, to_proto
 from graphcompress.passes.prune import Options, prune
-from graphcompress.passes.prune.actions import Plan
+from graphcompress.passes.prune.actions import PrunePlan
 from graphcompress.passes.prune.attempt import attempt_of
 from graphcompress.passes.prune.groups import Groups, find_groups
 from graphcompress.passes.prune.lowrank import factorable, full_rank, spectra
@@ -36,7 +36,7 @@ def judge_prune(case: Case) -> Fault | None:
         for group in groups.groups:
             count = random.integers(0, max(1, group.size // group.step - 1))
             keep[group.units[[u for block in group.partition for u in random.permutation(block)[:count]]]] = False
-        plan = Plan(keep, _ranks(groups, case, random))
+        plan = PrunePlan(keep, _ranks(groups, case, random))
         if plan.empty:
             return None
         attempt = attempt_of(groups.algebra, plan)
