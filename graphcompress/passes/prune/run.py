@@ -163,8 +163,11 @@ class _Pruner:
             key = sizes.tobytes()
             if key not in measured:
                 sizes = self.checked(sizes)
-                model, _, _ = self.attempt(sizes).finish(self.oracle_feeds)
-                measured[key] = time_share(self.model, model, self.oracle_feeds[:ORACLE_FEEDS], self.context), sizes
+                attempt = self.attempt(sizes)
+                # What is whole is no faster than itself, whatever noise would say.
+                whole = attempt.plan.empty
+                model = attempt.model if whole else attempt.finish(self.oracle_feeds)[0]
+                measured[key] = 1.0 if whole else time_share(self.model, model, self.oracle_feeds[:ORACLE_FEEDS], self.context), sizes
                 self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
             share = measured[key][0]
             if CLOSE_TO_GOAL * goal <= share <= goal:
