@@ -12,7 +12,7 @@ import numpy as np
 
 from graphcompress.data.dataset import Dataset, Survey, of_feeds, of_stack
 from graphcompress.data.held import Held
-from graphcompress.data.signature import UNNAMED, Array, Feed, Signature
+from graphcompress.data.signature import TEXT, UNNAMED, Array, Feed, Signature
 from graphcompress.data.tables import TableColumns, table_data
 from graphcompress.errors import DataError
 from graphcompress.ir.model.objects import TensorSpec
@@ -109,7 +109,7 @@ def _array(where: str, arrays: Mapping[Any, Any], name: Any, copy: bool) -> Arra
         value = arrays[name]  # an NpzFile reads it now
         array = np.array(value) if copy else np.asarray(value)
         if array.dtype == object and all(isinstance(text, str) for text in array.flat):
-            return array.astype(str)
+            return array.astype(TEXT)
     except (TypeError, ValueError, RuntimeError, OSError, zipfile.BadZipFile) as problem:
         raise DataError(
             f"{where}: '{name}' is no array ({' '.join(str(problem).split())[:200]}). Give NumPy arrays, for instance np.asarray(tensor.cpu())."
