@@ -202,6 +202,22 @@ def test_texts_become_ids_masks_and_types(tmp_path: Path, tokenizer: Path) -> No
     assert [feed["tokens"].tolist() for feed in open_data(path, [fixed], preprocess=tokenizer)] == [[[2, 3, 0, 0]], [[4, 1, 2, 0]]]
 
 
+def test_texts_beside_their_tokenizer(tmp_path: Path, tokenizer: Path) -> None:
+    """What Hugging Face's libraries put into a folder, and the file that --preprocess names, are no data; of several files it is asked which one."""
+    write(tmp_path, "texts.txt", "one two\nthree what one\n")
+    write(tmp_path, "tokenizer_config.json", "{}")
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=tokenizer)) == 2
+    with pytest.raises(DataError, match=r"these are texts.*--preprocess tokenizer.json"):
+        open_data(tmp_path, [IDS, MASK])
+    other = tokenizer.rename(tmp_path / "words.json")
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=other)) == 2
+    ways = write(tmp_path, "text.toml", '[text]\ntokenizer = "words.json"\n')
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=ways)) == 2
+    write(tmp_path, "more.txt", "one\n")
+    with pytest.raises(DataError, match=r"several files that could be the data: more.txt, texts.txt. Give the one"):
+        open_data(tmp_path, [IDS, MASK], preprocess=other)
+
+
 def test_length_padding_columns_and_names(tmp_path: Path, tokenizer: Path) -> None:
     ways = write(tmp_path, "text.toml", '[text]\ntokenizer = "tokenizer.json"\nlength = 2\ncolumns = ["q", "a"]\ninputs.ids = "A"\ninputs.mask = "B"\n')
     path = write(tmp_path, "pairs.csv", "q,a,id\none,two three,7\ntwo,two,8\n")
