@@ -154,8 +154,8 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
     answers = [name for name in left if not name or name.lower() in ANSWERS or name.lower().startswith("unnamed:")] or list(left)[-1:]
     drop = f"drop = {json.dumps(answers if missing else list(left)[:8], ensure_ascii=False)}"
     example = "\n".join(
-        ["[table]", f"{drop}   # columns that are no inputs"]
-        + [f'columns."{spec.name}" = ["COLUMN", ...]   # if the rest is not it, in this order' for spec in missing]
+        ["[table]", "# columns that are no inputs:", drop]
+        + [f'# if the rest is not it, in this order:\ncolumns."{spec.name}" = ["COLUMN", "COLUMN"]' for spec in missing]
     )
     what = f"which of them are the model's {needed} cannot be guessed" if missing else f"{', '.join(map(quoted, list(left)[:8]))} are no inputs of the model"
     return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n{example}"]
