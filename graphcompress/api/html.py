@@ -20,9 +20,9 @@ td.number, th.number { text-align: right; white-space: nowrap; font-variant-nume
 .edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--soft) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
 svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg text.name { fill: var(--soft); font-size: 10px } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
 tbody:first-child td { overflow-wrap: anywhere }
-figure { margin: 0; overflow-x: auto } figcaption { color: var(--soft) }
+figure { margin: 0 } figcaption { color: var(--soft) }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide, figure { overflow: visible }
+  body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide { overflow: visible }
   h2 { break-after: avoid } figure, tr { break-inside: avoid }
 }
 """
@@ -62,16 +62,13 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers:
     more = paragraph(f"And {len(rows) - ROWS:,} more: the record has all of them.", "soft") if len(rows) > ROWS else ""
     head = f"<thead><tr>{cells(headings, 'th')}</tr></thead>" if any(headings) else ""
     named = "Table: " + (", ".join(heading for heading in headings if heading) or "what and which")
-    return (
-        f"<div class=wide {_scrolled(named)}><table>{head}<tbody>"
-        + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows[:ROWS])
-        + f"</tbody></table></div>{more}"
-    )
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows[:ROWS])
+    return _scrolled(named, f"<table>{head}<tbody>{body}</tbody></table>") + more
 
 
-def _scrolled(name: str) -> str:
-    """The attributes of a box that scrolls where the window is narrow: the keyboard reaches it, and it has a name."""
-    return f'tabindex="0" role="region" aria-label="{text(shortened(name))}"'
+def _scrolled(name: str, inside: str) -> str:
+    """A box that scrolls where the window is narrow: the keyboard reaches it, and it has a name."""
+    return f'<div class=wide tabindex="0" role="group" aria-label="{text(shortened(name))}">{inside}</div>'
 
 
 def section(title: str, *parts: str) -> str:
@@ -116,7 +113,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise:
     told = "; ".join(f"{label}: {before:,.4g} {unit} before, {after:,.4g} {unit} after" for label, before, after in rows)
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {len(rows) * step}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
     caption = f"{title}. Upper bar, grey: before; lower bar, blue: after."
-    return f"<figure {_scrolled(title)}>{picture}<figcaption>{text(caption)}</figcaption></figure>"
+    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def graphs(title: str, sides: Sequence[tuple[str, Sketch]], caption: str) -> str
         lowest = max(lowest, bottom + 8)
         told.append(f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}")
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {lowest}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text("; ".join(told))}</desc>{"".join(parts)}</svg>'
-    return f"<figure {_scrolled(title)}>{picture}<figcaption>{text(caption)}</figcaption></figure>"
+    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def _lines(places: Sequence[int]) -> list[Sequence[int]]:
