@@ -19,7 +19,7 @@ table { border-collapse: collapse; width: 100% } th, td { text-align: left; padd
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--soft) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
 svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg text.name { fill: var(--soft); font-size: 10px } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
-tbody:first-child td { overflow-wrap: anywhere }
+tbody:first-child td + td { overflow-wrap: anywhere }
 figure { margin: 0 } figcaption { color: var(--soft) }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide { overflow: visible }
