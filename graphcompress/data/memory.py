@@ -46,7 +46,7 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
     if hasattr(data, "__array__"):
         return _stack({_only_input(SOURCE, signature): data}, signature)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | bytearray):
-        raise DataError(f"A {type(data).__name__} is no data. {FORMS}")
+        raise DataError(f"An object of type {type(data).__name__} is no data. {FORMS}")
     once = not isinstance(data, Sequence)  # a generator may fill the same array again
     feeds = [_feed(index, feed, signature, copy=once) for index, feed in enumerate(data)]
     if not feeds:
