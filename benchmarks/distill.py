@@ -1,6 +1,6 @@
 """`distill` on students of the zoo: what it wins over time, and its step beside PyTorch's on the same student, pairs and loop.
 
-python benchmarks/distill.py OUTS --torch PYTHON [TASK=STUDENT.onnx,RECORD.json ...] [--minutes 3]
+python benchmarks/distill.py OUTS --torch PYTHON [TASK=STUDENT.onnx[,RECORD.json] ...] [--minutes 3]
 
 Without students, cifar10_resnet is cut to 0.5 and 0.33 of its MACs first. PYTHON is the interpreter of an environment with torch and onnx. OUTS/distill.md and OUTS/distill.svg are written.
 """
@@ -28,8 +28,8 @@ sys.path[:0] = [str(SHARED)]
 
 import zoo_tools  # noqa: E402
 
-STEPS = 12
-"""That are timed, after two that warm up."""
+STEPS = 58
+"""That are timed, after two that warm up: so many that watching comes after every third step only, and the median is a step alone."""
 WIDTH, HEIGHT, MARGIN = 360, 220, 50
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a98", "#7fb285")
 
@@ -50,11 +50,11 @@ def score(task: Any, model: Path) -> tuple[float, float]:
     return float(zoo_tools.metric(task, ours)), float(zoo_tools.fidelity(task, reference, ours))
 
 
-def learn(task: Any, student: Path, record: Path, outs: Path, minutes: float) -> dict[str, Any]:
+def learn(task: Any, student: Path, record: Path | None, outs: Path, minutes: float) -> dict[str, Any]:
     """One row of the table: the student before and after."""
     result = outs / f"{student.stem}_distilled.onnx"
     begin = time.process_time()
-    done = graphcompress.distill(student, task.model, task.calib, minutes=minutes, match=str(record), threads=1)
+    done = graphcompress.distill(student, task.model, task.calib, minutes=minutes, match=str(record or "auto"), threads=1)
     seconds = time.process_time() - begin
     graphcompress.save(done.model, result)
     decisions = done.record.steps[0].decisions
@@ -62,7 +62,7 @@ def learn(task: Any, student: Path, record: Path, outs: Path, minutes: float) ->
     return {"task": task.name, "student": student.stem, "before": before, "after": after, "seconds": seconds, **decisions}
 
 
-def step_here(task: Any, student: Path, record: Path) -> dict[str, Any]:
+def step_here(task: Any, student: Path, record: Path | None) -> dict[str, Any]:
     """CPU seconds of a step and peak memory, of this process (call it in one of its own), and the pairs that were compared."""
     clock: list[float] = []
 
@@ -70,16 +70,17 @@ def step_here(task: Any, student: Path, record: Path) -> dict[str, Any]:
         if what.startswith("distill"):
             clock.append(time.process_time())
 
-    options = {"steps": STEPS + 2, "match": str(record), "augment": ("crop", "flip")}
+    options = {"steps": STEPS + 2, "match": str(record or "auto"), "augment": ("crop", "flip")}
     try:
         done = graphcompress.distill(student, task.model, task.calib, threads=1, progress=progress, **options)
     except graphcompress.BarMissed as missed:
         done = missed.result
     matched = done.record.steps[0].decisions["matched"]
-    kept = {c["tensor"]: c["kept"] for step in json.loads(record.read_text("utf-8"))["steps"] for c in step["decisions"].get("channels", ())}
+    steps = [] if record is None else json.loads(record.read_text("utf-8"))["steps"]
+    kept = {t: c["kept"] for step in steps for c in step["decisions"].get("channels", ()) for t in c["tensors"]}
     pairs = [(name, name, kept.get(name)) for name in (*matched["outputs"], *matched["features"])]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = np.diff(clock)[1:]  # watching comes between some of them, so that the median is a step
+    seconds = np.diff(clock)[1:]  # watching comes between a third of them
     return {"step_seconds": float(np.median(seconds)), "peak_bytes": memory, "pairs": pairs, "output": matched["outputs"][0]}
 
 
@@ -115,17 +116,24 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*parts, "</g></svg>", ""])
 
 
+def job(text: str) -> tuple[Any, Path, Path | None]:
+    """(task, student, record of how it was made) of TASK=STUDENT[,RECORD]."""
+    task, _, files = text.partition("=")
+    student, _, record = files.partition(",")
+    return zoo_tools.load(task), Path(student), Path(record) if record else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outs", type=Path)
-    parser.add_argument("students", nargs="*", metavar="TASK=STUDENT,RECORD")
+    parser.add_argument("students", nargs="*", metavar="TASK=STUDENT[,RECORD]")
     parser.add_argument("--torch", metavar="PYTHON")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only-steps", action="store_true", help="Time steps, learn nothing.")
     parser.add_argument("--step", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args()
     options.outs.mkdir(parents=True, exist_ok=True)
-    jobs = [(zoo_tools.load(t), *map(Path, files.split(","))) for t, _, files in (s.partition("=") for s in options.students)]
+    jobs = [job(text) for text in options.students]
     if options.step:
         print(json.dumps(step_here(*jobs[0])))
         return
@@ -145,7 +153,8 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for task, student, record in jobs:
-        command = [sys.executable, __file__, str(options.outs), f"{task.name}={student},{record}", "--step"]
+        files = str(student) if record is None else f"{student},{record}"
+        command = [sys.executable, __file__, str(options.outs), f"{task.name}={files}", "--step"]
         ours = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         theirs = step_torch(options.torch, task, student, ours, options.outs) if options.torch else None
         there = (

@@ -109,6 +109,7 @@ have stable ids, and their sentences are among the notes. Those marked with * vo
 | `data/identical` * | all feeds are equal |
 | `data/repeated` | some feeds repeat others: they do not count in the bound |
 | `data/converted` | integers were widened, floats converted to the model's float type, or a batch axis put in front |
+| `data/not-fed` | files of the samples of tar files that are neither arrays nor pictures |
 | `data/columns` | which columns of a table became an input |
 | `data/constant` * | every feed holds one value per input |
 | `data/constant-input` | a float input has the same value in all feeds |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
 from graphcompress.recipe import run, single_step
+from graphcompress.runtime.agreement.measured import Measured
 from graphcompress.runtime.compare import Comparison
 from graphcompress.runtime.place import Place
 from graphcompress.step import Context, Progress, silent
@@ -38,7 +40,7 @@ def distill(
 ) -> reports.Result:
     """Let `student` learn from `teacher` on inputs without labels, for `minutes` (default: 3) or so many `steps`. Only weights change. Learning runs in this process on the CPU provider.
 
-    Every 4th feed is kept out and judges: where the student is not nearer to the teacher on these than before, BarMissed is raised, with the student as it was in its `result`. The record's
+    Every 4th feed is kept out and judges: where the student is not nearer to the teacher on these than before (`nearer`), BarMissed is raised, with the student as it was in its `result`. The record's
     comparison is with the teacher. `freeze` are regular expressions on the names of weights that stay as they are; further keywords are options of the step.
 
     Raises UsageError for an option that the step does not have or a pattern that matches nothing, ModelError where the inputs or outputs of the two differ, DataError where feeds are missing or
@@ -78,12 +80,12 @@ def distill(
         reports.sizes(pupil, snapshot, feeds.shapes()),
         where=where,
         comparison=comparison,
-        notes=[f"Agreement with the teacher: {agreement(before)} before, {agreement(after)} after learning."],
+        notes=[f"Beside the teacher before learning: {distance(before)}; after it: {distance(after)}."],
     ).model_copy(update={"teacher": master.file})
     done = reports.Result(result, record, snapshot)
     if result is pupil.model:
         raise BarMissed(
-            f"{pupil.name} is not nearer to {master.name} after learning (agreement {agreement(after)}, before {agreement(before)}, on {before.feeds} feeds that were kept out), "
+            f"{pupil.name} is not nearer to {master.name} after learning ({distance(after)}, before {distance(before)}, on {before.feeds} feeds that were kept out), "
             "so it stays as it was. More inputs or more steps may help.",
             done,
         )
@@ -91,10 +93,22 @@ def distill(
 
 
 def nearer(after: Comparison, before: Comparison) -> bool:
-    """Whether learning has helped: neither the agreement nor the signal-to-noise ratio of the worst output is lower, and one of them is higher."""
-    pairs = [(after.agreement, before.agreement), (noise_ratio(after), noise_ratio(before))]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return all(a >= b for a, b in known) and any(a > b for a, b in known)
+    """Whether learning has helped: the signal-to-noise ratio of the worst output is higher, and no measure has fallen by more than chance explains; where values have no such ratio, the agreement is higher.
+
+    Some hundred inputs hardly tell two students apart by what they decide, since one input more or less is chance, but well by how far they are from the teacher.
+    """
+    if any(fallen(measured, dict(before.judging)[output], after.trials(output)) for output, measured in after.judging):
+        return False
+    ratios = noise_ratio(after), noise_ratio(before)
+    if ratios[0] is None or ratios[1] is None:
+        return after.agreement is not None and before.agreement is not None and after.agreement > before.agreement
+    return ratios[0] > ratios[1]
+
+
+def fallen(after: Measured, before: Measured, inputs: int) -> bool:
+    """Whether so many more of the inputs differ than before that chance (one standard deviation of the difference of two counts) does not explain it."""
+    counts = [inputs * m.disagreements / m.decisions if m.decisions else 0.0 for m in (after, before)]
+    return counts[0] - counts[1] > math.sqrt(sum(counts))
 
 
 def noise_ratio(comparison: Comparison) -> float | None:
@@ -102,5 +116,8 @@ def noise_ratio(comparison: Comparison) -> float | None:
     return min((o.sqnr_db for o in comparison.outputs.values() if o.sqnr_db is not None), default=None)
 
 
-def agreement(comparison: Comparison) -> str:
-    return "not judged" if comparison.agreement is None else f"{comparison.agreement:.4f}"
+def distance(comparison: Comparison) -> str:
+    """How near a student is to its teacher, in words."""
+    ratio = noise_ratio(comparison)
+    decisions = "not judged" if comparison.agreement is None else f"agreement {comparison.agreement:.4f}"
+    return decisions if ratio is None else f"{decisions}, signal to noise {ratio:.1f} dB"

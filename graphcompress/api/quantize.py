@@ -80,7 +80,9 @@ def quantize(
     comparison, info, snapshot = None, RunInfo(), snapshot_of(result)
     measurements: tuple[tuple[int, Measurement], ...] = ()
     if feeds.all is not None and feeds.judging is not None:
-        with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file())) as judge:
+        with closing(
+            SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file(), once=True)
+        ) as judge:
             try:
                 comparison = judge.compare(result)
                 measurements = tuple((setting, judge.measure(result, setting)) for setting in timed_settings(threads, where, measure=measure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array as packed
 import contextlib
 import hashlib
 import itertools
@@ -19,6 +20,7 @@ from graphcompress.findings import Finding
 
 WATCHED = 8
 FEWEST_WATCHED = 64
+DIGEST = 16  # bytes of a feed's hash by which equal ones are found
 FEW = 8  # below this many different feeds none are held out
 
 Read = Callable[[Sequence[int]], Iterator[Feed]]
@@ -53,7 +55,7 @@ class Dataset:
 
     def part(self, keep: Callable[[int], bool]) -> Dataset:
         """The feeds whose position (0, 1, ...) `keep` accepts, in order."""
-        return replace(self, indices=tuple(index for position, index in enumerate(self.indices) if keep(position)))
+        return replace(self, indices=packed.array("q", (index for position, index in enumerate(self.indices) if keep(position))))
 
     def take(self, count: int) -> Dataset:
         """The first `count` feeds."""
@@ -93,8 +95,8 @@ def split(dataset: Dataset, every: int = 4) -> tuple[Dataset, Dataset, str]:
     """(for calibration, held out for judging, a sentence that says which): every 4th of the different feeds is held out, and what equals it is not calibrated
     with; below 8 different feeds both are all of them, which is a finding of the part that judges."""
     total = len(dataset)
-    firsts = [dataset.repeats.get(index, index) for index in dataset.indices]
-    different = list(dict.fromkeys(firsts))
+    firsts = packed.array("q", (dataset.repeats.get(index, index) for index in dataset.indices)) if dataset.repeats else dataset.indices
+    different = list(dict.fromkeys(firsts)) if dataset.repeats else firsts
     if len(different) < FEW:
         same = "the same input" if total == 1 else f"the same {total} inputs"
         reason = "" if len(different) == total else f", of which {len(different)} differ{'s' * (len(different) == 1)} from the others"
@@ -251,8 +253,8 @@ class Survey:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._first: dict[bytes, int] = {}
-        self._repeats: dict[int, int] = {}
+        self._indices = packed.array("q")
+        self._digests = bytearray()  # DIGEST bytes a feed
         self._constant: dict[str, Array | None] = {}  # the value of an input that had only this one so far, else None
         self._all_constant = True
         self._elements = 0
@@ -269,13 +271,23 @@ class Survey:
             self._elements = max(self._elements, array.size)
             self._vary(name, array)
         self._hash.update(digest.digest())
-        first = self._first.setdefault(digest.digest()[:16], index)
-        if first != index:
-            self._repeats[index] = first
+        self._indices.append(index)
+        self._digests += digest.digest()[:DIGEST]
 
     def dataset(self, source: str, indices: Sequence[int], read: Read, signature: Signature) -> Dataset:
         """The dataset of everything taken in."""
-        return Dataset(source, self._hash.hexdigest(), indices, read, signature=signature, repeats=self._repeats, notes=self.notes())
+        return Dataset(source, self._hash.hexdigest(), indices, read, signature=signature, repeats=self.repeats(), notes=self.notes())
+
+    def repeats(self) -> dict[int, int]:
+        """The index of each feed that is equal to one taken in before, and the index of the first of these."""
+        if not self._feeds:
+            return {}
+        digests = np.frombuffer(self._digests, np.uint64).reshape(-1, DIGEST // 8)
+        order = np.lexsort(digests.T)  # equal ones stay in their order
+        new = np.ones(len(order), bool)
+        new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(axis=1)
+        first = order[new][np.cumsum(new) - 1]
+        return {self._indices[place]: self._indices[before] for place, before in zip(order[~new].tolist(), first[~new].tolist(), strict=True)}
 
     def notes(self) -> tuple[Finding, ...]:
         """What is known of the source as a whole."""

@@ -1,5 +1,5 @@
 """Feeds from files as people have them: a folder of `.npz` files, one complete feed each, in name order; one `.npz` with arrays stacked along the first axis, cut by the model's fixed
-first dimension, else one by one; `.npy`; pictures; tables; JSON lines; texts. A folder that holds one file of arrays, a table or texts stands for that file.
+first dimension, else one by one; `.npy`; tar files of samples; pictures; tables; JSON lines; texts. A folder that holds one file of arrays, a table or texts stands for that file.
 
 Keys are input names; other keys that begin with `_` are ground truth and are not fed. Nothing is ever unpickled. Everything is checked in one pass when the
 source is opened, and arrays and pictures are read again feed by feed afterwards: memory holds one feed, however many there are.
@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from graphcompress.data import npz
 from graphcompress.data.dataset import FEW, Dataset, Entries, of_feeds, of_stack
-from graphcompress.data.held import Held
 from graphcompress.data.images import SUFFIXES as PICTURES
 from graphcompress.data.images import image_data
+from graphcompress.data.npy import ArrayFile
 from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
-from graphcompress.data.signature import Array, Feed, Signature
+from graphcompress.data.shards import shard_data
+from graphcompress.data.signature import Feed, Signature
 from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
 from graphcompress.errors import DataError, quoted
@@ -95,6 +94,8 @@ class _Source:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)
         if arrays:
             return self._arrays(arrays)
+        if shards := [p for p in entries if p.suffix.lower() == ".tar"]:
+            return shard_data(self.name, shards, self.signature, self.preparation.images)
         below = (p for p in place.rglob("*") if p.suffix.lower() in PICTURES)
         pictures = sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(place).parts))
         if pictures:
@@ -127,6 +128,8 @@ class _Source:
                 values = read_lines(place)
                 columns = columns_of(values, self.signature)
                 return record_data(self.name, values, self.signature) if columns is None else self._table(TableColumns(columns))
+            case ".tar":
+                return shard_data(self.name, [place], self.signature, self.preparation.images)
             case suffix if suffix in PICTURES:
                 return image_data(self.name, [place], self.signature, self.preparation.images)
         return self._stack(lambda: self._archive(place))
@@ -171,7 +174,7 @@ class _Source:
         """`INPUT.npy` for every input, stacked; else each a feed of a model with one input."""
         required = {spec.name for spec in self.signature.required}
         if required <= {file.stem for file in files}:
-            return self._stack(lambda: contextlib.nullcontext({file.stem: Held(_mapped(file)) for file in files}))
+            return self._stack(lambda: contextlib.nullcontext({file.stem: ArrayFile.at(file) for file in files}))
         return of_feeds(self.name, files, self._array, [str(file) for file in files], self.signature, STACKED)
 
     def _array(self, place: Path) -> Entries:
@@ -181,16 +184,7 @@ class _Source:
             raise DataError(
                 f"{place}: this is one array without a name, and the model's inputs are {names}. Call the files INPUT.npy, or save np.savez(path, INPUT=array, ...)."
             )
-        return contextlib.nullcontext({self.signature.required[0].name: Held(_mapped(place))})
-
-
-def _mapped(place: Path) -> Array:
-    """The array of a `.npy`, read as it is used. Raises DataError where it is none, or would have to be unpickled."""
-    try:
-        array: Array = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        raise DataError(f"{place}: this .npy cannot be read ({' '.join(str(problem).split())[:200]}). Save it with np.save(path, array).") from problem
-    return array
+        return contextlib.nullcontext({self.signature.required[0].name: ArrayFile.at(place)})
 
 
 def _text(place: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,13 +36,18 @@ layout = "{layout}"          # or "{other}\""""
 def image_data(source: str, files: Sequence[Path], signature: Signature, preparation: ImagePreparation | None) -> Dataset:
     """Each picture as one feed for the model's image input. Raises DataError where a picture cannot be read, or where nobody said how pixels are prepared and the model's type does not
     tell (an input of type uint8 takes them as they are)."""
+    loader = image_loader(source, len(files), signature, preparation)
+    return of_feeds(source, files, loader.entries, [str(file) for file in files], signature)
+
+
+def image_loader(source: str, count: int, signature: Signature, preparation: ImagePreparation | None) -> Loader:
+    """What reads `count` pictures. Raises DataError as `image_data` does."""
     spec = _image_input(source, signature, preparation)
     if preparation is None:
         if spec.dtype != "uint8":
-            raise DataError(_question(source, len(files), spec))
+            raise DataError(_question(source, count, spec))
         preparation = ImagePreparation(color="gray" if _channels(spec) == 1 else "rgb")
-    loader = Loader(preparation, spec, source)
-    return of_feeds(source, files, loader.entries, [str(file) for file in files], signature)
+    return Loader(preparation, spec, source)
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,19 @@ class Loader:
 
     def entries(self, path: Path) -> Entries:
         """One picture as a feed."""
-        return contextlib.nullcontext({self.spec.name: Held(self.array(path))})
+        return contextlib.nullcontext({self.spec.name: Held(self.opened(path, str(path)))})
 
-    def array(self, path: Path) -> Array:
-        """One picture, [1, C, H, W] or [1, H, W, C], turned as the camera was held."""
+    def opened(self, file: Path | BinaryIO, where: str) -> Array:
+        """One picture, [1, C, H, W] or [1, H, W, C], turned as the camera was held; `where` is what messages call it."""
         ways = self.preparation
         image, upright = optional("PIL.Image", self.source), optional("PIL.ImageOps", self.source).exif_transpose
         try:
-            with image.open(path) as opened:
+            with image.open(file) as opened:
                 mode = "L" if ways.color == "gray" else "RGB"
                 picture = self._placed(upright(_eight_bit(opened)).convert(mode))
                 pixels = np.asarray(picture)
         except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as problem:
-            raise DataError(f"{path}: this picture cannot be read ({' '.join(str(problem).split())[:200]}). Remove it or save it again.") from problem
+            raise DataError(f"{where}: this picture cannot be read ({' '.join(str(problem).split())[:200]}). Remove it or save it again.") from problem
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, ::-1] if ways.color == "bgr" else pixels
         dtype = np.dtype(ways.dtype) if ways.dtype else numpy_dtype(self.spec.dtype or "float")
         if ways.scale != 1 or ways.mean != (0.0,) or ways.std != (1.0,):
@@ -95,7 +100,7 @@ class Loader:
             pixels = values if dtype.kind == "f" else np.rint(values)
         if dtype.kind != "f" and (pixels.min() < np.iinfo(dtype).min or pixels.max() > np.iinfo(dtype).max):
             raise DataError(
-                f"{path}: its prepared pixels are {pixels.min():g} to {pixels.max():g}, which {dtype.name} cannot hold. Say scale, mean and std in [images] of the file that --preprocess "
+                f"{where}: its prepared pixels are {pixels.min():g} to {pixels.max():g}, which {dtype.name} cannot hold. Say scale, mean and std in [images] of the file that --preprocess "
                 "names as the application does (mean = 128 makes int8 of bytes)."
             )
         return np.ascontiguousarray((pixels.transpose(2, 0, 1) if self.layout == "nchw" else pixels)[None].astype(dtype))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphcompress.errors import DataError, GraphCompressError, ModelError
-from graphcompress.gate.memory import OutputMemory
+from graphcompress.gate.memory import BOUND, NOTHING, OutputMemory
 from graphcompress.step import Context
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ class SessionJudge:
         kinds: Mapping[str, OutputKind],
         file: Path | None = None,
         metric: Metric | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared, `metric` is the
-        caller's. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message."""
+        caller's. `once`: one model will be compared, so that the answers of a small original need not be held. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message."""
         from graphcompress.ir.files.snapshot import Snapshot
 
         self._original = Snapshot(original)
@@ -101,7 +103,9 @@ class SessionJudge:
         self._candidate: Snapshot | None = None
         self._latest: Snapshot | None = None
         self._runs: list[tuple[Model, RunInfo]] = []
-        self._reference = OutputMemory(original.outputs, lambda: self._original_session("reference", self._threads))
+        self._reference = OutputMemory(
+            original.outputs, lambda: self._original_session("reference", self._threads), BOUND if self._large or not once else NOTHING
+        )
         self._original_runs = False
         self._timing_left = TIMING_S
 

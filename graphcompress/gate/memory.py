@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 BOUND = 64 * 2**20
 """Bytes of outputs that are held at most; of more, none are."""
+NOTHING = -1
+"""The bound where no answer is held."""
+OBJECT = 128
+"""Bytes of an object beside its content, about: answers of a few numbers are mostly that."""
 
 
 class OutputMemory:
@@ -39,7 +43,7 @@ class OutputMemory:
             return self._answers[index]
         outputs = self._session().run(feed)
         if index == len(self._answers) and self._fits():
-            self._room -= sum(map(_bytes, outputs.values()))
+            self._room -= OBJECT + sum(map(_bytes, outputs.values()))
             self._answers.append(outputs)
             if not self._fits():
                 self._answers.clear()
@@ -66,7 +70,7 @@ class OutputMemory:
 
 
 def _bytes(value: Any) -> int:
-    """Of an array or a list of them; what is neither is held for its objects' number."""
+    """Of an array or a list of them, with what Python needs for objects; what is neither is held for its objects' number."""
     if isinstance(value, np.ndarray):
-        return value.nbytes if value.dtype != object else 64 * value.size
-    return sum(map(_bytes, value)) if isinstance(value, list) else 64 * len(value) if isinstance(value, dict) else 64
+        return OBJECT + (value.nbytes if value.dtype != object else OBJECT * value.size)
+    return OBJECT + (sum(map(_bytes, value)) if isinstance(value, list) else OBJECT * len(value) if isinstance(value, dict) else 0)

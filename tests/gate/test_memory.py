@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import closing
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from small import Small, feeds
 
 from graphcompress.gate import SessionJudge, judge
-from graphcompress.gate.memory import OutputMemory
+from graphcompress.gate.memory import NOTHING, OBJECT, OutputMemory
 from graphcompress.ir import Model, TensorSpec
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.runtime.compare import RUN_TWICE
@@ -41,9 +42,25 @@ def passes(memory: OutputMemory, count: int) -> list[list[float]]:
 
 
 def test_answers_are_held_within_the_bound_and_asked_for_anew_beyond_it() -> None:
-    inside, beyond = Counter(), Counter()
-    assert passes(OutputMemory(inside.outputs, lambda: inside, bound=5 * 4), 3) == [[1, 2, 3, 4, 5]] * 3
-    assert passes(OutputMemory(beyond.outputs, lambda: beyond, bound=5 * 4 - 1), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    inside, beyond, never = Counter(), Counter(), Counter()
+    bound = 5 * (4 + 2 * OBJECT)  # a number, in an array, in a dict
+    assert passes(OutputMemory(inside.outputs, lambda: inside, bound), 3) == [[1, 2, 3, 4, 5]] * 3
+    for memory, counter in (((bound - 1), beyond), (NOTHING, never)):
+        assert passes(OutputMemory(counter.outputs, lambda counter=counter: counter, memory), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]  # type: ignore[misc]
+
+
+def test_many_small_answers_are_held_within_the_bound() -> None:
+    """Each is mostly Python's own objects."""
+    held = []
+    for count in (1000, 5000):
+        counter = Counter()
+        tracemalloc.start()
+        memory = OutputMemory(counter.outputs, lambda counter=counter: counter, bound=200_000)  # type: ignore[misc]
+        for _ in range(count):
+            memory.run({})
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(held) < 500_000
 
 
 def test_a_pass_that_ended_early_is_gone_on_with() -> None:
@@ -102,3 +119,16 @@ def test_what_was_learned_is_not_asked_for_again() -> None:
     assert [memory.learn([{}] * 3) for _ in range(2)] == [True, True] and counter.asked == 6
     assert [beyond.learn([{}] * 3) for _ in range(2)] == [False, False] and large.asked == 2
     assert memory.learn(iter(())) and counter.asked == 6  # the feeds are not even read
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_where_one_model_is_compared_only_answers_of_a_large_original_are_held(
+    model: Model, runs: list[LocalSession], monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(judge, "LARGE", 1)
+    data = feeds(model, 10)
+    with closing(SessionJudge(model, data, data, Context(threads=1), output_kinds(model), once=True)) as judging:
+        for number in range(2):
+            assert judging.compare(model.copy()).agreement == 1.0
+            assert len(runs) == (10 + RUN_TWICE) * (1 if large else number + 1) + 10 * (number + 1)

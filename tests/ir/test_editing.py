@@ -364,3 +364,19 @@ def test_nobody_else_touches_the_lists_of_producers_and_consumers() -> None:
         for line in [] if name in free else file.read_text(encoding="utf-8").splitlines():
             match = lists.search(line)
             assert match is None or (name in builders and not match[0].startswith("list.")), f"{name}: {line.strip()}"
+
+
+def test_links_hold_no_dict_and_keep_both_sides() -> None:
+    """Two lists belong to each node and tensor: what each of them holds beside its entries is most of a large graph's memory."""
+    model = model_of("g (float[N] x) => (float[N] y) { a = Relu (x)  y = Abs (a) }")
+    copy, _ = model.clone()
+    for graph in (model.graph, copy.graph):
+        first, second = graph.nodes
+        for side in (first.inputs, first.outputs, second.inputs[0].inputs, graph.inputs[0].outputs):
+            assert not getattr(side, "__dict__", None)
+        (middle,) = first.outputs
+        assert middle.inputs == [first] and middle.outputs == [second]
+        second.inputs = [graph.inputs[0]]
+        assert middle.outputs == [] and graph.inputs[0].outputs == [first, second]
+        del first.inputs[0]
+        assert graph.inputs[0].outputs == [second]

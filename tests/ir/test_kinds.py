@@ -100,6 +100,20 @@ def test_probabilities(body: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        "y = Reciprocal (x)",
+        f"{ONE}  y = Div (k, x)",
+        "e = Exp (x)  r = Relu (e)  y = Reciprocal (r)",
+        f"{ONE}  e = Exp (x)  m = Mul (e, k)  y = Div (k, m)",
+        f"{ONE}  r = Relu (x)  d = Add (r, k)  y = Reciprocal (d)",
+    ],
+)
+def test_what_is_no_sigmoid(body: str) -> None:
+    assert kind(body) == VALUES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         "y = LpNormalization (x)",
         "n = ReduceL2 <axes = [1]> (x)  y = Div (x, n)",
         f"{ONE}  n = ReduceL2 <axes = [1]> (x)  m = Max (n, k)  h = Shape (x)  e = Expand (m, h)  y = Div (x, e)",
@@ -126,6 +140,8 @@ def test_vectors_along_another_axis() -> None:
         (f"{W42}  b = Constant <value = float[2] {{1, 2}}> ()  m = MatMul (x, w)  y = Add (b, m)", LOGITS),
         (f"{W42}  b = Constant <value = float[2] {{1, 2}}> ()  m = MatMul (x, w)  r = Relu (m)  y = Add (b, r)", VALUES),
         ("w = Constant <value = float[1,4] {1, 2, 3, 4}> ()  m = MatMul (w, x)  y = Add (x, m)", VALUES),
+        (f"{W42}  b = Constant <value = float[2] {{1, 2}}> ()  m = MatMul (x, w)  y = BatchNormalization (m, b, b, b, b)", LOGITS),
+        (f"{W42}  b = Constant <value = float[2] {{1, 2}}> ()  m = MatMul (x, w)  r = Relu (m)  y = BatchNormalization (r, b, b, b, b)", VALUES),
         (f"{W42}  y = MatMul (u, w)", VALUES),
         ("y = Relu (x)", VALUES),
     ],
@@ -166,6 +182,12 @@ def test_a_table_of_a_row_for_each_input_has_one_number_for_each_detection(sizes
     tail = f"h = Constant <value = int64[{rank}] {shape}> ()  y = Reshape (p, h)"
     model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s) => (float{sizes} y) {{ {NMS}  p = Gather <axis = 1> (b, i)  {tail} }}", {"": 17})
     assert output_kinds(model) == {"y": OutputKind("boxes", axis)}
+
+
+def test_a_number_of_rows_that_nobody_knows_is_not_that_of_the_inputs() -> None:
+    body = f"{NMS}  p = Gather <axis = 1> (b, i)  h = Constant <value = int64[2] {{-1, 100}}> ()  y = Reshape (p, h)"
+    model = text.parse_model(f"g (float[1,N,4] b, float[1,C,N] s, float[?,3] u) => (float[?,100] y) {{ {body} }}", {"": 17})
+    assert output_kinds(model) == {"y": OutputKind("boxes", -1)}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ from graphcompress.ir.shapes.infer import infer
 
 IN = "float[N,3,4,8] x, float[N,4] u"
 DIMS = "s = Shape (x)  i1 = Constant <value_int = 1> ()  i3 = Constant <value_int = 3> ()  a0 = Constant <value_ints = [0]> ()  c = Gather (s, i1)  w = Gather (s, i3)"
+# The numbers 0 to n - 1 are known up to a length; the last of them is a size here.
+COUNTED = (
+    "z = Constant <value_int = 0> ()  n = Constant <value_int = {n}> ()  d = Constant <value_int = 1> ()  r = Range (z, n, d)"
+    "  k = Constant <value_ints = [1, -1]> ()  g = Gather (r, k)  i = Abs (g)  o = Constant <value_ints = [0, 1]> ()  e = Add (i, o)  y = ConstantOfShape (e)"
+)
 TWO = "two = Constant <value_int = 2> ()"
 
 
@@ -55,6 +60,8 @@ TWO = "two = Constant <value_int = 2> ()"
             ("48*N", 2),
         ),
         ("t = NonZero (u)  v = Transpose (t)  y = Abs (v)", (None, 2)),
+        (COUNTED.format(n=1024), (1, 1024)),
+        (COUNTED.format(n=1025), (None, None)),
     ],
 )
 def test_shape_of_y(body: str, expected: tuple[object, ...]) -> None:

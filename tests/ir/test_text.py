@@ -124,6 +124,12 @@ def test_node_text_is_one_line() -> None:
     assert text.node_text(model.graph.nodes[0]) == "y = LeakyRelu <alpha: float = 0.5> (x)"
 
 
+def test_values_that_an_edit_put_into_an_attribute_are_printed() -> None:
+    model = text.parse_model("g (int64[1] x) => (y) { y = ConstantOfShape <value = float[1] {0}> (x) }").copy()
+    model.graph.nodes[0].attrs["value"] = np.float32([2.5])
+    assert text.node_text(model.graph.nodes[0]) == "y = ConstantOfShape <value: tensor = float[1] {2.5}> (x)"
+
+
 def test_branches_are_named_not_printed_in_a_neighbourhood() -> None:
     model = text.parse_model(
         "g (float[N] x, bool c) => (y) { y = If (c) <then_branch = t () => (p) { p = Relu (x) }, else_branch = e () => (q) { q = Abs (x) }> }",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graphcompress.passes.store.codes import LARGEST_CODE, SHARES, Codes, fits_float16, float16_codes, int8_codes, slice_factors
+from graphcompress.passes.store.codes import EXPONENTS, LARGEST_CODE, SHARES, Codes, fits_float16, float16_codes, int8_codes, slice_factors
+from graphcompress.passes.store.run import small_codes
 
 WEIGHTS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=4, max_side=6), elements=st.floats(-1e6, 1e6, width=32))
 
@@ -115,3 +116,16 @@ def test_what_fits_float16_stays_finite(value: float) -> None:
     values = np.array([value, np.inf, np.nan], np.float32)
     with np.errstate(over="ignore"):
         assert fits_float16(values) == bool(np.isfinite(values[:1].astype(np.float16)).all())
+
+
+@pytest.mark.parametrize(("unlike", "worth"), [(0.3, False), (1.0, True)])
+def test_factors_are_stored_where_they_pay(unlike: float, worth: bool) -> None:
+    """Columns of unlike size lose less with factors of their own; a little less is not worth a second Mul."""
+    random = np.random.default_rng(4)
+    values = (random.standard_normal((64, 64)) * np.exp(random.normal(0, unlike, (1, 64)))).astype(np.float32)
+    best = int8_codes(values, (0,)).noise
+    finer = min(int8_codes(values, (0,), slice_factors(values, (0,), 1) ** exponent).noise for exponent in EXPONENTS)
+    assert finer < best  # in both cases it would be less
+    codes = small_codes(values, (0,))
+    assert len(codes.scales) == (2 if worth else 1)
+    assert codes.noise == pytest.approx(finer if worth else best)

@@ -6,7 +6,7 @@ name, outputs without a type, the same output twice, IR version 0). The one exce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import onnx
 
@@ -21,8 +21,9 @@ from graphcompress.ir.model.walk import nodes
 from graphcompress.ir.schemas.operators import ImportedOperators, canonical_domain, known_domains
 
 
-def model_faults(proto: onnx.ModelProto) -> list[Fault]:
-    """Everything that keeps `proto` from being a model that can be worked on. External data is not looked at: see `files.read.external_faults`."""
+def model_faults(proto: onnx.ModelProto, detached: Container[str] = ()) -> list[Fault]:
+    """Everything that keeps `proto` from being a model that can be worked on. External data is not looked at: see `files.read.external_faults`. The values of the `detached` initializers
+    of the main graph, which were checked, are not in the message."""
     if not proto.HasField("graph"):
         what = "it holds functions only" if proto.functions else "it is not an ONNX model, or was cut before its graph"
         return [Fault("no-graph", f"there is no graph in it: {what}.")]
@@ -33,7 +34,7 @@ def model_faults(proto: onnx.ModelProto) -> list[Fault]:
         faults.append(Fault("no-opset", "it imports no operator set (opset_import is empty), so no operator has a meaning: export it again."))
     functions, problems = called_functions(proto)
     faults += problems
-    _Walk(proto, proto.opset_import, faults).run(proto.graph)
+    _Walk(proto, proto.opset_import, faults, detached).run(proto.graph)
     for function in functions:
         _Walk(proto, function.opset_import, faults).run(function)
     if not proto.graph.output:
@@ -90,8 +91,9 @@ class _Scope:
 class _Walk:
     """Checks one graph or function and everything nested in it. A scope is filled before those inside it are looked at, since nodes may stand in any order."""
 
-    def __init__(self, model: onnx.ModelProto, imports: Iterable[onnx.OperatorSetIdProto], faults: list[Fault]) -> None:
+    def __init__(self, model: onnx.ModelProto, imports: Iterable[onnx.OperatorSetIdProto], faults: list[Fault], detached: Container[str] = ()) -> None:
         self.faults = faults
+        self.detached = detached
         self.nodes = NodeChecker(ImportedOperators(self._versions(imports)), model, faults)
 
     def run(self, proto: onnx.GraphProto | onnx.FunctionProto) -> None:
@@ -131,7 +133,8 @@ class _Walk:
                     self.faults.append(Fault("initializer-twice", what, tensor=name))
                 initializers.add(name)
                 scope.stored[name] = "initializer"
-                self.tensor(tensor, f"initializer {quoted(name)}", name, scope)
+                if scope.outer is not None or name not in self.detached:
+                    self.tensor(tensor, f"initializer {quoted(name)}", name, scope)
             for sparse in proto.sparse_initializer:
                 self.tensor(sparse.indices, f"the indices of sparse initializer {quoted(sparse.values.name)}", str(sparse.values.name), scope)
             self.inputs(scope, [info.name for info in proto.input])

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from graphcompress.errors import ModelError
+from graphcompress.ir.files.detach import Array, detached
 
 HEAD = 1024
 MESSAGE_LIMIT = 2**31 - 1  # protobuf's own
@@ -95,13 +96,7 @@ def parse(source: Path | bytes, path: Path | None = None) -> onnx.ModelProto:
     """A file or its bytes as a ModelProto; `path` names the bytes in messages. Raises ModelError where they are none."""
     if isinstance(source, Path):
         path = source
-        try:
-            size = source.stat().st_size
-            if size > MESSAGE_LIMIT:
-                raise ModelError(f"{path} has {size} bytes, and one ONNX message can hold 2 GiB: save the model with external data.")
-            source = source.read_bytes()
-        except OSError as error:
-            raise ModelError(_unreachable(path, error)) from None
+        source = _content(path)
     label = str(path or "The model")
     proto = onnx.ModelProto()
     try:
@@ -113,6 +108,28 @@ def parse(source: Path | bytes, path: Path | None = None) -> onnx.ModelProto:
             raise ModelError(f"{label} is not an ONNX model but a text: only binary ONNX files can be read.") from None
         raise ModelError(f"{label} is not a readable ONNX model: {damage(source)}. Export or download it again.") from None
     return proto
+
+
+def parse_apart(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A file as a ModelProto without the values of large plain initializers, and these by name (see `detach`). Raises as `parse` does."""
+    content = _content(path)
+    head, weights = detached(content)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(head)
+    except DecodeError:
+        return parse(content, path), {}
+    return proto, weights
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MESSAGE_LIMIT:
+            raise ModelError(f"{path} has {size} bytes, and one ONNX message can hold 2 GiB: save the model with external data.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(_unreachable(path, error)) from None
 
 
 def damage(data: bytes) -> str:

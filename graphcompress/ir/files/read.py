@@ -12,7 +12,8 @@ from onnx import AttributeProto
 
 from graphcompress.ir.check.faults import Fault, raise_faults
 from graphcompress.ir.check.models import model_faults
-from graphcompress.ir.files.parse import parse, sniff
+from graphcompress.ir.files.detach import Array
+from graphcompress.ir.files.parse import parse_apart, sniff
 from graphcompress.ir.model.external import DataFolder
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.messages import tensor_protos
@@ -35,10 +36,10 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     file = Path(path)
     sniff(file)
-    proto = parse(file)
+    proto, weights = parse_apart(file)
     data = DataFolder(file.parent, str(file))
-    raise_faults([*model_faults(proto), *external_faults(proto, data)], str(file))
-    return _model(proto, file, data)
+    raise_faults([*model_faults(proto, weights), *external_faults(proto, data)], str(file))
+    return _model(proto, file, data, weights)
 
 
 def model_from_proto(proto: onnx.ModelProto, *, source: Model | None = None, check: bool = True) -> Model:
@@ -53,9 +54,9 @@ def model_from_proto(proto: onnx.ModelProto, *, source: Model | None = None, che
 
 
 @paused()
-def _model(proto: onnx.ModelProto, path: Path | None, data: DataFolder | None) -> Model:
+def _model(proto: onnx.ModelProto, path: Path | None, data: DataFolder | None, weights: Mapping[str, Array] | None = None) -> Model:
     graph_proto = proto.graph
-    graph = _Reader(data, proto.ir_version).graph(graph_proto, {}, main=True)
+    graph = _Reader(data, proto.ir_version, weights or {}).graph(graph_proto, {}, main=True)
     # Clearing a field detaches the message that Python still holds: nothing is copied, and unknown fields stay.
     proto.ClearField("graph")
     return Model(proto, graph, graph.input_protos, graph.output_protos, path, data)
@@ -69,14 +70,16 @@ def external_faults(proto: onnx.ModelProto, data: DataFolder) -> list[Fault]:
 
 def graph_from_proto(proto: onnx.GraphProto) -> Graph:
     """A graph that stands alone over the messages of `proto`, which is taken over: the body of a function, for example."""
-    return _Reader(None, FIRST_IR_WITH_OVERRIDABLE).graph(proto, {})
+    return _Reader(None, FIRST_IR_WITH_OVERRIDABLE, {}).graph(proto, {})
 
 
 class _Reader:
-    """Builds graphs; `data` holds external data, `ir_version` decides what an initializer that is also an input means."""
+    """Builds graphs; `data` holds external data, `ir_version` decides what an initializer that is also an input means, `weights` are values of the main graph's that are
+    not in its message."""
 
-    def __init__(self, data: DataFolder | None, ir_version: int) -> None:
+    def __init__(self, data: DataFolder | None, ir_version: int, weights: Mapping[str, Array]) -> None:
         self.data = data
+        self.weights = weights
         self.overridable = ir_version >= FIRST_IR_WITH_OVERRIDABLE
 
     def graph(self, proto: onnx.GraphProto, outer: Mapping[str, Tensor], *, main: bool = False) -> Graph:
@@ -87,12 +90,15 @@ class _Reader:
         scope: dict[str, Tensor] = {}
         input_names = {v.name for v in graph.input_protos}
         for tensor in proto.initializer:
+            values = self.weights.get(tensor.name) if main else None
             if tensor.name in input_names and (self.overridable or not main):
+                if values is not None:
+                    tensor.raw_data = values.tobytes()
                 default = Variable(tensor.name)
                 default.default = tensor
                 scope[tensor.name] = default
             else:
-                constant = Constant(tensor.name, TensorData(tensor, self.data))
+                constant = Constant(tensor.name, TensorData(tensor, self.data) if values is None else values)
                 scope[tensor.name] = graph.initializers[tensor.name] = constant
         sparse = {s.values.name: s for s in proto.sparse_initializer}
         for name, value in sparse.items():

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from graphcompress.ir.files.build import to_proto
-from graphcompress.ir.model.element_types import array_dtype_name, dtype_code
+from graphcompress.ir.model.element_types import PLAIN, array_dtype_name, dtype_code
 from graphcompress.ir.model.external import span_of
 from graphcompress.ir.model.messages import tensor_protos
 from graphcompress.ir.model.model import Model
@@ -20,8 +20,6 @@ from graphcompress.ir.model.tensors import TensorData
 Array: TypeAlias = np.ndarray[Any, Any]
 
 SMALLEST = 4096  # bytes; what is smaller may decide what a runtime fuses, and costs nothing to copy
-# Element types that onnxruntime takes as numpy arrays.
-PLAIN = frozenset(["float", "double", "float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
 
 
 def message_and_weights(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:

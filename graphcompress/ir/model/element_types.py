@@ -12,6 +12,9 @@ Array = np.ndarray[Any, Any]
 # Bits of an element where numpy's item size does not say it: ONNX packs these, first element in the low bits.
 PACKED_BITS = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2, "float6e2m3": 6, "float6e3m2": 6}
 
+# What numpy itself knows, and onnxruntime takes as arrays.
+PLAIN = frozenset(["float", "double", "float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
+
 
 def dtype_name(code: int) -> str:
     """ONNX's name of an element type in lower case: 1 -> "float". A code that the installed onnx does not know is "type N"."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from graphcompress.ir.model.dimensions import Dim
 from graphcompress.ir.model.element_types import dtype_name
@@ -22,6 +23,24 @@ Shape: TypeAlias = tuple[Dim, ...]
 Tensor: TypeAlias = "Variable | Constant"
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+class Links(SynchronizedList):  # type: ignore[misc]
+    """graphsurgeon's list of what stands at the other side of a node or tensor. There are two for each of them, so that a dict in each would be most of a large graph's memory."""
+
+    __slots__ = ("field_name", "parent_obj")
+
+    def __init__(self, entries: SynchronizedList) -> None:
+        """Take the place of `entries`; the other sides stay as they are."""
+        list.__init__(self, entries)
+        self.parent_obj = entries.parent_obj
+        self.field_name = entries.field_name
+
+
+def _slim(owner: gs.Node | gs.Tensor) -> None:
+    """Give a new node or tensor lists that are `Links`."""
+    for side in ("inputs", "outputs"):
+        vars(owner)[side] = Links(vars(owner)[side])
 
 
 class Node(gs.Node):  # type: ignore[misc]
@@ -40,6 +59,7 @@ class Node(gs.Node):  # type: ignore[misc]
         self, op: str, name: str = "", attrs: dict[str, Any] | None = None, inputs: Sequence[Tensor] = (), outputs: Sequence[Tensor] = (), domain: str = ""
     ) -> None:
         super().__init__(op, name, dict(attrs or {}), list(inputs), list(outputs), domain)
+        _slim(self)
         self.proto = None
         self.read_attrs = {}
         self.origin = ()
@@ -73,6 +93,7 @@ class Variable(gs.Variable):  # type: ignore[misc]
 
     def __init__(self, name: str, dtype: Any = None, shape: Sequence[Dim] | None = None) -> None:
         super().__init__(name, dtype, shape)
+        _slim(self)
         self.default = None
 
     def __eq__(self, other: object) -> bool:
@@ -87,6 +108,7 @@ class Constant(gs.Constant):  # type: ignore[misc]
 
     def __init__(self, name: str, values: TensorData | np.ndarray[Any, Any]) -> None:
         super().__init__(name, values)
+        _slim(self)
         self.values = values
 
     def __eq__(self, other: object) -> bool:

@@ -1,12 +1,15 @@
 """Columns of pixels (height L, width 1) as rows (height 1, width L): kernels go along rows.
 
 A region is what operators on columns share: Conv and pooling with kernels one pixel wide, and what works element by element or channel by channel. Inside, heights and widths
-change places; the elements keep their order in memory, so that a Transpose at the border copies at most, and a Reshape needs none.
+change places; the elements keep their order in memory, so that a Transpose at the border copies at most, and a Reshape needs none. Where the width is 1 in any run, a Squeeze
+and an Unsqueeze stand there, which copy nothing.
 """
 
 from __future__ import annotations
 
 from functools import partial
+
+import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import Edits, detached
@@ -15,6 +18,9 @@ from graphcompress.passes.layout.parts import Array, count, drop_unread, element
 from graphcompress.targets import Layout
 
 SWAP = [0, 1, 3, 2]
+ROW, COLUMN = 2, 3
+"""The axis that has size 1."""
+FIRST_AXES_AS_INPUT = 13
 POOLS = ("MaxPool", "AveragePool")
 BROADCAST = ("Add", "Mul", "Sub", "Div")
 
@@ -145,10 +151,20 @@ def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int], sha
     weights: list[Tensor] = []
     with Edits(model) as edits:
 
-        def transpose(source: Tensor, result: Tensor, near: Node) -> None:
-            node = detached("Transpose", "", {"perm": SWAP}, (source,), (result,))
-            node.rank = near.rank
-            edits.add(node, graph)
+        def turn(source: Tensor, result: Tensor, near: Node, dropped: int) -> None:
+            """Make `result` of `source`, whose axis `dropped` has size 1 at the sizes of the feed. Where it has in any run, nothing moves, and the runtime need not be told of a Transpose: it would
+            join one of its own for channels-last with it, to one that is many times slower."""
+            if _column(source if dropped == COLUMN else result, shapes):
+                flat = model.variable("flat")
+                added = [
+                    _axis_view(model, "Squeeze", source, flat, dropped),
+                    _axis_view(model, "Unsqueeze", flat, result, ROW if dropped == COLUMN else COLUMN),
+                ]
+            else:
+                added = [detached("Transpose", "", {"perm": SWAP}, (source,), (result,))]
+            for node in added:
+                node.rank = near.rank
+                edits.add(node, graph)
 
         for node in region:
             data = set(_data(node))
@@ -156,7 +172,7 @@ def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int], sha
                 if tensor in data:
                     if tensor not in rows:
                         rows[tensor] = model.variable("row")
-                        transpose(tensor, rows[tensor], node)
+                        turn(tensor, rows[tensor], node, COLUMN)
                     edits.set_input(node, index, rows[tensor])
         for node in region:
             made = node.outputs[0]
@@ -171,8 +187,15 @@ def _turn(model: Model, region: list[Node], graph: Graph, outputs: set[int], sha
             for reader in indifferent:
                 edits.set_input(reader, 0, rows[made])
             if id(made) in outputs or len(indifferent) < len(others):
-                transpose(rows[made], made, node)
+                turn(rows[made], made, node, ROW)
     drop_unread(model, weights)
+
+
+def _axis_view(model: Model, op: str, source: Tensor, result: Tensor, axis: int) -> Node:
+    """A Squeeze or Unsqueeze of one axis, which is an attribute up to opset 12."""
+    if model.opset < FIRST_AXES_AS_INPUT:
+        return detached(op, "", {"axes": [axis]}, (source,), (result,))
+    return detached(op, "", {}, (source, model.constant("axes", np.array([axis], np.int64))), (result,))
 
 
 def _swap_attributes(node: Node) -> None:

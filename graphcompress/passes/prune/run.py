@@ -166,7 +166,9 @@ class _Pruner:
                 attempt = self.checked(widths)
                 if attempt is None:
                     break
-                measured[key] = time_share(self.model, attempt.model, self.oracle_feeds[:ORACLE_FEEDS], self.context), attempt
+                # What is whole is no faster than itself, whatever noise would say.
+                whole = bool(attempt.keep.all())
+                measured[key] = 1.0 if whole else time_share(self.model, attempt.model, self.oracle_feeds[:ORACLE_FEEDS], self.context), attempt
                 self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
             share = measured[key][0]
             if CLOSE_TO_GOAL * goal <= share <= goal:

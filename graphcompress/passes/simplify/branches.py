@@ -1,23 +1,29 @@
-"""An If whose condition is constant: the branch that it takes stands in its place."""
+"""An If whose condition is constant, or of which no run takes one branch: the branch that it takes stands in its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from graphcompress.ir import Graph, Model, Node, constant_data, constant_value, subgraphs
+from graphcompress.ir import Graph, Model, Node, constant_data, constant_value, nodes, subgraphs
 from graphcompress.ir.inline import defined_names, inline_branch, needs_identity
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.shapes.infer import Shapes
+from graphcompress.passes.simplify.demanded_ranks import impossible_branches
 
 STAGE = "simplify/if"
 
 
 @paused()
 def inline_constant_ifs(model: Model, shapes: Callable[[], Shapes]) -> int:
-    """Replace every If with a constant condition, the outer ones first; how many. An If inside a branch that is inlined now has its turn in the next round."""
-    places = [(graph, node, attribute) for graph, node in _outermost_ifs(model) if (attribute := _taken(node, shapes)) is not None]
+    """Replace every If with a constant condition, or with a branch that is impossible, the outer ones first; how many. An If inside a branch that is inlined now has its turn in the next round."""
+    decided = {n: "then_branch" if condition else "else_branch" for n in nodes(model) if n.is_op("If") and (condition := _condition(n)) is not None}
+    learned = impossible_branches(model, shapes)
+    decided = learned | decided
+    places = [(graph, node, decided[node]) for graph, node in _outermost_ifs(model, decided) if _can_stand(node, decided[node], shapes)]
     if places:
+        # What was unknown behind them because their branches differ is known now.
+        shapes().forget([t for _, node, _ in places if node in learned for t in node.outputs])
         names = defined_names(model)
         with Edits(model) as edits:
             for graph, node, attribute in places:
@@ -25,14 +31,14 @@ def inline_constant_ifs(model: Model, shapes: Callable[[], Shapes]) -> int:
     return len(places)
 
 
-def _outermost_ifs(model: Model) -> list[tuple[Graph, Node]]:
-    """The Ifs with a constant condition that stand in no other one."""
+def _outermost_ifs(model: Model, decided: Collection[Node]) -> list[tuple[Graph, Node]]:
+    """Those of `decided` that stand in no other one."""
     places: list[tuple[Graph, Node]] = []
     pending = [model.graph]
     while pending:
         graph = pending.pop()
         for node in graph.nodes:
-            if node.is_op("If") and _condition(node) is not None:
+            if node in decided:
                 places.append((graph, node))
             else:
                 pending.extend(subgraphs(node))
@@ -47,12 +53,10 @@ def _condition(node: Node) -> bool | None:
     return None if value is None or value.dtype.kind != "b" else bool(value.reshape(()))
 
 
-def _taken(node: Node, shapes: Callable[[], Shapes]) -> str | None:
-    """The attribute that holds the branch, None where it cannot be written out."""
-    attribute = "then_branch" if _condition(node) else "else_branch"
+def _can_stand(node: Node, attribute: str, shapes: Callable[[], Shapes]) -> bool:
+    """Whether the branch can be written out in the place of the If."""
     branch = node.attrs.get(attribute)
     if not isinstance(branch, Graph) or branch.inputs or branch.shell.sparse_initializer or len(branch.outputs) < len(node.outputs):
-        return None
-    if all(shapes().dtype(t) is not None for t in needs_identity(node, branch) if t.name):  # below opset 14 Identity takes tensors only
-        return attribute
-    return None
+        return False
+    # Below opset 14 Identity takes tensors only.
+    return all(shapes().dtype(t) is not None for t in needs_identity(node, branch) if t.name)

@@ -23,6 +23,7 @@ from graphcompress.passes.simplify import (
     duplicates,
     fold,
     known_shapes,
+    lookups,
     sizes,
     states,
     view_targets,
@@ -51,6 +52,7 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     broadcasts.STAGE: broadcasts.skip_expands,
     zeros.STAGE: zeros.remove_zeros,
     states.STAGE: states.leave_out_zero_states,
+    lookups.STAGE: lookups.write_lookups,
 }
 STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, common.STAGE, duplicates.STAGE)
 

@@ -72,3 +72,18 @@ def test_a_model_gets_faster(tools: Any) -> None:
     model = TOPOLOGIES["residual"][0](tools.Small())
     result = prune(model, Context(data=tools.feeds(model, 16), threads=1), Options(latency=0.9, round_to=1)).boldest
     assert set(result.decisions["reached"]) == {"macs", "params", "latency"} and result.decisions["reached"]["macs"] < 1
+
+
+def test_a_model_that_lost_nothing_does_not_reach_a_goal(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may measure a first cut as much faster than asked for, and then the whole model as faster than itself."""
+    model = TOPOLOGIES["residual"][0](tools.Small())
+    monkeypatch.setattr(step, "measured_time", lambda groups, *_: groups.macs)
+
+    def share(original: Any, candidate: Any, *_: Any) -> float:
+        from graphcompress.ir.analysis.statistics import statistics
+
+        return 0.85 if statistics(candidate).macs == statistics(original).macs else 0.3
+
+    monkeypatch.setattr(step, "time_share", share)
+    result = prune(model, Context(data=tools.feeds(model, 16), threads=1), Options(latency=0.9, round_to=1)).boldest
+    assert result.changed and result.decisions["reached"]["latency"] == 0.3

@@ -13,7 +13,7 @@ from graphcompress.data import Dataset
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, lint
 from graphcompress.passes.prune.cut import cut
-from graphcompress.passes.prune.groups import find_groups
+from graphcompress.passes.prune.groups import PRIMES, find_groups
 from graphcompress.passes.prune.oracle import TOLERANCE, difference, largest_difference, oracle_feeds
 from graphcompress.step import Context
 
@@ -163,3 +163,7 @@ def test_the_oracle_compares_integers(tools: Any) -> None:
     data = list(tools.feeds(model, 1, sizes=LENGTHS[0]))
     assert largest_difference(model, model, data) == 0
     assert largest_difference(model, twin, data) > TOLERANCE
+
+
+def test_numbers_that_stand_for_symbols_tell_factors_apart() -> None:
+    assert len(set(PRIMES)) == len(PRIMES) and all(number % divisor for number in PRIMES for divisor in range(2, int(number**0.5) + 1))

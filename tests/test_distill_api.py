@@ -1,0 +1,42 @@
+"""When a student that has learned is handed out."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphcompress.api.distill import distance, nearer
+from graphcompress.runtime.agreement.measured import Measured
+from graphcompress.runtime.compare import Comparison
+from graphcompress.runtime.output_statistics import OutputComparison
+
+
+def compared(differing: int, ratio: float | None, inputs: int = 96) -> Comparison:
+    """A student whose answers to `differing` inputs are not the teacher's."""
+    measured = Measured("classes", 1 - differing / inputs, inputs, differing)
+    return Comparison({"y": OutputComparison("classes", False, (measured,), ratio, None, None, inputs, 0)}, inputs, (("y", measured),))
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "helped"),
+    [
+        ((8, 13.0), (8, 12.0), True),
+        ((9, 13.0), (8, 12.0), True),  # one input is chance; a fifth of the error is not
+        ((14, 13.0), (8, 12.0), False),
+        ((1, 13.0), (0, 12.0), True),
+        ((2, 13.0), (0, 12.0), False),
+        ((8, 12.0), (8, 12.0), False),
+        ((4, 11.9), (8, 12.0), False),  # fewer differ by chance, and all are farther
+        ((4, None), (8, None), True),
+        ((8, None), (8, None), False),
+        ((0, None), (8, 12.0), True),  # equal values have no ratio
+    ],
+)
+def test_values_decide_whether_a_student_is_nearer_and_decisions_only_where_chance_does_not_explain_them(
+    after: tuple[int, float | None], before: tuple[int, float | None], helped: bool
+) -> None:
+    assert nearer(compared(*after), compared(*before)) is helped
+
+
+def test_a_distance_names_what_is_known() -> None:
+    assert distance(compared(8, 12.04)) == "agreement 0.9083, signal to noise 12.0 dB"
+    assert distance(compared(8, None)) == "agreement 0.9083"
