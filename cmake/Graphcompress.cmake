@@ -8,24 +8,29 @@ find_program(GRAPHCOMPRESS graphcompress REQUIRED DOC "The graphcompress command
 
 function(graphcompress_model target)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "MODEL;DATA;OUTPUT;PREPROCESS;MIN_AGREEMENT" "OPTIONS")
-  if(NOT arg_MODEL OR NOT arg_DATA OR arg_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "graphcompress_model(${target}): give MODEL and DATA; not understood: '${arg_UNPARSED_ARGUMENTS}'")
+  if(NOT DEFINED arg_MODEL OR NOT DEFINED arg_DATA)
+    message(FATAL_ERROR "graphcompress_model(${target}): give MODEL and DATA.")
+  endif()
+  if(DEFINED arg_UNPARSED_ARGUMENTS OR DEFINED arg_KEYWORDS_MISSING_VALUES)
+    message(FATAL_ERROR "graphcompress_model(${target}): not understood: '${arg_UNPARSED_ARGUMENTS}'; without a value: '${arg_KEYWORDS_MISSING_VALUES}'")
   endif()
   get_filename_component(model "${arg_MODEL}" ABSOLUTE)
   get_filename_component(data "${arg_DATA}" ABSOLUTE)
-  get_filename_component(name "${arg_MODEL}" NAME_WE)
-  if(NOT arg_OUTPUT)
+  get_filename_component(name "${arg_MODEL}" NAME_WLE)
+  if(NOT DEFINED arg_OUTPUT)
     set(arg_OUTPUT "${name}.small.onnx")
   endif()
   get_filename_component(output "${arg_OUTPUT}" ABSOLUTE BASE_DIR "${CMAKE_CURRENT_BINARY_DIR}")
-  if(NOT arg_MIN_AGREEMENT)
+  if(NOT DEFINED arg_MIN_AGREEMENT)
     set(arg_MIN_AGREEMENT 0.99)
   endif()
-  if(NOT arg_OPTIONS)
+  if(NOT DEFINED arg_OPTIONS)
     set(arg_OPTIONS --no-measure)
   endif()
-  set(depends "${model}")
-  if(arg_PREPROCESS)
+  # What an exporter puts beside the model. GLOB takes [, ] and the like for patterns: names with these depend on the model alone.
+  file(GLOB external CONFIGURE_DEPENDS "${model}.data" "${model}_data")
+  set(depends "${model}" ${external})
+  if(DEFINED arg_PREPROCESS)
     get_filename_component(preprocess "${arg_PREPROCESS}" ABSOLUTE)
     list(APPEND arg_OPTIONS --preprocess "${preprocess}")
     list(APPEND depends "${preprocess}")
@@ -33,12 +38,13 @@ function(graphcompress_model target)
   if(IS_DIRECTORY "${data}")
     file(GLOB_RECURSE feeds CONFIGURE_DEPENDS "${data}/*")
     list(APPEND depends ${feeds})
-  else()
-    list(APPEND depends "${data}")
   endif()
+  list(APPEND depends "${data}") # a folder's time changes when a file comes or goes
+  get_filename_component(folder "${output}" DIRECTORY)
   add_custom_command(
     OUTPUT "${output}"
     BYPRODUCTS "${output}.record.json"
+    COMMAND "${CMAKE_COMMAND}" -E make_directory "${folder}"
     COMMAND "${GRAPHCOMPRESS}" compress "${model}" -o "${output}" --data "${data}" --record "${output}.record.json"
             --min-agreement ${arg_MIN_AGREEMENT} ${arg_OPTIONS} -q
     DEPENDS ${depends}

@@ -29,7 +29,7 @@ LINT_INTRODUCTION = """# What `graphcompress lint` finds
 
 <!-- Made by docs/generate.py from graphcompress/linter. Edit that, then run it. -->
 
-`graphcompress lint MODEL` looks at any ONNX file, quantized by whatever tool or not at all. The rules about Q and DQ are measured on onnxruntime 1.19 to 1.32, CPU provider. Status 1 where something of severity
+`graphcompress lint MODEL...` looks at any ONNX files, quantized by whatever tool or not at all. The rules about Q and DQ are measured on onnxruntime 1.19 to 1.32, CPU provider. Status 1 where something of severity
 error is found. `--select` and `--ignore` take ids or what stands before the slash, `--format json` and `--format sarif` are for machines, `--fix -o OUT` mends what can be mended without changing what the graph
 computes (onnxruntime may compute it with other kernels afterwards: that is what it is for).
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from graphcompress.cli.app import app
 
@@ -33,13 +36,50 @@ def test_every_command_is_listed(repository: Path) -> None:
     }
 
 
+def pages(repository: Path) -> list[Path]:
+    return [*(repository / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md")), *sorted((repository / "docs").glob("*.md"))]
+
+
+def options_of(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def leaves(command: Any, name: str = "") -> dict[str, Any]:
+    """Every command that takes options, by its words."""
+    below = getattr(command, "commands", None)
+    return {name: command} if below is None else {k: v for word, c in below.items() for k, v in leaves(c, f"{name} {word}".strip()).items()}
+
+
+def test_commands_and_options_on_the_pages_exist(repository: Path) -> None:
+    """In code, wherever a command stands with its options; and each option that stands alone is one of some command."""
+    commands = leaves(typer.main.get_command(app))
+    every = {option for command in commands.values() for option in options_of(command)} | {"--help", "--version", "--install-completion", "--show-completion"}
+    wrong = []
+    for page in pages(repository):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        codes = [
+            *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text),
+            *(line for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()),
+        ]
+        for code in codes:
+            code = code.partition(" #")[0]
+            for call in re.findall(r"\bgraphcompress ([a-z][^|;>]*)", code):
+                words = shlex.split(call)
+                known = next((name for name in (" ".join(words[:2]), words[0]) if name in commands), None)
+                options = {word.partition("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)}
+                if known is None and not any(name.startswith(f"{words[0]} ") for name in commands):
+                    wrong.append(f"{page.name}: {call}")
+                elif known is not None and (strange := options - options_of(commands[known]) - {"--help"}):
+                    wrong.append(f"{page.name}: {sorted(strange)} of {known}")
+            if alone := re.fullmatch(r"(--[a-z][a-z-]+)(?:[ =].*)?", code):
+                wrong += [f"{page.name}: {alone[1]}"] * (alone[1] not in every)
+    assert wrong == []
+
+
 def test_links_lead_somewhere(repository: Path) -> None:
-    pages = [
-        repository / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md", "docs/architecture.md", "docs/build-steps.md", "docs/places.md")
-    ]
     dead = [
         f"{page.name}: {link}"
-        for page in pages
+        for page in pages(repository)
         for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
         if not link.startswith("http") and not (page.parent / link).exists()
     ]

@@ -17,9 +17,14 @@ h1 { font-size: 1.4rem; overflow-wrap: anywhere } h2 { font-size: 1.1rem; margin
 .verdict { font-size: 1.15rem; font-weight: 600 } .soft { color: var(--soft) } .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; border-bottom: 1px solid var(--line); overflow-wrap: break-word }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-.edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--line) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
+.edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--soft) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
 svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg text.name { fill: var(--soft); font-size: 10px } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
-figure { margin: 0; overflow-x: auto } figcaption { color: var(--soft) }
+tbody:first-child td + td { overflow-wrap: anywhere }
+figure { margin: 0 } figcaption { color: var(--soft) }
+@media print {
+  body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide { overflow: visible }
+  h2 { break-after: avoid } figure, tr { break-inside: avoid }
+}
 """
 WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
 """Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""
@@ -47,12 +52,23 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers:
     right = set(numbers)
 
     def cells(values: Sequence[object], tag: str) -> str:
-        return "".join(f"<{tag}{' class=number' if index in right else ''}>{text(shortened(value))}</{tag}>" for index, value in enumerate(values))
+        # an empty heading is announced as one that says nothing
+        kinds = [tag if value else "td" for value in values]
+        return "".join(
+            f"<{kinds[index]}{' class=number' if index in right else ''}>{text(shortened(value))}</{kinds[index]}>" for index, value in enumerate(values)
+        )
 
     rows = list(rows)
     more = paragraph(f"And {len(rows) - ROWS:,} more: the record has all of them.", "soft") if len(rows) > ROWS else ""
     head = f"<thead><tr>{cells(headings, 'th')}</tr></thead>" if any(headings) else ""
-    return f"<div class=wide><table>{head}<tbody>" + "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows[:ROWS]) + f"</tbody></table></div>{more}"
+    named = "Table: " + (", ".join(heading for heading in headings if heading) or "what and which")
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows[:ROWS])
+    return _scrolled(named, f"<table>{head}<tbody>{body}</tbody></table>") + more
+
+
+def _scrolled(name: str, inside: str) -> str:
+    """A box that scrolls where the window is narrow: the keyboard reaches it, and it has a name."""
+    return f'<div class=wide tabindex="0" role="group" aria-label="{text(shortened(name))}">{inside}</div>'
 
 
 def section(title: str, *parts: str) -> str:
@@ -96,7 +112,8 @@ def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise:
             parts.append(f'<text x="{LABEL + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
     told = "; ".join(f"{label}: {before:,.4g} {unit} before, {after:,.4g} {unit} after" for label, before, after in rows)
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {len(rows) * step}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
-    return f"<figure>{picture}<figcaption>{text(title)}. Grey: before, blue: after.</figcaption></figure>"
+    caption = f"{title}. Upper bar, grey: before; lower bar, blue: after."
+    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ def graphs(title: str, sides: Sequence[tuple[str, Sketch]], caption: str) -> str
         lowest = max(lowest, bottom + 8)
         told.append(f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}")
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {lowest}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text("; ".join(told))}</desc>{"".join(parts)}</svg>'
-    return f"<figure>{picture}<figcaption>{text(caption)}</figcaption></figure>"
+    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def _lines(places: Sequence[int]) -> list[Sequence[int]]:

@@ -68,7 +68,9 @@ def _model_in_memory(model: Any) -> Model:
     if isinstance(model, bytes | bytearray):
         return model_from_proto(parse(bytes(model)))
     if type(model).__name__ != "ModelProto":
-        raise ModelError(f"A {type(model).__name__} is not a model. Give a path, a Model (graphcompress.load), an onnx.ModelProto or its bytes.")
+        raise ModelError(
+            f"An object of type {type(model).__name__} is not a model. Give a path, a Model (graphcompress.load), an onnx.ModelProto or its bytes."
+        )
     proto = type(model)()
     proto.CopyFrom(model)
     return model_from_proto(proto)

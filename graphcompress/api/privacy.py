@@ -11,6 +11,11 @@ LONGEST = 80
 SAMPLE_BYTES = 1024
 
 
+def _shortened(text: str) -> str:
+    """At most LONGEST characters, and a sign where some are missing."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
 def privacy(model: AnyModel) -> PrivacyReport:
     """Every text of the file by kind, what looks private among them, and constants that may be samples. Raises ModelError where the file cannot be used."""
     from graphcompress.ir import constant_data, consumers, graphs
@@ -22,7 +27,7 @@ def privacy(model: AnyModel) -> PrivacyReport:
     for kind in dict.fromkeys(text.kind for text in found):
         own = [text.value for text in found if text.kind == kind]
         kinds.append(
-            TextKind(kind=kind, count=len(own), bytes=sum(len(value.encode()) for value in own), example=" ".join(max(own, key=len).split())[:LONGEST])
+            TextKind(kind=kind, count=len(own), bytes=sum(len(value.encode()) for value in own), example=_shortened(" ".join(max(own, key=len).split())))
         )
     samples = [
         name
@@ -38,7 +43,7 @@ def privacy(model: AnyModel) -> PrivacyReport:
         graphcompress=__version__,
         model=source.file,
         kinds=sorted(kinds, key=lambda kind: -kind.bytes),
-        leaks=[LeakReport(what=leak.what, part=leak.part[:LONGEST], kind=leak.kind, count=leak.count) for leak in leaks(found)],
+        leaks=[LeakReport(what=leak.what, part=_shortened(leak.part), kind=leak.kind, count=leak.count) for leak in leaks(found)],
         training_information=len(header.training_info),
         samples=samples,
     )

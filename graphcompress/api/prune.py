@@ -38,6 +38,7 @@ def prune(
     latency: float | None = None,
     sparsity: float | None = None,
     pattern: str | None = None,
+    actions: Iterable[str] | None = None,
     best_effort: bool = False,
     max_drop: float | None = None,
     ignore: Iterable[str] = (),
@@ -50,7 +51,7 @@ def prune(
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
-    """Simplify, then remove channels until `macs` of the multiply-accumulates (`params` of the parameters, `size` of the bytes, `latency` of the time; parts of 1) are left, and refit
+    """Simplify, then remove channels, and put two small layers in the place of one (`actions`: "channels", which is the default, "rank", or both), until `macs` of the multiply-accumulates (`params` of the parameters, `size` of the bytes, `latency` of the time; parts of 1) are left, and refit
     what is left on the data. Or, with shapes that stay, make `sparsity` of each layer's weights zero, or all but n of m by a `pattern` like "2:4".
 
     Agreement (on every 4th feed, kept out of the repair) and speed-up are in the record; nothing is rolled back. With `max_drop` alone as much goes as the
@@ -61,7 +62,8 @@ def prune(
     option that the step does not have; DataError where the data does not fit.
     """
     goals = {"macs": macs, "params": params, "size": size, "latency": latency, "sparsity": sparsity, "pattern": pattern}
-    options |= {k: v for k, v in {**goals, "best_effort": best_effort, "ignore": tuple(ignore)}.items() if v is not None}
+    chosen = None if actions is None else tuple(actions)
+    options |= {k: v for k, v in {**goals, "actions": chosen, "best_effort": best_effort, "ignore": tuple(ignore)}.items() if v is not None}
     table = load_target(target)
     searched = max_drop is not None and all(goal is None for goal in goals.values()) and not {"ratios", "free"} & {k for k, v in options.items() if v}
     if searched:

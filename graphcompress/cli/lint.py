@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from graphcompress.cli import options
 from graphcompress.cli.options import Format
-from graphcompress.errors import UsageError
+from graphcompress.errors import BarMissed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +34,7 @@ class LintFormat(StrEnum):
 
 
 def lint(
-    model: options.ModelPath,
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="The .onnx files.", show_default=False)],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where --fix writes.", show_default=False)] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Write to OUT a model in which is mended what can be without changing what the graph computes.")] = False,
     select: Annotated[
@@ -46,31 +48,42 @@ def lint(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Find what is wrong with a model, whoever made it. Status 1 where something of severity error is found."""
+    """Find what is wrong with models, whoever made them. Status 1 where something of severity error is found."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_target, finish_report
 
     if fix != (output is not None):
         raise UsageError("--fix writes the mended model to OUT: give both --fix and -o OUT, or neither.")
+    if len(models) > 1 and (fix or format is not LintFormat.table):
+        raise UsageError(f"{'--fix' if fix else f'--format {format.value}'} is for one model at a time, and there are {len(models)}.")
     check_target(target)
-    outputs = None if output is None else Outputs(output, None, (model,))
+    outputs = None if output is None else Outputs(output, None, (models[0],))
     with Console(quiet=quiet, format=Format.table if format is LintFormat.table else Format.json) as console:
         from graphcompress import api
 
-        source: Any = api.open_model(model)
         rules: dict[str, Any] = {"select": select or (), "ignore": ignore or (), "target": target, "provider": provider}
         if outputs is not None:
             from graphcompress.ir import save
 
-            outputs.check_data(source.model)
-            source, mended = api.mend(source, **rules)
-            save(source, outputs.model)
-            told = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in mended.items())
-            console.note(f"Mended: {told or 'nothing'}. Written to {outputs.model}." + (" What is left:" if mended else ""))
+            opened = api.open_model(models[0])
+            outputs.check_data(opened.model)
+            mended, counts = api.mend(opened, **rules)
+            save(mended, outputs.model)
+            told = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in counts.items())
+            console.note(f"Mended: {told or 'nothing'}. Written to {outputs.model}." + (" What is left:" if counts else ""))
+            return finish_report(console, tables, lambda: api.lint(mended, **rules))
         if format is LintFormat.sarif:
             console.document = sarif
-        return finish_report(console, tables, lambda: api.lint(source, **rules))
+        missed: list[str] = []
+        for model in models:
+            try:
+                finish_report(console, tables, partial(api.lint, model, **rules))
+            except BarMissed as problem:
+                missed.append(str(problem))
+        if missed:
+            raise BarMissed(" ".join(missed))
+        return 0
 
 
 def tables(report: LintReport) -> Iterator[Renderable]:
@@ -88,10 +101,15 @@ def tables(report: LintReport) -> Iterator[Renderable]:
     yield f"{report.model.path or 'The model'}: {total or 'nothing found'}." + (f" {PAGE} explains each." if total else "")
 
 
+def _uri(path: str) -> str:
+    """A path as a reference by RFC 3986: relative as it was given, absolute with its scheme; spaces and the like as %20."""
+    return Path(path).as_uri() if Path(path).is_absolute() else quote(Path(path).as_posix())
+
+
 def sarif(report: LintReport) -> dict[str, Any]:
     """The findings as SARIF 2.1.0, which forges show beside the file."""
     rules = list(dict.fromkeys(finding.id for finding in report.findings))
-    location = {"artifactLocation": {"uri": (report.model.path or "model").replace("\\", "/")}}
+    location = {"artifactLocation": {"uri": _uri(report.model.path or "model")}}
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",

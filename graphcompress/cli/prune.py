@@ -58,6 +58,15 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            "--actions",
+            metavar="LIST",
+            help="What may be done: channels (the default), rank (a layer becomes two of a low rank), or channels,rank.",
+            show_default=False,
+        ),
+    ] = None,
     score: Annotated[Score, typer.Option("--score", help="What goes first: by the error after refitting, without it, or by the norms of weights.")] = Score.obs,
     round_to: Annotated[str, typer.Option("--round-to", metavar="N", help="Widths are multiples of N; auto: those that the target computes fast.")] = "auto",
     ignore: Annotated[
@@ -82,10 +91,11 @@ def prune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> int:
-    """Remove channels, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first."""
+    """Remove channels, split layers into two of a low rank, or make single weights zero, and refit what is left on unlabeled data; agreement and speed-up are printed. It simplifies first."""
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
+    from graphcompress.passes.prune.options import ACTIONS, DEFAULT_ACTIONS
 
     channels = bool(ratio) or any(value is not None for value in (macs, params, size, latency))
     zeros = (sparsity is not None) + (pattern is not None)
@@ -99,8 +109,15 @@ def prune(
             raise UsageError(f"{option} {value:g} is not a part: give a number above 0, at most 1 (0.5 keeps half).")
     if sparsity is not None and not 0 < sparsity < 1:
         raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
-    if zeros and (score is not Score.obs or round_to != "auto"):
-        raise UsageError("--score and --round-to are about channels: they do not go with --sparsity or --pattern.")
+    if zeros and (score is not Score.obs or round_to != "auto" or actions is not None):
+        raise UsageError("--actions, --score and --round-to are about channels and ranks: they do not go with --sparsity or --pattern.")
+    chosen = DEFAULT_ACTIONS if actions is None else tuple(part.strip() for part in actions.split(","))
+    if not set(chosen) <= set(ACTIONS):
+        raise UsageError(f"--actions {shown(actions or '')} is not among {', '.join(ACTIONS)}, or both with a comma.")
+    if "rank" in chosen and (score is not Score.obs or not (data or random_data)):
+        raise UsageError("--actions rank needs inputs (--data), and does not go with another --score, which is about channels.")
+    if ratio and chosen == ("rank",):
+        raise UsageError("--ratio is about channels: it does not go with --actions rank.")
     if round_to != "auto" and not (round_to.isdecimal() and int(round_to) > 0):
         raise UsageError(f"--round-to {round_to} is neither a number from 1 on nor auto.")
     kept, _, group = (pattern or "1:2").partition(":")
@@ -134,6 +151,7 @@ def prune(
                 pattern=pattern,
                 best_effort=best_effort,
                 max_drop=max_drop,
+                actions=None if actions is None else chosen,
                 ignore=patterns,
                 score=score.value,
                 round_to=round_to if round_to == "auto" else int(round_to),

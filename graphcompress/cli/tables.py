@@ -119,6 +119,11 @@ def _steps(record: Record) -> Iterator[RenderableType]:
             table = new_table("Groups of channels that were cut", ("group", "left"), ("channels", "right"), ("left", "right"))
             add_rows(table, sorted(widths, key=lambda row: int(row[2]) - int(row[1])))
             yield table
+        ranks = [(r["node"], "{} x {}".format(*r["shape"]), str(r["rank"])) for r in step.decisions.get("ranks", ())]
+        if ranks:
+            table = new_table("Layers that became two", ("layer", "left"), ("matrix before", "right"), ("rank", "right"))
+            add_rows(table, ranks)
+            yield table
         certificate = None if step.certificate == told else step.certificate
         told = step.certificate
         floats = [] if certificate is None else [operator for operator in certificate.operators if operator.precision == "float"]

@@ -1,10 +1,13 @@
-"""Sentences on a terminal: broken between words, never inside one. What goes to a file or a pipe is not broken."""
+"""Sentences on a terminal: broken between words, never inside one. What goes to a file or a pipe is not broken, nor are lines of TOML, which are there to be copied."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from typing import TextIO
+
+TOML = re.compile(r'\[\w+\]$|# |[\w."]+ = ')
 
 
 def wrapped(text: str, stream: TextIO | None) -> str:
@@ -16,5 +19,7 @@ def wrapped(text: str, stream: TextIO | None) -> str:
 
 
 def _line(line: str, width: int) -> str:
+    if TOML.match(line):
+        return line
     indent = line[: len(line) - len(line.lstrip())]
     return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)) or line

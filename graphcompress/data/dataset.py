@@ -171,7 +171,7 @@ def of_feeds(source: str, items: Sequence[T], entries: Callable[[T], Entries], n
     def truth(indices: Sequence[int]) -> Iterator[Labels]:
         for index in indices:
             with entries(items[index]) as opened:
-                yield {name: opened[name].whole() for name in signature.truth(opened)}
+                yield {name: _plain(opened[name].whole()) for name in signature.truth(opened)}
 
     survey, known, problems = Survey(), False, Problems()
     said: dict[str, None] = {}
@@ -204,13 +204,18 @@ def of_stack(source: str, entries: Callable[[], Entries], signature: Signature) 
         with entries() as opened, contextlib.ExitStack() as stack:
             rows = {name: stack.enter_context(opened[name].rows(step)) for name, step in labels.items()}
             for index in indices:
-                yield {name: rows[name](index) for name in labels}
+                yield {name: _plain(rows[name](index)) for name in labels}
 
     survey = Survey()
     for index, feed in enumerate(read(range(count))):
         survey.take(source, index, feed, {name: index * step for name, step in steps.items()})
     data = survey.dataset(source, range(count), read, signature)
     return replace(data, truth=truth if labels else None, notes=(*data.notes, *_conversions(said)))
+
+
+def _plain(array: Array) -> Array:
+    """Texts of one feed in NumPy's type of fixed width, which whoever wrote a metric expects."""
+    return np.array(array.tolist(), str).reshape(array.shape) if array.dtype.kind == "T" else array
 
 
 def _conversions(sentences: Iterable[str]) -> tuple[Finding, ...]:

@@ -29,6 +29,20 @@ from graphcompress.errors import DataError, quoted
 from graphcompress.findings import Finding
 from graphcompress.ir.model.objects import TensorSpec
 
+COMPANIONS = frozenset(
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+    }
+)
+"""What lies beside data that Hugging Face's libraries saved, and is none itself."""
 STACKED = "If its feeds are stacked along the first axis, give the file itself instead of its folder: it is then cut."
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq"})
 LINES = frozenset({".jsonl", ".ndjson", ".json"})
@@ -42,7 +56,9 @@ def open_data(path: str | Path, inputs: Sequence[TensorSpec], optional: Sequence
     unreadable, and where something has to be known that cannot be guessed.
     """
     place = Path(path)
-    source = _Source(str(place), Signature.of(str(place), inputs, optional), Preparation() if preprocess is None else read_preparation(Path(preprocess)))
+    preparation = Preparation() if preprocess is None else read_preparation(Path(preprocess))
+    helpers = () if preprocess is None else (Path(preprocess), *((preparation.text.tokenizer,) if preparation.text else ()))
+    source = _Source(str(place), Signature.of(str(place), inputs, optional), preparation, helpers)
     try:
         kind = place.stat().st_mode
         if stat.S_ISDIR(kind):
@@ -66,12 +82,14 @@ class _Source:
     name: str
     signature: Signature
     preparation: Preparation
+    helpers: tuple[Path, ...] = ()  # the files that the preparation was read from, which are no data
 
     def folder(self, place: Path) -> Dataset:
         """The files of one kind in a folder; pictures may lie in folders below it."""
         entries = sorted(p for p in place.iterdir() if not p.name.startswith("."))
         kinds = {kind: [p for p in entries if p.suffix.lower() in kind] for kind in (frozenset({".npz"}), frozenset({".npy"}), TABLES | LINES | {".txt"})}
         archives, arrays, whole = kinds.values()
+        whole = [p for p in whole if p.name not in COMPANIONS and not any(file.exists() and p.samefile(file) for file in self.helpers)]
         if archives:
             return replace(self, name=str(archives[0])).file(archives[0]) if len(archives) == 1 and self._is_stack(archives[0]) else self._archives(archives)
         if arrays:
@@ -84,6 +102,11 @@ class _Source:
             return image_data(self.name, pictures, self.signature, self.preparation.images)
         if len(whole) == 1:
             return replace(self, name=str(whole[0])).file(whole[0])
+        if whole:
+            listed = ", ".join(p.name for p in whole[:6]) + (f" ... ({len(whole)} files)" if len(whole) > 6 else "")
+            raise DataError(
+                f"{place}: the folder holds several files that could be the data: {listed}. Give the one that is, or put all rows or texts into one."
+            )
         others = f"It holds {len(entries)} other entries, {entries[0].name} among them." if entries else "It is empty."
         raise DataError(
             f"{place}: the folder holds no .npz files, so there are no feeds. {others} Save each feed with np.savez(path, INPUT=array, ...). {TAKEN}"
@@ -120,7 +143,7 @@ class _Source:
         if text is None:
             return table_data(self.name, table, self.signature, self.preparation.table)
         columns = table.columns
-        names = text.columns or tuple(name for name, column in columns.items() if column.dtype.kind in "UO")[:2]
+        names = text.columns or tuple(name for name, column in columns.items() if column.dtype.kind in "UTO")[:2]
         absent = [name for name in names if name not in columns]
         if absent or not names or (text.columns is None and len(names) > 1):
             listed = ", ".join(map(quoted, columns))

@@ -24,10 +24,10 @@ CHANNELS = (1, 3)
 EXAMPLE = """\
 [images]
 size = [{height}, {width}]       # height, width
-resize = "{resize}"     # or "stretch", "fit" (padded), "none"
+resize = "{resize}"   # stretch, shortest, fit, none
 crop = "{crop}"
 color = "{color}"           # or "bgr", "gray"
-scale = 0.00392156862745098   # 1/255; 1 where the model takes 0 to 255
+scale = 0.00392156862745098   # 1/255; 1 if 0 to 255
 mean = {mean}
 std = {std}
 layout = "{layout}"          # or "{other}\""""

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphcompress.data.dataset import Dataset, Survey, of_feeds, of_stack
 from graphcompress.data.held import Held
-from graphcompress.data.signature import UNNAMED, Array, Feed, Signature
+from graphcompress.data.signature import TEXT, UNNAMED, Array, Feed, Signature
 from graphcompress.data.tables import TableColumns, table_data
 from graphcompress.errors import DataError
 from graphcompress.ir.model.objects import TensorSpec
@@ -46,7 +46,7 @@ def memory_data(data: object, inputs: Sequence[TensorSpec], optional: Sequence[T
     if hasattr(data, "__array__"):
         return _stack({_only_input(SOURCE, signature): data}, signature)
     if not isinstance(data, Iterable) or isinstance(data, str | bytes | bytearray):
-        raise DataError(f"A {type(data).__name__} is no data. {FORMS}")
+        raise DataError(f"An object of type {type(data).__name__} is no data. {FORMS}")
     once = not isinstance(data, Sequence)  # a generator may fill the same array again
     feeds = [_feed(index, feed, signature, copy=once) for index, feed in enumerate(data)]
     if not feeds:
@@ -109,7 +109,7 @@ def _array(where: str, arrays: Mapping[Any, Any], name: Any, copy: bool) -> Arra
         value = arrays[name]  # an NpzFile reads it now
         array = np.array(value) if copy else np.asarray(value)
         if array.dtype == object and all(isinstance(text, str) for text in array.flat):
-            return array.astype(str)
+            return array.astype(TEXT)
     except (TypeError, ValueError, RuntimeError, OSError, zipfile.BadZipFile) as problem:
         raise DataError(
             f"{where}: '{name}' is no array ({' '.join(str(problem).split())[:200]}). Give NumPy arrays, for instance np.asarray(tensor.cpu())."

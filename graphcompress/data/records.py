@@ -13,7 +13,7 @@ import numpy as np
 
 from graphcompress.data.dataset import Dataset, of_feeds
 from graphcompress.data.held import Held
-from graphcompress.data.signature import Array, Signature, expected
+from graphcompress.data.signature import TEXT, Array, Signature, expected
 from graphcompress.data.tables import Columns, as_type
 from graphcompress.errors import DataError, quoted
 
@@ -38,7 +38,14 @@ def columns_of(values: Sequence[Any], signature: Signature) -> Columns | None:
         return None
     if not all(isinstance(cell, Scalar) for value in values for cell in value.values()) or not values[0]:
         return None
-    return {name: np.array([value[name] for value in values]) for name in values[0]}
+    return {name: _column([value[name] for value in values]) for name in values[0]}
+
+
+def _column(cells: Sequence[Any]) -> Array:
+    """Numbers, or, where one of the cells is a text, texts; of objects where cells are missing."""
+    if any(isinstance(cell, str) for cell in cells) and None not in cells:
+        return np.array([str(cell) for cell in cells], TEXT)
+    return np.array(cells, object if None in cells else None)
 
 
 def record_data(source: str, values: Sequence[Any], signature: Signature) -> Dataset:

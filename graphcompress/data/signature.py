@@ -18,6 +18,9 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Feed: TypeAlias = dict[str, Array]
 E = TypeVar("E")
 
+TEXT = np.dtypes.StringDType()
+"""What texts of any source but the caller's arrays are held as: each as long as it is. In NumPy's types of fixed width one long text makes all of them as wide."""
+
 UNNAMED = "arr_0"
 """The key that `np.savez(path, array)` gives."""
 MOST_FAULTS = 6
@@ -118,7 +121,11 @@ class Signature:
 
     def truth(self, entries: Mapping[str, Entry]) -> list[str]:
         """The keys of ground truth: they begin with `_` and are no inputs."""
-        return [key for key, entry in entries.items() if str(key).startswith("_") and key not in self.specs and not entry.dtype.hasobject]
+        return [
+            key
+            for key, entry in entries.items()
+            if str(key).startswith("_") and key not in self.specs and (entry.dtype.kind == "T" or not entry.dtype.hasobject)
+        ]
 
     def check_feed(self, where: str, entries: Mapping[str, Entry], hint: str = "") -> None:
         """Names, types and shapes of one complete feed. `hint` is added where a first axis has another size than the model's. Raises DataError."""
@@ -168,7 +175,12 @@ def listed(dims: Any) -> str:
 
 def told(entry: Entry) -> str:
     """Type and shape of an array as text."""
-    return f"{entry.dtype.name} {listed(entry.shape)}"
+    return f"{type_name(entry.dtype)} {listed(entry.shape)}"
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """An element type as messages call it."""
+    return "string" if dtype.kind == "T" else dtype.name
 
 
 def check_numbers(where: str, name: str, array: Array, first_row: int = 0) -> None:
@@ -203,7 +215,7 @@ def widens(dtype: np.dtype[Any], goal: np.dtype[Any]) -> bool:
 def _type_fault(entry: Entry, spec: TensorSpec) -> str:
     """Why an element type does not fit. But for harmless widening types must be equal: what is converted silently is calibrated on something else than what is deployed."""
     dtype = entry.dtype
-    if dtype.hasobject:
+    if dtype.hasobject and dtype.kind != "T":
         return (
             f"the array '{spec.name}' holds Python objects. Expected {expected(spec)}: give a plain array. (From a file objects would have to be unpickled, "
             "which could run any code.)"
@@ -213,8 +225,10 @@ def _type_fault(entry: Entry, spec: TensorSpec) -> str:
     if spec.dtype is None:
         return ""
     if spec.dtype == "string":
-        fits = dtype.kind in "US"
+        fits = dtype.kind in "UST"
         return "" if fits else f"the array '{spec.name}' is {dtype.name}. Expected {expected(spec)}: give texts, as in np.array(['a', 'b'])."
+    if dtype.kind == "T":
+        return f"the array '{spec.name}' holds texts. Expected {expected(spec)}."
     goal = numpy_dtype(spec.dtype)
     raw = dtype.kind == "V" and goal.kind == "V" and dtype.itemsize == goal.itemsize
     if dtype.newbyteorder("=") == goal or raw or widens(dtype, goal):
@@ -298,7 +312,7 @@ def _ready(where: str, array: Array, spec: TensorSpec) -> Array:
             raise DataError(
                 f"{where}: the array '{spec.name}' has bytes that are no UTF-8 text ({problem.reason}). Save texts, as in np.array(['a', 'b'])."
             ) from problem
-    if array.dtype.kind == "U":
+    if array.dtype.kind in "UT":
         return array.astype(object)
     goal = array.dtype.newbyteorder("=") if spec.dtype is None or array.dtype.kind not in "iuf" else numpy_dtype(spec.dtype)
     with np.errstate(over="ignore"):

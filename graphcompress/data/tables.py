@@ -17,7 +17,7 @@ import numpy as np
 from graphcompress.data.dataset import Dataset, of_stack
 from graphcompress.data.held import Held, optional
 from graphcompress.data.preparation import TablePreparation
-from graphcompress.data.signature import Array, Signature, expected
+from graphcompress.data.signature import TEXT, Array, Signature, expected, type_name
 from graphcompress.errors import DataError, quoted
 from graphcompress.findings import Finding
 from graphcompress.ir.model.element_types import numpy_dtype
@@ -71,7 +71,7 @@ def read_csv(path: Path) -> TableColumns:
             raise DataError(
                 f"{path}: row {number} has {len(row)} cells, and there are {len(names)} columns (separated by {separator!r}). Correct or remove it."
             )
-    cells = {name: np.array([row[index].strip() for row in rows], str) for index, name in enumerate(names)}
+    cells = {name: np.array([row[index].strip() for row in rows], TEXT) for index, name in enumerate(names)}
     notes = (f"the first row, 0 to {len(names) - 1}, was taken for the names of the columns, as pandas writes them.",) if counted else ()
     return TableColumns({name: _column(column.tolist()) for name, column in cells.items()}, cells, notes)
 
@@ -91,7 +91,7 @@ def read_parquet(path: Path) -> TableColumns:
         if values.null_count == 0 and "list" in kind:
             with contextlib.suppress(ValueError):  # of different lengths: no array for an input, and perhaps for none
                 array = np.asarray(values.to_pylist())
-        columns[name] = array.astype(str) if array.dtype == object and all(isinstance(text, str) for text in array.flat) else array
+        columns[name] = array.astype(TEXT) if array.dtype == object and all(isinstance(text, str) for text in array.flat) else array
     return TableColumns(columns)
 
 
@@ -154,8 +154,8 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
     answers = [name for name in left if not name or name.lower() in ANSWERS or name.lower().startswith("unnamed:")] or list(left)[-1:]
     drop = f"drop = {json.dumps(answers if missing else list(left)[:8], ensure_ascii=False)}"
     example = "\n".join(
-        ["[table]", f"{drop}   # columns that are no inputs"]
-        + [f'columns."{spec.name}" = ["COLUMN", ...]   # if the rest is not it, in this order' for spec in missing]
+        ["[table]", "# columns that are no inputs:", drop]
+        + [f'# if the rest is not it, in this order:\ncolumns."{spec.name}" = ["COLUMN", "COLUMN"]' for spec in missing]
     )
     what = f"which of them are the model's {needed} cannot be guessed" if missing else f"{', '.join(map(quoted, list(left)[:8]))} are no inputs of the model"
     return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n{example}"]
@@ -187,15 +187,15 @@ def as_type(where: str, values: Array, spec: TensorSpec) -> Array:
         return values
     if spec.dtype == "string":
         if values.dtype.kind == "O" and all(isinstance(value, bytes) for value in values.flat):
-            return np.array([value.decode("utf-8", "replace") for value in values.flat], str).reshape(values.shape)
+            return np.array([value.decode("utf-8", "replace") for value in values.flat], TEXT).reshape(values.shape)
         if values.dtype.kind == "O" or (values.dtype.kind == "f" and np.isnan(values).any()):
             raise DataError(f"{where}: it holds missing or mixed values, and the input '{spec.name}' is {expected(spec)}. Fill or remove these rows.")
-        return values.astype(str)
+        return values if values.dtype.kind == "T" else np.array([str(value) for value in values.flat], TEXT).reshape(values.shape)
     goal = numpy_dtype(spec.dtype)
     if values.dtype.kind not in "biuf":
         ragged = values.dtype.kind == "O" and all(isinstance(value, np.ndarray | list) for value in values.flat)
-        what = "lists of different lengths" if ragged else "missing or mixed values" if values.dtype.kind == "O" else values.dtype.name
-        what = "texts" if values.dtype.kind in "US" else what
+        what = "lists of different lengths" if ragged else "missing or mixed values" if values.dtype.kind == "O" else type_name(values.dtype)
+        what = "texts" if values.dtype.kind in "UST" else what
         raise DataError(f"{where}: it holds {what}, and the input '{spec.name}' is {expected(spec)}.")
     if goal.kind in "iu" and not _holds(values, goal):
         raise DataError(f"{where}: it holds numbers that {goal.name} cannot hold, which the input '{spec.name}' takes: {expected(spec)}.")
@@ -212,7 +212,7 @@ def _holds(values: Array, goal: np.dtype[Any]) -> bool:
 def _column(cells: Sequence[str]) -> Array:
     numbers = [math.nan if not cell else _number(cell) for cell in cells]
     if any(number is None for number in numbers) or not any(cells):
-        return np.array(cells, dtype=str)
+        return np.array(cells, TEXT)
     if all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
         return np.array(numbers, np.int64)
     return np.array(numbers, np.float64)

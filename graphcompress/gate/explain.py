@@ -26,8 +26,11 @@ def explanation(outcome: Outcome, bars: Bars) -> str:
 
 
 def _rolled_back(outcome: Outcome, position: int) -> Iterator[str]:
-    """What was rolled back of one step: all of it, or what its boldest rung has more than the chosen one."""
+    """What was rolled back of one step: all of it, or what its boldest rung has more than the chosen one. Where the step failed on what stands of the earlier ones, that tells;
+    on top of a step that was rolled back, too, it may have failed for that one's reason."""
     failures = [j for j in outcome.judged if j.candidate.position == position and j.reason and j is not outcome.chosen]
+    bases = ((j, j.candidate.base) for j in failures)
+    failures = [j for j, base in bases if base is not None and (base.rung is None or base in outcome.chosen.candidate.path)] or failures
     executed = outcome.executed[position]
     noun = executed.step.kind.noun
     if not failures:

@@ -17,11 +17,13 @@ from graphcompress.step import Refusal
 
 @dataclass(frozen=True, slots=True)
 class RepairLayer:
-    """A layer of the student and its twin in the teacher. `channels` are the twin's output channels that the student has, in order (None: all)."""
+    """A layer of the student and its twin in the teacher. `channels` are the twin's output channels that the student has, in order (None: all); `rank` is what its weight may
+    have (None: any)."""
 
     teacher: Node
     student: Node
     channels: Array | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,15 @@ class Sum:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A layer to be refitted to the teacher's `output`; where `sum` is not None, to the total less the student's branch. `teacher_outputs`: see `ir.output_ids`."""
+    """A layer to be refitted, with a `rank` or any, to the teacher's `output`; where `sum` is not None, to the total less the student's branch. `teacher_outputs`: see
+    `ir.output_ids`."""
 
     layer: Layer
     channels: Array | None
     output: Tensor
     sum: Sum | None
     teacher_outputs: set[int]
+    rank: int | None = None
 
     @property
     def flat(self) -> Flat | None:
@@ -84,7 +88,7 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         if any(weights.get(reader) is not weight for reader in weight.outputs):
             del candidates[node]
             refusals.append(Refusal("prune/shared-weight", f"its weight '{weight.name}' is also read by a node that is not refitted", _name(node)))
-    lost = {node for node, (entry, twin, layer) in candidates.items() if not _same_columns(twin, layer, entry.channels)}
+    lost = {node for node, (entry, twin, layer) in candidates.items() if entry.rank is not None or not _same_columns(twin, layer, entry.channels)}
     jobs: list[Job] = []
     place = {node: index for index, node in enumerate(_by_depth(student, candidates))}
     for node, index in place.items():
@@ -92,7 +96,7 @@ def agenda(teacher: Model, student: Model, layers: Sequence[RepairLayer]) -> tup
         total = _sum(twin, layer, teacher_outputs, student_outputs) if len(layer.weight.outputs) == 1 else None
         if total is not None and any(place.get(other, -1) >= index for other in upstream([total.student_branch])):
             total = None
-        job = Job(layer, entry.channels, twin.output, total, teacher_outputs)
+        job = Job(layer, entry.channels, twin.output, total, teacher_outputs, entry.rank)
         if node in lost or lost & upstream(job.reads):
             jobs.append(job)
     return jobs, refusals

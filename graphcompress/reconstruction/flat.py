@@ -88,8 +88,8 @@ class FlatRows:
             yield rows, self._flat.aim(target + branch, rows @ weight + bias[..., None, :] + branch) - branch
 
 
-def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ridge: float, weight: Array) -> tuple[Array, Array]:
-    """(weight, bias) after TURNS turns from `weight`, which was fitted on `moments` of the same rows towards `old`."""
+def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ridge: float, weight: Array, rank: int | None = None) -> tuple[Array, Array]:
+    """(weight, bias) after TURNS turns from `weight`, which was fitted on `moments` of the same rows towards `old` (with a `rank`: among weights of that rank)."""
     bias = bias_of(moments, weight)
     for _ in range(TURNS):
         xy, sum_y = np.zeros_like(moments.xy), np.zeros_like(moments.mean_y)
@@ -97,6 +97,6 @@ def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ri
             xy += (rows - moments.mean_x[..., None, :]).swapaxes(-1, -2) @ aim
             sum_y += aim.sum(axis=-2)
         moments = Moments(moments.rows, moments.mean_x, sum_y / moments.rows, moments.xx, xy, moments.yy)
-        weight = refit([moments], old, ridge)
+        weight = refit([moments], old, ridge, rank)
         bias = bias_of(moments, weight)
     return weight, bias

@@ -38,7 +38,8 @@ EXACT = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class LayerRepair:
-    """What was done to a layer. `method`: "least squares", "channel factors" where there are too few rows or too many unknowns, "none" where nothing was lost.
+    """What was done to a layer. `method`: "least squares", "reduced rank" where its weight is of a `rank`, "channel factors" where there are too few rows or too many unknowns,
+    "none" where nothing was lost.
 
     `before` and `after` are squared
     errors on held-out inputs, all earlier layers being refitted, as parts of the target's energy about its mean; `residual`: the target was a sum's;
@@ -47,6 +48,7 @@ class LayerRepair:
 
     node: str
     method: str
+    rank: int | None
     rows: int
     unknowns: int
     ridge: float
@@ -80,7 +82,8 @@ def repair(
     """Give the weights and biases of `layers` of `student` new values (in place), by least squares towards the old ones over `positions` of each input.
 
     `feeds` must be iterable again. A weight that several of the layers read gets one value for all; one that others read too is left. Layers with more than
-    MOST_UNKNOWNS unknowns or fewer rows than unknowns get a factor and a bias per output channel only. A Conv or Gemm without a bias gets one where it matters.
+    MOST_UNKNOWNS unknowns or fewer rows than unknowns get a factor and a bias per output channel only, those of a rank excepted. A Conv or Gemm without a bias gets one where it
+    matters.
     `mirrors`: where all inputs are pictures, those seen in a mirror are taken in for each layer whose error on the originals they lessen; twice the time.
     Raises DataError where there is no feed, ValueError where `channels` do not fit the student's layer.
     """
@@ -94,7 +97,8 @@ def repair(
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
             unknowns = group[0].layer.form.shape[1]
-            by_channel = unknowns > MOST_UNKNOWNS or sum(targets.rows(job) for job in group) < unknowns
+            short = unknowns > MOST_UNKNOWNS or sum(targets.rows(job) for job in group) < unknowns
+            by_channel = short and group[0].rank is None
             fits = [_Fit(job, targets, by_channel=by_channel, store=store if len(group) == 1 else None) for job in group]
             fits[0].take(values)
             for fit in fits[1:]:  # what they read is calculated with the weight that is to be fitted, as it is now
@@ -185,7 +189,7 @@ class _Fit:
 
 def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> list[LayerRepair]:
     """Fit the weight that the layers of `fits` share, and write it and their biases."""
-    layer, by_channel = fits[0].job.layer, fits[0].by_channel
+    layer, by_channel, rank = fits[0].job.layer, fits[0].by_channel, fits[0].job.rank
     validation = [fit.validation() for fit in fits]
     matrix = layer.weight_matrix()
     g, n, o = matrix.shape
@@ -193,22 +197,25 @@ def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> l
     energy = sum(float(m.yy.sum()) for m in validation) or 1.0
     before = sum(squared_error(m, old, fit.job.layer.bias_vector().reshape(m.mean_y.shape)) for fit, m in zip(fits, validation, strict=True))
     method, ridge, mirrors, after = "none", 0.0, False, before
-    if before > EXACT * energy:
-        method = "channel factors" if by_channel else "least squares"
+    if rank is not None or before > EXACT * energy:
+        method = "channel factors" if by_channel else "least squares" if rank is None else "reduced rank"
         choices = []
         for use_mirrors in (False, True) if all(fit.mirrors for fit in fits) else (False,):
-            choices.append((*best_ridge([fit.training(mirrors=use_mirrors) for fit in fits], validation, old, ridges), use_mirrors))
+            choices.append((*best_ridge([fit.training(mirrors=use_mirrors) for fit in fits], validation, old, ridges, rank), use_mirrors))
         ridge, after, mirrors = min(choices, key=lambda choice: choice[1])
         whole = [fit.whole(mirrors=mirrors) for fit in fits]
-        new = refit(whole, old, ridge)
+        new = refit(whole, old, ridge, rank)
         biases = [bias_of(moments, new) for moments in whole]
         if held := fits[0].held(mirrors=mirrors):
-            new, biases[0] = refit_before_flat(held, whole[0], old, ridge, new)
+            new, biases[0] = refit_before_flat(held, whole[0], old, ridge, new, rank)
         with Edits(student) as edits:
             edits.set_value(layer.weight, layer.weight_from_matrix(matrix * new.reshape(g, 1, o) if by_channel else new))
             for fit, bias, moments in zip(fits, biases, whole, strict=True):
                 set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
-    return [LayerRepair(fit.job.layer.node.name, method, fit.rows, n, ridge, fit.job.sum is not None, mirrors, before / energy, after / energy) for fit in fits]
+    return [
+        LayerRepair(fit.job.layer.node.name, method, rank, fit.rows, n, ridge, fit.job.sum is not None, mirrors, before / energy, after / energy)
+        for fit in fits
+    ]
 
 
 def set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: Moments) -> None:

@@ -32,6 +32,11 @@ class Form(Protocol):
         """The axis of the weight that has the output channels."""
         ...
 
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the output that has the output channels."""
+        ...
+
     def places(self, y_shape: Sequence[int]) -> int:
         """Number of output positions, batch included."""
         ...
@@ -153,6 +158,10 @@ class Dense:
     def output_axis(self) -> int:
         return 0 if self.flips_weight else 1
 
+    @property
+    def channel_axis(self) -> int:
+        return -2 if self.flips_y else -1
+
     def places(self, y_shape: Sequence[int]) -> int:
         channels = y_shape[-2 if self.flips_y and len(y_shape) > 1 else -1]
         return math.prod(y_shape) // max(1, channels)
@@ -245,6 +254,10 @@ class Convolution:
     @property
     def output_axis(self) -> int:
         return 1 if self.transposed else 0
+
+    @property
+    def channel_axis(self) -> int:
+        return 1
 
     def places(self, y_shape: Sequence[int]) -> int:
         return int(y_shape[0]) * math.prod(y_shape[2:])

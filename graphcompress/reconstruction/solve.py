@@ -13,15 +13,28 @@ from graphcompress.reconstruction.gram import Moments
 Array = np.ndarray[Any, Any]
 
 
-def refit(moments: Sequence[Moments], old: Array, ridge: float) -> Array:
-    """The W [..., n, o] that minimizes |Yc - Xc W|^2 + d |W - W_old|^2 for centred rows, d = `ridge` times the mean of the diagonal of Xc'Xc.
+def refit(moments: Sequence[Moments], old: Array, ridge: float, rank: int | None = None) -> Array:
+    """The W [..., n, o] that minimizes |Yc - Xc W|^2 + d |W - W_old|^2 for centred rows, d = `ridge` times the mean of the diagonal of Xc'Xc; of all matrices, or of those of a
+    `rank` (reduced-rank regression).
 
     Towards the old weights, not towards 0: a ridge that is too large then leaves them as they were. An input that never varies keeps its weight.
     """
     xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
     xy: Array = sum(m.xy for m in moments[1:]) + moments[0].xy
     d = damping(xx, ridge)[..., None, None]
-    return solved(xx + d * np.eye(old.shape[-2]), xy + d * old)
+    damped = xx + d * np.eye(old.shape[-2])
+    weight = solved(damped, xy + d * old)
+    if rank is None or rank >= min(weight.shape[-2:]):
+        return weight
+    # What W misses of the best W* is tr((W - W*)' H (W - W*)) with the damped moments H: of rank r least where the main directions of the fitted outputs stay.
+    main = main_directions(np.swapaxes(weight, -1, -2) @ damped @ weight, rank)
+    return weight @ main @ np.swapaxes(main, -1, -2)
+
+
+def main_directions(moments: Array, count: int) -> Array:
+    """The `count` orthonormal directions [..., o, count] in which outputs with the second moments [..., o, o] have most of their energy, the largest part last."""
+    _, vectors = np.linalg.eigh((moments + np.swapaxes(moments, -1, -2)) / 2)
+    return vectors[..., vectors.shape[-1] - count :]
 
 
 def solved(matrix: Array, right: Array) -> Array:
@@ -56,11 +69,11 @@ def squared_error(moments: Moments, weight: Array, bias: Array) -> float:
     return max(0.0, about_mean) + moments.rows * float(np.square(bias_of(moments, weight) - bias).sum())
 
 
-def best_ridge(training: Sequence[Moments], validation: Sequence[Moments], old: Array, ridges: Sequence[float]) -> tuple[float, float]:
-    """Of `ridges` the one whose refit on `training` has the least squared error on `validation`, and that error."""
+def best_ridge(training: Sequence[Moments], validation: Sequence[Moments], old: Array, ridges: Sequence[float], rank: int | None = None) -> tuple[float, float]:
+    """Of `ridges` the one whose refit on `training` (of a `rank`) has the least squared error on `validation`, and that error."""
     errors: list[tuple[float, float]] = []
     for ridge in ridges:
-        weight = refit(training, old, ridge)
+        weight = refit(training, old, ridge, rank)
         errors.append((sum(squared_error(h, weight, bias_of(f, weight)) for f, h in zip(training, validation, strict=True)), ridge))
     error, ridge = min(errors)
     return ridge, error

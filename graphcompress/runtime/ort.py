@@ -40,11 +40,16 @@ def load() -> Any:
             "Uninstall all packages whose name begins with onnxruntime and install one of them again."
         )
     if _numbers(module.__version__) < _numbers(OLDEST):
-        package = getattr(module, "package_name", "onnxruntime")
+        package = _package(module)
         raise RuntimeUnavailable(
             f"{package} {module.__version__} is installed, and graphcompress needs {OLDEST} or newer. Upgrade it: pip install --upgrade '{package}>={OLDEST}'."
         )
     return module
+
+
+def _package(module: Any) -> str:
+    """What was installed, as the module says: older builds say nothing."""
+    return getattr(module, "package_name", "") or "onnxruntime"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -55,7 +60,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def describe() -> dict[str, str]:
     """`runtime`, the package that is installed, and its `version`. Raises as `load` does."""
     module = load()
-    return {"runtime": getattr(module, "package_name", "onnxruntime"), "version": module.__version__}
+    return {"runtime": _package(module), "version": module.__version__}
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +113,25 @@ def kernel_times(models: Sequence[Model], feeds: Sequence[Feed], place: LocalPla
                 break
             for session in sessions:
                 session.run(feeds[round_ % len(feeds)])
-        traces = [json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")) for session in sessions]
-    return [_kernels(trace, everything) for trace, everything in zip(traces, numbers, strict=True)]
+        return [_kernels(_events(Path(session.end_profiling())), everything) for session, everything in zip(sessions, numbers, strict=True)]
 
 
-def _kernels(events: Sequence[Mapping[str, Any]], everything: Sequence[Node]) -> list[Kernel]:
+def _events(trace: Path) -> Iterator[Mapping[str, Any]]:
+    """The events of a trace, a JSON list, one by one: a node in a loop has one for each time round, and all of them as Python objects would take many times the file. Each stands on a line
+    of its own; one that goes over several is put together."""
+    held = ""
+    with trace.open(encoding="utf-8") as lines:
+        for line in lines:
+            held += line.strip()
+            try:
+                events = json.loads(held.removesuffix(",")) if held not in ("", "[", "]") else []
+            except ValueError:
+                continue
+            held = ""
+            yield from events if isinstance(events, list) else [events]
+
+
+def _kernels(events: Iterable[Mapping[str, Any]], everything: Sequence[Node]) -> list[Kernel]:
     """From the events of a trace (start and duration in us, entered as they end), in the order of execution. The first run does not count: it reserves memory."""
     runs: list[dict[tuple[str, str, str], float]] = [{}]
     ended: list[tuple[float, float]] = []  # of this run, what lies in no other so far

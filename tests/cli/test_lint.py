@@ -33,6 +33,17 @@ def test_status_1_on_errors_and_0_on_warnings(odd: Path, run: Any) -> None:
     assert "Did you mean 'waste/leftover'" in run("lint", "odd.onnx", "--select", "waste/leftovers").err
 
 
+def test_several_models(odd: Path, run: Any) -> None:
+    """As pre-commit calls it: all are looked at, also behind one that has errors."""
+    onnx.save(onnx.parser.parse_model(TEXT.replace("i = Identity (x)  y = Add (i, w)", "y = Relu (x)")), "clean.onnx")
+    done = run("lint", "odd.onnx", "clean.onnx", "odd.onnx")
+    assert done.status == 1 and done.err.count("1 finding of severity error") == 2 and done.out.count("error numbers/nan") == 2
+    assert "clean.onnx: nothing found." in done.out
+    assert run("lint", "clean.onnx", "odd.onnx", "--ignore", "numbers").status == 0
+    for alone in (["--format", "json"], ["--format", "sarif"], ["--fix", "-o", "mended.onnx"]):
+        assert "is for one model at a time, and there are 2" in run("lint", "odd.onnx", "clean.onnx", *alone).err
+
+
 def test_json_and_sarif(odd: Path, run: Any) -> None:
     findings = run("lint", "odd.onnx", "--format", "json").json["findings"]
     assert [(f["id"], f["severity"], f["place"], f["fixable"]) for f in findings] == [
@@ -46,6 +57,16 @@ def test_json_and_sarif(odd: Path, run: Any) -> None:
     assert [r["level"] for r in log["results"]] == ["error", "warning"]
     assert log["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "odd.onnx"
     assert log["results"][1]["locations"][0]["logicalLocations"] == [{"fullyQualifiedName": "left"}]
+
+
+def test_places_in_sarif_are_references(odd: Path, run: Any) -> None:
+    """Relative as they were given, so that a forge finds them; nothing in them that a reference cannot hold."""
+    name = Path("my models") / "a#b ä.onnx"
+    name.parent.mkdir()
+    odd.rename(name)
+    for path, uri in ((str(name), "my%20models/a%23b%20%C3%A4.onnx"), (str(name.resolve()), name.resolve().as_uri())):
+        (log,) = json.loads(run("lint", path, "--format", "sarif").out)["runs"]
+        assert log["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
 
 
 def test_fix_writes_a_mended_model(odd: Path, run: Any) -> None:

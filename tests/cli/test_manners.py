@@ -52,6 +52,19 @@ def test_help_names_no_types_has_groups_and_an_example_and_cuts_nothing(command:
     assert all(len(line) <= 60 or " " not in line.strip() for line in pages[60].splitlines())
 
 
+def test_examples_of_files_are_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever copies them off a narrow terminal gets the same lines; sentences beside them are broken."""
+    from graphcompress.cli.wrap import wrapped
+
+    monkeypatch.setenv("COLUMNS", "60")
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    example = f'[text]\n# {"what it is " * 8}\ntokenizer = "/{"folder/" * 12}tokenizer.json"\ncolumns."a" = [{", ".join(["1"] * 40)}]'
+    sentence = "A word after another. " * 8
+    shown = wrapped(f"{sentence}\n{example}", terminal)
+    assert shown.endswith(f"\n{example}") and all(len(line) <= 60 for line in shown.removesuffix(example).split("\n"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("inspect", "model.onnx"), ("simplify", "model.onnx", "-o", "out.onnx"), ("data", "model.onnx", "--data", "feeds.npz"), ("lint", "model.onnx")],

@@ -75,6 +75,42 @@ def test_it_stands_alone(page: Page) -> None:
     assert page.tags.count("svg") == content.count('role="img"') == content.count("<desc>") > 2
 
 
+def luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(scheme: str) -> None:
+    """Texts 4.5 to 1, what must be seen of pictures 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), in both schemes; nothing of these has a colour of its own."""
+    from graphcompress.api.html import STYLE
+
+    blocks = re.findall(r":root \{(.*?)\}", STYLE)
+    assert len(blocks) == 2
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[scheme == "dark"]))
+    page = luminance(colours.pop("page"))
+    ratios = {
+        name: (max(page, luminance(c)) + 0.05) / (min(page, luminance(c)) + 0.05) for name, c in colours.items() if name != "line"
+    }  # rules between rows are decoration
+    assert {"text", "soft", "before", "after", "bad"} <= ratios.keys()
+    assert {name: ratio for name, ratio in ratios.items() if ratio < (4.5 if name in ("text", "soft") else 3)} == {}
+    rules = STYLE.partition("body {")[2]
+    assert "#" not in rules and not re.search(r"(?:color|fill|stroke): (?!var\(--)[a-z]", rules)
+    assert set(re.findall(r"(?:\bcolor|text[^{}]*\{ fill): var\(--(\w+)\)", rules)) == {"text", "soft"}
+    assert not re.search(r"rect \{[^}]*var\(--line\)|\.edge \{[^}]*var\(--line\)", rules)
+
+
+def test_headings_say_something_and_the_keyboard_reaches_what_scrolls(page: Page) -> None:
+    content = Path("out.html").read_text(encoding="utf-8")
+    assert "<th></th>" not in content and not re.search(r"<th[^>]*></th>", content)
+    boxes = re.findall(r"<div class=wide([^>]*)>", content)
+    assert len(boxes) == content.count("<table>") + content.count("<svg ") > 4
+    assert all(re.fullmatch(r' tabindex="0" role="group" aria-label="[^"]+"', attributes) for attributes in boxes)
+    assert "@media print" in content
+
+
 def test_numbers_and_reasons_are_those_of_the_record(page: Page, run: Any) -> None:
     import json
 

@@ -142,9 +142,9 @@ def test_arrays_of_an_npz_file_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        (None, "A NoneType is no data. Data is a path"),
-        (7, "A int is no data"),
-        (b"bytes", "A bytes is no data"),
+        (None, "An object of type NoneType is no data. Data is a path"),
+        (7, "An object of type int is no data"),
+        (b"bytes", "An object of type bytes is no data"),
         ([], "The data is empty"),
         (iter([]), "The data is empty"),
         ([None], "feed 0: the array 'x' holds Python objects"),

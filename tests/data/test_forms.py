@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,36 @@ def table(tmp_path: Path, text: str, name: str = "rows.csv") -> Path:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "frame"])
+def test_one_long_text_does_not_widen_the_others(tmp_path: Path, form: str) -> None:
+    """What is held grows with the characters that there are, not with rows times the longest cell, which would be 800 MB here."""
+    cells = [*(f"t{i}" for i in range(2000)), "long " * 20_000]
+    spec = TensorSpec("text", "string", ("n", 1))
+
+    def opened() -> Dataset:
+        if form == "csv":
+            return open_data(table(tmp_path, "text,_label\n" + "\n".join(f"{cell},{cell}" for cell in cells)), [spec])
+        if form == "jsonl":
+            return open_data(table(tmp_path, "\n".join(json.dumps({"text": cell}) for cell in cells), "rows.jsonl"), [spec])
+        if form == "parquet":
+            arrow, parquet = pytest.importorskip("pyarrow", reason="the extra [tables]"), pytest.importorskip("pyarrow.parquet")
+            parquet.write_table(arrow.table({"text": cells}), tmp_path / "rows.parquet")
+            return open_data(tmp_path / "rows.parquet", [spec])
+        return memory_data({"text": np.array(cells, object)[:, None]}, [spec])
+
+    tracemalloc.start()
+    try:
+        data = opened()
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    texts = [feed["text"].tolist() for feed in data]
+    assert texts[:2] == [[["t0"]], [["t1"]]] and texts[-1] in ([[cells[-1]]], [[cells[-1].strip()]])
+    if form == "csv":
+        labels = [truth["_label"] for truth in data.labels() or ()]
+        assert [str(label[0]) for label in labels][:2] == ["t0", "t1"] and {label.dtype.kind for label in labels} == {"U"}
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,37 @@ def test_texts_become_ids_masks_and_types(tmp_path: Path, tokenizer: Path) -> No
     assert feeds[1]["attention_mask"].tolist() == [[1, 1, 1]] and feeds[1]["token_type_ids"].tolist() == [[0, 0, 0]]
     fixed = TensorSpec("tokens", "int32", (1, 4))
     assert [feed["tokens"].tolist() for feed in open_data(path, [fixed], preprocess=tokenizer)] == [[[2, 3, 0, 0]], [[4, 1, 2, 0]]]
+
+
+def test_examples_in_messages_can_be_copied_from_a_narrow_terminal(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty columns: a line that is broken on the terminal is no TOML any more."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    rows, lines = write(tmp_path, "rows.csv", "a,b,Unnamed: 0\n1,2,3\n"), write(tmp_path, "texts.txt", "one\n")
+    pair = [TensorSpec(name, "float", ("n", 1)) for name in ("first_input", "second_input")]
+    photo = TensorSpec("image", "float", ("n", 3, 224, 224))
+    for path, inputs, ways in ((tmp_path / "a.png", [photo], None), (rows, pair, None), (lines, [IDS, MASK], None), (lines, pair, tokenizer.name)):
+        with pytest.raises(DataError) as error:
+            open_data(path, inputs, preprocess=ways)
+        _, *example = str(error.value).split("\n")
+        assert example and max(map(len, example)) <= 60, example
+        assert tomllib.loads("\n".join(example)).keys() & {"images", "table", "text"}
+
+
+def test_texts_beside_their_tokenizer(tmp_path: Path, tokenizer: Path) -> None:
+    """What Hugging Face's libraries put into a folder, and the file that --preprocess names, are no data; of several files it is asked which one."""
+    write(tmp_path, "texts.txt", "one two\nthree what one\n")
+    write(tmp_path, "tokenizer_config.json", "{}")
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=tokenizer)) == 2
+    with pytest.raises(DataError, match=r"these are texts.*--preprocess tokenizer.json"):
+        open_data(tmp_path, [IDS, MASK])
+    other = tokenizer.rename(tmp_path / "words.json")
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=other)) == 2
+    ways = write(tmp_path, "text.toml", '[text]\ntokenizer = "words.json"\n')
+    assert len(open_data(tmp_path, [IDS, MASK], preprocess=ways)) == 2
+    write(tmp_path, "more.txt", "one\n")
+    with pytest.raises(DataError, match=r"several files that could be the data: more.txt, texts.txt. Give the one"):
+        open_data(tmp_path, [IDS, MASK], preprocess=other)
 
 
 def test_length_padding_columns_and_names(tmp_path: Path, tokenizer: Path) -> None:

@@ -12,7 +12,8 @@ from graphcompress.api.reports import speed_bar
 from graphcompress.gate import Bars
 from graphcompress.gate.bars import reaches
 from graphcompress.runtime.measure import Measurement
-from tests.support.fake_judge import FakeJudge, Quantize, chosen, gate, simplify, told
+from graphcompress.step import Ladder, StepResult
+from tests.support.fake_judge import FakeJudge, Quantize, chosen, gate, model, simplify, step, told
 
 
 def test_faithful_but_slower_less_bold_rungs_are_tried_by_what_they_are_expected_to_gain() -> None:
@@ -49,6 +50,16 @@ def test_a_loss_ends_the_measuring_and_nothing_is_timed_or_compared_twice() -> N
     assert judge.measured == [("q0", 1), ("simple", 1), ("original/q0", 1)]
     assert len(judge.compared) == len(set(judge.compared))
     assert told(outcome).endswith("The result is the original model.")
+
+
+def test_a_step_is_not_blamed_for_the_one_below_it() -> None:
+    """What was slow with both steps is slow because of the first: the second one's reason is that of the candidate without it."""
+    store = step("store", "storing weights small", lambda m: Ladder.single(StepResult(model(f"{m.name}/store"), True)))
+    verdicts = {"original/q0": "slower", "original/q0/store": "slower", "original/store": "noisy loss"}
+    words = told(gate(FakeJudge(verdicts=verdicts), Quantize().step, store))
+    assert "Quantization was rolled back because it is slower than the original (0.50x with 1 thread)." in words
+    assert "Storing weights small was rolled back because it may be slower than the original (0.91x with 1 thread, too noisy to tell)." in words
+    assert "less bold" not in words
 
 
 @pytest.mark.parametrize("verdict", ["noisy", "noisy gain"])

@@ -88,6 +88,9 @@ def test_an_onnxruntime_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("onnxruntime.__version__", version)
         with pytest.raises(RuntimeUnavailable, match=rf"onnxruntime.* {version} is installed, and graphcompress needs {ort.OLDEST} or newer"):
             ort.load()
+    monkeypatch.setattr("onnxruntime.package_name", "")  # as in 1.20.1
+    with pytest.raises(RuntimeUnavailable, match=r"^onnxruntime 1.9.0.* Upgrade it: pip install --upgrade 'onnxruntime>="):
+        ort.load()
     for version in ("1.24.0", "1.100.0", "2.0", f"{ort.OLDEST}.0.dev20260101001"):
         monkeypatch.setattr("onnxruntime.__version__", version)
         ort.load()

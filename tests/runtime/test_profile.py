@@ -10,7 +10,7 @@ import pytest
 
 from graphcompress import ir
 from graphcompress.errors import DataError
-from graphcompress.runtime.profile import optimized_model
+from graphcompress.runtime.profile import _events, optimized_model
 
 ModelOf = Callable[..., ir.Model]
 NESTED = """g (bool c, float[n] x) => (float[n] y) {
@@ -54,3 +54,12 @@ def test_a_feed_is_run(model_of: ModelOf) -> None:
     optimized_model(model, feed={"x": np.zeros((2, 4), np.float32)})
     with pytest.raises(DataError):
         optimized_model(model, feed={"x": np.zeros((2, 5), np.float32)})
+
+
+def test_the_events_of_a_trace_are_read_however_they_lie_on_lines(tmp_path: Path) -> None:
+    """On a line each, over several lines, or all on one."""
+    trace = tmp_path / "trace.json"
+    trace.write_text('[\n{"name" :"a","args" : {"x" : [1]}},\n{"name" :"b",\n "dur" :2}\n', encoding="utf-8")
+    assert list(_events(trace)) == [{"name": "a", "args": {"x": [1]}}, {"name": "b", "dur": 2}]
+    trace.write_text('[{"name" :"a"}, {"name" :"b"}]', encoding="utf-8")
+    assert [event["name"] for event in _events(trace)] == ["a", "b"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from graphcompress.passes.prune.axes.labels import Array
-from graphcompress.passes.prune.groups import WidthCost
+from graphcompress.passes.prune.costs import WidthCost
 
 LEAST_SHARE = 0.1
 """Of its units that every group keeps: the error curves say little about what lies below."""
@@ -35,29 +35,35 @@ def hull(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def search_widths(curves: Sequence[Sequence[tuple[int, float]]], cost: WidthCost, goal: float) -> Array:
     """Widths [groups] at which `cost` is at most `goal`: always the step with the least error for what it saves, since savings fall with every other step, no step is
-    taken before one that is better. The narrowest widths where the goal is out of reach. `curves` are as `hull` gives them."""
+    taken before one that is better. The narrowest widths where the goal is out of reach. `curves` are as `hull` gives them.
+
+    A step goes on along its curve as long as that gets cheaper: a layer that becomes two saves nothing at first."""
     widths = np.array([curve[0][0] for curve in curves], np.int64)
     place = [0] * len(curves)
     total = cost.at(widths)
 
-    def entry(group: int) -> tuple[float, int] | None:
-        if place[group] + 1 >= len(curves[group]):
-            return None
-        (_, before), (width, after) = curves[group][place[group]], curves[group][place[group] + 1]
-        saving = cost.saving(widths, group, width)
-        return (max(0.0, after - before) / saving if saving > 0 else float("inf")), group
+    def entry(group: int) -> tuple[float, int, int] | None:
+        before, best = curves[group][place[group]][1], None
+        for index in range(place[group] + 1, len(curves[group])):
+            width, after = curves[group][index]
+            saving = cost.saving(widths, group, width)
+            ratio = max(0.0, after - before) / saving if saving > 0 else float("inf")
+            if best is not None and best[0] <= ratio < float("inf"):
+                break
+            best = ratio, group, index
+        return best
 
     heap = [e for g in range(len(curves)) if (e := entry(g)) is not None]
     heapq.heapify(heap)
     while heap and total > goal:
-        _, group = heapq.heappop(heap)
+        _, group, _ = heapq.heappop(heap)
         fresh = entry(group)
         if fresh is None or fresh[0] == float("inf"):
             continue
         if heap and fresh > heap[0]:  # its saving has fallen since
             heapq.heappush(heap, fresh)
             continue
-        place[group] += 1
+        place[group] = fresh[2]
         width = curves[group][place[group]][0]
         total -= cost.saving(widths, group, width)
         widths[group] = width

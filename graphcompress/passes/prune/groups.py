@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from graphcompress.passes.prune.axes.algebra import Algebra
 from graphcompress.passes.prune.axes.forms import Letter, Slot
 from graphcompress.passes.prune.axes.labels import Array, Axis, Reason
 from graphcompress.passes.prune.axes.state import Pattern
+from graphcompress.passes.prune.costs import Factor, ProductCost, WidthCost
 from graphcompress.passes.prune.sharing import separated
 
 PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049, 1051, 1061, 1063, 1069)
@@ -52,72 +52,9 @@ class UnitGroup:
         return len(self.partition)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Factor:
-    """One axis in whose length the cost of a node grows: `counts` [groups] indices per unit of each group, `fixed` indices that stay, `length` in all."""
-
-    counts: Array
-    fixed: int
-    length: int
-
-    def share(self, widths: Array) -> float:
-        """What is left of it at `widths` [groups] units."""
-        return float(self.counts @ widths + self.fixed) / self.length
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ProductCost:
-    """`base` times the shares of `factors`: the multiply-accumulates of a node, the parameters of a constant. `owner` is that node or constant."""
-
-    owner: Node | Tensor
-    base: float
-    factors: tuple[Factor, ...]
-
-    def at(self, widths: Array) -> float:
-        """At `widths` [groups] units."""
-        cost = self.base
-        for factor in self.factors:
-            cost *= factor.share(widths)
-        return cost
-
-
-class NodeCost(Protocol):
-    """A cost that hangs on the shares of some factors."""
-
-    @property
-    def factors(self) -> tuple[Factor, ...]: ...
-
-    def at(self, widths: Array) -> float:
-        """At `widths` [groups] units."""
-        ...
-
-
-class WidthCost:
-    """A sum of costs, with what each group takes part in."""
-
-    def __init__(self, products: Sequence[NodeCost], other: float, groups: int) -> None:
-        """`other` is what no width changes."""
-        self.products = products
-        self.other = other
-        self._of_group: list[list[int]] = [[] for _ in range(groups)]
-        for index, product in enumerate(products):
-            for group in {int(g) for f in product.factors for g in np.flatnonzero(f.counts)}:
-                self._of_group[group].append(index)
-
-    def at(self, widths: Array) -> float:
-        """The whole at `widths` [groups] units."""
-        return self.other + sum(p.at(widths) for p in self.products)
-
-    def saving(self, widths: Array, group: int, width: int) -> float:
-        """What it falls by where `group` goes to `width` units."""
-        narrower = widths.copy()
-        narrower[group] = width
-        return sum(self.products[i].at(widths) - self.products[i].at(narrower) for i in self._of_group[group])
-
-
 class Groups:
     """The groups of a model. `algebra` says where their units are; `macs` and `parameters` are what a model of other widths costs: multiply-accumulates of one run of batch 1,
-    elements of the constants that have groups."""
+    elements of the constants that have groups; `node_macs` are those of each node, None where they are not known."""
 
     def __init__(self, algebra: Algebra, macs: Mapping[Node, int | None]) -> None:
         self.algebra = algebra
@@ -127,13 +64,14 @@ class Groups:
         for index, group in enumerate(self.groups):
             self.group_of[group.units] = index
         self._of_node = {a.form.node: [a.vectors.get(x) for x in a.costs] for a in algebra.applications if macs.get(a.form.node)}
-        products = [ProductCost(node, macs[node] or 0, self._factors(axes)) for node, axes in self._of_node.items()]
-        self.macs = WidthCost(products, sum(m or 0 for m in macs.values()) - sum(p.base for p in products), len(self.groups))
+        self.node_macs = macs
+        products = [ProductCost(node, count, self._factors(self._of_node.get(node, []))) for node, count in macs.items() if count]
+        self.macs = WidthCost(products, 0.0, len(self.groups))
         axes = {t: algebra.axes[t] or () for t, _, _ in weight_axes(algebra)}
         self._of_constant = {t: self._factors(parts) for t, parts in axes.items()}
+        self._of_constant |= {c: () for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes}
         sizes = [ProductCost(t, math.prod(algebra.shapes.static(t) or ()), factors) for t, factors in self._of_constant.items()]
-        others = [c for g in graphs(algebra.model) for c in g.initializers.values() if c not in axes]
-        self.parameters = WidthCost(sizes, float(sum(math.prod(c.shape) for c in others)), len(self.groups))
+        self.parameters = WidthCost(sizes, 0.0, len(self.groups))
 
     @property
     def widths(self) -> Array:
@@ -153,6 +91,11 @@ class Groups:
         """What the time of a node grows with: the axes that its multiply-accumulates have, of other nodes those of the first output."""
         axes = self._of_node.get(node)
         return self._factors(list(self.algebra.axes.get(node.outputs[0]) or ()) if axes is None and node.outputs else axes or ())
+
+    def axis_factors(self, tensor: Tensor, axis: int) -> tuple[Factor, ...]:
+        """What the length of one axis of a constant grows with, none where no group has indices of it."""
+        axes = self.algebra.axes.get(tensor) or ()
+        return self._factors(axes[axis : axis + 1])
 
     def fixed(self) -> list[tuple[Reason, int]]:
         """Why indices of weights stay, and how many do for each reason, most first; of reasons that differ in their node only, the first node."""

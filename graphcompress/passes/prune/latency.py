@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphcompress.ir import Model, Node
 from graphcompress.passes.prune.axes.labels import Array
+from graphcompress.passes.prune.costs import Factor, WidthCost, places_of
 from graphcompress.passes.prune.cut import Cut
-from graphcompress.passes.prune.groups import Factor, Groups, WidthCost
+from graphcompress.passes.prune.groups import Groups
+from graphcompress.reconstruction.rows import Layer
 from graphcompress.runtime.measure import measure
 from graphcompress.runtime.node_times import node_times
 from graphcompress.runtime.place import LocalPlace
@@ -32,14 +34,16 @@ class LatencyCost:
     factors: tuple[Factor, ...]
     points: Array
 
-    def at(self, widths: Array) -> float:
-        """At `widths` [groups] units."""
-        share = math.prod(factor.share(widths) for factor in self.factors)
+    def at(self, sizes: Array) -> float:
+        share = math.prod(factor.share(sizes) for factor in self.factors)
         shares, seconds = self.points.T
         if share < shares[0] and len(shares) > 1:
             slope = (seconds[1] - seconds[0]) / (shares[1] - shares[0])
             return max(0.0, float(seconds[0] - slope * (shares[0] - share)))
         return float(np.interp(share, shares, seconds))
+
+    def places(self) -> set[int]:
+        return places_of(self.factors)
 
 
 def measured_time(groups: Groups, cuts: Sequence[tuple[Array, Cut]], feed: Feed, context: Context) -> WidthCost:
@@ -57,13 +61,34 @@ def measured_time(groups: Groups, cuts: Sequence[tuple[Array, Cut]], feed: Feed,
     products = []
     for node, seconds in whole.items():
         factors = groups.factors(node)
-        if factors:
+        if not factors:
+            products.append(LatencyCost(node, (), np.array([[1.0, seconds]])))
+        else:
             points = {math.prod(f.share(widths) for f in factors): times.get(node, 0.0) for widths, times in columns}
             shares = np.array(sorted(points))
             # A narrower node is no slower: what looks like it is noise.
             values = np.minimum.accumulate([min(points[s], seconds) for s in shares[::-1]])[::-1]
             products.append(LatencyCost(node, factors, np.stack([shares, values], axis=1)))
-    return WidthCost(products, sum(whole.values()) - sum(whole[p.owner] for p in products), len(groups.groups))
+    return WidthCost(products, 0.0, len(groups.groups))
+
+
+def slowness_of_two(cost: WidthCost, groups: Groups, model: Model, ranks: Mapping[Layer, int], feed: Feed, context: Context) -> dict[Node, float]:
+    """For layers of the original that are two of a rank in `model`: the time of both by that of the one in `cost`, as a multiple of what they multiply and accumulate by what it does."""
+    if not ranks:
+        return {}
+    judging = context.judging_place()
+    place = judging if isinstance(judging, LocalPlace) else LocalPlace()
+    times = node_times(model, feed, place, threads=context.threads or 1)
+    makers = {tensor.name: node for node in model.graph.nodes for tensor in node.outputs}
+    whole = {product.owner: product.at(groups.widths) for product in cost.products}
+    result = {}
+    for layer, rank in ranks.items():
+        second = makers[layer.node.outputs[0].name]
+        both = [second, *(makers[t.name] for t in second.inputs if t.name in makers)]
+        _, n, o = layer.form.shape
+        if whole.get(layer.node):
+            result[layer.node] = sum(times.get(node, 0.0) for node in both) / whole[layer.node] / (rank * (n + o) / (n * o))
+    return result
 
 
 def time_share(original: Model, candidate: Model, feeds: Sequence[Feed], context: Context) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,27 +71,43 @@ def see(
     widths = {layer: _width(layer, (runs or {}).get(layer, 1)) for layer in layers}
     layers = [layer for layer in layers if layer.form.shape[1] // widths[layer] <= MOST_ROWS]
     grams = [Gram() for _ in layers]
-    by_input: dict[Tensor, list[int]] = {}
-    for index, layer in enumerate(layers):
-        by_input.setdefault(layer.x, []).append(index)
-    first = next(iter(feeds), None)
-    if first is not None and by_input:
-        needed = sum(np.asarray(v).nbytes for values in Watch(model, by_input).run([first], threads=threads, optimize="basic") for v in values.values())
-        feed_batches = batches(model, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
-        counts = [items(feed) for feed in feed_batches]
-        next_batch = dict.fromkeys(by_input, 0)
-        for values in Watch(model, by_input).run(feed_batches, threads=threads, optimize="basic"):
-            for tensor in list(values):
-                x = np.asarray(values.pop(tensor))
-                batch = next_batch[tensor]
-                next_batch[tensor] += 1
-                for index in by_input[tensor]:
-                    form = layers[index].form
-                    at = sample(form.places_from(x.shape), counts[batch], positions, np.random.default_rng([seed, index, batch]))
-                    rows = form.rows(x, at)
-                    grams[index].update(by_channel(rows, widths[layers[index]]))
-            progress("scoring", max(next_batch.values()), len(counts))
+    asked = [(layer.x, layer.form.places_from) for layer in layers]
+    for index, x, at in at_places(model, asked, feeds, seed=seed, positions=positions, threads=threads, progress=progress, words="scoring"):
+        grams[index].update(by_channel(layers[index].form.rows(x, at), widths[layers[index]]))
     return [_seen(layer, gram, widths[layer]) for layer, gram in zip(layers, grams, strict=True)]
+
+
+def at_places(
+    model: Model,
+    asked: Sequence[tuple[Tensor, Callable[[Sequence[int]], int]]],
+    feeds: Iterable[Feed],
+    *,
+    seed: int,
+    positions: int = POSITIONS,
+    threads: int | None = None,
+    progress: Progress = silent,
+    words: str,
+) -> Iterator[tuple[int, Array, Array]]:
+    """For each of `asked`, (tensor, how many places its shape has), and each batch of `feeds` (iterable again): (index in `asked`, value, sampled places). `words` are for the progress."""
+    by_tensor: dict[Tensor, list[int]] = {}
+    for index, (tensor, _) in enumerate(asked):
+        by_tensor.setdefault(tensor, []).append(index)
+    first = next(iter(feeds), None)
+    if first is None or not by_tensor:
+        return
+    needed = sum(np.asarray(v).nbytes for values in Watch(model, by_tensor).run([first], threads=threads, optimize="basic") for v in values.values())
+    feed_batches = batches(model, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
+    counts = [items(feed) for feed in feed_batches]
+    next_batch = dict.fromkeys(by_tensor, 0)
+    for values in Watch(model, by_tensor).run(feed_batches, threads=threads, optimize="basic"):
+        for tensor in list(values):
+            value = np.asarray(values.pop(tensor))
+            batch = next_batch[tensor]
+            next_batch[tensor] += 1
+            for index in by_tensor[tensor]:
+                places = asked[index][1](value.shape)
+                yield index, value, sample(places, counts[batch], positions, np.random.default_rng([seed, index, batch]))
+        progress(words, max(next_batch.values()), len(counts))
 
 
 def _width(layer: Layer, run: int) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 GOALS = ("macs", "params", "size", "latency")
 """What channels can be removed from, in the order in which goals are searched."""
+ActionKind = Literal["channels", "rank"]
+ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)
+"""What can be done to reach them."""
+DEFAULT_ACTIONS: tuple[ActionKind, ...] = ("channels",)
 
 
 class Options(BaseModel):
@@ -17,14 +21,15 @@ class Options(BaseModel):
     size         the part of the bytes of the file that is kept
     latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
     ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
+    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs data and the score "obs"), or both
     free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
     score        how it is decided what goes first: "obs" (error after the rest is refitted), "activation" (error without), "magnitude" (norms of weights; needs no data)
-    round_to     groups of more units than this keep a multiple of it, which runtimes compute faster; "auto": by the target's table
+    round_to     groups of more units than this keep a multiple of it, and ranks are multiples of it, which runtimes compute faster; "auto": by the target's table
     best_effort  less than was asked for is no failure where the groups do not allow more
     repair       refit what is left on the calibration inputs
-    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width (with sparsity or pattern: a node its weights)
+    ignore       regular expressions; a group whose name one of them matches anywhere keeps its width, and a layer stays one (with sparsity or pattern: a node its weights)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +39,7 @@ class Options(BaseModel):
     size: float | None = Field(default=None, gt=0, le=1)
     latency: float | None = Field(default=None, gt=0, le=1)
     ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    actions: tuple[ActionKind, ...] = DEFAULT_ACTIONS
     free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
@@ -49,6 +55,13 @@ class Options(BaseModel):
         if isinstance(value, int) and value < 1:
             raise ValueError('must be a number from 1 on, or "auto"')
         return value
+
+    @field_validator("actions")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(f"name at least one of {', '.join(ACTIONS)}")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("pattern")
     @classmethod
@@ -79,8 +92,12 @@ class Options(BaseModel):
             raise ValueError(
                 f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or free = true; or else sparsity = 0.5, or else pattern = 2:4"
             )
-        if not channels and (self.score != "obs" or self.round_to != "auto"):
-            raise ValueError("score and round_to are about channels: they do not go with sparsity or pattern")
+        if not channels and (self.score != "obs" or self.round_to != "auto" or "actions" in self.model_fields_set):
+            raise ValueError("actions, score and round_to are about channels and ranks: they do not go with free, sparsity or pattern")
+        if "rank" in self.actions and (not self.goals or self.score != "obs"):
+            raise ValueError('the action "rank" needs a goal such as macs = 0.5, and the score "obs"')
+        if "channels" not in self.actions and self.ratios:
+            raise ValueError('ratios are about channels: they do not go with actions = ["rank"]')
         return self
 
     @property

@@ -4,48 +4,40 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphcompress.data import Dataset, watched
-from graphcompress.errors import DataError, GraphCompressError, ModelError, UsageError
-from graphcompress.ir import Model
+from graphcompress.data import watched
+from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.ir import Model, Node
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.serialize import size_on_disk
 from graphcompress.ir.inline import functions_holding, inline_functions
+from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank, PrunePlan
+from graphcompress.passes.prune.attempt import HEAVY, PruneAttempt, attempt_of
 from graphcompress.passes.prune.axes.labels import Array
-from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
-from graphcompress.passes.prune.cut import Cut, cut
-from graphcompress.passes.prune.deviation import TeacherAnswers
+from graphcompress.passes.prune.budget import hull, search_widths
+from graphcompress.passes.prune.costs import WidthCost
+from graphcompress.passes.prune.cut import Cut
 from graphcompress.passes.prune.free import FreeUnits, find_free, may_be_free, without
 from graphcompress.passes.prune.goals import Goals
-from graphcompress.passes.prune.groups import FEWEST, Groups, WidthCost, find_groups
-from graphcompress.passes.prune.latency import PROFILED, measured_time, time_share
+from graphcompress.passes.prune.groups import Groups, find_groups
+from graphcompress.passes.prune.latency import PROFILED, measured_time, slowness_of_two, time_share
+from graphcompress.passes.prune.lowrank import factorable, rank_errors, spectra, with_ranks
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import ORACLE_FEEDS, difference, largest_difference, oracle_feeds, tolerance
 from graphcompress.passes.prune.orders import find_orders
-from graphcompress.passes.prune.scores import Order
+from graphcompress.passes.prune.sensitivity import sensitivities
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
-from graphcompress.reconstruction.agenda import RepairLayer
 from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.place import require_times
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 
-PROBE_FEEDS = 192
-PROBE_JUDGES = 3
-"""Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
-PROBE_POSITIONS = 4
-"""Of each of PROBE_FEEDS feeds; of fewer as many more."""
-LEAST_PROBE_FEEDS = 12
-PROBE_PASSES = 3
-PROBE_MACS = 2e12
-"""Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
-MOST_PROBES = 24
 WIDE_MULTIPLE, NARROW_MULTIPLE = 16, 8
 """Channels that one step of onnxruntime's convolutions takes, with AVX-512 and without."""
 LATENCY_TRIES = 6
@@ -53,7 +45,6 @@ CLOSE_TO_GOAL = 0.94
 """A measured part of the time that is this much of the goal, or more and not above it, ends the search."""
 LESS_BOLD = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 """Rungs below the goal: how much of the way back to the whole model."""
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Einsum")
 
 
 def prune(model: Model, context: Context, options: Options) -> Ladder:
@@ -61,7 +52,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     ask for zeros, see `sparsity.sparsify`.
 
     Every cut is compared with the original whose removed channels are masked; where they differ, a smaller cut without the groups at fault is made, with a refusal. Without
-    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing and for a latency where times mean
+    feeds the order is by magnitude, and nothing is refitted. Raises UsageError for an `ignore` that matches nothing, for ranks without data and for a latency where times mean
     nothing, ModelError for nodes that nothing here can run and where the model does not run, DataError where no random input fits a model without data.
     """
     require_known_domains(model, "pruned")
@@ -71,11 +62,13 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         return sparsify(model, context, options)
     if options.free:
         return Ladder.single(remove_free(model, context))
+    if "rank" in options.actions and context.data is None:
+        raise UsageError('Ranks are decided by what layers give on data: the action "rank" needs some.')
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
     pruner = _Pruner(model, groups, feeds, context, options)
-    if not groups.groups:
+    if not groups.groups and not pruner.layers:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = Goals(options.goals)
     return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))))
@@ -107,7 +100,7 @@ def remove_free(model: Model, context: Context) -> StepResult:
 
 
 class _Pruner:
-    """What all rungs share: groups, orders, sensitivities."""
+    """What all rungs share: what can be done, and how much each of it hurts."""
 
     def __init__(self, original: Model, groups: Groups, oracle_feeds: Sequence[Feed], context: Context, options: Options) -> None:
         self.original = original
@@ -116,29 +109,32 @@ class _Pruner:
         self.context = context
         self.options = options
         self.model = groups.algebra.model
+        self.layers = factorable(groups) if "rank" in options.actions else []
         self.faulty: set[int] = set()
-        self.ignored = {group for pattern in options.ignore for group in self.named(pattern, "--ignore")}
-        self.ratios = {group: part for pattern, part in reversed(options.ratios.items()) for group in self.named(pattern, "--ratio")}
+        names = [group.name for group in groups.groups]
+        layer_names = [layer.node.name or layer.node.outputs[0].name for layer in self.layers]
+        self.ignored = {place for pattern in options.ignore for place in _matching(pattern, names + layer_names, "--ignore")}
+        self.ratios = {group: part for pattern, part in reversed(options.ratios.items()) for group in _matching(pattern, names, "--ratio")}
         self._costs: dict[str, WidthCost] = {}
-        self._orders: list[Order] | None = None
+        self._actions: list[Action] | None = None
         self._sensitivities: Array | None = None
 
     # --- rungs ------------------------------------------------------------------------------------------------------------------
 
     def result(self, goals: Goals) -> StepResult:
         """The model at `goals`."""
-        attempt, shares = self.timed(goals) if "latency" in goals.parts else (self.checked(self.widths(goals)), {})
-        if attempt is None or attempt.keep.all():
+        sizes, shares = self.timed(goals) if "latency" in goals.parts else (self.checked(self.sizes(goals)), {})
+        attempt = self.attempt(sizes)
+        if attempt.plan.empty:
             return StepResult(self.original, False, refusals=tuple(self.refusals()))
-        widths = self.groups.widths_of(attempt.keep)
         refusals = self.refusals()
-        decisions = self.decisions(widths, goals, shares) | {"channels": attempt.channels()}
+        repaired = []
         if self.options.repair and self.context.data is not None:
             marks = watched(self.context.data)
             report = repair(
                 self.model,
                 attempt.model,
-                repair_layers(attempt),
+                attempt.repair_layers(),
                 self.context.data.part(lambda position: not marks[position]),
                 seed=self.context.seed,
                 mirrors=True,
@@ -146,29 +142,32 @@ class _Pruner:
                 progress=self.context.progress,
             )
             refusals += report.refusals
-            decisions["repair"] = [
-                {"node": layer.node, "method": layer.method, "error_before": layer.before, "error_after": layer.after} for layer in report.layers
-            ]
-        refusals += odd_widths(attempt)
-        shared(attempt.model)
-        changed = int((widths < self.groups.widths).sum())
-        return StepResult(attempt.model, True, {"prune/cut": changed}, tuple(refusals), decisions)
+            repaired = [{"node": layer.node, "method": layer.method, "error_before": layer.before, "error_after": layer.after} for layer in report.layers]
+        model, factored, faults = attempt.finish(self.oracle_feeds)
+        refusals += [*faults, *odd_widths(attempt.cut)]
+        for place, action in enumerate(self.actions()):
+            if isinstance(action, LowRank) and action.layer not in factored:
+                sizes[place] = action.size
+        shared(model)
+        decisions = self.decisions(sizes, goals, shares) | {"channels": attempt.cut.channels()} | ({"repair": repaired} if repaired else {})
+        applied = {"prune/cut": int((sizes < self.whole)[: len(self.groups.groups)].sum()), "prune/rank": len(factored)}
+        return StepResult(model, True, {name: count for name, count in applied.items() if count}, tuple(refusals), decisions)
 
-    def timed(self, goals: Goals) -> tuple[Cut | None, dict[str, float]]:
-        """The cut whose measured time is nearest below the goal, and what it is; where none is below it, the fastest. What the table expects is corrected by what is measured."""
+    def timed(self, goals: Goals) -> tuple[Array, dict[str, float]]:
+        """The sizes whose measured time is nearest below the goal, and what it is; where none is below it, the fastest. What the table expects is corrected by what is measured."""
         goal, scale = goals.parts["latency"], 1.0
-        measured: dict[bytes, tuple[float, Cut]] = {}
+        measured: dict[bytes, tuple[float, Array]] = {}
         below, above = 0.0, float("inf")
         for index in range(LATENCY_TRIES):
-            widths = self.widths(goals.scaled("latency", scale))
-            key = widths.tobytes()
+            sizes = self.sizes(goals.scaled("latency", scale))
+            key = sizes.tobytes()
             if key not in measured:
-                attempt = self.checked(widths)
-                if attempt is None:
-                    break
+                sizes = self.checked(sizes)
+                attempt = self.attempt(sizes)
                 # What is whole is no faster than itself, whatever noise would say.
-                whole = bool(attempt.keep.all())
-                measured[key] = 1.0 if whole else time_share(self.model, attempt.model, self.oracle_feeds[:ORACLE_FEEDS], self.context), attempt
+                whole = attempt.plan.empty
+                model = attempt.model if whole else attempt.finish(self.oracle_feeds)[0]
+                measured[key] = 1.0 if whole else time_share(self.model, model, self.oracle_feeds[:ORACLE_FEEDS], self.context), sizes
                 self.context.progress("timing cuts", index + 1, LATENCY_TRIES)
             share = measured[key][0]
             if CLOSE_TO_GOAL * goal <= share <= goal:
@@ -177,37 +176,44 @@ class _Pruner:
             # Just below the goal: a share that is equal to it is missed half of the times.
             scale = (below * above) ** 0.5 if 0 < below < above < float("inf") else scale * (1 + CLOSE_TO_GOAL) / 2 * goal / share
         fast = [t for t in measured.values() if t[0] <= goal] or sorted(measured.values(), key=lambda t: t[0])[:1]
-        share, attempt = max(fast, key=lambda t: t[0], default=(1.0, None))
-        return attempt, {"latency": share}
+        share, sizes = max(fast, key=lambda t: t[0])
+        return sizes, {"latency": share}
 
-    def widths(self, goals: Goals) -> Array:
-        """Units that each group keeps."""
+    def sizes(self, goals: Goals) -> Array:
+        """What each action leaves: units of groups, then ranks."""
         curves = []
-        for index, (group, order) in enumerate(zip(self.groups.groups, self.orders(), strict=True)):
-            allowed = self.allowed(index)
-            if index in self.ratios:
-                wanted = self.ratios[index] * group.size
-                allowed = [min(allowed, key=lambda width: (abs(width - wanted), -width))]
-            weight = float(self.sensitivities()[index])
-            curves.append(hull((width, weight * order.error(group.size - width)) for width in allowed))
-        widths = np.array([curve[0][0] for curve in curves], np.int64)
+        for place, action in enumerate(self.actions()):
+            allowed = self.allowed(place)
+            if place in self.ratios:
+                wanted = self.ratios[place] * action.size
+                allowed = [min(allowed, key=lambda size: (abs(size - wanted), -size))]
+            weight = float(self.sensitivities()[place])
+            curves.append(hull((size, weight * action.error(size)) for size in allowed))
+        sizes = np.array([curve[0][0] for curve in curves], np.int64)
         for name, part in goals.parts.items():
             cost = self.cost(name)
-            curves = [[p for p in curve if p[0] <= width] for curve, width in zip(curves, widths.tolist(), strict=True)]
-            widths = search_widths(curves, cost, part * cost.at(self.groups.widths))
-        return widths
+            curves = [[p for p in curve if p[0] <= size] for curve, size in zip(curves, sizes.tolist(), strict=True)]
+            sizes = search_widths(curves, cost, part * cost.at(self.whole))
+        return self.paying(sizes, goals)
 
-    def allowed(self, index: int) -> list[int]:
-        """The widths that a group may have, widest first."""
-        group, multiple = self.groups.groups[index], self.multiple()
-        if index in self.faulty or index in self.ignored:
-            return [group.size]
-        per_block = multiple // math.gcd(multiple, group.step) if group.size >= multiple else 1
-        return [group.step * width for width in allowed_widths(group.size // group.step, per_block, FEWEST)]
+    def paying(self, sizes: Array, goals: Goals) -> Array:
+        """Without ranks that, at the widths of the others, cost no less than one layer."""
+        for place in range(len(self.groups.groups), len(sizes)):
+            if not any(self.cost(name).saving(sizes, place, int(self.whole[place])) < 0 for name in goals.parts):
+                sizes[place] = self.whole[place]
+        return sizes
+
+    def allowed(self, place: int) -> list[int]:
+        """The sizes that an action may have, largest first."""
+        action = self.actions()[place]
+        if place in self.faulty or place in self.ignored or action.kind not in self.options.actions:
+            return [action.size]
+        return action.allowed(self.multiple())
 
     def cost(self, name: str) -> WidthCost:
         """What a goal is a part of."""
         if name not in self._costs:
+            slowness: Mapping[Node, float] = {}
             match name:
                 case "macs":
                     cost = self.groups.macs
@@ -216,102 +222,96 @@ class _Pruner:
                 case "size":
                     cost = self.groups.bytes(size_on_disk(self.original))
                 case _:
-                    cost = self.measured()
-            self._costs[name] = cost
+                    cost, slowness = self.measured()
+            self._costs[name] = with_ranks(cost, self.groups, self.layers, slowness)
         return self._costs[name]
 
-    def measured(self) -> WidthCost:
-        """The table of times, from cuts in which every group keeps the same part."""
+    def measured(self) -> tuple[WidthCost, Mapping[Node, float]]:
+        """The table of times, from cuts in which every group keeps the same part; and how much more than by its multiply-accumulates each layer takes as two."""
         cuts = []
         for part in PROFILED:
-            widths = np.array([min(self.allowed(i), key=lambda w: abs(w - part * g.size)) for i, g in enumerate(self.groups.groups)])
-            attempt = self.checked(widths)
-            if attempt is not None:
-                cuts.append((self.groups.widths_of(attempt.keep), attempt))
-        return measured_time(self.groups, cuts, self.oracle_feeds[0], self.context)
+            sizes = self.whole
+            for place in range(len(self.groups.groups)):
+                sizes[place] = min(self.allowed(place), key=lambda w: abs(w - part * self.whole[place]))
+            attempt = self.attempt(self.checked(sizes))
+            cuts.append((self.groups.widths_of(attempt.plan.keep), attempt.cut))
+        cost = measured_time(self.groups, cuts, self.oracle_feeds[0], self.context)
+        if not self.layers:
+            return cost, {}
+        sizes = self.whole
+        for place, action in enumerate(self.actions()):
+            if isinstance(action, LowRank):
+                sizes[place] = min(self.allowed(place), key=lambda rank: abs(rank - action.probe))
+        attempt = self.attempt(sizes)
+        model, factored, _ = attempt.finish(self.oracle_feeds)
+        ranks = {layer: attempt.plan.ranks[layer][0] for layer in factored}
+        return cost, slowness_of_two(cost, self.groups, model, ranks, self.oracle_feeds[0], self.context)
 
-    def checked(self, widths: Array) -> Cut | None:
-        """The cut at `widths`, which the oracle has passed; without the groups at fault where it did not."""
-        for _ in range(len(self.groups.groups) + 1):
-            attempt = self.cut_at(widths)
-            if self.sound(attempt):
-                return attempt
-            fault = next((g for g in np.flatnonzero(widths < self.groups.widths).tolist() if not self.sound(self.cut_at(self.only(widths, g)))), None)
-            if fault is None:
-                self.faulty.update(np.flatnonzero(widths < self.groups.widths).tolist())
-                return None
-            self.faulty.add(fault)
-            widths[fault] = self.groups.groups[fault].size
-        return None
+    def checked(self, sizes: Array) -> Array:
+        """The sizes without the cuts of groups at fault, so that the oracle passes them."""
+        count = len(self.groups.groups)
+        while not self.sound(self.attempt(self.only(sizes, range(count)))):
+            cuts = np.flatnonzero(sizes[:count] < self.whole[:count]).tolist()
+            fault = next((g for g in cuts if not self.sound(self.attempt(self.only(sizes, [g])))), None)
+            faults = cuts if fault is None else [fault]
+            if not faults:
+                break
+            self.faulty.update(faults)
+            sizes[faults] = self.whole[faults]
+        return sizes
 
-    def cut_at(self, widths: Array) -> Cut:
-        keep = np.ones(len(self.groups.group_of), bool)
-        for group, order, width in zip(self.groups.groups, self.orders(), widths.tolist(), strict=True):
-            keep[group.units[[u for step in order.steps[: (group.size - width) // group.step] for u in step]]] = False
-        return cut(self.groups.algebra, keep)
+    def attempt(self, sizes: Array) -> PruneAttempt:
+        """What comes of `sizes`."""
+        plan = PrunePlan(np.ones(len(self.groups.group_of), bool))
+        for action, size in zip(self.actions(), sizes.tolist(), strict=True):
+            action.apply(plan, size)
+        return attempt_of(self.groups.algebra, plan)
 
-    def only(self, widths: Array, group: int) -> Array:
-        """Nothing cut but `group`."""
-        result = self.groups.widths
-        result[group] = widths[group]
+    def only(self, sizes: Array, places: Iterable[int]) -> Array:
+        """Nothing done but what is at `places`."""
+        result, chosen = self.whole, list(places)
+        result[chosen] = sizes[chosen]
         return result
 
-    def sound(self, attempt: Cut) -> bool:
-        """Whether the oracle agrees, and the cut model runs."""
+    def sound(self, attempt: PruneAttempt) -> bool:
+        """Whether the oracle agrees with the cut, and the cut model runs."""
         try:
-            return difference(attempt, self.oracle_feeds) <= tolerance(self.model)
+            return difference(attempt.cut, self.oracle_feeds) <= tolerance(self.model)
         except (ModelError, DataError):  # a model that does not run with a feed may have a fault, or the feed
             return False
 
-    # --- what is known of groups ------------------------------------------------------------------------------------------------
+    # --- what is known of actions -----------------------------------------------------------------------------------------------
 
-    def orders(self) -> list[Order]:
-        if self._orders is None:
-            self._orders = find_orders(
-                self.groups, self.context.data, score=self.options.score, seed=self.context.seed, threads=self.context.threads, progress=self.context.progress
-            )
-        return self._orders
+    @property
+    def whole(self) -> Array:
+        """[actions] the sizes at which nothing is done."""
+        return np.array([action.size for action in self.actions()], np.int64)
+
+    def actions(self) -> list[Action]:
+        """The groups', then those of layers that can become two."""
+        if self._actions is None:
+            data, seed, threads, progress = self.context.data, self.context.seed, self.context.threads, self.context.progress
+            orders = find_orders(self.groups, data, score=self.options.score, seed=seed, threads=threads, progress=progress)
+            outputs = [] if data is None else spectra(self.model, self.layers, data, seed=seed, threads=threads, progress=progress)
+            ranks = [LowRank(layer, m, rank_errors(m)) for layer, m in zip(self.layers, outputs, strict=True)]
+            self._actions = [*(ChannelCut(group, order) for group, order in zip(self.groups.groups, orders, strict=True)), *ranks]
+        return self._actions
 
     def sensitivities(self) -> Array:
-        """[groups] what an error in a group's consumers does to the outputs: the outputs' relative error with half of the group gone and the rest refitted, as a part of the
-        consumers' error. 1 for all without data, or where there are too many groups, or the model is too large, to try each."""
+        """[actions] see `sensitivity.sensitivities`."""
         if self._sensitivities is None:
-            count = len(self.groups.groups)
-            self._sensitivities = np.ones(count)
-            of_feed = PROBE_PASSES * count * self.groups.macs.at(self.groups.widths)
-            most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, of_feed)))
-            if self.context.data is not None and self.options.repair and self.options.score == "obs" and count <= MOST_PROBES and most >= LEAST_PROBE_FEEDS:
-                probes = sampled(self.context.data, most)
-                judging = probes[PROBE_JUDGES - 1 :: PROBE_JUDGES] or probes
-                probes = [feed for index, feed in enumerate(probes) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
-                reference = TeacherAnswers(self.model, judging, threads=self.context.threads)
-                for index in range(count):
-                    self._sensitivities[index] = self.sensitivity(index, probes, reference, PROBE_POSITIONS * PROBE_FEEDS // most)
-                    self.context.progress("measuring sensitivity", index + 1, count)
+            places = [place for place in range(len(self.actions())) if len(self.allowed(place)) > 1]
+            if self.options.repair and self.options.score == "obs":
+                whole = self.groups.macs.at(self.groups.widths)
+                self._sensitivities = sensitivities(self.actions(), places, self.model, whole, self.context, self._alone)
+            else:
+                self._sensitivities = np.ones(len(self.actions()))
         return self._sensitivities
 
-    def sensitivity(self, index: int, probes: Sequence[Feed], reference: TeacherAnswers, positions: int) -> float:
-        widths = self.groups.widths
-        size = int(widths[index])
-        step = self.groups.groups[index].step
-        widths[index] = step * max(FEWEST, size // step // 2)
-        expected = self.orders()[index].error(size - int(widths[index]))
-        attempt = self.cut_at(widths)
-        try:
-            repair(
-                self.model,
-                attempt.model,
-                repair_layers(attempt),
-                probes,
-                seed=self.context.seed,
-                positions=positions,
-                ridges=(1e-2,),
-                threads=self.context.threads,
-            )
-            error = reference.relative_error(attempt.model)
-        except GraphCompressError:
-            return 1.0
-        return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
+    def _alone(self, place: int, size: int) -> PruneAttempt:
+        sizes = self.whole
+        sizes[place] = size
+        return self.attempt(sizes)
 
     def multiple(self) -> int:
         """Of how many units a width is a multiple: what is stated, what an earlier run had (on whatever machine), else what suits the processor."""
@@ -330,27 +330,30 @@ class _Pruner:
         oracle = "a cut of this group does not compute what the model with masked channels does"
         return [*reasons, *(Refusal("prune/oracle", oracle, self.groups.groups[g].name) for g in sorted(self.faulty))]
 
-    def decisions(self, widths: Array, goals: Goals, measured: Mapping[str, float]) -> dict[str, Any]:
+    def decisions(self, sizes: Array, goals: Goals, measured: Mapping[str, float]) -> dict[str, Any]:
         """`measured` are shares that were measured, in place of what was expected."""
-        whole = self.groups.widths
         costs = {name: self.cost(name) for name in dict.fromkeys(("macs", "params", *goals.parts)) if name not in measured}
-        reached = {name: cost.at(widths) / (cost.at(whole) or 1.0) for name, cost in costs.items()}
+        reached = {name: cost.at(sizes) / (cost.at(self.whole) or 1.0) for name, cost in costs.items()}
+        entries = list(zip(self.actions(), sizes.tolist(), self.sensitivities().tolist(), strict=True))
         return {
             "goal": dict(goals.parts),
             "reached": reached | dict(measured),
             "round_to": self.multiple(),
-            "groups": [
-                {"name": group.name, "size": group.size, "kept": int(width), "sensitivity": float(s)}
-                for group, width, s in zip(self.groups.groups, widths, self.sensitivities(), strict=True)
+            "groups": [{"name": a.name, "size": a.size, "kept": size, "sensitivity": s} for a, size, s in entries if isinstance(a, ChannelCut)],
+            "ranks": [
+                {"node": a.name, "shape": list(a.layer.form.shape[1:]), "rank": size, "sensitivity": s}
+                for a, size, s in entries
+                if isinstance(a, LowRank) and size < a.size
             ],
         }
 
-    def named(self, pattern: str, option: str) -> list[int]:
-        """The groups whose name `pattern` matches anywhere. Raises UsageError where there is none."""
-        hits = [i for i, g in enumerate(self.groups.groups) if re.search(pattern, g.name)]
-        if not hits:
-            raise UsageError(f"{option} '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
-        return hits
+
+def _matching(pattern: str, names: Sequence[str], option: str) -> list[int]:
+    """The places of the names that `pattern` matches anywhere. Raises UsageError where there is none."""
+    hits = [place for place, name in enumerate(names) if re.search(pattern, name)]
+    if not hits:
+        raise UsageError(f"{option} '{pattern}' matches no group. `graphcompress inspect --groups` lists them.")
+    return hits
 
 
 def odd_widths(attempt: Cut) -> list[Refusal]:
@@ -363,21 +366,3 @@ def odd_widths(attempt: Cut) -> list[Refusal]:
             nodes.append(node)
     text = f"its width is no multiple of {NARROW_MULTIPLE}, for which onnxruntime has slower kernels: --round-to auto keeps to multiples"
     return [Refusal("prune/odd-width", text, nodes[0].name or nodes[0].outputs[0].name, len(nodes))] if nodes else []
-
-
-def sampled(feeds: Dataset, count: int) -> list[Feed]:
-    """`count` feeds from all over the data, all where there are no more."""
-    chosen = {place * len(feeds) // count for place in range(count)} if len(feeds) > count else range(len(feeds))
-    return [feed for index, feed in enumerate(feeds) if index in chosen]
-
-
-def repair_layers(attempt: Cut) -> list[RepairLayer]:
-    """Every weighted node with the output channels that it has left."""
-    layers = []
-    for application in attempt.algebra.applications:
-        node = application.form.node
-        if node.op in HEAVY and node.standard:
-            slots = [s for s in application.form.outputs if s.tensor is node.outputs[0]]
-            axis = 1 if node.is_op("Conv", "ConvTranspose") else len(slots) - 1
-            layers.append(RepairLayer(node, attempt.twins.node(node), attempt.indices(node.outputs[0], axis)))
-    return layers

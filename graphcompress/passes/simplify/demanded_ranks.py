@@ -52,7 +52,7 @@ def impossible_branches(model: Model, shapes: Callable[[], Shapes]) -> dict[Node
     candidates = [(graph, node) for graph in graphs(model) for node in graph.nodes if _differ(node, shapes)]
     if not candidates:
         return {}
-    search = _RankSearch(model, shapes())
+    search = _DemandedRanks(model, shapes())
     result = {}
     for graph, node in candidates:
         possible = [name for name in ("then_branch", "else_branch") if search.possible(graph, node, node.attrs[name], {}, DEEPEST)]
@@ -72,7 +72,7 @@ def _differ(node: Node, shapes: Callable[[], Shapes]) -> bool:
     return any(a is not None and b is not None and a != b for a, b in zip(*ranks, strict=True))
 
 
-class _RankSearch:
+class _DemandedRanks:
     def __init__(self, model: Model, shapes: Shapes) -> None:
         self.shapes = shapes
         self.functions: Collection[Key] = set(function_bodies(model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ SMALLEST = 1024
 """Bytes of a constant from which on it is looked at."""
 LARGE_VECTOR = 1 << 18
 """Bytes from which on a constant with one axis (a bias, statistics, a window: little to gain, and much hangs on each value) is no small matter any more."""
+LARGE_TABLES = 1 << 16
+"""Bytes of all attributes of one operator's nodes (trees, support vectors, vocabularies) from which on their size is worth a word."""
 # Kernels that compute on codes take the scales as they are; what they mean is not ours to round.
 QUANTIZED_OPERATOR = re.compile(r"[Qq]uant|QLinear|Integer|NBits|Bnb4|^QGemm|^QAttention|^QMoE")
 FLOAT = 1  # ONNX's enum of the element type
@@ -170,3 +173,25 @@ def _out_of_reach(model: Model) -> Iterator[Refusal]:
         if held and key in called:
             reason = f"it is held by the model-local function '{key[1]}', and what functions hold stays as it is"
             yield Refusal("store/in-function", reason, held[0].output[0], len(held))
+    yield from _tables(model)
+
+
+def _tables(model: Model) -> Iterator[Refusal]:
+    """Operators whose tables are attributes."""
+    holders: dict[str, list[Node]] = {}
+    sizes: Counter[str] = Counter()
+    for node in nodes(model):
+        if not node.is_op("Constant", "ConstantOfShape") and (size := sum(map(_table_bytes, node.attrs.values()))):
+            holders.setdefault(node.op, []).append(node)
+            sizes[node.op] += size
+    for op, size in sizes.most_common():
+        if size >= LARGE_TABLES:
+            reason = f"the tables of {op} ({size:,} bytes) are attributes, and only constants that are inputs of nodes can be stored small"
+            yield Refusal("store/attribute", reason, holders[op][0].name, len(holders[op]))
+
+
+def _table_bytes(value: Any) -> int:
+    """Bytes of an attribute that is a tensor, or too long for Python data."""
+    if isinstance(value, TensorData):
+        return int(value.nbytes)
+    return int(value.ByteSize()) if hasattr(value, "ByteSize") else 0

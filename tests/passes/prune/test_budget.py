@@ -13,8 +13,9 @@ from topologies import TOPOLOGIES
 
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune.budget import allowed_widths, hull, search_widths
+from graphcompress.passes.prune.costs import Factor, ProductCost, WidthCost
 from graphcompress.passes.prune.cut import cut
-from graphcompress.passes.prune.groups import Factor, ProductCost, WidthCost, find_groups
+from graphcompress.passes.prune.groups import find_groups
 
 
 def chain(*sizes: int) -> WidthCost:

@@ -15,6 +15,7 @@ from graphcompress.ir import Model, to_bytes
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
+from graphcompress.passes.prune import sensitivity as probing
 from graphcompress.step import Context, StepResult
 
 SIZES = {"n": 2, "t": 5}
@@ -117,30 +118,30 @@ def test_probes_have_a_bound(tools: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def watched_repair(*args: Any, positions: int = 0, **how: Any) -> Any:
         asked.append((len(list(args[3])), positions))
-        return step_repair(*args, **({"positions": positions} if positions else {}), **how)
+        return original(*args, **({"positions": positions} if positions else {}), **how)
 
-    step_repair = step.repair
-    monkeypatch.setattr(step, "repair", watched_repair)
+    original = probing.repair
+    monkeypatch.setattr(probing, "repair", watched_repair)
     model = TOPOLOGIES["flat"][0](tools.Small())
-    groups = pruned(model, tools, 60, macs=0.6).decisions["groups"]
-    assert asked[0] == (40, step.PROBE_POSITIONS) and len({g["sensitivity"] for g in groups}) == len(groups) > 1
-    one = step.PROBE_PASSES * len(groups) * statistics(model, {"x": (1, 3, 4, 4)}).macs
-    monkeypatch.setattr(step, "PROBE_MACS", 30.5 * one)
+    groups = pruned(model, tools, 60, macs=0.6, actions=("channels",)).decisions["groups"]
+    assert asked[0] == (40, probing.PROBE_POSITIONS) and len({g["sensitivity"] for g in groups}) == len(groups) > 1
+    one = probing.PROBE_PASSES * len(groups) * statistics(model, {"x": (1, 3, 4, 4)}).macs
+    monkeypatch.setattr(probing, "PROBE_MACS", 30.5 * one)
     asked.clear()
-    pruned(model, tools, 60, macs=0.6)
-    assert asked[0] == (20, step.PROBE_POSITIONS * step.PROBE_FEEDS // 30)
-    monkeypatch.setattr(step, "PROBE_MACS", 11 * one)
+    pruned(model, tools, 60, macs=0.6, actions=("channels",))
+    assert asked[0] == (20, probing.PROBE_POSITIONS * probing.PROBE_FEEDS // 30)
+    monkeypatch.setattr(probing, "PROBE_MACS", 11 * one)
     asked.clear()
-    assert {g["sensitivity"] for g in pruned(model, tools, 60, macs=0.6).decisions["groups"]} == {1.0}
-    assert len(asked) == 1
+    assert {g["sensitivity"] for g in pruned(model, tools, 60, macs=0.6, actions=("channels",)).decisions["groups"]} == {1.0}
+    assert not asked
 
 
 def test_feeds_are_sampled_from_all_over_the_data(tools: Any) -> None:
     model = TOPOLOGIES["flat"][0](tools.Small())
     data = tools.feeds(model, 30)
     numbers = {f["x"].tobytes(): i for i, f in enumerate(data)}
-    assert [numbers[f["x"].tobytes()] for f in step.sampled(data, 20)] == [i * 30 // 20 for i in range(20)]
-    assert len(step.sampled(data, 40)) == 30
+    assert [numbers[f["x"].tobytes()] for f in probing.sampled(data, 20)] == [i * 30 // 20 for i in range(20)]
+    assert len(probing.sampled(data, 40)) == 30
 
 
 def test_rungs_lead_back_to_the_model(tools: Any) -> None:
@@ -167,7 +168,16 @@ def test_a_cut_that_the_oracle_refuses_is_left_out(tools: Any, monkeypatch: pyte
     assert [r.node for r in result.refusals if r.id == "prune/oracle"] == ["stem"]
 
 
-@pytest.mark.parametrize("options", [{}, {"macs": 0}, {"macs": 1.5}, {"macs": 0.5, "round_to": 0}, {"macs": 0.5, "ignore": ("(",)}])
+NO_ACTIONS = (
+    {"macs": 0.5, "actions": ()},
+    {"macs": 0.5, "actions": ("heads",)},
+    {"sparsity": 0.5, "actions": ("channels",)},
+    {"ratios": {"a": 0.5}, "actions": ("rank",)},
+    {"macs": 0.5, "score": "magnitude", "actions": ("rank",)},
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"macs": 0}, {"macs": 1.5}, {"macs": 0.5, "round_to": 0}, {"macs": 0.5, "ignore": ("(",)}, *NO_ACTIONS])
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Options(**options)
@@ -206,7 +216,7 @@ def test_groups_that_only_together_are_at_fault_are_all_named(tools: Any, monkey
     monkeypatch.setattr(
         step, "difference", lambda cut, feeds: 1.0 if all(cut.indices(t, 0) is not None for t in cut.algebra.axes if t.name in ("c0", "c5")) else 0.0
     )
-    result = pruned(model, tools, macs=0.3)
+    result = pruned(model, tools, macs=0.3, actions=("channels",))
     assert not result.changed
     assert {r.node for r in result.refusals if r.id == "prune/oracle"} == {"stem", "a"}
 
@@ -255,8 +265,7 @@ def test_what_a_student_is_watched_on_is_not_refitted_on(monkeypatch: pytest.Mon
     original = step.repair
 
     def spy(teacher: Model, student: Model, layers: Any, feeds: Any, **options: Any) -> Any:
-        if options.get("mirrors"):  # not a probe
-            taken.append(len(list(feeds)))
+        taken.append(len(list(feeds)))
         return original(teacher, student, layers, feeds, **options)
 
     monkeypatch.setattr(step, "repair", spy)

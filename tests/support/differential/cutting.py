@@ -9,18 +9,23 @@ from onnx import numpy_helper
 from differential.program import Case
 from differential.running import Fault, failure, loaded, nodes, original, signature
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import lint, to_proto
+from graphcompress.ir import Model, lint, to_proto
 from graphcompress.passes.prune import Options, prune
-from graphcompress.passes.prune.cut import cut
-from graphcompress.passes.prune.groups import find_groups
+from graphcompress.passes.prune.actions import PrunePlan
+from graphcompress.passes.prune.attempt import attempt_of
+from graphcompress.passes.prune.groups import Groups, find_groups
+from graphcompress.passes.prune.lowrank import factorable, full_rank, spectra
 from graphcompress.passes.prune.oracle import TOLERANCE, difference, largest_difference
+from graphcompress.reconstruction.gram import Moments
+from graphcompress.reconstruction.rows import Layer
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Context
 
 OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1}
 
 
 def judge_prune(case: Case) -> Fault | None:
-    """A random cut of all groups, at most to two units of each, and the removal of what is free of a model that was given such channels. Raises Discarded."""
+    """A random cut of all groups, at most to two units of each, with random ranks of some layers, and the removal of what is free of a model that was given such channels. Raises Discarded."""
     original(case)
     if (fault := _judge_free(case)) is not None:
         return fault
@@ -31,12 +36,14 @@ def judge_prune(case: Case) -> Fault | None:
         for group in groups.groups:
             count = random.integers(0, max(1, group.size // group.step - 1))
             keep[group.units[[u for block in group.partition for u in random.permutation(block)[:count]]]] = False
-        attempt = cut(groups.algebra, keep)
-        result = to_proto(attempt.model)
-        if keep.all():
+        plan = PrunePlan(keep, _ranks(groups, case, random))
+        if plan.empty:
             return None
-        faults = lint(attempt.model)
-        apart = difference(attempt, case.feeds)
+        attempt = attempt_of(groups.algebra, plan)
+        apart = difference(attempt.cut, case.feeds)
+        model, _, refusals = attempt.finish(case.feeds)
+        result = to_proto(model)
+        faults = lint(model)
     except ModelError as problem:
         return Fault("does not load or run", str(problem).split(":")[-1][:60], str(problem))
     except Exception as problem:  # noqa: BLE001
@@ -48,7 +55,22 @@ def judge_prune(case: Case) -> Fault | None:
     if apart > TOLERANCE:
         names = ", ".join(g.name for g in groups.groups if not keep[g.units].all())
         return Fault("values", names, f"the cut of {names} is {apart:.3g} off", result)
+    if refusals and _finite(attempt.model, case):
+        return Fault("values", refusals[0].node, f"as two layers '{refusals[0].node}' is not what it is as one", result)
     return None
+
+
+def _ranks(groups: Groups, case: Case, random: np.random.Generator) -> dict[Layer, tuple[int, Moments]]:
+    """Random ranks of half of the layers that could be two."""
+    layers = [layer for layer in factorable(groups) if random.random() < 0.5]
+    moments = spectra(groups.algebra.model, layers, case.feeds, seed=case.seed)
+    return {layer: (int(random.integers(1, full_rank(layer))), m) for layer, m in zip(layers, moments, strict=True) if m.rows and full_rank(layer) > 1}
+
+
+def _finite(model: Model, case: Case) -> bool:
+    """Whether no number goes to infinity: what infinities add up to hangs on the order."""
+    values = Watch(model, [t for node in model.graph.nodes for t in node.outputs if t.name]).run(case.feeds, optimize="none")
+    return all(np.isfinite(v).all() for some in values for v in some.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
 
 
 def _judge_free(case: Case) -> Fault | None:

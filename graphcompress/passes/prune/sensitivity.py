@@ -1,0 +1,90 @@
+"""What an error in some layers does to the outputs: measured for each action alone, without labels, on feeds that its repair did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from graphcompress.data import Dataset
+from graphcompress.errors import GraphCompressError
+from graphcompress.ir import Model
+from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank
+from graphcompress.passes.prune.attempt import PruneAttempt
+from graphcompress.passes.prune.axes.labels import Array
+from graphcompress.passes.prune.deviation import TeacherAnswers
+from graphcompress.reconstruction.repair import repair
+from graphcompress.runtime.session import Feed
+from graphcompress.step import Context
+
+PROBE_FEEDS = 192
+PROBE_JUDGES = 3
+"""Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
+PROBE_POSITIONS = 4
+"""Of each of PROBE_FEEDS feeds; of fewer as many more."""
+LEAST_PROBE_FEEDS = 12
+PROBE_PASSES = 3
+PROBE_MACS = 2e12
+"""Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
+MOST_PROBES = 24
+"""Of groups, and of layers that could be two."""
+LAYER_PROBES, LAYER_PROBE_FEEDS = 6, 48
+"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many feeds to each probe: groups have no layers to stand for them."""
+
+
+def sensitivities(
+    actions: Sequence[Action], places: Sequence[int], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
+) -> Array:
+    """[actions] the outputs' relative error with one of the actions at `places` alone at its probe and the rest refitted, as a part of the error that it expects. 1 for others, without
+    data, or where there are too many groups, or the model of `macs` multiply-accumulates is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
+    shape. `attempt` carries one action out alone, by its place and size."""
+    result = np.ones(len(actions))
+    groups = sum(isinstance(actions[place], ChannelCut) for place in places)
+    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_FEEDS * macs)) - groups
+    stands_for = _representatives(actions, places, min(MOST_PROBES, max(LAYER_PROBES, affordable)))
+    probed = sorted({stands_for[place] for place in places})
+    most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs)))
+    if context.data is None or not probed or groups > MOST_PROBES or most < LEAST_PROBE_FEEDS:
+        return result
+    feeds = sampled(context.data, most)
+    judging = feeds[PROBE_JUDGES - 1 :: PROBE_JUDGES] or feeds
+    feeds = [feed for index, feed in enumerate(feeds) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
+    reference = TeacherAnswers(model, judging, threads=context.threads)
+    for index, place in enumerate(probed):
+        action = actions[place]
+        trial = attempt(place, action.probe)
+        result[place] = _measured(trial, model, action.error(action.probe), feeds, reference, PROBE_POSITIONS * PROBE_FEEDS // most, context)
+        context.progress("measuring sensitivity", index + 1, len(probed))
+    return result[stands_for]
+
+
+def sampled(feeds: Dataset, count: int) -> list[Feed]:
+    """`count` feeds from all over the data, all where there are no more."""
+    chosen = {place * len(feeds) // count for place in range(count)} if len(feeds) > count else range(len(feeds))
+    return [feed for index, feed in enumerate(feeds) if index in chosen]
+
+
+def _measured(
+    trial: PruneAttempt, teacher: Model, expected: float, feeds: Sequence[Feed], reference: TeacherAnswers, positions: int, context: Context
+) -> float:
+    try:
+        repair(teacher, trial.model, trial.repair_layers(), feeds, seed=context.seed, positions=positions, ridges=(1e-2,), threads=context.threads)
+        error = reference.relative_error(trial.model)
+    except GraphCompressError:
+        return 1.0
+    return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
+
+
+def _representatives(actions: Sequence[Action], places: Sequence[int], most: int) -> list[int]:
+    """For each action the place of the one that is probed for it: itself, or of more than `most` layers the nearest one of its shape that is tried."""
+    layers = [place for place in places if isinstance(actions[place], LowRank)]
+    tried = {layers[i * len(layers) // most] for i in range(most)} if len(layers) > most else set(layers)
+    result = list(range(len(actions)))
+    for place in layers:
+        shape = _shape(actions[place])
+        result[place] = min(tried, key=lambda other: (_shape(actions[other]) != shape, abs(other - place), other))
+    return result
+
+
+def _shape(action: Action) -> tuple[int, ...]:
+    return action.layer.form.shape if isinstance(action, LowRank) else ()
