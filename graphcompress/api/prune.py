@@ -51,7 +51,7 @@ def prune(
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
-    """Simplify, then remove channels, and put two small layers in the place of one (`actions`: "channels", which is the default, "rank", or both), until `macs` of the multiply-accumulates (`params` of the parameters, `size` of the bytes, `latency` of the time; parts of 1) are left, and refit
+    """Simplify, then remove channels, and put two small layers in the place of one (`actions`: "channels", "rank", or both; not stated: both, where there is data), until `macs` of the multiply-accumulates (`params` of the parameters, `size` of the bytes, `latency` of the time; parts of 1) are left, and refit
     what is left on the data. Or, with shapes that stay, make `sparsity` of each layer's weights zero, or all but n of m by a `pattern` like "2:4".
 
     Agreement (on every 4th feed, kept out of the repair) and speed-up are in the record; nothing is rolled back. With `max_drop` alone as much goes as the

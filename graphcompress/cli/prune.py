@@ -63,7 +63,7 @@ def prune(
         typer.Option(
             "--actions",
             metavar="LIST",
-            help="What may be done: channels (the default), rank (a layer becomes two of a low rank), or channels,rank.",
+            help="What may be done: channels, rank (a layer becomes two of a low rank; needs data), or channels,rank. Default: all that can be done.",
             show_default=False,
         ),
     ] = None,
@@ -95,7 +95,7 @@ def prune(
     from graphcompress.cli.console import Console
     from graphcompress.cli.files import Outputs
     from graphcompress.cli.run import check_patterns, check_target, choose_data, finish
-    from graphcompress.passes.prune.options import ACTIONS, DEFAULT_ACTIONS
+    from graphcompress.passes.prune.options import ACTIONS
 
     channels = bool(ratio) or any(value is not None for value in (macs, params, size, latency))
     zeros = (sparsity is not None) + (pattern is not None)
@@ -111,10 +111,10 @@ def prune(
         raise UsageError(f"--sparsity {sparsity:g} is not a part: give a number above 0 and below 1 (0.5 makes half of the weights zero).")
     if zeros and (score is not Score.obs or round_to != "auto" or actions is not None):
         raise UsageError("--actions, --score and --round-to are about channels and ranks: they do not go with --sparsity or --pattern.")
-    chosen = DEFAULT_ACTIONS if actions is None else tuple(part.strip() for part in actions.split(","))
-    if not set(chosen) <= set(ACTIONS):
+    chosen = None if actions is None else tuple(part.strip() for part in actions.split(","))
+    if not set(chosen or ()) <= set(ACTIONS):
         raise UsageError(f"--actions {shown(actions or '')} is not among {', '.join(ACTIONS)}, or both with a comma.")
-    if "rank" in chosen and (score is not Score.obs or not (data or random_data)):
+    if "rank" in (chosen or ()) and (score is not Score.obs or not (data or random_data)):
         raise UsageError("--actions rank needs inputs (--data), and does not go with another --score, which is about channels.")
     if ratio and chosen == ("rank",):
         raise UsageError("--ratio is about channels: it does not go with --actions rank.")
@@ -151,7 +151,7 @@ def prune(
                 pattern=pattern,
                 best_effort=best_effort,
                 max_drop=max_drop,
-                actions=None if actions is None else chosen,
+                actions=chosen,
                 ignore=patterns,
                 score=score.value,
                 round_to=round_to if round_to == "auto" else int(round_to),

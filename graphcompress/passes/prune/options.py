@@ -12,7 +12,6 @@ GOALS = ("macs", "params", "size", "latency")
 ActionKind = Literal["channels", "rank"]
 ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)
 """What can be done to reach them."""
-DEFAULT_ACTIONS: tuple[ActionKind, ...] = ("channels",)
 
 
 class Options(BaseModel):
@@ -21,7 +20,8 @@ class Options(BaseModel):
     size         the part of the bytes of the file that is kept
     latency      the part of the time of one run that is kept, as measured on this machine with one thread (or the threads that were asked for)
     ratios       regular expression -> the part of its units that a group whose name it matches anywhere keeps, whatever the goals; the first that matches counts
-    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs data and the score "obs"), or both
+    actions      what may be done to reach a goal: "channels" (groups lose channels), "rank" (a layer becomes two smaller ones; needs a goal, data and the score "obs"), or both;
+                 not stated: both, as far as what they need is there
     free         instead of channels that cost something: only those that are constant or repeat others, which changes no output
     sparsity     instead of channels, this part of each layer's weights becomes zero, 0 to 1; shapes stay
     pattern      instead of channels, "2:4": 2 of every 4 neighbouring input channels keep their weights, the others become zero; shapes stay
@@ -39,7 +39,7 @@ class Options(BaseModel):
     size: float | None = Field(default=None, gt=0, le=1)
     latency: float | None = Field(default=None, gt=0, le=1)
     ratios: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    actions: tuple[ActionKind, ...] = DEFAULT_ACTIONS
+    actions: tuple[ActionKind, ...] | None = None
     free: bool = False
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     pattern: str | None = None
@@ -58,10 +58,10 @@ class Options(BaseModel):
 
     @field_validator("actions")
     @classmethod
-    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
+    def _some(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == ():
             raise ValueError(f"name at least one of {', '.join(ACTIONS)}")
-        return tuple(dict.fromkeys(value))
+        return None if value is None else tuple(dict.fromkeys(value))
 
     @field_validator("pattern")
     @classmethod
@@ -92,13 +92,19 @@ class Options(BaseModel):
             raise ValueError(
                 f"say how much is kept: {', '.join(f'{name} = 0.5' for name in GOALS)} several of these, or ratios of groups; or free = true; or else sparsity = 0.5, or else pattern = 2:4"
             )
-        if not channels and (self.score != "obs" or self.round_to != "auto" or "actions" in self.model_fields_set):
+        if not channels and (self.score != "obs" or self.round_to != "auto" or self.actions is not None):
             raise ValueError("actions, score and round_to are about channels and ranks: they do not go with free, sparsity or pattern")
-        if "rank" in self.actions and (not self.goals or self.score != "obs"):
+        if "rank" in (self.actions or ()) and (not self.goals or self.score != "obs"):
             raise ValueError('the action "rank" needs a goal such as macs = 0.5, and the score "obs"')
-        if "channels" not in self.actions and self.ratios:
+        if self.actions == ("rank",) and self.ratios:
             raise ValueError('ratios are about channels: they do not go with actions = ["rank"]')
         return self
+
+    def possible_actions(self, *, data: bool) -> tuple[ActionKind, ...]:
+        """What may be done, with or without data."""
+        if self.actions is not None:
+            return self.actions
+        return ACTIONS if data and self.goals and self.score == "obs" else ("channels",)
 
     @property
     def goals(self) -> dict[str, float]:

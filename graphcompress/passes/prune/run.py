@@ -62,7 +62,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         return sparsify(model, context, options)
     if options.free:
         return Ladder.single(remove_free(model, context))
-    if "rank" in options.actions and context.data is None:
+    if "rank" in (options.actions or ()) and context.data is None:
         raise UsageError('Ranks are decided by what layers give on data: the action "rank" needs some.')
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
@@ -109,7 +109,8 @@ class _Pruner:
         self.context = context
         self.options = options
         self.model = groups.algebra.model
-        self.layers = factorable(groups) if "rank" in options.actions else []
+        self.allowed_actions = options.possible_actions(data=context.data is not None)
+        self.layers = factorable(groups) if "rank" in self.allowed_actions else []
         self.faulty: set[int] = set()
         names = [group.name for group in groups.groups]
         layer_names = [layer.node.name or layer.node.outputs[0].name for layer in self.layers]
@@ -206,7 +207,7 @@ class _Pruner:
     def allowed(self, place: int) -> list[int]:
         """The sizes that an action may have, largest first."""
         action = self.actions()[place]
-        if place in self.faulty or place in self.ignored or action.kind not in self.options.actions:
+        if place in self.faulty or place in self.ignored or action.kind not in self.allowed_actions:
             return [action.size]
         return action.allowed(self.multiple())
 

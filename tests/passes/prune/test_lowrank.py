@@ -330,3 +330,17 @@ def test_a_student_of_low_rank_is_compared_where_its_teacher_is(tools: Any) -> N
         names.append({pair.name for pair in compared})
     assert names[0] == names[1] and len(names[0]) > 4
     assert not result.decisions["channels"]
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "possible"),
+    [
+        ({"macs": 0.6}, True, ("channels", "rank")),
+        ({"macs": 0.6}, False, ("channels",)),
+        ({"macs": 0.6, "score": "magnitude"}, True, ("channels",)),
+        ({"ratios": {"a": 0.5}}, True, ("channels",)),
+        ({"macs": 0.6, "actions": ("rank",)}, True, ("rank",)),
+    ],
+)
+def test_what_is_not_stated_is_all_that_can_be_done(options: dict[str, Any], data: bool, possible: tuple[str, ...]) -> None:
+    assert Options(**options).possible_actions(data=data) == possible
