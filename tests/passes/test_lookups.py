@@ -92,3 +92,14 @@ def test_what_is_computed_from_rows_is_computed_from_the_table(body: str) -> Non
 def test_what_would_not_pay_or_differ_stays(body: str, constants: dict[str, Any]) -> None:
     ops = simplified(table(body, **constants), {"i": np.array([0, 3, 1])})
     assert {"Add", "Mul"} & set(ops[ops.index("Gather") :])
+
+
+@pytest.mark.parametrize("added", [(4,), (1, 4), (1, 1, 4), (1, 1, 1, 4)])
+@pytest.mark.parametrize("index", [(), (3,), (2, 3)])
+def test_constants_of_more_axes_than_rows_have_make_results_of_more_axes(index: tuple[int, ...], added: tuple[int, ...]) -> None:
+    """What is looked up has the index's axes and one more: a constant with more than that adds axes, which a table does not."""
+    constants = {"t": MATRIX, "a": RNG.standard_normal(added).astype(F32)}
+    axes = f"[{','.join(map(str, index))}]" if index else ""
+    model = with_weights(f"(int64{axes} i) => (float y) {{ r = Gather (t, i) s = Add (r, a) h = Tanh (s) y = Softmax (h) }}", constants, opset=17)
+    ops = simplified(model, {"i": RNG.integers(0, 5, index)})
+    assert (sorted(ops) == ["Gather", "Softmax"]) == (len(added) <= len(index) + 1)

@@ -135,12 +135,13 @@ def _move_behind_table(model: Model, graph: Graph, gather: Node, outputs: set[in
     data = constant_data(table)
     assert data is not None
     shape = tuple(int(d) for d in data.shape)
-    if id(rows) in outputs or shapes().dtype(table) not in FLOATS:
+    rank = shapes().rank(rows)
+    if id(rows) in outputs or rank is None or shapes().dtype(table) not in FLOATS:
         return 0
     members: dict[Node, None] = {}
     computed = {rows}
     for node in toposort(graph):
-        if any(t in computed for t in node.inputs) and _by_element(node, computed, shape):
+        if any(t in computed for t in node.inputs) and _by_element(node, computed, shape, rank):
             members[node] = None
             computed.add(node.outputs[0])
     ends = [t for t in computed if id(t) in outputs or any(n not in members for n in t.outputs)]
@@ -175,8 +176,9 @@ def _inner(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[first:]
 
 
-def _by_element(node: Node, computed: set[Tensor], shape: tuple[int, ...]) -> bool:
-    """Whether `node` computes each element of its result from the same one of tensors of `computed`, and from constants that are the same in each row of a table of `shape`."""
+def _by_element(node: Node, computed: set[Tensor], shape: tuple[int, ...], rank: int) -> bool:
+    """Whether `node` computes each element of its result from the same one of tensors of `computed`, and from constants that are the same in each row of a table of `shape`, and have no more
+    axes than the `rank` of what is looked up, to which they would add theirs."""
     if not node.standard or len(node.outputs) != 1 or not (node.op in ONE_INPUT or (node.op in TWO_INPUTS and len(node.inputs) == 2)):
         return False
     if node.op in ONE_INPUT:
@@ -185,7 +187,7 @@ def _by_element(node: Node, computed: set[Tensor], shape: tuple[int, ...]) -> bo
         if tensor in computed:
             continue
         data = constant_data(tensor)
-        if data is None:
+        if data is None or len(data.shape) > rank:
             return False
         inner = _inner(tuple(int(d) for d in data.shape))
         if len(inner) >= len(shape) or any(d not in (1, s) for d, s in zip(inner[::-1], shape[::-1], strict=False)):
