@@ -40,7 +40,7 @@ def distill(
         typer.Option(
             "--augment",
             metavar="KINDS",
-            help="Learn on inputs that are made of others, too: some of crop,flip,mix,noise; none; auto: by the teacher's answers.",
+            help="Learn on inputs that are made of others, too: some of crop,flip,mix,noise; none; auto: those that help in short trials.",
         ),
     ] = "auto",
     threads: options.Threads = None,

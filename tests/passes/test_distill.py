@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,14 @@ def test_minutes_become_steps() -> None:
     assert timed.decisions["step_seconds"] * timed.decisions["steps"] == pytest.approx(0.18, rel=0.5)
     again = distill(student, context, Options(steps=timed.decisions["steps"], rate=0.01)).boldest
     assert timed.changed and to_bytes(again.model) == to_bytes(timed.model)  # so that a record is enough to make the file again
+
+
+def test_steps_that_were_decided_before_are_taken_again() -> None:
+    teacher = net()
+    student, context = disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1)
+    first = distill(student, context, Options(minutes=0.003, rate=0.01)).boldest
+    again = distill(student, replace(context, decisions=first.decisions), Options(minutes=5, rate=0.01)).boldest
+    assert again.decisions["steps"] == first.decisions["steps"] and to_bytes(again.model) == to_bytes(first.model)
 
 
 def test_from_python_the_record_names_the_teacher_and_compares_with_it() -> None:

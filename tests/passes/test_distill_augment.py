@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphcompress.data import memory_data
 from graphcompress.errors import UsageError
 from graphcompress.ir import TensorSpec
 from graphcompress.ir.files.text import parse_model
-from graphcompress.passes.distill.augment import Augmentation, automatic, moved
+from graphcompress.passes.distill import Options, distill
+from graphcompress.passes.distill.augment import Augmentation, moved
+from graphcompress.passes.distill.run import _Course
+from graphcompress.step import Context
 
 Array = np.ndarray[Any, Any]
 PICTURE = "(float[n,3,16,16] x) => (float[n,3,16,16] y) { y = Relu (x) }"
@@ -75,27 +79,41 @@ def test_numbers_are_asked_for_where_something_is_to_be_mixed() -> None:
         Augmentation(("mix",), specs("(int64[n,4] i) => (int64[n,4] y) { y = Identity (i) }"))
 
 
-def test_the_kinds_are_picked_under_which_the_mean_answer_varies_least() -> None:
-    """A mean over mixtures of two is one over more inputs. Where a teacher answers to mixtures at random, they are not picked."""
-    feeds = [picture(seed) for seed in range(40)]
-    rng = np.random.default_rng(0)
-    kinds, spreads = automatic(specs(PICTURE), feeds, lambda some: np.concatenate([f["x"].reshape(1, -1) for f in some]), 32, rng)
-    assert "mix" in kinds and spreads[",".join(kinds)] == min(spreads.values()) < 0.95 * spreads["none"]
-    known = {f["x"].std().round(5) for f in feeds}
-
-    def wild(some: Any) -> Array:
-        return np.stack([np.ones(4) if f["x"].std().round(5) in known else 100 * rng.standard_normal(4) for f in some])
-
-    kinds, _ = automatic(specs(PICTURE), feeds, wild, 32, rng)
-    assert not set(kinds) & {"mix", "crop", "noise"}
+NET = "(float[n,3,8,8] x) => (float[n,2] y) <float[2,192] w = {$w}> { f = Flatten (x)  t = Transpose <perm = [1, 0]> (w)  y = MatMul (f, t) }"
+WATCHED = {(): 0.5, ("crop",): 0.3, ("flip",): 0.7, ("mix",): 0.4999, ("noise",): 0.4}
 
 
-def test_where_nothing_can_be_made_of_inputs_nothing_is_picked() -> None:
-    kinds, spreads = automatic(
-        specs("(int64[n,4] i) => (int64[n,4] y) { y = Identity (i) }"),
-        [{"i": np.array([[1, 2, 3, 4]])}],
-        lambda some: np.ones((len(some), 2)),
-        8,
-        np.random.default_rng(0),
-    )
-    assert kinds == () and list(spreads) == ["none"]
+def taught(monkeypatch: pytest.MonkeyPatch, steps: int, **context: Any) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+    """The decisions of a course in which the feeds that watch answer by the augmentation alone, and under which of these gradients were calculated."""
+    rng = np.random.default_rng(3)
+    teacher = parse_model(NET.replace("$w", ", ".join(f"{v:.5f}" for v in rng.standard_normal(384))), {"": 17})
+    feeds = memory_data([{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(16)], teacher.inputs)
+    seen: list[tuple[str, ...]] = []
+    gradients = _Course.gradients
+
+    def noted(self: _Course, indices: Any) -> Any:
+        seen.append(self.augmentation.kinds)
+        return gradients(self, indices)
+
+    monkeypatch.setattr(_Course, "gradients", noted)
+    monkeypatch.setattr(_Course, "watched", lambda self: WATCHED.get(self.augmentation.kinds, 0.2))
+    result = distill(teacher, Context(data=feeds, teacher=teacher, threads=1, **context), Options(steps=steps, batch=4))
+    return result.boldest.decisions, seen
+
+
+def test_kinds_are_taken_that_help_in_a_trial_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture that is no better than noise explains, and a mirror that is worse, are not."""
+    decisions, seen = taught(monkeypatch, 400)
+    assert decisions["augment"] == ["crop", "noise"]
+    assert decisions["trials"] == {"none": 0.5, "crop": 0.3, "flip": 0.7, "mix": 0.4999, "noise": 0.4}
+    assert [seen.count(kinds) for kinds in WATCHED] == [20] * 5 and seen[100:] == [("crop", "noise")] * 400
+
+
+def test_without_time_for_trials_inputs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    decisions, seen = taught(monkeypatch, 300)
+    assert decisions["augment"] == [] and seen == [()] * 300
+
+
+def test_what_was_decided_before_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decisions, seen = taught(monkeypatch, 400, decisions={"augment": ["flip"], "steps": 400})
+    assert decisions["augment"] == ["flip"] and "trials" not in decisions and seen == [("flip",)] * 400

@@ -1,12 +1,12 @@
 """Inputs made of others: what the teacher answers to them is as good a target as any.
 
 `crop` moves a picture by up to an eighth of its sides, its borders mirrored, `flip` shows it in a mirror, `mix` is a weighted mean of two inputs, `noise` adds a twentieth of the
-input's spread. Which of them give inputs that the model may be asked about is for the user to say; `automatic` chooses by the teacher's answers.
+input's spread. Which of them give inputs that the model may be asked about is for the user to say, or for trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -21,9 +21,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 REACH = 8  # a crop moves a picture by one in so many of its pixels at most
 NOISE = 0.05  # of the input's standard deviation
-DRAWS = 12
-"""Of inputs for each choice of kinds, before `automatic` knows the spread of the teacher's mean answer."""
-CANDIDATES: tuple[tuple[Kind, ...], ...] = ((), ("noise",), ("flip",), ("crop",), ("crop", "flip"), ("crop", "flip", "mix"), ("mix",))
 
 
 class Augmentation:
@@ -83,28 +80,3 @@ def _mean(first: Array, second: Array, part: float) -> Array:
 def _noisy(array: Array, rng: np.random.Generator) -> Array:
     noisy: Array = (array + NOISE * array.std() * rng.standard_normal(array.shape)).astype(array.dtype)
     return noisy
-
-
-def automatic(
-    inputs: Sequence[TensorSpec], feeds: Sequence[Feed], answers: Callable[[Sequence[Feed]], Array], items: int, rng: np.random.Generator
-) -> tuple[tuple[Kind, ...], Mapping[str, float]]:
-    """The kinds under which the teacher's mean answer varies least from draw to draw, and that spread by candidate, as a part of the spread of single answers to inputs as they are.
-
-    Draws that are less alike tell a student more (arXiv 2012.02909). `answers` gives the teacher's answers [inputs, numbers] to feeds, of which `items` are in a draw.
-    """
-    usual = Augmentation((), inputs)
-    spreads: dict[tuple[Kind, ...], float] = {}
-    scale = 1.0
-    for kinds in CANDIDATES:
-        if not all(usual.applies(kind) for kind in kinds):
-            continue
-        augmentation = Augmentation(kinds, inputs)
-        means = []
-        for _ in range(DRAWS):
-            chosen = rng.integers(0, len(feeds), (2, min(items, len(feeds))))
-            given = answers([augmentation.draw(feeds[a], feeds[b], rng) for a, b in chosen.T])
-            if not kinds:
-                scale = float(given.std(axis=0).mean()) or 1.0
-            means.append(given.mean(axis=0))
-        spreads[kinds] = float(np.std(means, axis=0).mean()) / scale
-    return min(spreads, key=lambda kinds: spreads[kinds]), {",".join(kinds) or "none": spread for kinds, spread in spreads.items()}

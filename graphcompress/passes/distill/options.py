@@ -14,7 +14,7 @@ class Options(BaseModel):
     rate     the highest learning rate of Adam
     match    "auto": outputs, and what layers read, by what an earlier cut has left of them, or by equal names; "outputs": outputs alone; else a file that says what is compared:
              the record of the `prune` that made the student, or JSON with pairs of tensors, {"pairs": {student's: teacher's}}
-    augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several, or none; "auto": those under which the teacher's mean answer varies least
+    augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several, or none; "auto": those of which short trials show that they help
     keep     an interrupt ends learning, and the best state so far is the result
     freeze   regular expressions; a weight whose name one of them matches anywhere stays as it is
     """

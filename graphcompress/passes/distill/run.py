@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -15,9 +15,9 @@ from graphcompress.errors import DataError, UsageError
 from graphcompress.ir import Model
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.distill.adapters import fitted
-from graphcompress.passes.distill.augment import Augmentation, Kind, automatic
+from graphcompress.passes.distill.augment import KINDS, Augmentation, Kind
 from graphcompress.passes.distill.batches import Feed, batches, can_join, constant_inputs, joined
-from graphcompress.passes.distill.lesson import Lesson, teacher_session
+from graphcompress.passes.distill.lesson import Lesson
 from graphcompress.passes.distill.match import Adapter, Pair, pairs, stated_matching
 from graphcompress.passes.distill.optimizer import Adam
 from graphcompress.passes.distill.options import Options
@@ -31,7 +31,10 @@ WATCHES = 20  # how often, over all steps
 TIMED = 3  # steps that are timed, after one that warms up
 MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
-ASKED, ASKED_ALONE = 32, 4  # inputs of a draw that the teacher is asked about, in one run and one by one
+TRIAL_PART, LEAST_TRIAL = 0.05, 20
+"""A trial of an augmentation takes this part of all steps; where that is fewer than LEAST_TRIAL, nothing is tried, and inputs stay as they are."""
+TRIAL_RATE = 0.2
+"""Of the highest rate: at the whole of it a course that short throws a student back whatever it is shown."""
 ADAPTED = 8  # batches that adapters are fitted on
 
 
@@ -69,7 +72,8 @@ class _Course:
         self.weights = {name: np.array(value) for name, value in values.items()}
         self.rng = np.random.default_rng(context.seed)
         self.decisions: dict[str, Any] = {}
-        self.augmentation = self.choose_augmentation()
+        kinds: list[Kind] = [kind for kind in options.augment if kind != "auto"]
+        self.augmentation = Augmentation(kinds, teacher.inputs)
 
     def run(self) -> StepResult:
         try:
@@ -89,15 +93,12 @@ class _Course:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
         steps = self.budget()
-        self.rng = np.random.default_rng(
-            self.context.seed
-        )  # what was drawn for timing leaves no trace, so that the same number of steps gives the same student
-        order = batches(len(self.teach), self.size, self.rng)
         best, best_loss = dict(self.start), self.watched()
         losses = [[0, best_loss]]
-        adam = Adam(self.weights, self.options.rate, steps)
-        every = max(1, steps // WATCHES)
+        every, step = max(1, steps // WATCHES), 0
         try:
+            self.augmentation = self.choose_augmentation(steps)
+            order, adam = self.course(self.options.rate, steps)
             for step in range(1, steps + 1):
                 adam.update(self.gradients(next(order)))
                 self.context.progress(f"distill, error {losses[-1][1]:.4f}", step, steps)
@@ -108,7 +109,7 @@ class _Course:
         except KeyboardInterrupt:
             if not self.options.keep:
                 raise
-            self.decisions["interrupted"] = adam.step
+            self.decisions["interrupted"] = step
         changed = best_loss < losses[0][1] * (1 - IMPROVEMENT)
         self.decisions |= {
             "steps": steps,
@@ -123,37 +124,58 @@ class _Course:
         result = with_weights(self.student, {name: best[name] for name in trained}) if changed else self.student
         return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), self.decisions)
 
-    def choose_augmentation(self) -> Augmentation:
-        """The augmentation that was asked for, or the one that the teacher's spread picks."""
-        kinds: tuple[Kind, ...] = tuple(kind for kind in self.options.augment if kind != "auto")
-        if "auto" in self.options.augment:
-            outputs = pairs(self.student, self.teacher, self.shapes(self.teach[0]), self.matching, features=False)
-            session, names = teacher_session(self.teacher, outputs, self.context.threads)
-            with session:
+    def course(self, rate: float, steps: int) -> tuple[Iterator[list[int]], Adam]:
+        """A new beginning: the order of the feeds, and the optimizer of the weights, which are those of the start. What was drawn before leaves no trace, so that the same number of steps gives
+        the same student."""
+        self.rng = np.random.default_rng(self.context.seed)
+        self.weights = {name: np.array(self.start[name]) for name in self.weights}
+        return batches(len(self.teach), self.size, self.rng), Adam(self.weights, rate, steps)
 
-                def answers(feeds: Sequence[Feed]) -> Array:
-                    parts = [joined(feeds, self.fixed)] if self.join else feeds
-                    values = [session.run({i.name: part[i.name] for i in session.inputs})[names[outputs[0].name]] for part in parts]
-                    return np.concatenate([np.reshape(v, (len(feeds) if self.join else 1, -1)) for v in values])
-
-                alike = [f for f in self.teach if all(f[n].shape == a.shape for n, a in self.teach[0].items())]
-                items = ASKED if self.join else ASKED_ALONE
-                kinds, spreads = automatic(self.teacher.inputs, alike, answers, items, np.random.default_rng(self.context.seed))
-            self.decisions["spreads"] = spreads
-        self.decisions["augment"] = list(kinds)
+    def choose_augmentation(self, steps: int) -> Augmentation:
+        """The augmentation that was asked for or decided before, or all kinds of it each of which, in a trial of its own, brings the student nearer than inputs as they are do."""
+        if "auto" not in self.options.augment:
+            self.decisions["augment"] = list(self.augmentation.kinds)
+            return self.augmentation
+        if self.context.decisions is not None and "augment" in self.context.decisions:
+            kinds: list[Kind] = [kind for kind in KINDS if kind in self.context.decisions["augment"]]
+        else:
+            trials = self.trials(steps)
+            kinds = [kind for kind in KINDS if kind in trials and trials[kind] < trials["none"] * (1 - IMPROVEMENT)]
+            self.decisions["trials"] = trials
+        self.decisions["augment"] = kinds
         return Augmentation(kinds, self.teacher.inputs)
 
+    def trials(self, steps: int) -> dict[str, float]:
+        """The loss of the outputs on the feeds that watch after a short course with each kind alone, and without any ("none"); nothing where there is nothing to choose, or no time for it."""
+        usual = Augmentation((), self.teacher.inputs)
+        kinds = [kind for kind in KINDS if usual.applies(kind)]
+        length = round(TRIAL_PART * steps)
+        if not kinds or length < LEAST_TRIAL:
+            return {}
+        losses: dict[str, float] = {}
+        for index, augmentation in enumerate([usual, *(Augmentation((kind,), self.teacher.inputs) for kind in kinds)]):
+            self.augmentation = augmentation
+            order, adam = self.course(TRIAL_RATE * self.options.rate, length)
+            for step in range(length):
+                self.context.progress("distill, trying augmentations", index * length + step, (1 + len(kinds)) * length)
+                adam.update(self.gradients(next(order)))
+            losses[next(iter(augmentation.kinds), "none")] = self.watched()
+        return losses
+
     def budget(self) -> int:
-        """The number of steps: where it is not stated, what the first ones take decides."""
+        """The number of steps: where it is neither stated nor decided before, what the first ones take decides."""
         if self.options.steps is not None:
             return self.options.steps
+        if self.context.decisions is not None and "steps" in self.context.decisions:
+            return int(self.context.decisions["steps"])
         self.gradients(range(self.size))
         begin = time.perf_counter()
         for _ in range(TIMED):
             self.gradients(range(self.size))
         seconds = (time.perf_counter() - begin) / TIMED
         self.decisions["step_seconds"] = seconds
-        return max(1, round(60 * self.options.minutes / seconds))
+        tried = 1 + sum(map(self.augmentation.applies, KINDS)) if "auto" in self.options.augment else 0
+        return max(1, round(60 * self.options.minutes / seconds / (1 + TRIAL_PART * tried)))
 
     def gradients(self, indices: Sequence[int]) -> dict[str, Array]:
         """The mean gradient over some feeds that teach."""
