@@ -1,4 +1,4 @@
-"""What simplification joins: equal nodes, additions of zero, expanded operands, products behind products, runs of factors and offsets, branches whose results are added; and near misses of them."""
+"""Pairs that simplification joins: equal nodes, additions of zero, expanded operands, products behind products, branches whose results are added; and near misses of them."""
 
 from __future__ import annotations
 
@@ -70,22 +70,6 @@ def products(b: Builder) -> None:
         x = _conv(b, x, b.integer(1, 4), 1, {"pads": [1, 0, 0, 1]} if b.chance(0.1) else {})
 
 
-@emitter(0.4, int8=0.3)
-def affine_run(b: Builder) -> None:
-    """Additions and multiplications by constants in a row, some too large or too small to be put together; sometimes one in between is read too."""
-    x = y = steady(b, b.pick(("float32", "float64"), where=lambda v: v.rank > 0))
-    for _ in range(b.integer(2, 5)):
-        op = b.among(("Add", "Sub", "Mul", "Div"))
-        number = b.among((0.5, 2.0, -3.0, 0.1, 5.0, 1.0, 100.0, 2.0**12))
-        constant = b.constant(np.full(b.among(((), (1,), (1,) * x.rank)), number), x.dtype)
-        reach = y.reach + abs(number) if op in ("Add", "Sub") else y.reach * abs(number) if op == "Mul" else y.reach / abs(number)
-        swapped = op != "Div" and b.chance(0.2)
-        y = b.emit(op, [constant, y] if swapped else [y, constant], x.shapes, reach=reach, rough=True)
-        if b.chance(0.1):
-            b.emit("Neg", [y], y.shapes, reach=reach, rough=True)
-    b.emit("Abs", [y], y.shapes, reach=y.reach, rough=True)
-
-
 @emitter(0.4, int8=0.7)
 def branches(b: Builder) -> None:
     """As RepVGG has them: a Conv of 3x3, one of 1x1 and a BatchNormalization, added."""
@@ -131,11 +115,9 @@ def two_slices(b: Builder) -> None:
 
 @emitter(1.0)
 def formulas(b: Builder) -> None:
-    """What an operator of its own stands for: a norm, a Gelu, the logarithm of a Softmax, a mean of means."""
+    """What an operator of its own stands for: a norm, the logarithm of a Softmax, a mean of means."""
     x = steady(b, b.pick(("float32",), where=lambda v: v.rank > 1 and v.shapes[0][-1] == v.shapes[1][-1] > 0))
-    if b.opset >= 20 and b.chance(0.4):
-        gelu(b, x)
-    elif b.chance(0.3):
+    if b.chance(0.3):
         y = b.emit("Softmax", [x], x.shapes, reach=1.0, rough=True, axis=x.rank - 1)
         b.emit("Log", [y], y.shapes, rough=True)
     elif b.chance(0.4):
@@ -154,27 +136,6 @@ def formulas(b: Builder) -> None:
             y = b.emit("Div", [centre, root], x.shapes, rough=True)
         for op in ("Mul", "Add"):
             y = binary(b, op, y, b.constant(arrays.draw(b.rng, x.dtype, (x.dim(-1),), "smooth")))
-
-
-def gelu(b: Builder, x: Value) -> None:
-    """By the error function or by a tanh, sometimes with another number somewhere."""
-
-    def number(value: float) -> Value:
-        return b.constant(value * (1.25 if b.chance(0.05) else 1.0), x.dtype, plain=b.chance(0.9))
-
-    if b.chance(0.5):
-        scaled = binary(b, "Div", x, number(2**0.5)) if b.chance(0.5) else binary(b, "Mul", x, number(0.5**0.5))
-        inner = b.emit("Erf", [scaled], x.shapes, reach=1.0, rough=True)
-    else:
-        cube = b.emit("Pow", [x, number(3.0)], x.shapes, rough=True) if b.chance(0.5) else binary(b, "Mul", binary(b, "Mul", x, x), x)
-        cubic = binary(b, "Mul", binary(b, "Add", x, binary(b, "Mul", cube, number(0.044715))), number((2 / np.pi) ** 0.5))
-        inner = b.emit("Tanh", [cubic], x.shapes, reach=1.0, rough=True)
-    gate = binary(b, "Add", inner, number(1.0))
-    if b.chance(0.5):
-        y = binary(b, "Mul", binary(b, "Mul", x, number(0.5)), gate)
-    else:
-        y = binary(b, "Mul", binary(b, "Mul", x, gate), number(0.5))
-    b.emit("Neg", [y], y.shapes, rough=True)
 
 
 def _mean(b: Builder, x: Value, axis: int) -> Value:

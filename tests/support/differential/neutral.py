@@ -1,21 +1,26 @@
-"""Operators that change nothing: And and Or with themselves or with what says nothing, reductions over axes of size 1. In graphs of the kind "neutral" they stand among the others."""
+"""What stands among the others in graphs of the kind "neutral", so that the graphs of older kinds stay what they are.
+
+Operators that change nothing: And and Or with themselves or with what says nothing, reductions over axes of size 1. Runs of factors and offsets; activations spelled out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from differential.builder import UNKNOWN, Builder, Unsuitable, both
+from differential.builder import UNKNOWN, Builder, Unsuitable, Value, both
+from differential.elementwise import binary
 from differential.movement import ints, unsqueeze
+from differential.networks import steady
 
 REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceSum")
 
 
 def neutral(b: Builder) -> None:
     """One of them, or a near miss, and something that reads it."""
-    if b.chance(0.4):
-        logical(b)
-    else:
-        reduction(b)
+    draw = b.among((logical, reduction, affine_run, gelu, gelu, hard_swish))
+    draw(b)
 
 
 def logical(b: Builder) -> None:
@@ -41,3 +46,64 @@ def reduction(b: Builder) -> None:
     attributes = {"keepdims": int(keep), **({} if as_input else {"axes": [axis]})}
     y = b.emit(op, [x, ints(b, [axis])] if as_input else [x], shapes, reach=UNKNOWN, rough=True, **attributes)
     b.emit("Neg", [y], y.shapes, reach=UNKNOWN, rough=True)
+
+
+def affine_run(b: Builder) -> None:
+    """Additions and multiplications by constants in a row, some too large or too small to be put together; sometimes one in between is read too."""
+    x = y = steady(b, b.pick(("float32", "float64"), where=lambda v: v.rank > 0))
+    for _ in range(b.integer(2, 5)):
+        op = b.among(("Add", "Sub", "Mul", "Div"))
+        number = b.among((0.5, 2.0, -3.0, 0.1, 5.0, 1.0, 100.0, 2.0**12))
+        constant = b.constant(np.full(b.among(((), (1,), (1,) * x.rank)), number), x.dtype)
+        reach = y.reach + abs(number) if op in ("Add", "Sub") else y.reach * abs(number) if op == "Mul" else y.reach / abs(number)
+        swapped = op != "Div" and b.chance(0.2)
+        y = b.emit(op, [constant, y] if swapped else [y, constant], x.shapes, reach=reach, rough=True)
+        if b.chance(0.1):
+            b.emit("Neg", [y], y.shapes, reach=reach, rough=True)
+    b.emit("Abs", [y], y.shapes, reach=y.reach, rough=True)
+
+
+def gelu(b: Builder) -> None:
+    """By the error function or by a tanh, with the half in one of three places, sometimes with another number somewhere."""
+    x = steady(b, b.pick(("float32",), where=lambda v: v.rank > 1 and v.shapes[0][-1] == v.shapes[1][-1] > 0))
+    number = _numbers(b, x)
+    if b.chance(0.5):
+        scaled = binary(b, "Div", x, number(2**0.5)) if b.chance(0.5) else binary(b, "Mul", x, number(0.5**0.5))
+        inner = b.emit("Erf", [scaled], x.shapes, reach=1.0, rough=True)
+    else:
+        form = b.integer(0, 2)
+        if form == 0:
+            term = binary(b, "Mul", b.emit("Pow", [x, number(3.0)], x.shapes, rough=True), number(0.044715))
+        elif form == 1:
+            term = binary(b, "Mul", binary(b, "Mul", binary(b, "Mul", x, x), x), number(0.044715))
+        else:
+            term = binary(b, "Mul", x, binary(b, "Mul", x, binary(b, "Mul", number(0.044715), x)))
+        cubic = binary(b, "Mul", binary(b, "Add", x, term), number((2 / np.pi) ** 0.5))
+        inner = b.emit("Tanh", [cubic], x.shapes, reach=1.0, rough=True)
+    gate = binary(b, "Add", inner, number(1.0))
+    match b.integer(0, 2):
+        case 0:
+            y = binary(b, "Mul", binary(b, "Mul", x, number(0.5)), gate)
+        case 1:
+            y = binary(b, "Mul", binary(b, "Mul", x, gate), number(0.5))
+        case _:
+            y = binary(b, "Mul", x, binary(b, "Mul", gate, number(0.5)))
+    b.emit("Neg", [y], y.shapes, rough=True)
+
+
+def hard_swish(b: Builder) -> None:
+    """A Clip of a sum, divided, or multiplied by the reciprocal; perhaps multiplied by what was clipped before that."""
+    if b.opset < 11:
+        raise Unsuitable
+    x = steady(b, b.pick(("float32",), where=lambda v: v.rank > 0))
+    number = _numbers(b, x)
+    y = b.emit("Clip", [binary(b, "Add", x, number(3.0)), number(0.0), number(6.0)], x.shapes, reach=8.0, rough=True)
+    if b.chance(0.6):
+        y = binary(b, "Mul", x, y)
+    y = binary(b, "Div", y, number(6.0)) if b.chance(0.5) else binary(b, "Mul", y, number(1 / 6))
+    b.emit("Neg", [y], y.shapes, rough=True)
+
+
+def _numbers(b: Builder, x: Value) -> Callable[[float], Value]:
+    """Constants of the type of `x`, one in twenty another number than was asked for."""
+    return lambda value: b.constant(value * (1.25 if b.chance(0.05) else 1.0), x.dtype, plain=True)

@@ -38,12 +38,12 @@ class Case:
 
 
 def generate(kind: str, seed: int) -> Case:
-    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) "lift" (as "simplify", older opsets) or "neutral" (as "simplify", with operators among them that change nothing)."""
+    """The case of a seed. `kind` is "simplify", "quantize" and "prune" (float32 graphs that are well conditioned) "lift" (as "simplify", older opsets) or "neutral" (as "simplify", with operators among them that change nothing and what `neutral` has beside them)."""
     rng = np.random.default_rng([KINDS[kind], seed])
     policy = _policy(kind, rng)
     b = Builder(rng, policy)
     wanted = int(rng.integers(6, 20)) if policy.int8 else int(rng.integers(3, 16))
-    wanted *= 2 if kind == "neutral" else 1  # half of them are what changes nothing
+    wanted *= 3 if kind == "neutral" else 1  # most of them are what `neutral` draws
     for _ in range(4 * wanted):
         bodies.fill(b, 1)
         if kind == "neutral":
