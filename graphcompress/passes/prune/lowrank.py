@@ -29,6 +29,7 @@ STEP = "prune"
 ONE_LAYER = ("Conv", "Gemm", "MatMul")
 MOST_OUTPUTS = 2048
 """Of a layer that may become two: their moments are a square matrix, whose eigenvectors are calculated several times."""
+GEMM_WITHOUT_BIAS = 11  # the first opset of ai.onnx in which its bias is optional
 LEFT_OVER = 1e-4
 """Of a weight's energy: what lies outside its rank where it has been fitted to that rank is rounding."""
 
@@ -154,6 +155,8 @@ def factor(model: Model, layer: Layer, rank: int) -> None:
             weights = (first.T, second.T) if place == 0 else (first, second)
         a, b = (model.constant(f"{layer.weight.name}_{side}", np.ascontiguousarray(m).astype(dtype)) for side, m in zip(("in", "out"), weights, strict=True))
         inputs = [a, layer.x] if place == 0 else [layer.x, a]
+        if node.op == "Gemm" and model.opset < GEMM_WITHOUT_BIAS:
+            inputs.append(model.constant(f"{layer.weight.name}_zeros", np.zeros(rank, dtype)))
         between = model.add(node.op, inputs, attrs=attrs, name=f"{name}_rank", near=node, origin=(STEP, node.name)).outputs[0]
         edits.set_input(node, 1 - place, between)
         edits.set_input(node, place, b)

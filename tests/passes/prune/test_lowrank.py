@@ -27,6 +27,7 @@ from graphcompress.reconstruction.repair import repair
 from graphcompress.reconstruction.rows import layer_of
 from graphcompress.reconstruction.solve import bias_of, refit, squared_error
 from graphcompress.step import Context, StepResult
+from tests.support.weights import with_weights
 
 SIZES = {"n": 2, "t": 5}
 
@@ -344,3 +345,18 @@ def test_a_student_of_low_rank_is_compared_where_its_teacher_is(tools: Any) -> N
 )
 def test_what_is_not_stated_is_all_that_can_be_done(options: dict[str, Any], data: bool, possible: tuple[str, ...]) -> None:
     assert Options(**options).possible_actions(data=data) == possible
+
+
+@pytest.mark.parametrize("opset", [7, 10, 11])
+@pytest.mark.parametrize("flips", [0, 1])
+def test_two_layers_of_a_gemm_whose_bias_must_be_there(opset: int, flips: int) -> None:
+    shape = "6,4" if flips else "4,6"
+    text = f"(float[N,4] x) => (float[N,6] y) {{ y = Gemm <transB = {flips}> (x, w, b) }}"
+    rng = np.random.default_rng(1)
+    model = with_weights(text, {"w": rng.standard_normal([int(d) for d in shape.split(",")]).astype(np.float32), "b": np.ones(6, np.float32)}, opset=opset)
+    other, _ = model.clone()
+    layer = layer_of(other.graph.nodes[0], output_ids(other))
+    assert layer is not None
+    factor(other, layer, 4)
+    assert not lint(other)
+    assert largest_difference(model, other, [{"x": rng.standard_normal((3, 4)).astype(np.float32)}]) < 1e-5
