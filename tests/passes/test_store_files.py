@@ -68,3 +68,12 @@ def test_tables_in_attributes_are_named_as_what_stays_large(as_tensors: bool) ->
 
 def test_small_tables_are_not_worth_a_word() -> None:
     assert "store/attribute" not in refused(stored(model_from_proto(tables(1_000, as_tensors=False))))
+
+
+def test_an_attribute_that_is_a_graph_is_no_table_and_no_word_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    text = """(float[n,64] x, bool c) => (float[n,64] y)
+    { y = If (c) <then_branch = t () => (float[n,64] a) { a = MatMul (x, w) }, else_branch = e () => (float[n,64] b) { b = Identity (x) }> }"""
+    model = with_weights(text, {"w": weight(64, 64)})
+    assert "store/attribute" not in refused(stored(model))
+    assert not hasattr(model.graph, "ByteSize")
+    assert tuple(capfd.readouterr()) == ("", "")

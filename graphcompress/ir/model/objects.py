@@ -170,6 +170,10 @@ class Graph(gs.Graph):  # type: ignore[misc]
     def __eq__(self, other: object) -> bool:
         return self is other
 
+    def __getattr__(self, name: str) -> Any:
+        # graphsurgeon looks for a function of that name, and writes to the terminal that there is none.
+        raise AttributeError(f"a graph has no attribute {name!r}")
+
     def __init__(self, name: str = "") -> None:
         super().__init__(nodes=[], inputs=[], outputs=[], name=name)
         self.initializers = {}
