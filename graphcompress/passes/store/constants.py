@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import Message
 
 from graphcompress.ir import Graph, Model, Node, Tensor, TensorData, Variable, constant_data, consumers, graphs, nodes, output_ids
 from graphcompress.ir.inline import called_function, function_bodies
@@ -195,4 +194,4 @@ def _table_bytes(value: Any) -> int:
     """Bytes of an attribute that is a tensor, or too long for Python data."""
     if isinstance(value, TensorData):
         return int(value.nbytes)
-    return int(value.ByteSize()) if isinstance(value, Message) else 0
+    return int(value.ByteSize()) if hasattr(value, "ByteSize") else 0
