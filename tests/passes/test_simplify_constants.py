@@ -62,7 +62,7 @@ def test_a_cast_that_makes_a_constant_no_larger_is_folded() -> None:
 
 
 def test_equal_constants_become_one_and_an_output_keeps_its_name() -> None:
-    text = "(float[2] x) => (float[2] y, float[2] b) <float[2] a = {1, 2}, float[2] b = {1, 2}, float[2] c = {1, 3}> { u = Add (x, a) v = Atan (u) w = Mul (v, b) y = Div (w, c) }"
+    text = "(float[2] x) => (float[2] y, float[2] b) <float[2] a = {1, 2}, float[2] b = {1, 2}, float[2] c = {1, 3}> { u = Add (x, a) v = Atan (u) w = Mul (v, b) s = Atan (w) y = Div (s, c) }"
     result = simplified(text)
     assert result.applied == {"simplify/duplicates": 1}
     assert constants(result.model).keys() == {"b", "c"}
