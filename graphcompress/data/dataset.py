@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ Read = Callable[[Sequence[int]], Iterator[Feed]]
 Labels = Mapping[str, Array]
 Entries = AbstractContextManager[Mapping[str, Entry]]
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Dataset:
         """Runs of `size` feeds, in order, that can be pickled and gone through again. Where feeds can be read one by one it is whoever has the run that reads them; elsewhere they are in it."""
         if isinstance(self.read, FeedReader) and self.read.travels():
             for start in range(0, len(self), size):
-                yield Run(self.read.among(self.indices[start : start + size]))
+                chosen = self.indices[start : start + size]
+                yield Run(self.read.among(chosen), chosen)
             return
         feeds = iter(self)
         while run := list(itertools.islice(feeds, size)):
@@ -123,13 +125,21 @@ def _digest(feed: Feed) -> int:
     return digest.digest()[0]
 
 
+class ByIndex(Protocol[T_co]):
+    """What an index leads to: a list, a part of one as a mapping, or what is made when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
 @dataclass(frozen=True)
 class FeedReader(Generic[T]):
     """Reads feeds one by one: `entries` gives those of an item, `names` are those of the feeds in messages. Both go by the index."""
 
     entries: Callable[[T], Entries]
-    items: Mapping[int, T] | Sequence[T]
-    names: Mapping[int, str] | Sequence[str]
+    items: ByIndex[T]
+    names: ByIndex[str]
     signature: Signature
 
     def __call__(self, indices: Sequence[int]) -> Iterator[Feed]:
@@ -156,15 +166,16 @@ class FeedReader(Generic[T]):
 
 @dataclass(frozen=True)
 class Run:
-    """All feeds of a reader, read anew each time."""
+    """Some feeds of a reader, read anew each time."""
 
     reader: FeedReader[Any]
+    indices: Sequence[int]
 
     def __iter__(self) -> Iterator[Feed]:
-        return self.reader(list(self.reader.items))
+        return self.reader(self.indices)
 
 
-def of_feeds(source: str, items: Sequence[T], entries: Callable[[T], Entries], names: Sequence[str], signature: Signature, hint: str = "") -> Dataset:
+def of_feeds(source: str, items: ByIndex[T], entries: Callable[[T], Entries], names: ByIndex[str], signature: Signature, hint: str = "") -> Dataset:
     """A dataset of one complete feed for each of `items`, whose entries `entries` opens, and which messages call by `names`. Raises DataError where one does not fit."""
     reader = FeedReader(entries, items, names, signature)
 
@@ -175,8 +186,9 @@ def of_feeds(source: str, items: Sequence[T], entries: Callable[[T], Entries], n
 
     survey, known, problems = Survey(), False, Problems()
     said: dict[str, None] = {}
-    for index, (item, name) in enumerate(zip(items, names, strict=True)):
-        with problems.of(name), entries(item) as opened:
+    for index in range(len(items)):
+        name = names[index]
+        with problems.of(name), entries(items[index]) as opened:
             signature.check_feed(name, opened, hint)
             said |= dict.fromkeys(signature.conversions(opened))
             survey.take(name, index, reader.feed(index, opened))

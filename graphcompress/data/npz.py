@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import io
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
+from graphcompress.data.npy import ArrayHeader
+from graphcompress.data.signature import Array
 from graphcompress.errors import DataError
 
-Array: TypeAlias = np.ndarray[Any, Any]
-
 CHUNK = 1 << 20
+HEAD = 64  # bytes by which what a file is may be known
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an open file: its header is read, its data is not."""
+    """One array of an open file, which messages call `where`: its header is read, its data is not."""
 
+    where: str
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran: bool
-    start: int
+    header: ArrayHeader
 
     @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+    def dtype(self) -> np.dtype[Any]:
+        return self.header.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.header.shape
 
     def blocks(self) -> Iterator[bytes]:
         """The data in the file's order, whole elements in blocks of about 1 MiB. The checksum is verified at the end."""
         size = max(1, CHUNK // max(1, self.dtype.itemsize)) * max(1, self.dtype.itemsize)
         with self._stream() as stream:
-            left = self.nbytes
+            left = self.header.nbytes
             while left:
                 block = self._exactly(stream, min(size, left))
                 left -= len(block)
@@ -52,25 +54,24 @@ class Member:
     def whole(self) -> Array:
         """The array."""
         with self._stream() as stream:
-            flat = np.frombuffer(self._exactly(stream, self.nbytes), self.dtype) if self.dtype.itemsize else np.empty(math.prod(self.shape), self.dtype)
-        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+            return self.header.array(self._exactly(stream, self.header.nbytes))
 
     @contextlib.contextmanager
     def rows(self, step: int) -> Iterator[Callable[[int], Array]]:
         """A function from i to rows [i*step, (i+1)*step); cheap for growing i, only the rows asked for are held."""
         if not self.shape:
             yield lambda _i: self.whole()
-        elif self.fortran and len(self.shape) > 1:
+        elif self.header.fortran and len(self.shape) > 1:
             with self._unpacked() as array:
                 yield lambda i: np.ascontiguousarray(array[i * step : (i + 1) * step])
         else:
-            size = step * math.prod(self.shape[1:]) * self.dtype.itemsize
+            block = replace(self.header, shape=(step, *self.shape[1:]))
             with self._stream() as stream:
 
                 def at(index: int) -> Array:
                     with self._readable():
-                        stream.seek(self.start + index * size)
-                    return np.frombuffer(self._exactly(stream, size), self.dtype).reshape(step, *self.shape[1:])
+                        stream.seek(self.header.start + index * block.nbytes)
+                    return block.array(self._exactly(stream, block.nbytes))
 
                 yield at
 
@@ -89,14 +90,14 @@ class Member:
             stream = self.archive.open(self.info)
         with stream:
             with self._readable():
-                stream.seek(self.start)
+                stream.seek(self.header.start)
             yield stream
 
     def _exactly(self, stream: IO[bytes], count: int) -> bytes:
         with self._readable():
             content = stream.read(count)
         if len(content) != count:
-            raise DataError(f"{self.archive.filename}: the array '{_key(self.info)}' ends after fewer bytes than its header says: the file is truncated.")
+            raise DataError(f"{self.where}: the array '{_key(self.info)}' ends after fewer bytes than its header says: the file is truncated.")
         return content
 
     @contextlib.contextmanager
@@ -104,9 +105,7 @@ class Member:
         try:
             yield
         except BROKEN as problem:
-            raise DataError(
-                f"{self.archive.filename}: the array '{_key(self.info)}' cannot be read ({problem}): the file is damaged. Save or copy it again."
-            ) from problem
+            raise DataError(f"{self.where}: the array '{_key(self.info)}' cannot be read ({problem}): the file is damaged. Save or copy it again.") from problem
 
 
 @contextlib.contextmanager
@@ -117,48 +116,58 @@ def open_file(path: Path) -> Iterator[Mapping[str, Member]]:
     try:
         archive = zipfile.ZipFile(path)
     except (*BROKEN, ValueError) as problem:
-        raise DataError(f"{path}: {_what_it_is(path, problem)}") from problem
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD)
+        except OSError as error:
+            raise DataError(f"{path}: the file cannot be read ({error.strerror or error}).") from problem
+        raise DataError(f"{path}: {_what_it_is(head, problem)}") from problem
     with archive:
         if path.suffix.lower() != ".npz":
             raise DataError(f"{path}: data files must be .npz files, and this name ends in '{path.suffix or path.name}'. Save arrays with np.savez.")
-        yield {
-            _key(i): _member(path, archive, i)
-            for i in archive.infolist()
-            if not i.is_dir() and not (_key(i).startswith("_") and not i.filename.endswith(".npy"))
-        }
+        yield _members(str(path), archive)
+
+
+@contextlib.contextmanager
+def open_content(content: bytes, where: str) -> Iterator[Mapping[str, Member]]:
+    """The arrays of a `.npz` in memory, which messages call `where`. Raises DataError as `open_file` does."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except (*BROKEN, ValueError) as problem:
+        raise DataError(f"{where}: {_what_it_is(content[:HEAD], problem)}") from problem
+    with archive:
+        yield _members(where, archive)
+
+
+def _members(where: str, archive: zipfile.ZipFile) -> dict[str, Member]:
+    return {
+        _key(i): _member(where, archive, i) for i in archive.infolist() if not i.is_dir() and not (_key(i).startswith("_") and not i.filename.endswith(".npy"))
+    }
 
 
 def _key(info: zipfile.ZipInfo) -> str:
     return info.filename.removesuffix(".npy")
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def _member(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     key = _key(info)
     try:
         with archive.open(info) as stream:
-            version = npy.read_magic(stream)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version} of the array format is for structured types")
-            shape, fortran, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
-            member = Member(archive, info, dtype, tuple(int(d) for d in shape), bool(fortran), stream.tell())
-    except (*BROKEN, ValueError, TypeError) as problem:
+            header = ArrayHeader.of(stream)
+    except (*BROKEN, ValueError) as problem:
         raise DataError(
-            f"{path}: the entry '{info.filename}' is not an array file ({' '.join(str(problem).split())[:200]}). Save arrays with np.savez(path, INPUT=array)."
+            f"{where}: the entry '{info.filename}' is not an array file ({' '.join(str(problem).split())[:200]}). Save arrays with np.savez(path, INPUT=array)."
         ) from problem
-    if not dtype.hasobject and member.start + member.nbytes != info.file_size:
+    following = info.file_size - header.start
+    if not header.dtype.hasobject and header.nbytes != following:
         raise DataError(
-            f"{path}: the header of '{key}' says {dtype.name} [{', '.join(map(str, member.shape))}], which is {member.nbytes} bytes, and the file holds {info.file_size - member.start}. Save it again."
+            f"{where}: the header of '{key}' says {header.dtype.name} [{', '.join(map(str, header.shape))}], which is {header.nbytes} bytes, and the file holds {following}. Save it again."
         )
-    return member
+    return Member(where, archive, info, header)
 
 
-def _what_it_is(path: Path, problem: BaseException) -> str:
+def _what_it_is(head: bytes, problem: BaseException) -> str:
     """Why a file that should be a `.npz` is none, judged by its first bytes."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        return f"the file cannot be read ({error.strerror or error})."
     if not head:
         return "the file is empty. Save arrays with np.savez(path, INPUT=array)."
     if head.startswith(b"\x93NUMPY"):

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
 from graphcompress.data.dataset import Dataset, of_feeds
 from graphcompress.data.held import Held
 from graphcompress.data.images import SUFFIXES, image_loader
+from graphcompress.data.npy import array_of
+from graphcompress.data.npz import open_content
 from graphcompress.data.preparation import ImagePreparation
 from graphcompress.data.signature import Array, Entry, Signature
 from graphcompress.errors import DataError
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
             raise DataError(f"{self.name}: this sample cannot be read ({problem}). Write the file again.") from problem
 
 
-class Samples(Sequence[Sample]):
+class Samples:
     """All samples of tar files, in their order: 24 bytes each. `names` are those of their feeds in messages."""
 
     def __init__(self, shards: Sequence[Path]) -> None:
@@ -78,11 +78,11 @@ class Samples(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._begin)
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Sample:
         return Sample(self._shards[self._shard[index]], self._begin[index], self._end[index])
 
 
-class Names(Sequence[str]):
+class Names:
     """What messages call the feeds of samples."""
 
     def __init__(self, samples: Samples) -> None:
@@ -91,7 +91,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+    def __getitem__(self, index: int) -> str:
         return self._samples[index].name
 
 
@@ -133,38 +133,35 @@ class SampleReader:
     @contextlib.contextmanager
     def entries(self, sample: Sample) -> Iterator[Mapping[str, Entry]]:
         """The arrays of a sample. Raises DataError where there are none, or one cannot be read."""
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Entry] = {}
         others: list[str] = []
-        for ending, content in sample.members():
-            stem, _, kind = ending.rpartition(".")
-            if kind.lower() == "npz":
-                arrays |= _numbers(sample.name, content)
-            elif kind.lower() == "npy":
-                (array,) = _numbers(sample.name, content).values()
-                arrays[stem or self._only_input(sample.name)] = array
-            elif f".{kind.lower()}" in SUFFIXES and self.prepare is not None:
-                arrays[self.pictured] = self.prepare(io.BytesIO(content), sample.name)
-            else:
-                others.append(ending)
-        if not arrays:
-            listed = ", ".join(f"'.{ending}'" for ending in others) or "no files"
-            raise DataError(f"{sample.name}: this sample has {listed}, and no arrays. Its files must be KEY.npz, KEY.INPUT.npy for each input, or a picture.")
-        yield {name: Held(values) for name, values in arrays.items()}
+        with contextlib.ExitStack() as stack:
+            for ending, content in sample.members():
+                stem, _, kind = ending.rpartition(".")
+                if kind.lower() == "npz":
+                    arrays |= self.signature.named(stack.enter_context(open_content(content, sample.name)))
+                elif kind.lower() == "npy":
+                    name = stem or self._only_input(sample.name)
+                    try:
+                        arrays[name] = Held(array_of(content))
+                    except ValueError as problem:
+                        raise DataError(f"{sample.name}: the array '{name}' cannot be read ({problem}). Save it with np.save(path, array).") from problem
+                elif f".{kind.lower()}" in SUFFIXES and self.prepare is not None:
+                    arrays[self.pictured] = Held(self.prepare(io.BytesIO(content), sample.name))
+                else:
+                    others.append(ending)
+            if not arrays:
+                listed = ", ".join(f"'.{ending}'" for ending in others) or "no files"
+                raise DataError(
+                    f"{sample.name}: this sample has {listed}, and no arrays. Its files must be KEY.npz, KEY.INPUT.npy for each input, or a picture."
+                )
+            yield arrays
 
     def _only_input(self, where: str) -> str:
         if len(self.signature.required) != 1:
             names = ", ".join(f"'{spec.name}'" for spec in self.signature.required)
             raise DataError(f"{where}: KEY.npy is an array without a name, and the model's inputs are {names}. Call the files KEY.INPUT.npy.")
         return self.signature.required[0].name
-
-
-def _numbers(where: str, content: bytes) -> dict[str, Array]:
-    """The arrays of a `.npz` or `.npy`. Raises DataError where it is none, or would have to be unpickled."""
-    try:
-        read = np.load(io.BytesIO(content), allow_pickle=False)
-        return {"": read} if isinstance(read, np.ndarray) else {name: read[name] for name in read.files}
-    except (OSError, ValueError, EOFError) as problem:
-        raise DataError(f"{where}: an array in it cannot be read ({' '.join(str(problem).split())[:200]}). Save it with np.save or np.savez.") from problem
 
 
 def shard_data(source: str, shards: Sequence[Path], signature: Signature, preparation: ImagePreparation | None) -> Dataset:

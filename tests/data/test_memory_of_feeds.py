@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -63,8 +64,8 @@ def test_a_large_array_does_not_stay_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_of_a_file_are_those_of_the_array(order: str, tmp_path: Path) -> None:
-    array = np.asarray(numbers(12).reshape(12, 8, 8), order=order)  # type: ignore[call-overload]
+def test_rows_of_a_file_are_those_of_the_array(order: Literal["C", "F"], tmp_path: Path) -> None:
+    array = np.asarray(numbers(12).reshape(12, 8, 8), order=order)
     np.save(tmp_path / "x.npy", array)
     data = open_data(tmp_path / "x.npy", [TensorSpec("x", "float", (3, 8, 8))])
     assert [feed["x"].tolist() for feed in data] == [array[i : i + 3].tolist() for i in range(0, 12, 3)]

@@ -8,6 +8,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def picture(value: int) -> bytes:
     return stream.getvalue()
 
 
-def shard(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+def shard(path: Path, members: Iterable[tuple[str, bytes]], mode: Literal["w", "w:gz"] = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
         for name, content in members:
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -82,8 +83,8 @@ def test_files_of_one_key_are_one_feed(tmp_path: Path) -> None:
 
 
 def test_an_array_without_a_name_is_the_only_input(tmp_path: Path) -> None:
-    place = shard(tmp_path / "s.tar", [("a.npy", npy(floats(3))), ("b.npy", npy(floats(1, 3)))])
-    assert rows(open_data(place, [X])) == [floats(1, 3).tolist()] * 2
+    place = shard(tmp_path / "s.tar", [("a.npy", npy(floats(3))), ("b.npy", npy(floats(1, 3))), ("c.npz", npz(arr_0=floats(1, 3)))])
+    assert rows(open_data(place, [X])) == [floats(1, 3).tolist()] * 3
     with pytest.raises(DataError, match=r"without a name, and the model's inputs are 'x', 'k'.*KEY.INPUT.npy"):
         open_data(place, [X, K])
 
@@ -125,8 +126,8 @@ def test_what_is_known_of_samples_is_a_few_bytes_of_each(tmp_path: Path) -> None
         ([], "there are no samples in it"),
         ([("a.txt", b"hello")], r"s.tar at byte 0: this sample has '\.txt', and no arrays.*KEY.npz"),
         ([("a.npz", npz(x=floats(1, 3))), ("b.npz", npz(y=floats(1, 3)))], r"s.tar at byte 1024: .*'x'"),
-        ([("a.npz", b"nonsense")], "an array in it cannot be read"),
-        ([("a.npy", npy(np.array([None])))], "Object arrays cannot be loaded"),
+        ([("a.npz", b"nonsense")], r"s.tar at byte 0: this is not a .npz file"),
+        ([("a.npy", npy(np.array([None])))], "holds Python objects, which would have to be unpickled"),
     ],
 )
 def test_what_is_wrong_with_a_sample(members: list[tuple[str, bytes]], says: str, tmp_path: Path) -> None:
