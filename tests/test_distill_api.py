@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from graphcompress.api.distill import distance, nearer
@@ -11,9 +13,13 @@ from graphcompress.runtime.output_statistics import OutputComparison
 
 
 def compared(differing: int, ratio: float | None, inputs: int = 96) -> Comparison:
-    """A student whose answers to `differing` inputs are not the teacher's."""
+    """A student whose answers to `differing` inputs are not the teacher's; all of its numbers are where the `ratio` is infinite."""
     measured = Measured("classes", 1 - differing / inputs, inputs, differing)
-    return Comparison({"y": OutputComparison("classes", False, (measured,), ratio, None, None, inputs, 0)}, inputs, (("y", measured),))
+    return Comparison(
+        {"y": OutputComparison("classes", ratio == math.inf, (measured,), None if ratio == math.inf else ratio, None, None, inputs, 0)},
+        inputs,
+        (("y", measured),),
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,7 +34,8 @@ def compared(differing: int, ratio: float | None, inputs: int = 96) -> Compariso
         ((4, 11.9), (8, 12.0), False),  # fewer differ by chance, and all are farther
         ((4, None), (8, None), True),
         ((8, None), (8, None), False),
-        ((0, None), (8, 12.0), True),  # equal values have no ratio
+        ((0, math.inf), (0, 12.0), True),
+        ((0, math.inf), (0, math.inf), False),
     ],
 )
 def test_values_decide_whether_a_student_is_nearer_and_decisions_only_where_chance_does_not_explain_them(
@@ -40,3 +47,4 @@ def test_values_decide_whether_a_student_is_nearer_and_decisions_only_where_chan
 def test_a_distance_names_what_is_known() -> None:
     assert distance(compared(8, 12.04)) == "agreement 0.9083, signal to noise 12.0 dB"
     assert distance(compared(8, None)) == "agreement 0.9083"
+    assert distance(compared(0, math.inf)) == "the same answers"

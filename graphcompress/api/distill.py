@@ -112,12 +112,15 @@ def fallen(after: Measured, before: Measured, inputs: int) -> bool:
 
 
 def noise_ratio(comparison: Comparison) -> float | None:
-    """The lowest signal-to-noise ratio of an output, in dB."""
-    return min((o.sqnr_db for o in comparison.outputs.values() if o.sqnr_db is not None), default=None)
+    """The lowest signal-to-noise ratio of an output, in dB, infinite for equal ones; None where outputs that differ have none."""
+    ratios = [math.inf if o.equal else o.sqnr_db for o in comparison.outputs.values()]
+    return min((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def distance(comparison: Comparison) -> str:
     """How near a student is to its teacher, in words."""
     ratio = noise_ratio(comparison)
+    if ratio == math.inf:
+        return "the same answers"
     decisions = "not judged" if comparison.agreement is None else f"agreement {comparison.agreement:.4f}"
     return decisions if ratio is None else f"{decisions}, signal to noise {ratio:.1f} dB"

@@ -41,21 +41,25 @@ def passes(memory: OutputMemory, count: int) -> list[list[float]]:
     return answers
 
 
+def counted(bound: int) -> OutputMemory:
+    """One whose session counts how often it is asked."""
+    counter = Counter()
+    return OutputMemory(counter.outputs, lambda: counter, bound)
+
+
 def test_answers_are_held_within_the_bound_and_asked_for_anew_beyond_it() -> None:
-    inside, beyond, never = Counter(), Counter(), Counter()
     bound = 5 * (4 + 2 * OBJECT)  # a number, in an array, in a dict
-    assert passes(OutputMemory(inside.outputs, lambda: inside, bound), 3) == [[1, 2, 3, 4, 5]] * 3
-    for memory, counter in (((bound - 1), beyond), (NOTHING, never)):
-        assert passes(OutputMemory(counter.outputs, lambda counter=counter: counter, memory), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]  # type: ignore[misc]
+    assert passes(counted(bound), 3) == [[1, 2, 3, 4, 5]] * 3
+    for lower in (bound - 1, NOTHING):
+        assert passes(counted(lower), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
 
 
 def test_many_small_answers_are_held_within_the_bound() -> None:
     """Each is mostly Python's own objects."""
     held = []
     for count in (1000, 5000):
-        counter = Counter()
         tracemalloc.start()
-        memory = OutputMemory(counter.outputs, lambda counter=counter: counter, bound=200_000)  # type: ignore[misc]
+        memory = counted(200_000)
         for _ in range(count):
             memory.run({})
         held.append(tracemalloc.get_traced_memory()[1])

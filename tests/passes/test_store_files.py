@@ -61,7 +61,9 @@ def test_tables_in_attributes_are_named_as_what_stays_large(as_tensors: bool) ->
     model = model_from_proto(tables(10_000, as_tensors=as_tensors))
     (refusal,) = [r for r in stored(model).refusals if r.id == "store/attribute"]
     assert (refusal.node, refusal.count) == ("encode_a", 2)
-    said = int(re.search(r"LabelEncoder \(([\d,]+) bytes\)", refusal.reason)[1].replace(",", ""))  # type: ignore[index]
+    said_bytes = re.search(r"LabelEncoder \(([\d,]+) bytes\)", refusal.reason)
+    assert said_bytes is not None
+    said = int(said_bytes[1].replace(",", ""))
     held = sum(a.ByteSize() for n in to_proto(model).graph.node if n.op_type == "LabelEncoder" for a in n.attribute)
     assert 0.9 * held < said <= held
 

@@ -107,8 +107,8 @@ def _runs(steps: dict[Node, _Step], outputs: set[int]) -> list[list[_Step]]:
 
     runs: list[list[_Step]] = []
     for step in steps.values():
-        before = steps.get(producer(step.operand))  # type: ignore[arg-type]
-        if before is not None and next_of(before) is step:
+        maker = producer(step.operand)
+        if maker in steps and next_of(steps[maker]) is step:
             continue
         run = [step]
         while (following := next_of(run[-1])) is not None:

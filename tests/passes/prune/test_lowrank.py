@@ -54,7 +54,8 @@ def forms(s: Any, rank: int | None = None) -> Model:
     right = s.node("Add", s.node("MatMul", tokens, s.constant(weight(18, 22)), name="right"), s.weight(22))
     mean = s.node("ReduceMean", s.node("Tanh", right), axes=[1], keepdims=0)
     gemm = s.node("Gemm", mean, s.constant(weight(22, 16).T.copy()), s.weight(16), name="gemm", transB=1, alpha=0.5, beta=2.0)
-    return s.model(s.node("Gemm", s.node("Tanh", gemm), s.constant(weight(16, 14)), name="last"))  # type: ignore[no-any-return]
+    model: Model = s.model(s.node("Gemm", s.node("Tanh", gemm), s.constant(weight(16, 14)), name="last"))
+    return model
 
 
 NAMES = ["conv", "point", "left", "right", "gemm", "last"]
@@ -90,7 +91,8 @@ def test_what_the_search_counts_is_what_the_model_costs(how: dict[str, Any], too
     shapes = {"x": (1, 3, 8, 8)}
     after, before = statistics(result.model, shapes), statistics(model, shapes)
     assert not lint(result.model) and (result.decisions["ranks"] or "channels" in how["actions"])
-    assert after.macs / before.macs == pytest.approx(result.decisions["reached"]["macs"], abs=1e-6)  # type: ignore[operator]
+    assert after.macs is not None and before.macs is not None
+    assert after.macs / before.macs == pytest.approx(result.decisions["reached"]["macs"], abs=1e-6)
     assert result.decisions["reached"]["macs"] <= 0.5 >= result.decisions["reached"]["params"]
     unread = {name for name, constant in result.model.graph.initializers.items() if not constant.outputs and constant.dtype == np.float32}
     assert not unread
@@ -228,7 +230,8 @@ def test_two_layers_that_answer_otherwise_are_left_one(tools: Any, monkeypatch: 
     assert [r.node for r in result.refusals if r.id == "prune/oracle"] == ["conv"]
     assert "conv" not in {entry["node"] for entry in result.decisions["ranks"]} and result.decisions["ranks"]
     after, before = (statistics(m, {"x": (1, 3, 8, 8)}).macs for m in (result.model, model))
-    assert after / before == pytest.approx(result.decisions["reached"]["macs"], abs=1e-6)  # type: ignore[operator]
+    assert after is not None and before is not None
+    assert after / before == pytest.approx(result.decisions["reached"]["macs"], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(TOPOLOGIES))
@@ -257,9 +260,9 @@ def test_ranks_need_data_and_the_error_after_refitting(tools: Any) -> None:
     model = forms(tools.Small())
     with pytest.raises(ValueError, match="needs a goal"):
         Options(macs=0.6, actions=("rank",), score="magnitude")
-    for actions in (("rank",), ("channels", "rank")):
+    for options in (Options(macs=0.6, actions=("rank",)), Options(macs=0.6, actions=("channels", "rank"))):
         with pytest.raises(UsageError, match="needs some"):
-            prune(model, Context(threads=1), Options(macs=0.6, actions=actions))  # type: ignore[arg-type]
+            prune(model, Context(threads=1), options)
 
 
 def test_ignored_layers_stay_one(tools: Any) -> None:
