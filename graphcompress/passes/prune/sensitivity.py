@@ -13,6 +13,7 @@ from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank
 from graphcompress.passes.prune.attempt import PruneAttempt
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.deviation import TeacherAnswers
+from graphcompress.reconstruction.batches import items
 from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context
@@ -21,39 +22,43 @@ PROBE_FEEDS = 192
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
 PROBE_POSITIONS = 4
-"""Of each of PROBE_FEEDS feeds; of fewer as many more."""
-LEAST_PROBE_FEEDS = 12
+"""Of each input of PROBE_FEEDS feeds of one; of fewer inputs as many more, of more as many fewer."""
+LEAST_PROBE_INPUTS = 12
 PROBE_PASSES = 3
 PROBE_MACS = 2e12
-"""Multiply-accumulates of all probes together, each feed being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_FEEDS, nothing is probed."""
+"""Multiply-accumulates of all probes together, each input being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_INPUTS, nothing is probed."""
 MOST_PROBES = 24
 """Of groups, and of layers that could be two."""
-LAYER_PROBES, LAYER_PROBE_FEEDS = 6, 48
-"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many feeds to each probe: groups have no layers to stand for them."""
+LAYER_PROBES, LAYER_PROBE_INPUTS = 6, 48
+"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many inputs to each probe: groups have no layers to stand for them."""
 
 
 def sensitivities(
     actions: Sequence[Action], places: Sequence[int], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
 ) -> Array:
     """[actions] the outputs' relative error with one of the actions at `places` alone at its probe and the rest refitted, as a part of the error that it expects. 1 for others, without
-    data, or where there are too many groups, or the model of `macs` multiply-accumulates is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
+    data, or where there are too many groups, or the model of `macs` multiply-accumulates for one input is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
     shape. `attempt` carries one action out alone, by its place and size."""
     result = np.ones(len(actions))
     groups = sum(isinstance(actions[place], ChannelCut) for place in places)
-    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_FEEDS * macs)) - groups
+    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_INPUTS * macs)) - groups
     stands_for = _representatives(actions, places, min(MOST_PROBES, max(LAYER_PROBES, affordable)))
     probed = sorted({stands_for[place] for place in places})
-    most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs)))
-    if context.data is None or not probed or groups > MOST_PROBES or most < LEAST_PROBE_FEEDS:
+    if context.data is None or not probed or groups > MOST_PROBES:
+        return result
+    each = next(map(items, context.data), 1)  # inputs in a feed
+    most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs * each)))
+    if most < PROBE_JUDGES or most * each < LEAST_PROBE_INPUTS:
         return result
     feeds = sampled(context.data, most)
     judging = feeds[PROBE_JUDGES - 1 :: PROBE_JUDGES] or feeds
     feeds = [feed for index, feed in enumerate(feeds) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
+    positions = max(1, PROBE_POSITIONS * PROBE_FEEDS // (most * each))
     reference = TeacherAnswers(model, judging, threads=context.threads)
     for index, place in enumerate(probed):
         action = actions[place]
         trial = attempt(place, action.probe)
-        result[place] = _measured(trial, model, action.error(action.probe), feeds, reference, PROBE_POSITIONS * PROBE_FEEDS // most, context)
+        result[place] = _measured(trial, model, action.error(action.probe), feeds, reference, positions, context)
         context.progress("measuring sensitivity", index + 1, len(probed))
     return result[stands_for]
 

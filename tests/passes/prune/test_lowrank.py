@@ -316,7 +316,7 @@ def test_of_many_layers_some_stand_for_others_of_their_shape(tools: Any, monkeyp
     pruned(model, tools, 30, macs=0.5, actions=("rank",))
     assert len(probed) == 12
     probed.clear()
-    monkeypatch.setattr(probing, "PROBE_MACS", 20 * 7 * probing.PROBE_PASSES * statistics(model, {"x": (1, 20, 4)}).macs)
+    monkeypatch.setattr(probing, "PROBE_MACS", 20 * SIZES["n"] * 7 * probing.PROBE_PASSES * statistics(model, {"x": (1, 20, 4)}).macs)
     entries = {e["node"]: e["sensitivity"] for e in pruned(model, tools, 30, macs=0.5, actions=("rank",)).decisions["ranks"]}
     assert len(probed) == probing.LAYER_PROBES and len(entries) > len(set(entries.values())) > 1
 

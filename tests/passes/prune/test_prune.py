@@ -112,28 +112,32 @@ def test_the_same_seed_gives_the_same_bytes(tools: Any) -> None:
     assert to_bytes(pruned(model, tools, macs=0.6).model) == to_bytes(pruned(model, tools, macs=0.6).model)
 
 
-def test_probes_have_a_bound(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the model is large, fewer inputs are run, with more positions each, and in the end none."""
+@pytest.mark.parametrize("each", [1, 2])
+def test_probes_have_a_bound(each: int, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model is large, fewer inputs are run, with more positions each, and in the end none. What counts are inputs, however many are in a feed."""
     asked: list[tuple[int, int]] = []
 
     def watched_repair(*args: Any, positions: int = 0, **how: Any) -> Any:
         asked.append((len(list(args[3])), positions))
         return original(*args, **({"positions": positions} if positions else {}), **how)
 
+    def sensitivities() -> set[float]:
+        asked.clear()
+        context = Context(data=tools.feeds(model, 60, sizes={"n": each}), threads=1)
+        groups = prune(model, context, Options(macs=0.6, round_to=1, actions=("channels",))).boldest.decisions["groups"]
+        return {group["sensitivity"] for group in groups}
+
     original = probing.repair
     monkeypatch.setattr(probing, "repair", watched_repair)
     model = TOPOLOGIES["flat"][0](tools.Small())
-    groups = pruned(model, tools, 60, macs=0.6, actions=("channels",)).decisions["groups"]
-    assert asked[0] == (40, probing.PROBE_POSITIONS) and len({g["sensitivity"] for g in groups}) == len(groups) > 1
-    one = probing.PROBE_PASSES * len(groups) * statistics(model, {"x": (1, 3, 4, 4)}).macs
+    groups = len(sensitivities())
+    assert asked[0] == (40, probing.PROBE_POSITIONS // each) and groups == len(asked) > 1
+    one = probing.PROBE_PASSES * groups * statistics(model, {"x": (1, 3, 4, 4)}).macs
     monkeypatch.setattr(probing, "PROBE_MACS", 30.5 * one)
-    asked.clear()
-    pruned(model, tools, 60, macs=0.6, actions=("channels",))
-    assert asked[0] == (20, probing.PROBE_POSITIONS * probing.PROBE_FEEDS // 30)
+    sensitivities()
+    assert asked[0] == (20 // each, probing.PROBE_POSITIONS * probing.PROBE_FEEDS // 30)
     monkeypatch.setattr(probing, "PROBE_MACS", 11 * one)
-    asked.clear()
-    assert {g["sensitivity"] for g in pruned(model, tools, 60, macs=0.6, actions=("channels",)).decisions["groups"]} == {1.0}
-    assert not asked
+    assert sensitivities() == {1.0} and not asked
 
 
 def test_feeds_are_sampled_from_all_over_the_data(tools: Any) -> None:
