@@ -18,12 +18,13 @@ from graphcompress.reconstruction.repair import repair
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context
 
-PROBE_FEEDS = 192
+PROBE_INPUTS = 192
+"""Of a probe, in as many feeds as have them, and LEAST_PROBE_FEEDS at least: inputs of one feed may be alike."""
 PROBE_JUDGES = 3
 """Every third of the feeds of a probe judges it and takes no part in its repair: on the feeds that were fitted, errors look smaller the more there is to fit."""
 PROBE_POSITIONS = 4
-"""Of each input of PROBE_FEEDS feeds of one; of fewer inputs as many more, of more as many fewer."""
-LEAST_PROBE_INPUTS = 12
+"""Of each of PROBE_INPUTS inputs; of fewer as many more, of more as many fewer."""
+LEAST_PROBE_FEEDS = LEAST_PROBE_INPUTS = 12
 PROBE_PASSES = 3
 PROBE_MACS = 2e12
 """Multiply-accumulates of all probes together, each input being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_INPUTS, nothing is probed."""
@@ -47,13 +48,13 @@ def sensitivities(
     if context.data is None or not probed or groups > MOST_PROBES:
         return result
     each = next(map(items, context.data), 1)  # inputs in a feed
-    most = int(min(PROBE_FEEDS, PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs * each)))
+    most = int(min(max(PROBE_INPUTS // each, LEAST_PROBE_FEEDS), PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs * each)))
     if most < PROBE_JUDGES or most * each < LEAST_PROBE_INPUTS:
         return result
     feeds = sampled(context.data, most)
     judging = feeds[PROBE_JUDGES - 1 :: PROBE_JUDGES] or feeds
     feeds = [feed for index, feed in enumerate(feeds) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
-    positions = max(1, PROBE_POSITIONS * PROBE_FEEDS // (most * each))
+    positions = max(1, PROBE_POSITIONS * PROBE_INPUTS // (most * each))
     reference = TeacherAnswers(model, judging, threads=context.threads)
     for index, place in enumerate(probed):
         action = actions[place]
