@@ -33,7 +33,7 @@ def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.Mo
     taken: list[Any] = []
     real = latency.measured_costs
     monkeypatch.setattr(latency, "measured_costs", lambda *a: taken.append(real(*a)) or taken[-1])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (0, [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: 0)
     model = two_convs(tools)
     quantize(model, allowed(model, tools), Options())
     (costs,) = taken
@@ -48,7 +48,7 @@ def test_the_fastest_attempt_stands(best: int, integer: set[str], tools: Any, mo
 
     monkeypatch.setattr(latency, "measured_costs", costs)
     answers = iter([best, 0])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (next(answers), [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: next(answers))
     model = two_convs(tools)
     result = quantize(model, allowed(model, tools), Options()).boldest
     assert {name for name, kind in precision(result).items() if kind == "int8"} == integer
@@ -63,17 +63,29 @@ def test_without_leave_nothing_is_timed(tools: Any, monkeypatch: pytest.MonkeyPa
     assert quantize(model, context(model, tools), Options()).boldest.changed
 
 
-def test_a_later_attempt_must_gain_more_than_the_margin(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    speedups = iter([1.0, 1.5, 1.5 * CPU.boundary.margin - 1e-9])
+@pytest.mark.parametrize(
+    ("intervals", "best"),
+    [
+        ([(0.99, 1.0, 1.01), (1.49, 1.5, 1.51), (1.52, 1.5 * CPU.boundary.margin - 1e-9, 1.54)], 1),  # less than the margin
+        ([(0.99, 1.0, 1.01), (1.49, 1.5, 1.51), (1.55, 1.6, 1.65)], 2),
+        ([(1.7, 1.75, 1.84), (1.78, 1.83, 1.87)], 0),  # noise explains it
+        ([(1.7, 1.75, 1.77), (1.78, 1.83, 1.87)], 1),
+    ],
+)
+def test_a_later_attempt_must_gain_more_than_the_margin_and_than_noise(
+    intervals: list[tuple[float, float, float]], best: int, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter(intervals)
 
     class Result:
         def __init__(self) -> None:
-            self.speedup = next(speedups)
+            low, self.speedup, high = next(measured)
+            self.speedup_ci = low, high
 
     monkeypatch.setattr(latency, "measure", lambda *a, **k: Result())
     model = two_convs(tools)
     feeds = [{"x": np.zeros((1, 32, 16, 16), np.float32)}]
-    assert latency.fastest(model, [model] * 3, feeds, LocalPlace(), CPU.boundary.margin) == (1, [1.0, 1.5, pytest.approx(1.53)])
+    assert latency.fastest(model, [model] * len(intervals), feeds, LocalPlace(), CPU.boundary.margin) == best
 
 
 def test_attempts_are_timed_on_the_provider_and_with_the_options_of_the_place(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +136,7 @@ def test_products_by_the_ranges_of_each_run_where_they_are_faster(
     x = small.node("Relu", small.conv(small.input("x", 1, 32, 16, 16), 32, 32, name="a"))
     model = small.model(small.node("MatMul", small.node("Tanh", x), small.weight(16, 64), name="m"))
     answers = iter([0, best])
-    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: (next(answers), [1.0] * len(models)))
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: next(answers))
     dear = CPU.model_copy(update={"operator": tuple(r for r in CPU.operator if r.op != "MatMul")})
     wide = allowed(model, tools)
     context_ = wide.__class__(target=dear, data=wide.data, threads=1, measure=True)

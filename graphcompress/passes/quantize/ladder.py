@@ -99,7 +99,7 @@ def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed], place: LocalP
         plan.measured = latency.measured_costs(plan.base, everything, plan.target, feeds, place)
         here = plan.settle()
         attempts = {frozenset(a.groups): a for a in (attempt, here, everything) if a is not None}
-        best, _ = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, place, plan.target.boundary.margin)
+        best = latency.fastest(plan.base, [a.model for a in attempts.values()], feeds, place, plan.target.boundary.margin)
     except (ModelError, DataError):
         plan.measured = table
         return attempt
@@ -112,7 +112,7 @@ def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], ex
         added = with_products(static, plan.target, excluded)
         alone = integer_products(original, plan.target, ProductOptions(), excluded)
         results = list({id(r.model): r for r in (static, added, alone)}.values())
-        best, _ = latency.fastest(plan.base, [r.model for r in results], feeds, place, plan.target.boundary.margin)
+        best = latency.fastest(plan.base, [r.model for r in results], feeds, place, plan.target.boundary.margin)
     except (ModelError, DataError):
         return []
     return [] if best == 0 else [Rung("INT8 with products by the ranges of each run", lambda: results[best])]

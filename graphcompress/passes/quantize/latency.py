@@ -30,18 +30,20 @@ def measured_costs(base: Model, attempt: Attempt, target: Target, feeds: Sequenc
     return costs
 
 
-def fastest(base: Model, models: Sequence[Model], feeds: Sequence[Feed], place: LocalPlace, margin: float) -> tuple[int, list[float]]:
-    """The index of the model that is fastest at `place`, in turn with `base`, and the speed-up of each. An earlier one stands where a later one gains less than `margin`, a ratio."""
-    speedups = []
+def fastest(base: Model, models: Sequence[Model], feeds: Sequence[Feed], place: LocalPlace, margin: float) -> int:
+    """The index of the model that is fastest at `place`, in turn with `base`. An earlier one stands where a later one gains less than `margin`, a ratio, or no more than noise explains: where
+    models are equally fast the choice must not hang on chance, since they are not equally near to the original."""
+    measured = []
     with closing(open_for(place, base, feeds, threads=1)[0]) as first, closing(open_for(place, base, feeds, threads=1)[0]) as again:
         for model in models:
             with closing(open_for(place, model, feeds, threads=1)[0]) as session:
-                speedups.append(measure(first, again, session, feeds, threads=1, budget_s=SECONDS).speedup)
+                measured.append(measure(first, again, session, feeds, threads=1, budget_s=SECONDS))
     best = 0
-    for index, speedup in enumerate(speedups):
-        if speedup > speedups[best] * margin:
+    for index, result in enumerate(measured):
+        stands = measured[best]
+        if result.speedup > stands.speedup * margin and result.speedup_ci[0] > stands.speedup_ci[1]:
             best = index
-    return best, speedups
+    return best
 
 
 def _by_node(kernels: Sequence[Kernel]) -> dict[Node, float]:
