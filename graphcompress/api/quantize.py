@@ -49,7 +49,7 @@ def quantize(
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
     in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
     are options of the step. `provider` and `place` say where the result runs (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `mode`: "static" (weights and activations),
-    "dynamic" (MatMul and Gemm, activations by the range of each run), "weights-int4" (their weights in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
+    "dynamic" (MatMul, Gemm and LSTM, activations by the range of each run), "weights-int4" (weights of MatMul and Gemm in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
 
     Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """

@@ -40,7 +40,7 @@ def quantize(
         Mode,
         typer.Option(
             "--mode",
-            help="static: weights and activations. dynamic: MatMul and Gemm, with the ranges of each run. weights-int4: their weights in 4 bits. weights-int8, weights-fp16: weights are "
+            help="static: weights and activations. dynamic: MatMul, Gemm and LSTM, with the ranges of each run. weights-int4: weights of MatMul and Gemm in 4 bits. weights-int8, weights-fp16: weights are "
             "stored small and computed with in float. Only static needs data.",
         ),
     ] = Mode.static,

@@ -242,6 +242,15 @@ def centred(graph: GraphQueries, value: Any, kernel: list[int]) -> Value:
     return Value(np.pad(operand.array, [(r // 2, r // 2) for r in room]), operand.dtype)
 
 
+@function(2)
+def windowed(graph: GraphQueries, value: Any, taps: list[int]) -> Value:
+    """Weights with those taps of their last axes alone that `live_taps` names."""
+    operand = value_of(value)
+    spatial = len(taps) // 2
+    places: tuple[Any, ...] = (..., *(slice(begin, end) for begin, end in zip(taps[:spatial], taps[spatial:], strict=True)))
+    return Value(operand.array[places], operand.dtype)
+
+
 @function(1)
 def nonnegative(graph: GraphQueries, tensor: Any) -> bool:
     """No element can be below zero, nor be -0, by how the tensor is made: squares, magnitudes, exponentials, their sums and means, moved about."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,54 @@ def added(graph: GraphQueries, a: list[int], b: list[int]) -> list[int]:
 def cut(graph: GraphQueries, values: list[Any], start: int, end: int) -> list[Any]:
     """Entries `start` to `end` of a list, the last one left out."""
     return values[start:end]
+
+
+@function(3)
+def live_taps(graph: GraphQueries, conv: Any, x: Any, w: Any) -> list[int]:
+    """Begins, then ends, per spatial axis of the taps of a matched Conv that meet an element of `x` somewhere. The others, at the borders of the kernel, see
+    nothing but padding; no more of them are left out than there is padding to leave out with them. Sizes must be numbers."""
+    axes = _spans(graph, conv, x, w)
+    return [a.begin for a in axes] + [a.end for a in axes]
+
+
+@function(3)
+def live_pads(graph: GraphQueries, conv: Any, x: Any, w: Any) -> list[int]:
+    """The pads, begins before ends, that a matched Conv has with its `live_taps` alone."""
+    axes = _spans(graph, conv, x, w)
+    return [a.pads[0] - a.begin * a.dilation for a in axes] + [a.pads[1] - (a.taps - a.end) * a.dilation for a in axes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Taps `begin` to `end` (the last one left out) of a kernel along one spatial axis."""
+
+    taps: int
+    dilation: int
+    pads: tuple[int, int]
+    begin: int
+    end: int
+
+
+def _spans(graph: GraphQueries, conv: Any, x: Any, w: Any) -> list[_Span]:
+    axes = range(rank(graph, w) - 2)
+    strides, dilations = (attr(graph, conv, name, [1] * len(axes)) for name in ("strides", "dilations"))
+    auto = attr(graph, conv, "auto_pad", "NOTSET")
+    stated = attr(graph, conv, "pads", [0] * (2 * len(axes))) if auto == "NOTSET" else [0] * (2 * len(axes))
+    spans = []
+    for i, stride, dilation in zip(axes, strides, dilations, strict=True):
+        size, taps = dim(graph, x, i + 2), dim(graph, w, i + 2)
+        pads = (stated[i], stated[i + len(axes)])
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            total = max(0, (-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size)
+            pads = (total // 2, total - total // 2) if auto == "SAME_UPPER" else (total - total // 2, total // 2)
+        last = (size + sum(pads) - (taps - 1) * dilation - 1) // stride
+        live = [t for t in range(taps) if _meets(t * dilation - pads[0], stride, last, size)] or [0, taps - 1]
+        begin, end = min(live[0], pads[0] // dilation), max(live[-1] + 1, taps - pads[1] // dilation)
+        spans.append(_Span(taps, dilation, pads, begin, end))
+    return spans
+
+
+def _meets(start: int, stride: int, last: int, size: int) -> bool:
+    """Whether one of `start`, `start + stride` ... up to the place `last` lies in 0 to `size`."""
+    place = max(0, -(start // stride))
+    return place <= last and start + place * stride < size

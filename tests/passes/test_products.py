@@ -10,6 +10,8 @@ import pytest
 
 from graphcompress.errors import UsageError
 from graphcompress.ir import Model, lint, to_bytes
+from graphcompress.ir.analysis.statistics import statistics
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize import ProductOptions, products
 from graphcompress.passes.quantize.nbits import block_codes
 from graphcompress.runtime import profile
@@ -66,6 +68,45 @@ def test_each_form_becomes_one_kernel_and_computes_nearly_the_same(name: str, fo
     assert 0 < error(model, result.model) < most
     assert len(to_bytes(result.model)) < len(to_bytes(model)) / (2.5 if form == "dynamic" else 3.5)
     assert result.certificate is not None and result.certificate.integer == 1
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("states", [False, True])
+def test_a_layer_of_lstm_becomes_one_kernel_and_computes_nearly_the_same(direction: str, states: bool) -> None:
+    count = 2 if direction == "bidirectional" else 1
+    more = f", float[{count},N,24] h, float[{count},N,24] c" if states else ""
+    text = f"""(float[L,N,40] x{more}) => (float[L,{count},N,24] y, float[{count},N,24] last) {{
+        y, last, cell = LSTM <hidden_size = 24, direction = "{direction}"> (x, w, r, b{", , h, c" if states else ""})
+    }}"""
+    scaled = {"w": 0.4 * R.standard_normal((count, 96, 40)), "r": 0.3 * R.standard_normal((count, 96, 24)), "b": 0.1 * R.standard_normal((count, 192))}
+    model = with_weights(text, {k: v.astype(F32) for k, v in scaled.items()})
+    result = done(model)
+    assert [n.op for n in result.model.graph.nodes] == ["DynamicQuantizeLSTM"]
+    assert result.certificate is not None and result.certificate.integer == 1
+    assert len(to_bytes(result.model)) < len(to_bytes(model)) / 2
+    feed = {i.name: R.standard_normal([{"L": 5, "N": 3}.get(str(d), d) for d in i.shape or ()]).astype(F32) for i in model.inputs}
+    with open_session(model, threads=1) as first, open_session(result.model, threads=1) as second:
+        expected, outputs = first.run(feed), second.run(feed)
+    shapes = {name: value.shape for name, value in feed.items()}
+    assert statistics(result.model, shapes).macs == statistics(model, shapes).macs
+    assert infer(result.model).shape(result.model.graph.outputs[0]) == infer(model).shape(model.graph.outputs[0])
+    for name, value in expected.items():
+        assert 0 < np.square(value - outputs[name]).sum() / np.square(value).sum() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [("hidden_size = 24", "no constants"), ("hidden_size = 24, layout = 1", "batch comes first"), ("hidden_size = 24", "NaN")],
+)
+def test_other_lstms_stay_with_a_reason(attributes: str, says: str) -> None:
+    weights = {"w": weight(1, 96, 40), "r": weight(1, 96, 24)}
+    if says == "NaN":
+        weights["r"][0, 0, 0] = np.nan
+    computed = "v = Neg (w)" if says == "no constants" else "v = Identity (x)"
+    read = "v" if says == "no constants" else "w"
+    result = done(with_weights(f"(float[5,3,40] x) => (float y) {{ {computed} y = LSTM <{attributes}> (x, {read}, r) }}", weights))
+    assert not result.changed
+    assert [says in r.reason for r in result.refusals] == [True]
 
 
 @pytest.mark.parametrize(

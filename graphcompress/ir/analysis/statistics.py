@@ -297,6 +297,7 @@ _FORMULAS: dict[tuple[str, str], Cost] = {
     ("", "GRU"): _recurrent,
     ("", "Attention"): _attention,
     ("com.microsoft", "Attention"): _packed_attention,
+    ("com.microsoft", "DynamicQuantizeLSTM"): _recurrent,
     ("com.microsoft", "FusedConv"): _conv,
     ("com.microsoft", "FusedGemm"): _gemm,
 }

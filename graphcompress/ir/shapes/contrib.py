@@ -63,6 +63,7 @@ RULES.update({("ai.onnx.ml", op): _classifier for op in ("LinearClassifier", "SV
 RULES.update(
     {
         ("ai.onnx.ml", "TreeEnsembleRegressor"): _ensemble_regressor,
+        ("com.microsoft", "DynamicQuantizeLSTM"): compute.RULES["LSTM"],
         ("com.microsoft", "FusedConv"): _fused_conv,
         ("com.microsoft", "FusedGemm"): compute.RULES["Gemm"],
         ("com.microsoft", "QuantizeLinear"): elementwise.RULES["QuantizeLinear"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from graphcompress.passes.quantize.matrices import integer_products
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
 from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.plan import Attempt, Plan, labels
+from graphcompress.runtime.noise import relative_noise
 from graphcompress.runtime.place import LocalPlace
-from graphcompress.runtime.session import Feed
+from graphcompress.runtime.session import Feed, LocalSession
 from graphcompress.step import Certificate, CertifiedOperator, Ladder, Rung, StepResult
 from graphcompress.targets import Target
 
@@ -46,22 +48,30 @@ def ladder(
     if timing is not None and plan.groups:
         attempt = faster(plan, attempt, some, timing)
     full = plan.result(attempt, original, applied, calibration)
-    dynamic = mixed(plan, original, full, some, excluded, timing) if timing is not None else []
+    dynamic = faster_products(plan, original, full, some, excluded, timing) if timing is not None else None
+    above = [] if dynamic is None else [Rung("INT8 with products by the ranges of each run", lambda: dynamic)]
     if attempt is None:
-        return Ladder((*dynamic, Rung("nothing in INT8", lambda: full)))
+        return Ladder((*above, Rung("nothing in INT8", lambda: full)))
     gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
 
     @functools.cache
     def noise() -> Noise:
         return noise_of(plan, attempt, some)
 
+    @functools.cache
+    def product_noise() -> float:
+        return noise_of_products(plan, original, dynamic, some)
+
     def build(part: int) -> StepResult:
         total = noise().total(attempt.groups)
         shares = {g: noise().total([g]) / total for g in attempt.groups} if total > 0 else {}
         chosen = plan.settle(price_for(plan, noise(), gain, total / part))
-        return plan.result(chosen, original, applied, calibration, shares)
+        result = plan.result(chosen, original, applied, calibration, shares)
+        if dynamic is None or product_noise() > total / part:
+            return result
+        return with_products(result, plan.target, other_than(dynamic))
 
-    rungs = [*dynamic, Rung("INT8", lambda: full, gain)]
+    rungs = [*above, Rung("INT8", lambda: full, gain)]
     rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
     return Ladder(tuple(rungs))
 
@@ -106,16 +116,38 @@ def faster(plan: Plan, attempt: Attempt | None, feeds: list[Feed], place: LocalP
     return list(attempts.values())[best]
 
 
-def mixed(plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool], place: LocalPlace) -> list[Rung]:
-    """One more rung where products with the ranges of each run are faster, in the place of `static` or for what it leaves in float; none where they are not."""
+def faster_products(
+    plan: Plan, original: Model, static: StepResult, feeds: list[Feed], excluded: Callable[[Node], bool], place: LocalPlace
+) -> StepResult | None:
+    """Products with the ranges of each run, in the place of `static` or for what it leaves in float, where that is faster; None where it is not."""
     try:
         added = with_products(static, plan.target, excluded)
         alone = integer_products(original, plan.target, ProductOptions(), excluded)
+        if added is static and not alone.changed:
+            return None
         results = list({id(r.model): r for r in (static, added, alone)}.values())
         best = latency.fastest(plan.base, [r.model for r in results], feeds, place, plan.target.boundary.margin)
     except (ModelError, DataError):
-        return []
-    return [] if best == 0 else [Rung("INT8 with products by the ranges of each run", lambda: results[best])]
+        return None
+    return None if best == 0 else results[best]
+
+
+def other_than(result: StepResult) -> Callable[[Node], bool]:
+    """Whether a node is none of the products of `result` with the ranges of each run."""
+    names = frozenset(result.decisions.get("products", ()))
+    return lambda node: node_name(node) not in names
+
+
+def noise_of_products(plan: Plan, original: Model, result: StepResult | None, feeds: list[Feed]) -> float:
+    """What the products of `result` with the ranges of each run do to the outputs by themselves, as `Noise` has it; infinite where they do not run alone."""
+    if result is None:
+        return math.inf
+    try:
+        alone = integer_products(original, plan.target, ProductOptions(), other_than(result))
+        with LocalSession(plan.base, threads=1) as before, LocalSession(alone.model, threads=1) as after:
+            return relative_noise([before.run(f) for f in feeds], [after.run(f) for f in feeds])
+    except (ModelError, DataError):
+        return math.inf
 
 
 def with_products(static: StepResult, target: Target, excluded: Callable[[Node], bool]) -> StepResult:

@@ -1,4 +1,4 @@
-"""products: MatMul and Gemm with constant weights as integer products that need no ranges: activations quantized at each run, or weights of a few bits."""
+"""products: MatMul, Gemm and LSTM with constant weights as integer products that need no ranges: activations quantized at each run, or weights of a few bits."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from graphcompress.passes.quantize.groups import is_float, node_name, shape_of
 from graphcompress.passes.quantize.nbits import block_codes
 from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.parameters import Array, quantize_weight
+from graphcompress.passes.quantize.recurrent import RUNTIME_DOMAIN, RecurrentLayer, integer_layer, layer_unfit
 from graphcompress.runtime import profile
 from graphcompress.step import Context, Ladder, Refusal, StepResult
 from graphcompress.targets import Target, load_target
@@ -27,7 +28,6 @@ from graphcompress.targets import Target, load_target
 SMALLEST = 1024
 """Elements of a weight from which on it is worth three nodes."""
 DYNAMIC_OPSET = 11
-RUNTIME_DOMAIN = "com.microsoft"
 FLOAT = 1  # ONNX's enum of the element type
 FAST = 4  # MatMulNBits: activations in 8 bits
 
@@ -43,6 +43,10 @@ class Product:
     bias: Tensor | None
 
     @property
+    def weights(self) -> list[Tensor]:
+        return [self.weight]
+
+    @property
     def matrix(self) -> Array:
         values = constant_value(self.weight)
         assert values is not None
@@ -50,8 +54,8 @@ class Product:
 
 
 def products(model: Model, context: Context, options: ProductOptions | None = None) -> Ladder:
-    """Every MatMul and Gemm with a large constant weight in the form that `options` names: "dynamic" (int8 weights per column, activations in 8 bits by the range of each run) or "int4"
-    (4-bit weights in blocks). Needs no data.
+    """Every MatMul and Gemm with a large constant weight in the form that `options` names: "dynamic" (int8 weights per column, activations in 8 bits by the range of each run; LSTMs too) or
+    "int4" (4-bit weights in blocks). Needs no data.
 
     What the provider does not compute in that form stays float, with a refusal. Raises UsageError for an `exclude` that matches nothing, ModelError for nodes that nothing here can run.
     """
@@ -65,7 +69,7 @@ def products(model: Model, context: Context, options: ProductOptions | None = No
 def integer_products(model: Model, target: Target, options: ProductOptions, excluded: Callable[[Node], bool]) -> StepResult:
     """The work of `products`, nodes being `excluded` one by one."""
     refusals: dict[Node, Refusal] = {}
-    found = find(model, target, excluded, refusals)
+    found = find(model, target, options.form, excluded, refusals)
     if options.form == "dynamic" and model.opset < DYNAMIC_OPSET and found:
         reason = f"activations are quantized at each run from opset {DYNAMIC_OPSET} on, and the model has {model.opset}"
         refusals |= {p.node: Refusal("products/opset", reason, node_name(p.node)) for p in found}
@@ -88,18 +92,22 @@ def integer_products(model: Model, target: Target, options: ProductOptions, excl
     return StepResult(result, True, {f"products/{options.form}": len(found)}, tuple(refusals.values()), decisions, certified)
 
 
-def find(model: Model, target: Target, excluded: Callable[[Node], bool], refusals: dict[Node, Refusal]) -> list[Product]:
-    """The products of `model`; reasons why heavy operators are none go to `refusals`."""
+def find(model: Model, target: Target, form: str, excluded: Callable[[Node], bool], refusals: dict[Node, Refusal]) -> list[Product | RecurrentLayer]:
+    """What of `model` can be had in `form`; reasons why heavy operators cannot go to `refusals`."""
     shapes = infer(model)
-    found = []
+    found: list[Product | RecurrentLayer] = []
     for node in nodes(model):
         if node.op not in target.heavy or not node.standard:
             continue
-        reason = _unfit(node, excluded)
+        recurrent = node.is_op("LSTM") and form == "dynamic"
+        reason = layer_unfit(node, excluded) if recurrent else _unfit(node, excluded)
         if reason is None and shapes.dtype(node.inputs[0]) not in (None, "float"):
             reason = "it does not compute in float32"
         if reason is not None:
             refusals[node] = Refusal("products/unfit", reason, node_name(node))
+            continue
+        if recurrent:
+            found.append(RecurrentLayer(node))
             continue
         transposed = bool(node.is_op("Gemm") and node.attrs.get("transB", 0))
         found.append(Product(node, node.inputs[0], node.inputs[1], transposed, node.input(2) if node.is_op("Gemm") else None))
@@ -128,7 +136,7 @@ def _unfit(node: Node, excluded: Callable[[Node], bool]) -> str | None:
 Writer = Callable[[Model, Edits, Product, Array, Tensor, Target, int], list[Node]]
 
 
-def _written(model: Model, chosen: Sequence[Product], target: Target, writer: Writer, block: int) -> Model:
+def _written(model: Model, chosen: Sequence[Product | RecurrentLayer], target: Target, writer: Writer, block: int) -> Model:
     """A copy of `model` with these products in integers."""
     copy, twins = model.clone()
     homes, outputs = node_homes(copy), output_ids(copy)
@@ -136,6 +144,11 @@ def _written(model: Model, chosen: Sequence[Product], target: Target, writer: Wr
     with Edits(copy) as edits:
         for product in chosen:
             node = twins.node(product.node)
+            weights += [twins.tensor(w) for w in product.weights]
+            edits.remove([node])
+            if isinstance(product, RecurrentLayer):
+                edits.add(integer_layer(copy, node, target), homes[node])
+                continue
             bias = None if product.bias is None else twins.tensor(product.bias)
             result = node.outputs[0]
             out = result if bias is None else copy.variable("p")
@@ -147,8 +160,6 @@ def _written(model: Model, chosen: Sequence[Product], target: Target, writer: Wr
             for new in added:
                 new.rank = node.rank
                 edits.add(new, homes[node])
-            weights.append(node.inputs[1])
-            edits.remove([node])
     unread = {t for t in weights if isinstance(t, Constant) and not t.outputs and id(t) not in outputs}
     for graph in graphs(copy):
         graph.initializers = {name: constant for name, constant in graph.initializers.items() if constant not in unread}
@@ -178,7 +189,7 @@ def _few_bits(model: Model, edits: Edits, product: Product, matrix: Array, out: 
     return [detached("MatMulNBits", "", attrs, (product.x, *parts), (out,), RUNTIME_DOMAIN)]
 
 
-def _missed(model: Model, found: Sequence[Product], target: Target, form: str) -> list[Product]:
+def _missed(model: Model, found: Sequence[Product | RecurrentLayer], target: Target, form: str) -> list[Product]:
     """The products whose chain the provider did not make one operator of. Where its graph cannot be read, none. Raises ModelError where it cannot load them."""
     if form != "dynamic" or target.certificate != "optimized-graph":
         profile.optimized_model(model, target.provider, config=target.session_options)
@@ -186,7 +197,8 @@ def _missed(model: Model, found: Sequence[Product], target: Target, form: str) -
     with numbered(model) as everything:
         optimized = profile.optimized_model(model, target.provider, config=target.session_options)
     integers = [n for n in everything if n.is_op("MatMulInteger")]
-    if len(integers) != len(found):
+    written = [p for p in found if isinstance(p, Product)]
+    if len(integers) != len(written):
         raise ModelError("The model has integer products of its own, beside which new ones cannot be told. Quantize a float model.")
     left = {everything[number] for kernel in nodes(optimized) if kernel.is_op("MatMulInteger") for number in numbers_in(kernel.name)}
-    return [p for p, n in zip(found, integers, strict=True) if n in left]
+    return [p for p, n in zip(written, integers, strict=True) if n in left]

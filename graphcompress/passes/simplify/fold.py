@@ -80,6 +80,8 @@ class Folding:
         self.refused: dict[str, list[str]] = {}
         self.folded = 0
         self._size: dict[int, int] = {}
+        self._obstacles: dict[Node, str] = {}
+        self._credit: dict[int, float] = {}
 
     def run(self) -> int:
         """Fold what may be folded; how many nodes."""
@@ -115,7 +117,14 @@ class Folding:
             return False
         return True
 
-    def _reason(self, node: Node) -> str:
+    def _obstacle(self, node: Node) -> str:
+        """Why `node` is not folded, however large its results are; "" where nothing stands against it."""
+        known = self._obstacles.get(node)
+        if known is None:
+            known = self._obstacles[node] = self._find_obstacle(node)
+        return known
+
+    def _find_obstacle(self, node: Node) -> str:
         if not node.standard or calls(node, self.functions) or node.op == "Identity":
             return "quiet"  # of an Identity a rule makes nothing at all, without decoding
         if node.op in RANDOM:
@@ -126,7 +135,6 @@ class Folding:
             return "kind"
         if keeps_its_maker(node, self.outputs, self.names):
             return "name"
-        sizes: dict[int, int] = {}
         for tensor in node.outputs:
             if not tensor.name:
                 continue
@@ -135,25 +143,40 @@ class Folding:
                 return "size-unknown"
             if dtype not in PLAIN:
                 return "type"
-            sizes[id(tensor)] = byte_size(dtype, math.prod(shape))
-        inputs = {id(t): t for t in node.inputs if t.name}
-        if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in inputs.values()):
+        if any(isinstance(t, Constant) and self.shapes().dtype(t) not in PLAIN for t in node.inputs if t.name):
             return "type"
+        return ""
+
+    def _reason(self, node: Node) -> str:
+        if obstacle := self._obstacle(node):
+            return obstacle
+        sizes = {id(t): byte_size(str(self.shapes().dtype(t)), math.prod(self.shapes().static(t) or ())) for t in node.outputs if t.name}
+        inputs = {id(t): t for t in node.inputs if t.name}
         written = sum(sizes.values())
         if node.op == "Cast" and written > SMALL and self.shapes().dtype(node.inputs[0]) in STORED and self._bytes(node.inputs[0]) < written:
             return "stored"
         read = sum(self._bytes(t) for t in inputs.values())
-        dying = sum(self._bytes(t) for t in inputs.values() if all(n is node for n in t.outputs) and id(t) not in self.outputs)
-        growth = written - dying if written > SMALL else 0
-        if growth > self.growth.left:
-            return "growth"
-        if written + read > LARGEST or written > self.growth.room:
-            return "size"
+        dying = {key: self._dying(t) for key, t in inputs.items()} if written > SMALL else {}
+        growth = written - sum(dying.values()) if written > SMALL else 0
+        reason = "growth" if growth > self.growth.left else "size" if written + read > LARGEST or written > self.growth.room else ""
+        if reason:
+            self._obstacles[node] = reason
+            self.growth.left -= sum(self._credit.pop(key, 0.0) for key in inputs)  # what this node reads stays after all
+            return reason
         self.growth.left -= growth
+        for key, part in dying.items():
+            self._credit[key] = self._credit.get(key, 0.0) + part
         # Results that only this node reads are gone when it has run.
         self.growth.room -= written - sum(self._size.get(key, 0) for key, t in inputs.items() if all(n is node for n in t.outputs) and key not in self.outputs)
         self._size.update(sizes)
         return ""
+
+    def _dying(self, tensor: Tensor) -> float:
+        """What folding one of the readers of `tensor` takes out of the model: its part of the bytes, where the others can be folded too."""
+        readers = {id(n): n for n in tensor.outputs}
+        if id(tensor) in self.outputs or not all(self._constant_inputs(n) and not self._obstacle(n) for n in readers.values()):
+            return 0.0
+        return self._bytes(tensor) / len(readers)
 
     def _bytes(self, tensor: Tensor) -> int:
         return tensor.nbytes if isinstance(tensor, Constant) else self._size[id(tensor)]
