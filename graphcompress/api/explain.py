@@ -66,7 +66,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
         of_node.setdefault(kernel.node, []).append(kernel)
     total = sum(kernel.ns / 1000 for kernel in kernels) or 1.0
     reasons = {node_name(node): reason for node, reason in reasons_for_float(Subject(source.model, table)).items()} | stated
-    quantized = any(node.op == "QuantizeLinear" for node in nodes(source.model))
+    quantized = any(node.op == "QuantizeLinear" for node in nodes(source.model)) or any(kernel.op.startswith(INTEGER) for kernel in kernels)
     any_float = any(kernel.op in table.heavy for kernel in kernels)
     rows = []
     precisions: dict[Precision, float] = {"int8": 0.0, "float": 0.0, "moves data": 0.0}

@@ -29,6 +29,14 @@ def test_a_float_model(place: Path, run: Any) -> None:
     assert "Nothing is quantized" in table.out and "random numbers" in table.err and len(table.out.splitlines()) <= 40
 
 
+def test_products_by_the_ranges_of_each_run_are_quantized(place: Path, run: Any) -> None:
+    p = Planted()
+    onnx.save(p.model(p.node("MatMul", p.input("x", 4, 64), p.constant(p.floats(64, 64)), name="product")), "plain.onnx")
+    assert run("quantize", "plain.onnx", "-o", "dynamic.onnx", "--mode", "dynamic", "--no-measure", "-q").status == 0
+    report = run("explain", "dynamic.onnx", "--format", "json", "-q").json
+    assert report["precisions"]["int8"] > 0 and not any("Nothing is quantized" in line for line in report["advice"])
+
+
 def test_a_quantized_model_and_its_record(place: Path, run: Any) -> None:
     assert (
         run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--exclude", "^conv$", "--record", "record.json", "-q").status

@@ -94,6 +94,13 @@ def test_a_layer_of_lstm_becomes_one_kernel_and_computes_nearly_the_same(directi
         assert 0 < np.square(value - outputs[name]).sum() / np.square(value).sum() < 1e-3
 
 
+def test_layers_of_one_size_share_their_zero_points() -> None:
+    text = "(float[L,N,24] x) => (float y) { a = LSTM <hidden_size = 24> (x, w, r) b = Squeeze (a, one) y = LSTM <hidden_size = 24> (b, w, r) }"
+    result = done(with_weights(text, {"w": weight(1, 96, 24), "r": weight(1, 96, 24), "one": np.array([1])}))
+    first, second = (n for n in result.model.graph.nodes if n.op == "DynamicQuantizeLSTM")
+    assert first.inputs[9] is first.inputs[11] is second.inputs[9] is second.inputs[11]
+
+
 @pytest.mark.parametrize(
     ("attributes", "says"),
     [("hidden_size = 24", "no constants"), ("hidden_size = 24, layout = 1", "batch comes first"), ("hidden_size = 24", "NaN")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from quantized import CPU, context, precision
 
 import graphcompress
 from graphcompress.ir import Model, to_bytes
-from graphcompress.passes.quantize import Options, latency, quantize
+from graphcompress.passes.quantize import Options, ladder, latency, quantize
 from graphcompress.passes.quantize.placement import Cost
 from graphcompress.runtime import profile
 from graphcompress.runtime.place import LocalPlace
@@ -145,3 +146,24 @@ def test_products_by_the_ranges_of_each_run_where_they_are_faster(
     assert precision(result) == {"a": "int8" if int8 else "float", "m": "int8"}
     again = quantize(model, context_.__class__(target=dear, data=wide.data, threads=1, decisions=result.decisions), Options()).boldest
     assert to_bytes(again.model) == to_bytes(result.model)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, math.inf])
+def test_rungs_below_the_first_have_products_that_are_as_quiet_as_they_must_be(share: float, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 32, 16, 16), 32, 32, name="a"))
+    model = small.model(small.node("MatMul", small.node("Tanh", x), small.weight(16, 64), name="m"))
+    answers = iter([0, 1])
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: next(answers))
+    measured: list[float] = []
+    real = ladder.noise_of_products
+    monkeypatch.setattr(ladder, "noise_of_products", lambda *a: measured.append(real(*a)) or (measured[-1] if share == 1.0 else share))
+    dear = CPU.model_copy(update={"operator": tuple(r for r in CPU.operator if r.op != "MatMul")})
+    wide = allowed(model, tools)
+    rungs = quantize(model, wide.__class__(target=dear, data=wide.data, threads=1, measure=True), Options()).rungs
+    with_products = ["products" in rung.result.decisions for rung in rungs]
+    assert with_products[:2] == [True, False]
+    assert len(measured) == 1 and 0 < measured[0] < 1e-3
+    # Noise allowed falls from rung to rung: what is too loud for one is so for those below it.
+    assert with_products[2:] == sorted(with_products[2:], reverse=True)
+    assert all(with_products[2:]) if share == 0 else not any(with_products[2:]) if share == math.inf else not with_products[-1]

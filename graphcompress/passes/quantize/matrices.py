@@ -141,13 +141,14 @@ def _written(model: Model, chosen: Sequence[Product | RecurrentLayer], target: T
     copy, twins = model.clone()
     homes, outputs = node_homes(copy), output_ids(copy)
     weights: list[Tensor] = []
+    zeros: dict[tuple[int, ...], Tensor] = {}
     with Edits(copy) as edits:
         for product in chosen:
             node = twins.node(product.node)
             weights += [twins.tensor(w) for w in product.weights]
             edits.remove([node])
             if isinstance(product, RecurrentLayer):
-                edits.add(integer_layer(copy, node, target), homes[node])
+                edits.add(integer_layer(copy, node, target, zeros), homes[node])
                 continue
             bias = None if product.bias is None else twins.tensor(product.bias)
             result = node.outputs[0]

@@ -47,8 +47,9 @@ def layer_unfit(node: Node, excluded: Callable[[Node], bool]) -> str | None:
     return None
 
 
-def integer_layer(model: Model, node: Node, target: Target) -> Node:
-    """A node that computes what the LSTM `node` of `model` does, from the same inputs, to the same outputs; scales are one per direction and column of W^T and R^T."""
+def integer_layer(model: Model, node: Node, target: Target, zeros: dict[tuple[int, ...], Tensor]) -> Node:
+    """A node that computes what the LSTM `node` of `model` does, from the same inputs, to the same outputs; scales are one per direction and column of W^T and R^T. `zeros` are the zero points
+    that other layers have, by shape."""
     model.import_opset(RUNTIME_DOMAIN, 1)
     parts: list[Tensor] = []
     inputs = [node.input(i) or Variable("") for i in range(INPUTS)]
@@ -58,7 +59,9 @@ def integer_layer(model: Model, node: Node, target: Target) -> Node:
         directions = [quantize_weight(direction.T, 1, target.weight) for direction in values]
         inputs[place] = model.constant(hint, np.stack([d.codes for d in directions]))
         scales = np.stack([d.scales for d in directions])
-        parts += [model.constant("s", scales), model.constant("z", np.zeros(scales.shape, np.int8))]
+        if scales.shape not in zeros:
+            zeros[scales.shape] = model.constant("z", np.zeros(scales.shape, np.int8))
+        parts += [model.constant("s", scales), zeros[scales.shape]]
     attrs = dict(node.attrs) | {"hidden_size": int(shape_of(node.inputs[2])[2])}
     attrs.pop("layout", None)
     new = detached("DynamicQuantizeLSTM", node.name, attrs, [*inputs, *parts], node.outputs, RUNTIME_DOMAIN)
