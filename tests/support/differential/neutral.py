@@ -1,17 +1,20 @@
 """What stands among the others in graphs of the kind "neutral", so that the graphs of older kinds stay what they are.
 
-Operators that change nothing: And and Or with themselves or with what says nothing, reductions over axes of size 1. Runs of factors and offsets; activations spelled out.
+Operators that change nothing: And and Or with themselves or with what says nothing, reductions over axes of size 1. Runs of factors and offsets; activations spelled out; one entry that is
+gathered, with or without its axis; kernels larger than their map.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
+from differential import arrays
 from differential.builder import UNKNOWN, Builder, Unsuitable, Value, both
 from differential.elementwise import binary
-from differential.movement import ints, unsqueeze
+from differential.movement import ints, squeeze, unsqueeze
 from differential.networks import steady
 
 REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceSum")
@@ -19,7 +22,7 @@ REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceSum")
 
 def neutral(b: Builder) -> None:
     """One of them, or a near miss, and something that reads it."""
-    draw = b.among((logical, reduction, affine_run, gelu, gelu, hard_swish))
+    draw = b.among((logical, reduction, affine_run, gelu, gelu, hard_swish, entry, small_map, small_map))
     draw(b)
 
 
@@ -48,6 +51,50 @@ def reduction(b: Builder) -> None:
     b.emit("Neg", [y], y.shapes, reach=UNKNOWN, rough=True)
 
 
+def entry(b: Builder) -> None:
+    """Of an axis, by a constant number or a list of one; then an axis is put in or taken away, mostly that one."""
+    x = b.pick(("float32", "int64"), where=lambda v: 0 < v.rank < 5)
+    axis = b.integer(0, x.rank - 1)
+    size = min(s[axis] for s in x.shapes)
+    if size == 0:
+        raise Unsuitable
+    index = b.integer(-size if b.opset >= 11 else 0, size - 1)
+    listed = b.chance(0.5)
+    shapes = both(lambda s: (*s[:axis], *((1,) if listed else ()), *s[axis + 1 :]), x.shapes)
+    y = b.emit("Gather", [x, ints(b, [index] if listed else index)], shapes, reach=x.reach, axis=axis if b.chance(0.7) else axis - x.rank)
+    other = axis if b.chance(0.7) else b.integer(0, x.rank - 1)
+    if not listed:
+        unsqueeze(b, y, [other])
+    elif all(s[other] == 1 for s in y.shapes):
+        squeeze(b, y, [other])
+
+
+def small_map(b: Builder) -> None:
+    """A Conv whose kernel reaches far beyond the map, so that some of its taps see padding alone."""
+    if len(b.inputs) > 4 or any(f.isolated for f in b.frames):
+        raise Unsuitable
+    channels, axes = b.among((1, 2, 4)), b.among((1, 2))
+    sizes = [b.dimension() if b.chance(0.1) else b.integer(1, 3) for _ in range(axes)]
+    x = b.input("float32", [b.dimension(), channels, *sizes])
+    kernel, strides, dilations = ([b.integer(1, most) for _ in range(axes)] for most in (4, 3, 3))
+    same = b.chance(0.3)
+    pads = [b.integer(0, 4) for _ in range(2 * axes)]
+    if any(0 in s for s in x.shapes):
+        raise Unsuitable
+
+    def spatial(s: tuple[int, ...]) -> tuple[int, ...] | None:
+        rooms = [d + pads[i] + pads[i + axes] - (kernel[i] - 1) * dilations[i] - 1 for i, d in enumerate(s[2:])]
+        out = [-(-d // t) for d, t in zip(s[2:], strides, strict=True)] if same else [room // t + 1 for room, t in zip(rooms, strides, strict=True)]
+        return (s[0], 2 * channels, *out) if all(d > 0 for d in out) else None
+
+    group = channels if b.chance(0.3) else 1
+    w = b.constant(arrays.weight(b.rng, "float32", (2 * channels, channels // group, *kernel), channels // group * math.prod(kernel)))
+    more = [b.constant(arrays.draw(b.rng, "float32", (2 * channels,)))] if b.chance(0.5) else []
+    stated: dict[str, object] = {"auto_pad": b.among(("SAME_UPPER", "SAME_LOWER"))} if same else {"pads": pads}
+    y = b.emit("Conv", [x, w, *more], both(spatial, x.shapes), reach=UNKNOWN, rough=True, group=group, strides=strides, dilations=dilations, **stated)
+    b.emit("Neg", [y], y.shapes, reach=UNKNOWN, rough=True)
+
+
 def affine_run(b: Builder) -> None:
     """Additions and multiplications by constants in a row, some too large or too small to be put together; sometimes one in between is read too."""
     x = y = steady(b, b.pick(("float32", "float64"), where=lambda v: v.rank > 0))
@@ -67,7 +114,7 @@ def gelu(b: Builder) -> None:
     """By the error function or by a tanh, with the half in one of three places, sometimes with another number somewhere."""
     x = steady(b, b.pick(("float32",), where=lambda v: v.rank > 1 and v.shapes[0][-1] == v.shapes[1][-1] > 0))
     number = _numbers(b, x)
-    if b.chance(0.5):
+    if b.opset >= 9 and b.chance(0.5):
         scaled = binary(b, "Div", x, number(2**0.5)) if b.chance(0.5) else binary(b, "Mul", x, number(0.5**0.5))
         inner = b.emit("Erf", [scaled], x.shapes, reach=1.0, rough=True)
     else:
