@@ -19,7 +19,6 @@ from graphcompress.passes.simplify import Options, fold, run, simplify
 from graphcompress.runtime.evaluate import run_once
 from graphcompress.step import Context, StepResult
 from graphcompress.targets import load_target
-from tests.support.weights import with_weights
 
 
 def simplified(text: str, opset: int = 17, **options: Any) -> StepResult:
@@ -241,21 +240,6 @@ def test_a_weight_that_others_read_is_not_written_a_second_time() -> None:
     graph.node[1].output[0] = "y"
     alone = model_from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     assert ops(simplify(alone, Context()).boldest.model) == {"MatMul": 1}
-
-
-@pytest.mark.parametrize("kept", [False, True])
-def test_parts_of_a_weight_are_folded_where_all_its_readers_are(kept: bool) -> None:
-    """As TorchScript exports the gates of an LSTM: three Slices and a Concat, which together are as large as the weight."""
-    weight = np.random.default_rng(0).standard_normal((4, 16, 1024)).astype(np.float32)
-    slices = " ".join(f"s{i} = Slice (w, b{i}, b{i + 1})" for i in range(4))
-    numbers = {f"b{i}": np.array([i]) for i in range(5)}
-    reader = "v = MatMul (x, w)" if kept else "v = Identity (x)"
-    text = f"(float[N,4,1,16] x) => (float y, float v) {{ {slices} c = Concat <axis = 0> (s0, s3, s1, s2) y = MatMul (x, c) {reader} }}"
-    model = with_weights(text, {"w": weight, **numbers})
-    result = simplify(model, Context()).boldest
-    assert ops(result.model)["MatMul"] == 1 + kept
-    assert ("Slice" in ops(result.model)) == kept
-    assert sum(c.nbytes for c in result.model.graph.initializers.values()) < weight.nbytes + 1000
 
 
 def test_a_tensor_that_nobody_needs_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,3 +115,18 @@ def test_a_name_that_means_something_else_in_a_branch_is_not_read_there() -> Non
     )
     result = simplified(model).model
     assert np.array_equal(run_once(result, {"x": np.ones((2, 300), np.float32), "p": np.array(False)})["y"], np.ones((2, 300), np.float32))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_parts_of_a_weight_are_folded_where_all_its_readers_are(kept: bool) -> None:
+    """As TorchScript exports the gates of an LSTM: three Slices and a Concat, which together are as large as the weight."""
+    weight = np.random.default_rng(0).standard_normal((4, 16, 1024)).astype(np.float32)
+    slices = " ".join(f"s{i} = Slice (w, b{i}, b{i + 1})" for i in range(4))
+    numbers = {f"b{i}": np.array([i]) for i in range(5)}
+    reader = "v = MatMul (x, w)" if kept else "v = Identity (x)"
+    text = f"(float[N,4,1,16] x) => (float y, float v) {{ {slices} c = Concat <axis = 0> (s0, s3, s1, s2) y = MatMul (x, c) {reader} }}"
+    model = with_weights(text, {"w": weight, **numbers})
+    result = simplified(model)
+    assert ops(result.model)["MatMul"] == 1 + kept
+    assert ("Slice" in ops(result.model)) == kept
+    assert sum(c.nbytes for c in result.model.graph.initializers.values()) < weight.nbytes + 1000
