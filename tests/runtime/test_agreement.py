@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from graphcompress.ir.analysis.output_kinds import OutputKind, stated_kind
 from graphcompress.runtime.agreement.measured import FLOOR, FLOORS, Measured
 from graphcompress.runtime.agreement.sequences import collapse, edit_distance
-from graphcompress.runtime.agreement.thresholds import Tally
+from graphcompress.runtime.agreement.thresholds import Tally, decisions
 from graphcompress.runtime.output_statistics import OutputStatistic
 
 Array = np.ndarray[Any, Any]
@@ -255,7 +255,7 @@ def test_where_nothing_is_positive_the_values_judge_alone() -> None:
 @pytest.mark.parametrize("candidate", [np.nan, 0.1])
 def test_nan_is_the_wrong_decision(candidate: float) -> None:
     tally = Tally()
-    tally.count(np.array([0.9, 0.9]), np.array([0.9, candidate]))
+    tally.count(decisions(np.array([0.9, 0.9]), np.array([0.9, candidate])))
     assert tally.f1() is not None and tally.f1()[0] == pytest.approx(2 / 3)  # type: ignore[index]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from graphcompress.runtime.agreement.measured import Array, Measured, capped
 from graphcompress.runtime.agreement.moments import ElementMoments
-from graphcompress.runtime.agreement.thresholds import Tally
+from graphcompress.runtime.agreement.thresholds import Tally, decisions
 from graphcompress.runtime.magnitudes import COARSE_BINS, COARSE_MIDDLES, coarse_bins
 
 TOLERANCE = 0.05
@@ -108,12 +108,12 @@ class SpreadShares:
         for start in range(0, len(flat_r), CHUNK):
             r, c = flat_r[start : start + CHUNK].astype(np.float64), flat_c[start : start + CHUNK].astype(np.float64)
             difference = _differences(r, c)
+            decided = decisions(r, c) if self.scores else []
             for axis, positions in axes.items():
                 inner = 1 if axis is None else math.prod(reference.shape[axis + 1 :])
                 at = np.arange(start, start + len(r)) // inner % len(positions.count)
                 positions.update(r, difference, at)
-                if self.scores:
-                    positions.tally.count(r, c, at)
+                positions.tally.count(decided, at)
 
     def merge(self, other: SpreadShares) -> None:
         """See `Measure.merge`."""

@@ -7,6 +7,9 @@ reference has less than one clear positive there, the next lower of THRESHOLDS. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from graphcompress.runtime.agreement.measured import Array
@@ -15,23 +18,42 @@ THRESHOLDS = (0.5, 0.25, 0.1, 0.05)
 CLEAR = 1.0  # the least weight of positives that decides
 
 
+class Decisions(NamedTuple):
+    """What is decided at one threshold: the index of each element that either side decides for, whether that is a true positive (0), a false positive (1) or a false negative (2), and its
+    weight."""
+
+    elements: Array
+    kinds: Array
+    weights: Array
+
+
+def decisions(r: Array, c: Array) -> list[Decisions]:
+    """At each of THRESHOLDS, of flat arrays of probabilities (float64, NaN where there is none). NaN on the candidate's side is the wrong decision."""
+    some = np.flatnonzero(((r >= THRESHOLDS[-1]) | ~(c < THRESHOLDS[-1])) & ~np.isnan(r))  # maps are nearly everywhere 0
+    r, c = r[some], c[some]
+    lost = np.isnan(c)
+    decided = []
+    for threshold in THRESHOLDS:
+        own = r >= threshold
+        other = np.where(lost, ~own, c >= threshold)
+        matters = np.flatnonzero(own | other)
+        kinds = np.where(own, np.where(other, 0, 2), 1)[matters]
+        decided.append(Decisions(some[matters], kinds, np.minimum(1.0, np.abs(r[matters] - threshold) / threshold)))
+    return decided
+
+
 class Tally:
     """Weights of true positives, false positives and false negatives for each threshold (rows) at each of some positions (columns)."""
 
     def __init__(self, positions: int = 1) -> None:
         self.weights = np.zeros((3, len(THRESHOLDS), positions))
 
-    def count(self, r: Array, c: Array, at: Array | None = None) -> None:
-        """Flat arrays of probabilities (float64, NaN where there is none), and the position of each. NaN on the candidate's side is the wrong decision."""
+    def count(self, decided: Sequence[Decisions], at: Array | None = None) -> None:
+        """Add what `decisions` says of some elements; `at` is the position of each of these."""
         positions = self.weights.shape[2]
-        for i, threshold in enumerate(THRESHOLDS):
-            own = r >= threshold
-            other = np.where(np.isnan(c), ~own, c >= threshold)
-            matters = (own | other) & ~np.isnan(r)
-            weight = np.minimum(1.0, np.abs(r[matters] - threshold) / threshold)
-            where = np.zeros(len(weight), np.int64) if at is None else at[matters]
-            for kind, chosen in enumerate((own & other, ~own & other, own & ~other)):
-                self.weights[kind, i] += np.bincount(where, weight * chosen[matters], minlength=positions)
+        for i, (elements, kinds, weights) in enumerate(decided):
+            places = kinds if at is None else kinds * positions + at[elements]
+            self.weights[:, i] += np.bincount(places, weights, minlength=3 * positions).reshape(3, positions)
 
     def f1(self, positions: Array | slice = slice(None)) -> tuple[float, float] | None:
         """(F1, weight of the decisions) at the first threshold with a clear positive; None where there is none."""
