@@ -110,6 +110,20 @@ def test_a_missed_bar_is_raised_with_the_result(path: Path) -> None:
     assert isinstance(caught.value.result, graphcompress.Result) and caught.value.status == 1
 
 
+def test_the_effort_fast_tries_the_boldest_alone_and_says_so_where_that_does_not_hold(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcompress.passes.quantize import latency, noise
+
+    monkeypatch.setattr(latency, "fastest", None)  # no step times anything
+    monkeypatch.setattr(noise, "output_noise", None)
+    holds = graphcompress.compress(path, feeds(), threads=1, effort="fast")
+    assert holds.record.measurements and not any("--effort full" in note for note in holds.record.notes)
+    missed = graphcompress.compress(path, feeds(), threads=1, effort="fast", metric=lambda reference, candidate: 0.5)
+    assert any("--effort full" in note for note in missed.record.notes)
+    for wrong, says in (({"effort": "quick"}, "no effort 'quick'"), ({"effort": "fast", "goal": "macs=0.5"}, "does not search")):
+        with pytest.raises(UsageError, match=says):
+            graphcompress.compress(path, feeds(), **wrong)
+
+
 @pytest.fixture
 def lookup(tmp_path: Path) -> Path:
     """A row of a table of five by index, then a Gemm."""

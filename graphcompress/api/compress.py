@@ -12,8 +12,9 @@ from graphcompress.api.cost_goals import parse_goal, plan_of, reach
 from graphcompress.api.decisions import AnyRecord, decided, decided_seed, decided_target, other_data, read_record, repeat
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, Source, choose_place, open_model, place_notes
 from graphcompress.api.metrics import AnyMetric, open_metric
-from graphcompress.errors import DataError, ModelError, UsageError
+from graphcompress.errors import DataError, ModelError, UsageError, suggestion
 from graphcompress.gate import Bars, CandidateFails, SessionJudge, search, timed_settings
+from graphcompress.gate.judge import TIMING_S
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes, statistics
 from graphcompress.ir.check.models import require_known_domains
@@ -24,6 +25,11 @@ from graphcompress.runtime.place import Place, require_times
 from graphcompress.runtime.workers import Workers
 from graphcompress.step import Context, ExecutedStep, Progress, silent
 from graphcompress.targets import load_target, read_costs
+
+EFFORTS = ("full", "fast")
+FAST_TIMING_S = 6.0
+"""Seconds that all measurements together may take with the effort "fast"."""
+FAST = "Only the boldest form of each step was tried, and not all of it holds: --effort full (the default) searches for what does."
 
 
 def compress(
@@ -48,12 +54,13 @@ def compress(
     goal: str = "balanced",
     decisions: AnyRecord | None = None,
     measure: bool = True,
+    effort: str = "full",
     progress: Progress = silent,
 ) -> reports.Result:
     """Run a recipe, and return what of it is faithful and not slower, at worst the original (see `gate.search`).
 
     Every 4th feed is kept out of calibration and judges the result (all of them, and the record says so, below 8 feeds). `measure=False` leaves out all timing:
-    then nothing is rolled back for being slow. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not
+    then nothing is rolled back for being slow. With the effort "fast" each step does all that the target's table finds worth while, or nothing, and the result is timed shortly. `min_agreement` (0 to 1) and `min_speedup` are bars of the caller in place of the built-in ones (0.99, not
     slower): what misses them is rolled back, and where nothing reaches one, BarMissed is raised, with the best Result in its `result`. `kinds` says of outputs
     by name how they are judged ("classes", "sequence", "probabilities", "boxes", "values", "embedding", "exact"), where the graph does not tell. `metric` is a
     function (reference, candidate) or (reference, candidate, labels) on the outputs of a feed, by name, that gives the agreement 0 to 1 in place of the
@@ -75,6 +82,11 @@ def compress(
     if cost is not None and cost.cost == "latency" and not measure:
         raise UsageError("A goal for the latency needs the measurement that was switched off (--no-measure).")
     bars = Bars(min_agreement, min_speedup)
+    if effort not in EFFORTS:
+        raise UsageError(f"There is no effort '{effort}'. {suggestion(effort, EFFORTS)}")
+    fast = effort == "fast"
+    if fast and (cost is not None or decisions is not None):
+        raise UsageError(f"The effort 'fast' does not search: give it without {'--decisions' if cost is None else f'--goal {goal}'}.")
     if decisions is not None and (recipe is not None or goal != "balanced" or costs is not None or exclude or strip or min_speedup is not None):
         raise UsageError(
             "Decisions say which steps are done and how, without timing: give no recipe, goal, costs, nodes to leave out, --strip or bar for the speed-up "
@@ -108,7 +120,7 @@ def compress(
         require_times(where, "A bar for the speed-up (--min-speedup)")
     if cost is not None and cost.cost == "latency":
         require_times(where, "A goal for the latency")
-    context = replace(context, teacher=source.model, measure=measure)
+    context = replace(context, teacher=source.model, measure=measure and not fast)
     require_known_domains(source.model, "compressed")
     feeds = Feeds.open(data, source.model, plan)
     if earlier is not None:
@@ -117,12 +129,14 @@ def compress(
         return _unjudged(source, plan, context, feeds, bars, list(run(plan, source.model, context)))
     shapes = run_shapes(source.model, feeds.shapes())
     outputs = output_kinds(source.model, shapes, kinds)
-    with closing(SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task)) as judge:
+    with closing(
+        SessionJudge(source.model, feeds.all, feeds.judging, context, outputs, source.same_file(), task, timing_s=FAST_TIMING_S if fast else TIMING_S)
+    ) as judge:
         calibrated = replace(context, data=feeds.calibration)
-        settings = timed_settings(threads, where, measure=measure)
+        settings = timed_settings(threads, where, measure=measure)[: 1 if fast else None]
         stated = []
         if cost is None:
-            outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size)
+            outcome = search(source.model, plan.steps, calibrated, judge, bars, settings, goal=gate_goal, size=judge.size, boldest_only=fast)
         else:
             attempt = reach(
                 source.model,
@@ -155,7 +169,7 @@ def compress(
         nodes=info.nodes,
         gate=reports.gate_report(outcome, bars, gate_goal),
         bars=[*stated, *reports.stated_bars(bars, chosen)],
-        notes=[*place_notes(table, where), *info.notes],
+        notes=[*([FAST] if fast and any(j.reason for j in outcome.judged) else []), *place_notes(table, where), *info.notes],
     )
     done = reports.Result(result, record, snapshot)
     reports.raise_missed(record.bars, done)

@@ -58,6 +58,14 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    effort: Annotated[
+        str,
+        typer.Option(
+            "--effort",
+            metavar="full|fast",
+            help="full: search, with measured times, for the boldest result that holds. fast: the boldest form of each step by the target's table, or none, timed shortly.",
+        ),
+    ] = "full",
     provider: options.ResultProvider = None,
     on: options.On = None,
     threads: options.Threads = None,
@@ -136,6 +144,7 @@ def compress(
                     goal=goal,
                     decisions=earlier,
                     measure=not no_measure,
+                    effort=effort,
                     progress=console.progress,
                 ),
             )

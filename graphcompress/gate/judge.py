@@ -83,9 +83,10 @@ class SessionJudge:
         metric: Metric | None = None,
         *,
         once: bool = False,
+        timing_s: float = TIMING_S,
     ) -> None:
         """`feeds` are all feeds that the original must run on, `judging` those that judge; `kinds` says of each output how it is compared, `metric` is the
-        caller's. `once`: one model will be compared, so that the answers of a small original need not be held. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message."""
+        caller's. `once`: one model will be compared, so that the answers of a small original need not be held. `file` holds just the original, where there is such a file: it runs from there, and is not held once more as a message. All measurements together take about `timing_s` seconds."""
         from graphcompress.ir.files.snapshot import Snapshot
 
         self._original = Snapshot(original)
@@ -107,7 +108,7 @@ class SessionJudge:
             original.outputs, lambda: self._original_session("reference", self._threads), BOUND if self._large or not once else NOTHING
         )
         self._original_runs = False
-        self._timing_left = TIMING_S
+        self._timing_left = timing_s
 
     def compare(self, model: Model) -> Comparison:
         """See `Judge.compare`."""
@@ -128,7 +129,7 @@ class SessionJudge:
             raise CandidateFails(str(problem)) from problem
 
     def measure(self, model: Model, threads: int, bar: float = 1.0) -> Measurement:
-        """See `Judge.measure`. Original, original again and model, interleaved. All measurements together take about `TIMING_S` seconds; those that come when
+        """See `Judge.measure`. Original, original again and model, interleaved. All measurements together take about the seconds that are allowed; those that come when
         most of them are used up are shorter."""
         from graphcompress.runtime.measure import BUDGET_S, measure
 

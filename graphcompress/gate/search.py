@@ -54,14 +54,15 @@ def search(
     goal: Goal = "balanced",
     size: Callable[[Model], int] | None = None,
     clear: bool = True,
+    boldest_only: bool = False,
 ) -> Outcome:
     """Take `original` through `steps` and choose (see above). `settings` are the thread settings to measure with; none: nothing is measured. `size` gives the bytes of a model (None: those of
-    its file). `clear`: of the rungs below the first, one that is clear of the built-in bar of agreement goes before a bolder one that just reaches it.
+    its file). `clear`: of the rungs below the first, one that is clear of the built-in bar of agreement goes before a bolder one that just reaches it. `boldest_only`: of each step the first rung or none.
 
     Where a stated bar of speed is reached by nothing, the fastest candidate that is faithful and not slower than the original is chosen. Raises what the original
     raises where it does not load or run, UsageError for options that do not fit the model, RuntimeUnavailable without a runtime.
     """
-    return _Search(original, steps, context, judge, bars, settings, goal, size or _bytes, clear).outcome()
+    return _Search(original, steps, context, judge, bars, settings, goal, size or _bytes, clear, boldest_only).outcome()
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class _Search:
         goal: Goal,
         size: Callable[[Model], int],
         clear: bool,
+        boldest_only: bool,
     ) -> None:
         self.original = Candidate(original)
         self.steps = steps
@@ -94,6 +96,7 @@ class _Search:
         self.settings = settings
         self.goal = goal
         self.size = size
+        self.boldest_only = boldest_only
         self.margin = clear and bars.min_agreement is None
         self.speedup = required_speedup(bars, goal)
         #: What a candidate may not be larger than: its bytes (None: there is no limit), and what it is.
@@ -255,6 +258,7 @@ class _Search:
             context = replace(self.context, earlier=tuple(part.rung.result for part in base.path if part.rung is not None))
             ladder = self.attempt(position, Candidate(self.original.model, base, position, step, Rung("", _nothing)), lambda: step.run(base.model, context))
             rungs = () if ladder is None else ladder.rungs
+            rungs = rungs[:1] if self.boldest_only else rungs
             candidates = [Candidate(self.original.model, base, position, step, rung, index) for index, rung in enumerate(rungs)]
             self.offered[base, position] = candidates, ladder is not None and ladder.monotone
         return self.offered[base, position]

@@ -131,6 +131,13 @@ def test_the_boldest_faithful_rung_is_found_by_bisection(faithful_from: int) -> 
     assert set(quantize.built) == set(judge.compared) - {"simple"}
 
 
+@pytest.mark.parametrize(("agreement", "expected"), [({}, "q0"), ({"q0": 0.92}, "simple")])
+def test_without_a_search_a_step_is_done_at_its_boldest_or_not_at_all(agreement: dict[str, float], expected: str) -> None:
+    quantize = Quantize(9)
+    outcome = gate(FakeJudge(agreement=agreement), simplify(), quantize.step, boldest_only=True)
+    assert chosen(outcome) == expected and quantize.built == ["q0"]
+
+
 def test_what_stays_float_is_counted_and_explained() -> None:
     outcome = gate(FakeJudge(agreement={f"q{i}": 0.5 for i in range(9)}), simplify(), Quantize(40).step)
     assert told(outcome).startswith(

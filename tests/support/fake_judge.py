@@ -124,8 +124,10 @@ def gate(
     goal: Goal = "balanced",
     size: Any = same_size,
     clear: bool = True,
+    boldest_only: bool = False,
 ) -> Outcome:
-    return search(ORIGINAL, steps or (simplify(), Quantize().step), Context(), judge, bars or Bars(), settings, goal=goal, size=size, clear=clear)
+    steps = steps or (simplify(), Quantize().step)
+    return search(ORIGINAL, steps, Context(), judge, bars or Bars(), settings, goal=goal, size=size, clear=clear, boldest_only=boldest_only)
 
 
 def chosen(outcome: Outcome) -> str:
