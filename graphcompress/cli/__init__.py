@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+# Threads of the BLAS that numpy brings spin for some 20 ms after each product; what is timed beside it shares the cores with them. 2**10 cycles are enough between two products of one solve.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -172,7 +172,7 @@ def _take(entry: Observed, array: Array, name: str, first: int = 0) -> None:
     flat = array.reshape(-1)
     # In float32 the sum of squares of finite values can overflow; NaN and infinity survive it.
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = float(np.dot(flat, flat))
+        squares = float(np.einsum("i,i->", flat, flat))  # the BLAS behind np.dot sums less exactly, and its threads spin
     if not math.isfinite(squares):
         if np.isnan(flat).any():
             entry.unusable = "not-finite", f"'{name}' has NaN values in calibration feed {first + entry.feeds}, so no range is known for it"
