@@ -29,7 +29,7 @@ LIMIT_S = 3000
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outs", type=Path)
+    parser.add_argument("outs", type=lambda text: Path(text).resolve())
     parser.add_argument("--tasks", default="")
     parser.add_argument("--targets", default="")
     parser.add_argument("--again", action="store_true")
@@ -69,10 +69,7 @@ class Cell:
             return read(self.file)
         for path in self.files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        cell: dict[str, Any] = {"original": self.original()}
-        if cell["original"] == "runs":
-            cell["ours"] = self.compressed()
-            cell["peer"] = self.peer()
+        cell = {"original": self.original(), "ours": self.compressed(), "peer": self.peer()}
         self.file.write_text(json.dumps(cell, indent=1), encoding="utf-8")
         return cell
 
@@ -140,34 +137,40 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table(outs: Path, tasks: list[str], targets: list[str]) -> str:
-    """Two tables, ours and the peer's: fidelity (bold where a bar is missed), size, speed-up beside float; a line of sums below each."""
+    """Two tables, ours and the peer's: fidelity (bold where a bar is missed, with a star where float does not run there), size, speed-up beside float; sums below each."""
     lines = []
     for who in ("ours", "peer"):
         lines += ["", f"| {who} | " + " | ".join(targets) + " |", "|---" * (len(targets) + 1) + "|"]
         cells = {(task, target): read(path) for task in tasks for target in targets if (path := outs / target / f"{task}.json").exists()}
         lines += [f"| {task} | " + " | ".join(text(cells.get((task, target)), who) for target in targets) + " |" for task in tasks]
-        judged = [cell[who] for cell in cells.values() if cell["original"] == "runs"]
+        judged = [cell[who] for cell in cells.values() if counts(cell)]
         timed = [row["speed"] for row in judged if "speed" in row]
         slower = sum(speed["speed"] < min(1.0, speed["band_low"]) for speed in timed)
         lines.append(
-            f"\n{who}: faithful in {sum(row.get('faithful', False) for row in judged)} of {len(judged)} cells in which the original runs; "
+            f"\n{who}: faithful in {sum(row.get('faithful', False) for row in judged)} of {len(judged)} cells in which float or one of the files runs; "
             f"not slower than float, noise apart, in {len(timed) - slower} of {len(timed)} timed"
         )
     return "\n".join(lines)
+
+
+def counts(cell: dict[str, Any]) -> bool:
+    """Whether the target can run the task at all: in float, or in what became of it."""
+    return cell["original"] == "runs" or any("fidelity" in cell[who] for who in ("ours", "peer"))
 
 
 def text(cell: dict[str, Any] | None, who: str) -> str:
     """One cell in a few characters."""
     if cell is None:
         return "-"
-    if cell["original"] != "runs":
-        return "(float does not run)"
+    if not counts(cell):
+        return "(does not run)"
     row = cell[who]
     if "fidelity" not in row:
         return "**fails**"
     fidelity = f"{row['fidelity']:.3f}"
     speed = f", {row['speed']['speed']:.2f}x" if "speed" in row else ""
-    return f"{fidelity if row['faithful'] else f'**{fidelity}**'} {row['size_ratio']:.1f}:1{speed}"
+    alone = "" if cell["original"] == "runs" else "*"
+    return f"{fidelity if row['faithful'] else f'**{fidelity}**'}{alone} {row['size_ratio']:.1f}:1{speed}"
 
 
 if __name__ == "__main__":

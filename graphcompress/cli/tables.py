@@ -40,6 +40,8 @@ MEASURES = {
 }
 """What the measures of agreement look at."""
 LONGEST_LIST = 12
+PROCESSOR_PROVIDERS = {None, "cpu", "openvino", "dnnl", "xnnpack"}
+"""Providers that compute on the processor that a record names (None: nothing was judged), so that its instructions decide what INT8 gains. The others have hardware of their own."""
 """Rows of a list before the rest is only counted; the JSON has all of them."""
 
 
@@ -76,7 +78,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
-    if record.machine is not None and any(step.certificate is not None for step in record.steps):
+    if record.machine is not None and record.provider in PROCESSOR_PROVIDERS and any(step.certificate is not None for step in record.steps):
         yield machine_text(record.machine)
     yield from bars_text(record.bars)
     beside = f" and {record.output_data}, which belong together" if record.output_data else ""

@@ -149,6 +149,17 @@ def test_the_processor_in_words() -> None:
     assert "dot products" in machine_text({"machine": "aarch64", "cores": 4, "flags": ["asimd", "asimddp"]})
 
 
+def test_the_processor_is_told_where_models_run_on_it(place: Path, run: Any) -> None:
+    from graphcompress.cli.tables import record_tables
+    from graphcompress.record import Record
+
+    record = Record.model_validate(run("quantize", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json").json)
+    assert record.machine is not None
+    for provider, told in {"cpu": True, "openvino": True, "qnn": False, "tensorrt": False}.items():
+        parts = record_tables(record.model_copy(update={"provider": provider, "machine": {"cpu": "a CPU", "cores": 2, "flags": ["avx2"]}}))
+        assert any("without VNNI" in str(part) for part in parts) == told, provider
+
+
 def test_one_bar_with_percent_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     from graphcompress.cli import console as module
 
