@@ -109,7 +109,8 @@ class Cell:
         seconds = round(time.perf_counter() - start)
         if done.returncode:
             return {"error": done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else f"status {done.returncode}", "seconds": seconds}
-        return {"seconds": seconds, **self.judged(out)}
+        record = read(out.with_suffix(".record.json"))
+        return {"seconds": seconds, "speedup": record["speedup"], **self.judged(out)}
 
     def peer(self) -> dict[str, Any]:
         """The peer's file, which is the same for all targets."""
@@ -199,7 +200,8 @@ def text(cell: dict[str, Any] | None, who: str) -> str:
     if "fidelity" not in row:
         return "**fails**"
     fidelity = f"{row['fidelity']:.3f}"
-    speed = f", {row['speed']['speed']:.2f}x" if "speed" in row else ""
+    measured = row["speed"]["speed"] if "speed" in row else row.get("speedup")  # else what `compress` measured itself
+    speed = "" if measured is None else f", {measured:.2f}x"
     alone = "" if cell["original"] == "runs" else "*"
     return f"{fidelity if row['faithful'] else f'**{fidelity}**'}{alone} {row['size_ratio']:.1f}:1{speed}"
 
