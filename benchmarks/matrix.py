@@ -179,8 +179,8 @@ def table(outs: Path, tasks: list[str], targets: list[str]) -> str:
         timed = [row["speed"] for row in judged if "speed" in row]
         slower = sum(speed["speed"] < min(1.0, speed["band_low"]) for speed in timed)
         lines.append(
-            f"\n{who}: faithful in {sum(row.get('faithful', False) for row in judged)} of {len(judged)} cells in which float or one of the files runs; "
-            f"not slower than float, noise apart, in {len(timed) - slower} of {len(timed)} timed"
+            f"\n{who}: faithful in {sum(row.get('faithful', False) for row in judged)} of {len(judged)} cells in which float or one of the files runs"
+            + (f"; not slower than float, noise apart, in {len(timed) - slower} of {len(timed)} timed" if timed else "")
         )
     return "\n".join(lines)
 
