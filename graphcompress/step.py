@@ -196,7 +196,8 @@ class Ladder:
 class StepKind:
     """A step that recipes may use. `options` and `function` say where its options model and its function are ("module:name"); nothing is imported before it is used.
 
-    `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared.
+    `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared. `teaches`: it makes a model nothing but nearer
+    to the original, and stands only where that is seen.
     """
 
     name: str
@@ -205,6 +206,7 @@ class StepKind:
     noun: str
     needs_data: bool = False
     exact: bool = False
+    teaches: bool = False
 
     def options_model(self) -> type[BaseModel]:
         """The pydantic model of the step's options."""

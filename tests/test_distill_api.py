@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graphcompress.api.distill import distance, nearer
+from graphcompress.gate.nearness import distance, nearer
 from graphcompress.runtime.agreement.measured import Measured
 from graphcompress.runtime.compare import Comparison
 from graphcompress.runtime.output_statistics import OutputComparison

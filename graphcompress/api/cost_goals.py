@@ -1,4 +1,4 @@
-"""Goals of `compress` that are parts of a cost: pruning, INT8 and small weights together, no bolder than the goal needs."""
+"""Goals of `compress` that are parts of a cost: pruning, learning, INT8 and small weights together, no bolder than the goal needs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ ROUNDS = 3
 """How often the part that pruning leaves is put right by what the later steps made of it."""
 MARGIN = 0.97
 """Of what seems to be needed: a measured time that is just the goal is missed half of the times."""
+
+TEACHING = {"steps": 600, "minutes": 3.0}
+"""How long what was cut learns from the original, at most: more steps bring little with some hundred inputs."""
 
 Count = Callable[[Model], int]
 Plans = Callable[[float | None], Recipe]
@@ -77,8 +80,8 @@ def parse_goal(text: str) -> tuple[Goal, CostGoal | None]:
 
 
 def plan_of(goal: CostGoal, part: float | None) -> Recipe:
-    """The recipe that prunes to `part` of the cost, None: not at all."""
-    pruning = [] if part is None else [("prune", {goal.cost: part, "best_effort": True})]
+    """The recipe that prunes to `part` of the cost and teaches what is left, None: not at all."""
+    pruning: list[tuple[str, dict[str, object]]] = [] if part is None else [("prune", {goal.cost: part, "best_effort": True}), ("distill", TEACHING)]
     ends: list[tuple[str, dict[str, object]]] = [("strip", {})] if goal.cost == "size" else []
     return recipe_of(f"{goal.cost}={goal.part:g}", [("simplify", {}), *pruning, ("quantize", {}), ("store", {}), *ends])
 

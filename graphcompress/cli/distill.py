@@ -22,7 +22,8 @@ def distill(
         float | None, typer.Option("--minutes", metavar="M", min=0, help="For how long to learn. Default: 3, unless --steps is given.", show_default=False)
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", min=1, help="How many steps to learn, whatever time they take.", show_default=False)
+        int | None,
+        typer.Option("--steps", metavar="N", min=1, help="How many steps to learn, whatever time they take; with --minutes, at most.", show_default=False),
     ] = None,
     freeze: Annotated[
         list[str] | None, typer.Option("--freeze", metavar="REGEX", help="Leave weights as they are whose name matches. Repeatable.", show_default=False)

@@ -14,6 +14,8 @@ then among a few less bold ones where that rung is too slow. Where none holds th
 anything is timed, every candidate is compared once and timed once, and what cannot be built or does not run is a refusal with its reason. Only a fault of the
 original ends the search with an error.
 
+A step that teaches stands only where its result is nearer to the original than its input, on the feeds that judge; that is seen before anything is made of it.
+
 Where size is the goal, the same is done once more without each step that a later one may save more bytes without, and the smallest of what holds is chosen.
 """
 
@@ -28,11 +30,13 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.gate.bars import Bars, Goal, is_clear, reaches, required_speedup
 from graphcompress.gate.bisection import first_that
 from graphcompress.gate.judge import CandidateFails, Judge, speed_text
+from graphcompress.gate.nearness import distance, nearer
 from graphcompress.gate.outcome import Candidate, Judgement, Outcome
 from graphcompress.step import Context, ExecutedStep, PlannedStep, Rung, StepResult
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model
+    from graphcompress.runtime.compare import Comparison
     from graphcompress.runtime.measure import Measurement
 
 LINEAR_TRIES = 8
@@ -119,7 +123,11 @@ class _Search:
     def smallest(self, chosen: Judgement) -> Judgement:
         """The smallest of `chosen` and what holds without one of the steps that are in it, where a later one may save more bytes by itself."""
         for part in chosen.candidate.path:
-            if part.step is not None and not part.step.kind.exact and not all(step.kind.exact for step in self.steps[part.position + 1 :]):
+            if (
+                part.step is not None
+                and not (part.step.kind.exact or part.step.kind.teaches)
+                and not all(step.kind.exact for step in self.steps[part.position + 1 :])
+            ):
                 assert part.base is not None
                 self.limit, self.limit_is = self.size(chosen.candidate.model) - 1, "what is chosen"
                 chosen = self.best(part.base, part.position + 1) or chosen
@@ -133,7 +141,7 @@ class _Search:
         if not rungs:
             return self.best(base, position + 1)
         boldest = self.built(rungs[0])
-        if boldest is not None and not boldest.changed:
+        if boldest is not None and not (boldest.changed and self.helps(rungs[0])):
             return self.best(base, position + 1)
         judgement = self.best(rungs[0], position + 1) if boldest is not None else None
         if judgement is not None:
@@ -147,9 +155,28 @@ class _Search:
             if judgement is not None:
                 return judgement
         rejected = self.judged[rungs[0]]
-        # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either.
-        harmless = rejected.reason == "gate/slower" and not rejected.slower
+        # Without a step that was merely not fast enough for a stated bar, the later ones get no faster either; nor nearer without one that has taught.
+        harmless = (rejected.reason == "gate/slower" and not rejected.slower) or (boldest is not None and self.steps[position].kind.teaches)
         return self.holding(base) if harmless else self.best(base, position + 1)
+
+    def helps(self, candidate: Candidate) -> bool:
+        """Whether a candidate whose step teaches is nearer to the original than what it was made from; always so of other steps."""
+        assert candidate.step is not None and candidate.base is not None
+        if not candidate.step.kind.teaches:
+            return True
+        before, after = self.comparison(candidate.base), self.comparison(candidate)
+        if before is None or after is None or nearer(after, before):
+            return after is not None
+        because = f"the model is not nearer to the original after it ({distance(after)}, before {distance(before)})"
+        self.judged[candidate] = replace(self.judged[candidate], reason="gate/not-nearer", because=because)
+        return False
+
+    def comparison(self, candidate: Candidate) -> Comparison | None:
+        """A candidate beside the original; None where it does not run."""
+        if candidate is self.original:
+            return self.judge.compare(candidate.model)
+        self.faithful(candidate)
+        return self.judged[candidate].comparison
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
         """Faithful rungs below the first: the boldest that is clear of the bar, bolder ones that were judged on the way there, then the few that may be

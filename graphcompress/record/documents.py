@@ -163,7 +163,7 @@ class Timing(Document):
 
 class CandidateReport(Document):
     """One candidate that the gate judged. `reason` is "" where nothing speaks against it (as far as it was judged), else one of gate/floor, gate/slower, gate/larger,
-    gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
+    gate/not-nearer, gate/not-judged, gate/does-not-build, gate/does-not-run, gate/signature; `because` says it in words."""
 
     steps: list[str]
     rungs: list[str] = Field(description="Which alternative of each step; an empty text where a step has only one.")

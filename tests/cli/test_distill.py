@@ -55,7 +55,6 @@ def test_distill_takes_a_teacher_with_the_same_inputs_only(student: Path, run: A
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--minutes", "1"), "steps and minutes exclude each other"),
         (("--freeze", "["), "--freeze '[' is not a regular expression"),
         (("--freeze", "nothing"), "--freeze 'nothing' matches no weight of student.onnx"),
         (("--augment", "crop,flop"), "augment.1: Input should be 'auto', 'crop', 'flip', 'mix' or 'noise' (it is 'flop')"),

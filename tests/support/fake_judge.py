@@ -59,9 +59,9 @@ class FakeJudge:
         self.compared.append(model.name)
         if model.name in self.fails:
             raise CandidateFails(self.fails[model.name])
-        outputs: dict[str, Any] = {"y": SimpleNamespace(unstable=self.unstable, inputs=self.inputs)}
+        outputs: dict[str, Any] = {"y": SimpleNamespace(unstable=self.unstable, inputs=self.inputs, equal=False, sqnr_db=None)}
         agreement = self.agreement.get(model.name, 1.0)
-        judging: Any = () if agreement is None else ((self.worst or "", SimpleNamespace(agreement=agreement, floor=0.95)),)
+        judging: Any = () if agreement is None else ((self.worst or "", SimpleNamespace(agreement=agreement, floor=0.95, decisions=0)),)
         return Comparison(outputs, 6, judging)
 
     def measure(self, model: Any, threads: int, bar: float = 1.0) -> Any:
@@ -74,8 +74,8 @@ class FakeJudge:
             raise ModelError(self.original_fails)
 
 
-def step(name: str, noun: str, ladder: Callable[[Any], Ladder], *, exact: bool = False) -> Any:
-    kind = SimpleNamespace(name=name, noun=noun, exact=exact)
+def step(name: str, noun: str, ladder: Callable[[Any], Ladder], *, exact: bool = False, teaches: bool = False) -> Any:
+    kind = SimpleNamespace(name=name, noun=noun, exact=exact, teaches=teaches)
     return SimpleNamespace(kind=kind, options=None, run=lambda model, context: ladder(model))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 class Options(BaseModel):
     """steps    how many steps of the optimizer; None: as many as fit into `minutes`
-    minutes  for how long to learn, where `steps` is not stated: the number of steps follows from the time that the first ones take
+    minutes  for how long to learn: the number of steps follows from the time that the first ones take. Where `steps` is stated too, the smaller number of both
     batch    inputs per step
     rate     the highest learning rate of Adam
     match    "auto": outputs, and what layers read, by what an earlier cut has left of them, or by equal names; "outputs": outputs alone; else a file that says what is compared:
@@ -31,9 +31,7 @@ class Options(BaseModel):
     freeze: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _one_budget(self) -> Options:
-        if self.steps is not None and "minutes" in self.model_fields_set:
-            raise ValueError("steps and minutes exclude each other")
+    def _auto_alone(self) -> Options:
         if "auto" in self.augment and len(self.augment) > 1:
             raise ValueError("augment = auto chooses by itself: nothing goes beside it")
         return self

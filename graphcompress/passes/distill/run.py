@@ -30,6 +30,7 @@ FEWEST = 4  # different feeds; fewer cannot be split into those that teach and t
 WATCHES = 20  # how often, over all steps
 TIMED = 3  # steps that are timed, after one that warms up
 MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
+NOTHING_TO_LEARN = 1e-8  # of the outputs' variance
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
 TRIAL_PART, LEAST_TRIAL = 0.05, 20
 """A trial of an augmentation takes this part of all steps; where that is fewer than LEAST_TRIAL, nothing is tried, and inputs stay as they are."""
@@ -92,8 +93,11 @@ class _Course:
         if not trained:
             return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
-        steps = self.budget()
         best, best_loss = dict(self.start), self.watched()
+        if best_loss < NOTHING_TO_LEARN:
+            nothing = Refusal("distill/nothing-to-learn", "its answers are those of the teacher on the feeds that watch")
+            return StepResult(self.student, False, refusals=(nothing, *self.refusals()), decisions={"steps": 0, "trained": 0, "loss": {"before": best_loss}})
+        steps = self.budget()
         losses = [[0, best_loss]]
         every, step = max(1, steps // WATCHES), 0
         try:
@@ -163,9 +167,10 @@ class _Course:
         return losses
 
     def budget(self) -> int:
-        """The number of steps: where it is neither stated nor decided before, what the first ones take decides."""
-        if self.options.steps is not None:
-            return self.options.steps
+        """The number of steps: where it is neither decided before nor stated without a time, what the first ones take decides."""
+        stated = self.options.steps
+        if stated is not None and "minutes" not in self.options.model_fields_set:
+            return stated
         if self.context.decisions is not None and "steps" in self.context.decisions:
             return int(self.context.decisions["steps"])
         self.gradients(range(self.size))
@@ -175,7 +180,8 @@ class _Course:
         seconds = (time.perf_counter() - begin) / TIMED
         self.decisions["step_seconds"] = seconds
         tried = 1 + sum(map(self.augmentation.applies, KINDS)) if "auto" in self.options.augment else 0
-        return max(1, round(60 * self.options.minutes / seconds / (1 + TRIAL_PART * tried)))
+        fitting = max(1, round(60 * self.options.minutes / seconds / (1 + TRIAL_PART * tried)))
+        return fitting if stated is None else min(stated, fitting)
 
     def gradients(self, indices: Sequence[int]) -> dict[str, Array]:
         """The mean gradient over some feeds that teach."""
