@@ -22,7 +22,7 @@ ROUNDS = 3
 MARGIN = 0.97
 """Of what seems to be needed: a measured time that is just the goal is missed half of the times."""
 
-TEACHING = {"steps": 600, "minutes": 3.0}
+TEACHING: dict[str, object] = {"steps": 600, "minutes": 3.0}
 """How long what was cut learns from the original, at most: more steps bring little with some hundred inputs."""
 
 Count = Callable[[Model], int]

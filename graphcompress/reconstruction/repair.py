@@ -13,14 +13,15 @@ import numpy as np
 
 from graphcompress.ir import Model
 from graphcompress.ir.model.edit import Edits
-from graphcompress.reconstruction.agenda import Job, RepairLayer, agenda, by_weight
-from graphcompress.reconstruction.flat import FlatRows, refit_before_flat
+from graphcompress.reconstruction.agenda import RepairLayer, agenda, by_weight
+from graphcompress.reconstruction.flat import refit_before_flat
 from graphcompress.reconstruction.frontier import Frontier, values_of
-from graphcompress.reconstruction.gram import Array, Gram, Moments
+from graphcompress.reconstruction.gram import Array, Moments
+from graphcompress.reconstruction.layer_moments import LayerMoments, best_rows
 from graphcompress.reconstruction.rows import Layer
-from graphcompress.reconstruction.solve import best_ridge, bias_of, refit, squared_error
+from graphcompress.reconstruction.solve import bias_of, refit, squared_error
 from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import MIRROR, TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.targets import Targets
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, silent
 
@@ -99,7 +100,7 @@ def repair(
             unknowns = group[0].layer.form.shape[1]
             short = unknowns > MOST_UNKNOWNS or sum(targets.rows(job) for job in group) < unknowns
             by_channel = short and group[0].rank is None
-            fits = [_Fit(job, targets, by_channel=by_channel, store=store if len(group) == 1 else None) for job in group]
+            fits = [LayerMoments(job, targets, by_channel=by_channel, store=store if len(group) == 1 else None) for job in group]
             fits[0].take(values)
             for fit in fits[1:]:  # what they read is calculated with the weight that is to be fitted, as it is now
                 fit.take(values_of(student, fit.job.reads, targets.feeds, threads=threads))
@@ -116,78 +117,7 @@ def repair(
 # --- one layer --------------------------------------------------------------------------------------------------------------------
 
 
-class _Fit:
-    """Moments of one job's rows, apart by what they are for. `by_channel`: instead of a matrix, one factor for each output channel is fitted, whose only input is
-    what the old weights make of the row."""
-
-    def __init__(self, job: Job, targets: Targets, *, by_channel: bool, store: Store | None) -> None:
-        """`store` is for what the activation after a layer needs, None where it is not looked at."""
-        self.job = job
-        self.by_channel = by_channel
-        self._targets = targets
-        self._grams = {use: Gram() for use in (TRAINING, VALIDATION, MIRROR)}
-        flat = None if store is None or by_channel or job.layer.bias_site is None else job.flat
-        self._held = {} if flat is None or store is None else {use: FlatRows(flat, store) for use in (TRAINING, MIRROR)}
-
-    @property
-    def rows(self) -> int:
-        """The rows that were finite, without mirror images."""
-        return self._grams[TRAINING].rows + self._grams[VALIDATION].rows
-
-    @property
-    def mirrors(self) -> bool:
-        """Whether there are mirror images, and rows to tell whether they help."""
-        return all(gram.rows for gram in self._grams.values())
-
-    def take(self, values: Iterable[Sequence[Array]]) -> None:
-        """Take in, batch by batch, the values of what the job reads."""
-        form, matrix = self.job.layer.form, self.job.layer.weight_matrix()
-        for batch, (x, *branch) in enumerate(values):
-            at, uses, channels = self._targets.of(self.job, batch)
-            rows = form.rows(x, at)
-            addend = form.outputs(branch[0], at) if branch else np.zeros_like(channels)
-            target = self.job.layer.grouped(channels - addend)
-            for use, held in self._held.items():
-                here = (uses == MIRROR) == (use == MIRROR)
-                held.take(rows[:, here], target[:, here], self.job.layer.grouped(addend)[:, here])
-            if self.by_channel:
-                rows, target = _one_by_one(rows @ matrix), _one_by_one(target)
-            for use, gram in self._grams.items():
-                gram.update(rows[:, uses == use], target[:, uses == use])
-
-    def validation(self) -> Moments:
-        """Of the rows for validation; of all where one use has none."""
-        return self._moments([VALIDATION] if self._split() else [TRAINING, VALIDATION])
-
-    def training(self, *, mirrors: bool) -> Moments:
-        """Of the rows for training, with or without mirror images; with those for validation where one use has none."""
-        return self._moments([TRAINING, *([] if self._split() else [VALIDATION]), *([MIRROR] if mirrors else [])])
-
-    def whole(self, *, mirrors: bool) -> Moments:
-        """Of all rows, with or without mirror images."""
-        return self._moments([TRAINING, VALIDATION, *([MIRROR] if mirrors else [])])
-
-    def held(self, *, mirrors: bool) -> list[FlatRows]:
-        """The same rows themselves, where a flat activation follows; none elsewhere."""
-        return [held for use, held in self._held.items() if mirrors or use != MIRROR]
-
-    def close(self) -> None:
-        """Let go of what is held of the rows."""
-        for held in self._held.values():
-            held.close()
-
-    def _split(self) -> bool:
-        return bool(self._grams[TRAINING].rows and self._grams[VALIDATION].rows)
-
-    def _moments(self, uses: Sequence[int]) -> Moments:
-        whole = Gram()
-        for use in uses:
-            whole.merge(self._grams[use])
-        moments = whole.finish()
-        return moments if self.job.layer.bias_site is not None else moments.about_zero()
-
-
-def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> list[LayerRepair]:
+def _replace(student: Model, fits: Sequence[LayerMoments], ridges: Sequence[float]) -> list[LayerRepair]:
     """Fit the weight that the layers of `fits` share, and write it and their biases."""
     layer, by_channel, rank = fits[0].job.layer, fits[0].by_channel, fits[0].job.rank
     validation = [fit.validation() for fit in fits]
@@ -199,10 +129,7 @@ def _replace(student: Model, fits: Sequence[_Fit], ridges: Sequence[float]) -> l
     method, ridge, mirrors, after = "none", 0.0, False, before
     if rank is not None or before > EXACT * energy:
         method = "channel factors" if by_channel else "least squares" if rank is None else "reduced rank"
-        choices = []
-        for use_mirrors in (False, True) if all(fit.mirrors for fit in fits) else (False,):
-            choices.append((*best_ridge([fit.training(mirrors=use_mirrors) for fit in fits], validation, old, ridges, rank), use_mirrors))
-        ridge, after, mirrors = min(choices, key=lambda choice: choice[1])
+        ridge, after, mirrors = best_rows(fits, validation, old, ridges, rank)
         whole = [fit.whole(mirrors=mirrors) for fit in fits]
         new = refit(whole, old, ridge, rank)
         biases = [bias_of(moments, new) for moments in whole]
@@ -230,9 +157,3 @@ def set_bias(edits: Edits, student: Model, layer: Layer, bias: Array, moments: M
     else:
         node, index = layer.bias_site
         edits.set_input(node, index, student.constant(f"{layer.weight.name}_bias", values))
-
-
-def _one_by_one(channels: Array) -> Array:
-    """Channels [g, r, o] as layers of one channel each, [g * o, r, 1]."""
-    g, r, o = channels.shape
-    return channels.swapaxes(1, 2).reshape(g * o, r, 1)

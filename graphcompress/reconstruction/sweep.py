@@ -10,21 +10,20 @@ import numpy as np
 
 from graphcompress.errors import UsageError
 from graphcompress.ir import Constant, Model, Node, output_ids, toposort
-from graphcompress.reconstruction.agenda import Job, RepairLayer, agenda, by_weight
+from graphcompress.reconstruction.agenda import RepairLayer, agenda, by_weight
 from graphcompress.reconstruction.frontier import Frontier, values_of
-from graphcompress.reconstruction.gram import Array, Gram, Moments
+from graphcompress.reconstruction.gram import Array, Moments
+from graphcompress.reconstruction.layer_moments import LayerMoments
 from graphcompress.reconstruction.repair import MOST_UNKNOWNS, POSITIONS
 from graphcompress.reconstruction.rows import READERS, Layer, layer_of
 from graphcompress.reconstruction.solve import damping
 from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.targets import Targets
 from graphcompress.step import Refusal
 
 if TYPE_CHECKING:
     from graphcompress.ir.model.twins import Twins
     from graphcompress.step import Context
-
-Fits = tuple[list[Job], list[Moments], list[Moments]]
 
 
 def layers_by_weight(model: Model, ignore: Iterable[str]) -> tuple[dict[Constant, list[Layer]], list[Refusal]]:
@@ -56,8 +55,8 @@ def layers_by_weight(model: Model, ignore: Iterable[str]) -> tuple[dict[Constant
 
 def sweep(
     base: Model, student: Model, twins: Twins, layers: Mapping[Constant, Sequence[Layer]], context: Context, what: str, refusals: list[Refusal]
-) -> Iterator[Fits]:
-    """Weight by weight: the layers that share it, and for each its moments for the fit and those for judging it, on the inputs that it has in `student`, a clone of `base` whose layers before it are final by
+) -> Iterator[list[LayerMoments]]:
+    """Weight by weight: the moments of the layers that share it, pictures being seen in a mirror too, on the inputs that it has in `student`, a clone of `base` whose layers before it are final by
     then. The target is what `base` calculates there, or the rest of a sum. `refusals` gets what cannot be fitted. Only layers that changed, or stand behind one, come."""
     assert context.data is not None
     originals = {twins.node(node): node for node in base.graph.nodes}
@@ -74,14 +73,15 @@ def sweep(
         return
     groups = by_weight(jobs)
     with Store() as store:
-        targets = Targets(base, jobs, context.data, store, seed=context.seed, positions=POSITIONS, threads=context.threads)
+        targets = Targets(base, jobs, context.data, store, seed=context.seed, positions=POSITIONS, mirrors=True, threads=context.threads)
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=context.threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
-            moments = [_moments(group[0], targets, values)]
-            moments += [_moments(job, targets, values_of(student, job.reads, targets.feeds, threads=context.threads)) for job in group[1:]]
-            training, validation = ([m[use] for m in moments] for use in (TRAINING, VALIDATION))
-            if all(m.rows for m in training):
-                yield group, training, validation if all(m.rows for m in validation) else training
+            fits = [LayerMoments(job, targets, by_channel=False, store=None) for job in group]
+            fits[0].take(values)
+            for fit in fits[1:]:
+                fit.take(values_of(student, fit.job.reads, targets.feeds, threads=context.threads))
+            if all(fit.rows for fit in fits):
+                yield fits
             else:
                 refusals.append(Refusal("prune/not-finite", "no row of its input and target is finite", name_of(group[0].layer.node)))
             context.progress(what, index + 1, len(groups))
@@ -96,18 +96,3 @@ def curvatures(moments: Sequence[Moments], groups: int, ridge: float) -> list[Ar
 def name_of(node: Node) -> str:
     """As records name it."""
     return str(node.name or node.outputs[0].name)
-
-
-def _moments(job: Job, targets: Targets, values: Iterable[Sequence[Array]]) -> dict[int, Moments]:
-    """The moments of a job's inputs and targets, by use; about 0 where the layer can have no bias."""
-    grams = {use: Gram() for use in (TRAINING, VALIDATION)}
-    layer = job.layer
-    for batch, (x, *branch) in enumerate(values):
-        at, uses, target = targets.of(job, batch)
-        if branch:
-            target = target - layer.form.outputs(branch[0], at)
-        rows, target = layer.form.rows(x, at), layer.grouped(target)
-        for use, gram in grams.items():
-            gram.update(rows[:, uses == use], target[:, uses == use])
-    moments = {use: gram.finish() for use, gram in grams.items()}
-    return moments if layer.bias_site is not None else {use: m.about_zero() for use, m in moments.items()}

@@ -42,7 +42,9 @@ def test_what_was_taught_goes_where_it_is_not_nearer_even_if_it_is_faithful() ->
     outcome = search(FakeJudge(agreement={"q0": 0.996, "q0/taught": 0.995}), store())
     assert chosen(outcome) == "q0/s"
     assert [j.reason for j in outcome.judged if j.candidate.steps == ("prune", "distill")] == ["gate/not-nearer"]
-    assert told(outcome).startswith("Distillation was rolled back because the model is not nearer to the original after it (agreement 0.9950, before agreement 0.9960).")
+    assert told(outcome).startswith(
+        "Distillation was rolled back because the model is not nearer to the original after it (agreement 0.9950, before agreement 0.9960)."
+    )
 
 
 def test_a_cut_that_is_not_faithful_may_be_after_learning() -> None:

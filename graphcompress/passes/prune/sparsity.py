@@ -18,8 +18,7 @@ from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.zeros import ZeroRule, zero_by_error, zero_by_magnitude
-from graphcompress.reconstruction.agenda import Job
-from graphcompress.reconstruction.gram import Moments
+from graphcompress.reconstruction.layer_moments import LayerMoments, best_rows
 from graphcompress.reconstruction.repair import set_bias
 from graphcompress.reconstruction.rows import READERS
 from graphcompress.reconstruction.solve import bias_of, refit, squared_error
@@ -88,13 +87,16 @@ class _Sparsifier:
 
     def _refit(self) -> None:
         """Choose the zeros again, by the error that they leave, and refit what is not zero."""
-        for jobs, training, validation in sweep(self.base, self.student, self.twins, self.layers, self.context, "zeroing weights", self.refusals):
-            self._replace(jobs, training, validation)
+        for fits in sweep(self.base, self.student, self.twins, self.layers, self.context, "zeroing weights", self.refusals):
+            self._replace(fits)
 
-    def _replace(self, jobs: Sequence[Job], training: Sequence[Moments], validation: Sequence[Moments]) -> None:
-        """Write the weight that the layers of `jobs` share, and their biases, where that is nearer to the targets than what magnitude has left."""
-        layer = jobs[0].layer
+    def _replace(self, fits: Sequence[LayerMoments]) -> None:
+        """Write the weight that the layers of `fits` share, and their biases, where that is nearer to the targets than what magnitude has left."""
+        jobs = [fit.job for fit in fits]
+        layer, validation = jobs[0].layer, [fit.validation() for fit in fits]
         whole, old = layer.form.matrix(self.whole[layer.weight]), layer.weight_matrix()
+        _, _, mirrors = best_rows(fits, validation, whole, (RIDGE,))
+        training = [fit.training(mirrors=mirrors) for fit in fits]
         new = zero_by_error(refit(training, whole, RIDGE), curvatures(training, len(whole), RIDGE), self.rule, layer.form.taps, whole == 0)
         biases = [bias_of(m, new) for m in training]
         old_biases = [job.layer.bias_vector() for job in jobs]

@@ -12,8 +12,8 @@ import numpy as np
 from graphcompress.ir import Constant, Model
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.store.codes import Array, Codes
-from graphcompress.reconstruction.agenda import Job
 from graphcompress.reconstruction.gram import Moments
+from graphcompress.reconstruction.layer_moments import best_rows
 from graphcompress.reconstruction.repair import set_bias
 from graphcompress.reconstruction.rounding import Levels, round_by_error, round_to_nearest
 from graphcompress.reconstruction.rows import Layer
@@ -21,8 +21,8 @@ from graphcompress.reconstruction.solve import bias_of, refit, squared_error
 from graphcompress.reconstruction.sweep import curvatures, layers_by_weight, name_of, sweep
 from graphcompress.step import Context, Refusal
 
-RIDGE = 1e-2
-"""Of the mean diagonal of the moments."""
+RIDGES = (1e-2, 1e-1)
+"""Of the mean diagonal of the moments; the one with the least error on inputs that are held out is taken."""
 FEWEST = 2048
 """Elements of a weight from which on few bits are worth the nodes that unpack them; smaller weights have 8 bits and are refitted as well, so that a last layer mends what the others lost."""
 FULL = 8
@@ -53,29 +53,31 @@ def narrowed(base: Model, bits: int, context: Context) -> Narrowed:
             codes[weight] = _write(edits, layer, round_to_nearest(layer.weight_matrix(), width[weight]), whole[weight], width[weight])
             report[weight] = {"node": name_of(layer.node), "bits": width[weight], "method": "nearest"}
     if context.data is not None:
-        for jobs, training, validation in sweep(base, student, twins, layers, context, "rounding weights", refusals):
-            layer = jobs[0].layer
-            old = layer.form.matrix(whole[layer.weight])
-            levels = round_by_error(refit(training, old, RIDGE), curvatures(training, len(old), RIDGE), width[layer.weight])
-            before, after, biases = _errors(jobs, training, validation, levels)
+        for fits in sweep(base, student, twins, layers, context, "rounding weights", refusals):
+            layer = fits[0].job.layer
+            old, validation = layer.form.matrix(whole[layer.weight]), [fit.validation() for fit in fits]
+            ridge, _, mirrors = best_rows(fits, validation, old, RIDGES)
+            levels, biases = _rounded([fit.training(mirrors=mirrors) for fit in fits], old, ridge, width[layer.weight])
+            energy = sum(float(m.yy.sum()) for m in validation) or 1.0
+            before = sum(squared_error(m, fit.job.layer.weight_matrix(), fit.job.layer.bias_vector()) for m, fit in zip(validation, fits, strict=True))
+            after = sum(squared_error(m, levels.values, bias) for m, bias in zip(validation, biases, strict=True))
             if after > before:
                 continue
-            report[layer.weight] |= {"method": "least squares", "error_before": before, "error_after": after}
+            report[layer.weight] |= {"method": "least squares", "error_before": before / energy, "error_after": after / energy, "mirrors": mirrors}
+            rows = [fit.whole(mirrors=mirrors) for fit in fits]
+            levels, biases = _rounded(rows, old, ridge, width[layer.weight])
             with Edits(student) as edits:
                 codes[layer.weight] = _write(edits, layer, levels, whole[layer.weight], width[layer.weight])
-                for job, bias, moments in zip(jobs, biases, training, strict=True):
-                    set_bias(edits, student, job.layer, bias, moments)
+                for fit, bias, moments in zip(fits, biases, rows, strict=True):
+                    set_bias(edits, student, fit.job.layer, bias, moments)
     reasons = [Refusal(r.id.replace("prune/", "store/"), r.reason, r.node, r.count) for r in refusals]
     return Narrowed(student, codes, list(report.values()), reasons)
 
 
-def _errors(jobs: Sequence[Job], training: Sequence[Moments], validation: Sequence[Moments], levels: Levels) -> tuple[float, float, list[Array]]:
-    """The squared error of what is there and of `levels`, as parts of the target's energy, and the biases that go with the latter."""
-    biases = [bias_of(moments, levels.values) for moments in training]
-    energy = sum(float(m.yy.sum()) for m in validation) or 1.0
-    before = sum(squared_error(m, job.layer.weight_matrix(), job.layer.bias_vector()) for m, job in zip(validation, jobs, strict=True))
-    after = sum(squared_error(m, levels.values, bias) for m, bias in zip(validation, biases, strict=True))
-    return before / energy, after / energy, biases
+def _rounded(moments: Sequence[Moments], old: Array, ridge: float, bits: int) -> tuple[Levels, list[Array]]:
+    """The weight that layers with these moments share in `bits` bits, and the bias of each."""
+    levels = round_by_error(refit(moments, old, ridge), curvatures(moments, len(old), ridge), bits)
+    return levels, [bias_of(m, levels.values) for m in moments]
 
 
 def _write(edits: Edits, layer: Layer, levels: Levels, whole: Array, bits: int) -> Codes:
