@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphcompress import api
+from graphcompress.api import cost_goals
 from graphcompress.cli.app import run
 from graphcompress.errors import BarMissed, UsageError
 from graphcompress.gate import SessionJudge
@@ -253,3 +254,14 @@ def test_decisions_that_do_not_fit_are_refused(earlier: api.Result, tmp_path: Pa
     nothing = [s.model_copy(update={"in_result": False}) for s in earlier.record.steps]
     with pytest.raises(UsageError, match="nothing to repeat"):
         api.compress(MODEL, FEEDS, decisions=earlier.record.model_copy(update={"steps": nothing}))
+
+
+def test_what_a_goal_cut_and_taught_is_made_again_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_goals, "TEACHING", {"steps": 20, "minutes": 3.0})
+    feeds = [{"x": R.standard_normal((1, 16, 24, 24)).astype(F32)} for _ in range(24)]
+    first = api.compress(MODEL, feeds, goal="macs=0.6", min_agreement=0.0, measure=False, threads=1)
+    assert [step.use for step in first.record.steps if step.in_result] == ["prune", "distill", "quantize", "store"]
+    taught = next(step for step in first.record.steps if step.use == "distill")
+    assert taught.decisions["steps"] <= 20 and taught.decisions["loss"]["after"] < taught.decisions["loss"]["before"]
+    again = api.compress(MODEL, feeds, decisions=first.record)
+    assert to_bytes(again.model) == to_bytes(first.model)

@@ -13,6 +13,7 @@ from graphcompress.errors import BarMissed
 from graphcompress.record import InspectReport, Record
 
 QUICK = ("--no-measure", "-q")
+GOALS = "graphcompress.api.cost_goals.TEACHING"
 HALF = ("prune", "model.onnx", "-o", "out.onnx", "--macs", "0.5", "--round-to", "1", *QUICK)
 
 
@@ -162,18 +163,21 @@ def test_ratios_by_name(place: Path, run: Any) -> None:
 
 
 @pytest.mark.parametrize(("goal", "pruned"), [("macs=0.6", True), ("size=0.9", False), ("size=0.2", True)])
-def test_compress_prunes_as_far_as_its_goal_needs(place: Path, run: Any, goal: str, pruned: bool) -> None:
-    """INT8 and small weights come first."""
+def test_compress_prunes_as_far_as_its_goal_needs(place: Path, run: Any, goal: str, pruned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT8 and small weights come first; what was cut is taught."""
+    monkeypatch.setattr(GOALS, {"steps": 60})
     done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--goal", goal, "--min-agreement", "0", "--format", "json", *QUICK)
     record = Record.model_validate(done.json)
     cost, _, part = goal.partition("=")
     assert done.status == 0 and [(bar.option, bar.held) for bar in record.bars if bar.option != "--min-agreement"] == [(f"--goal {cost}", True)]
     assert ("prune" in [step.use for step in record.steps if step.in_result]) is pruned
+    assert ("distill" in [step.use for step in record.steps]) is pruned
     share = record.after.bytes / record.before.bytes if cost == "size" else (record.after.macs or 0) / (record.before.macs or 1)
     assert share <= float(part)
 
 
-def test_a_goal_that_the_floor_does_not_allow_is_status_1(place: Path, run: Any) -> None:
+def test_a_goal_that_the_floor_does_not_allow_is_status_1(place: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GOALS, {"steps": 20})
     done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--goal", "macs=0.05", "--min-agreement", "1", *QUICK)
     assert done.status == 1 and "--goal macs 0.05 was not met" in done.err and not Path("out.onnx").exists()
 

@@ -317,6 +317,20 @@ def test_minutes_become_steps() -> None:
     assert timed.changed and to_bytes(again.model) == to_bytes(timed.model)  # so that a record is enough to make the file again
 
 
+@pytest.mark.parametrize(("steps", "minutes", "expected"), [(20, 3.0, 20), (100_000, 0.003, None)])
+def test_of_steps_and_minutes_the_fewer_count(steps: int, minutes: float, expected: int | None) -> None:
+    teacher = net()
+    taken = taught(disturbed(teacher), teacher, steps=steps, minutes=minutes).decisions["steps"]
+    assert taken == expected if expected is not None else 0 < taken < steps
+
+
+def test_a_student_with_the_answers_of_its_teacher_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Adam, "update", None)
+    teacher = net()
+    result = taught(teacher.copy(), teacher, steps=None, minutes=3.0)
+    assert not result.changed and result.refusals[0].id == "distill/nothing-to-learn" and result.decisions["steps"] == 0
+
+
 def test_steps_that_were_decided_before_are_taken_again() -> None:
     teacher = net()
     student, context = disturbed(teacher), Context(data=feeds(teacher), teacher=teacher, threads=1)
