@@ -64,7 +64,9 @@ def make(task: Any, outs: Path, steps: int) -> None:
         taught = outs / f"taught_{part}.onnx"
         if not taught.exists():
             try:
-                result = graphcompress.distill(outs / f"ranks_{part}.onnx", task.model, task.calib, steps=steps, match=str(outs / f"ranks_{part}.json"), threads=1)
+                result = graphcompress.distill(
+                    outs / f"ranks_{part}.onnx", task.model, task.calib, steps=steps, match=str(outs / f"ranks_{part}.json"), threads=1
+                )
             except graphcompress.BarMissed as missed:  # the student stays as it was
                 print(f"{part}: {missed}", flush=True)
                 result = missed.result
@@ -139,7 +141,9 @@ def plot(task: str, found: list[Point]) -> str:
         places = [at(point) for point in sorted(found, key=lambda p: p.share) if point.line == line]
         parts.append(f'<polyline points="{" ".join(f"{x},{y}" for x, y in places)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>' for x, y in places]
-        parts.append(f'<circle cx="{WIDTH + 14}" cy="{20 + 18 * index}" r="4" fill="{colour}"/><text x="{WIDTH + 24}" y="{24 + 18 * index}">{LINES[line]}</text>')
+        parts.append(
+            f'<circle cx="{WIDTH + 14}" cy="{20 + 18 * index}" r="4" fill="{colour}"/><text x="{WIDTH + 24}" y="{24 + 18 * index}">{LINES[line]}</text>'
+        )
     return "\n".join([*parts, "</g></svg>", ""])
 
 

@@ -41,8 +41,8 @@ def code_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def round_by_error(matrix: Array, moments: Sequence[Array], bits: int) -> Levels:
-    """`matrix` [g, n, o] in `bits` bits with error feedback, and no code or scale of it that another would be better for. `moments` are g positive definite matrices [n, n]. Time: n^3 + n^2 o for each group."""
+def round_by_error(matrix: Array, moments: Sequence[Array], bits: int, rounds: int = ROUNDS) -> Levels:
+    """`matrix` [g, n, o] in `bits` bits with error feedback, its codes and scales then made better one by one in so many `rounds`, at most. `moments` are g positive definite matrices [n, n]. Time: n^3 + n^2 o for each group."""
     codes = np.empty(matrix.shape, np.int8)
     scales = np.empty((len(matrix), 1, matrix.shape[2]), np.float32)
     low, high = code_range(bits)
@@ -61,18 +61,18 @@ def round_by_error(matrix: Array, moments: Sequence[Array], bits: int) -> Levels
                 errors[i] = (block[i] - levels[start + i] * scale) / factor[i, start + i]
                 block[i:] -= np.outer(factor[i, start + i : end], errors[i])
             rows[end:] -= factor[:, end:].T @ errors
-        levels, scale = polished(values[order], moment[np.ix_(order, order)], levels, scale, bits)
+        levels, scale = polished(values[order], moment[np.ix_(order, order)], levels, scale, bits, rounds)
         codes[group, order] = levels
         scales[group, 0] = scale
     return Levels(codes, scales)
 
 
-def polished(values: Array, moment: Array, codes: Array, scale: Array, bits: int) -> tuple[Array, Array]:
-    """`codes` [n, o] and `scale` [o] with a cost tr(D' H D), D = `values` - codes * scale, that no other single code or scale lessens, or after ROUNDS. No column's cost is larger than before."""
+def polished(values: Array, moment: Array, codes: Array, scale: Array, bits: int, rounds: int) -> tuple[Array, Array]:
+    """`codes` [n, o] and `scale` [o] with a cost tr(D' H D), D = `values` - codes * scale, that no other single code or scale lessens, or after `rounds`. No column's cost is larger than before."""
     low, high = code_range(bits)
     wanted, diagonal = moment @ values, np.diag(moment)[:, None]
     current = codes.astype(np.float64)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         pull = wanted - moment @ (current * scale)
         moved = np.zeros_like(current)
         for start in range(0, len(values), BLOCK):

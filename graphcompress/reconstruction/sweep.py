@@ -14,7 +14,7 @@ from graphcompress.reconstruction.agenda import RepairLayer, agenda, by_weight
 from graphcompress.reconstruction.frontier import Frontier, values_of
 from graphcompress.reconstruction.gram import Array, Moments
 from graphcompress.reconstruction.layer_moments import LayerMoments
-from graphcompress.reconstruction.repair import MOST_UNKNOWNS, POSITIONS
+from graphcompress.reconstruction.repair import MOST_UNKNOWNS
 from graphcompress.reconstruction.rows import READERS, Layer, layer_of
 from graphcompress.reconstruction.solve import damping
 from graphcompress.reconstruction.store import Store
@@ -24,6 +24,9 @@ from graphcompress.step import Refusal
 if TYPE_CHECKING:
     from graphcompress.ir.model.twins import Twins
     from graphcompress.step import Context
+
+POSITIONS = 72
+"""Of each input. Choices among many codes come to fit the noise in the moments where rows are few: on a network of 1-D features 24 left an error of .0015, 96 of .0009."""
 
 
 def layers_by_weight(model: Model, ignore: Iterable[str]) -> tuple[dict[Constant, list[Layer]], list[Refusal]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphcompress.reconstruction import rounding
 from graphcompress.reconstruction.rounding import code_range, column_scales, round_by_error, round_to_nearest
 
 Array = np.ndarray[Any, Any]
@@ -46,10 +45,9 @@ def test_inputs_behind_take_over_what_they_can(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [3, 4])
-def test_no_other_code_and_no_other_scale_is_better(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounding, "ROUNDS", 50)
+def test_no_other_code_and_no_other_scale_is_better(bits: int) -> None:
     matrix, moments = problem(40, 5)
-    levels = round_by_error(matrix, moments, bits)
+    levels = round_by_error(matrix, moments, bits, 50)
     least = error(levels.values - matrix, moments)
     low, high = code_range(bits)
     for place in np.ndindex(*levels.codes.shape):
@@ -64,12 +62,11 @@ def test_no_other_code_and_no_other_scale_is_better(bits: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("bits", [3, 4])
-def test_polishing_makes_no_column_worse(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polishing_makes_no_column_worse(bits: int) -> None:
     matrix, moments = problem(200)
     costs = []
     for rounds in (0, 1, 4):
-        monkeypatch.setattr(rounding, "ROUNDS", rounds)
-        off = (round_by_error(matrix, moments, bits).values - matrix)[0]
+        off = (round_by_error(matrix, moments, bits, rounds).values - matrix)[0]
         costs.append((off * (moments[0] @ off)).sum(axis=0))
     assert (costs[1] <= costs[0] * (1 + 1e-6)).all() and (costs[2] <= costs[1] * (1 + 1e-6)).all() and costs[2].sum() < 0.85 * costs[0].sum()
 

@@ -15,7 +15,7 @@ from graphcompress.passes.store.codes import Array, Codes
 from graphcompress.reconstruction.gram import Moments
 from graphcompress.reconstruction.layer_moments import best_rows
 from graphcompress.reconstruction.repair import set_bias
-from graphcompress.reconstruction.rounding import Levels, round_by_error, round_to_nearest
+from graphcompress.reconstruction.rounding import ROUNDS, Levels, round_by_error, round_to_nearest
 from graphcompress.reconstruction.rows import Layer
 from graphcompress.reconstruction.solve import bias_of, refit, squared_error
 from graphcompress.reconstruction.sweep import curvatures, layers_by_weight, name_of, sweep
@@ -57,15 +57,27 @@ def narrowed(base: Model, bits: int, context: Context) -> Narrowed:
             layer = fits[0].job.layer
             old, validation = layer.form.matrix(whole[layer.weight]), [fit.validation() for fit in fits]
             ridge, _, mirrors = best_rows(fits, validation, old, RIDGES)
-            levels, biases = _rounded([fit.training(mirrors=mirrors) for fit in fits], old, ridge, width[layer.weight])
+            training = [fit.training(mirrors=mirrors) for fit in fits]
+            trials = {rounds: _rounded(training, old, ridge, width[layer.weight], rounds) for rounds in (0, ROUNDS)}
             energy = sum(float(m.yy.sum()) for m in validation) or 1.0
             before = sum(squared_error(m, fit.job.layer.weight_matrix(), fit.job.layer.bias_vector()) for m, fit in zip(validation, fits, strict=True))
-            after = sum(squared_error(m, levels.values, bias) for m, bias in zip(validation, biases, strict=True))
+            errors = {
+                rounds: sum(squared_error(m, levels.values, bias) for m, bias in zip(validation, biases, strict=True))
+                for rounds, (levels, biases) in trials.items()
+            }
+            rounds = min(errors, key=errors.__getitem__)  # with few rows codes come to fit the noise in the moments
+            after = errors[rounds]
             if after > before:
                 continue
-            report[layer.weight] |= {"method": "least squares", "error_before": before / energy, "error_after": after / energy, "mirrors": mirrors}
+            report[layer.weight] |= {
+                "method": "least squares",
+                "error_before": before / energy,
+                "error_after": after / energy,
+                "mirrors": mirrors,
+                "rounds": rounds,
+            }
             rows = [fit.whole(mirrors=mirrors) for fit in fits]
-            levels, biases = _rounded(rows, old, ridge, width[layer.weight])
+            levels, biases = _rounded(rows, old, ridge, width[layer.weight], rounds)
             with Edits(student) as edits:
                 codes[layer.weight] = _write(edits, layer, levels, whole[layer.weight], width[layer.weight])
                 for fit, bias, moments in zip(fits, biases, rows, strict=True):
@@ -74,9 +86,9 @@ def narrowed(base: Model, bits: int, context: Context) -> Narrowed:
     return Narrowed(student, codes, list(report.values()), reasons)
 
 
-def _rounded(moments: Sequence[Moments], old: Array, ridge: float, bits: int) -> tuple[Levels, list[Array]]:
+def _rounded(moments: Sequence[Moments], old: Array, ridge: float, bits: int, rounds: int) -> tuple[Levels, list[Array]]:
     """The weight that layers with these moments share in `bits` bits, and the bias of each."""
-    levels = round_by_error(refit(moments, old, ridge), curvatures(moments, len(old), ridge), bits)
+    levels = round_by_error(refit(moments, old, ridge), curvatures(moments, len(old), ridge), bits, rounds)
     return levels, [bias_of(m, levels.values) for m in moments]
 
 
