@@ -35,8 +35,10 @@ STEPS: Mapping[str, StepKind] = {
     for kind in (
         StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification", exact=True),
         StepKind("layout", "graphcompress.passes.layout.options:Options", "graphcompress.passes.layout:layout", "layout", exact=True),
-        StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning"),
-        StepKind("distill", "graphcompress.passes.distill.options:Options", "graphcompress.passes.distill:distill", "distillation", needs_data=True),
+        StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning", stated=True),
+        StepKind(
+            "distill", "graphcompress.passes.distill.options:Options", "graphcompress.passes.distill:distill", "distillation", needs_data=True, restores=True
+        ),
         StepKind("quantize", "graphcompress.passes.quantize.options:Options", "graphcompress.passes.quantize:quantize", "quantization", needs_data=True),
         StepKind("products", "graphcompress.passes.quantize.options:ProductOptions", "graphcompress.passes.quantize:products", "integer products"),
         StepKind("store", "graphcompress.passes.store.options:Options", "graphcompress.passes.store:store", "storing weights small"),

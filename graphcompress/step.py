@@ -197,6 +197,7 @@ class StepKind:
     """A step that recipes may use. `options` and `function` say where its options model and its function are ("module:name"); nothing is imported before it is used.
 
     `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared.
+    `stated`: it goes as far as its options say, whatever that does to the answers. `restores`: it may bring answers back that earlier steps lost.
     """
 
     name: str
@@ -205,6 +206,8 @@ class StepKind:
     noun: str
     needs_data: bool = False
     exact: bool = False
+    stated: bool = False
+    restores: bool = False
 
     def options_model(self) -> type[BaseModel]:
         """The pydantic model of the step's options."""

@@ -16,8 +16,8 @@ from graphcompress.reconstruction.gram import Array, Gram, Moments
 from graphcompress.reconstruction.repair import MOST_UNKNOWNS, POSITIONS
 from graphcompress.reconstruction.rows import READERS, Layer, layer_of
 from graphcompress.reconstruction.solve import damping
-from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.store import IN_MEMORY, Store
+from graphcompress.reconstruction.targets import TRAINING, VALIDATION, Targets, TeacherRows
 from graphcompress.step import Refusal
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def sweep(
     if not jobs:
         return
     groups = by_weight(jobs)
-    with Store() as store:
-        targets = Targets(base, jobs, context.data, store, seed=context.seed, positions=POSITIONS, threads=context.threads)
+    with Store(IN_MEMORY // 2) as store, TeacherRows(base, context.data, seed=context.seed, positions=POSITIONS, threads=context.threads) as rows:
+        targets = rows.targets(jobs)
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=context.threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
             moments = [_moments(group[0], targets, values)]
