@@ -12,6 +12,9 @@ from graphcompress.reconstruction.gram import Moments
 
 Array = np.ndarray[Any, Any]
 
+NOISE = 1e-6
+"""Of an input's mean: what varies by less is rounding of float32, which has nothing to teach. A fit to it takes any size that rounding happens to ask for."""
+
 
 def refit(moments: Sequence[Moments], old: Array, ridge: float, rank: int | None = None) -> Array:
     """The W [..., n, o] that minimizes |Yc - Xc W|^2 + d |W - W_old|^2 for centred rows, d = `ridge` times the mean of the diagonal of Xc'Xc; of all matrices, or of those of a
@@ -28,7 +31,8 @@ class DampedMoments:
 
     def __init__(self, moments: Sequence[Moments], ridge: float) -> None:
         xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
-        self._damping = damping(xx, ridge)[..., None, None]
+        rounding = sum(m.rows * np.square(m.mean_x).mean(axis=-1) for m in moments)
+        self._damping = (damping(xx, ridge) + rounding * NOISE**2)[..., None, None]
         self._matrix = xx + self._damping * np.eye(xx.shape[-1])
         self._factor: tuple[Array, bool] | None = None
 

@@ -12,7 +12,9 @@ from graphcompress.ir import Model, Node, lint
 from graphcompress.ir.model.edit import Edits
 from graphcompress.reconstruction import repair as module
 from graphcompress.reconstruction import targets
+from graphcompress.reconstruction.gram import Gram
 from graphcompress.reconstruction.repair import POSITIONS, RepairLayer, RepairReport, repair, repair_from
+from graphcompress.reconstruction.solve import refit
 from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.runtime.evaluate import run_once
 
@@ -105,6 +107,23 @@ def test_students_of_one_teacher_share_what_it_calculates(tools: Tools, monkeypa
         for expected, left in zip(alone, cuts, strict=True):
             np.testing.assert_array_equal(refitted(rows, left), expected)
     assert looked == [1]
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_rounding_teaches_nothing(by_channel: bool) -> None:
+    """Inputs that are the same but for rounding, and targets that differ by thirty times of it: a weight of thirty fits, and would answer other inputs with nonsense."""
+    random = np.random.default_rng(0)
+    n = 1 if by_channel else 6
+    x = (3 * (1 + 6e-8 * random.integers(-1, 2, (1, 60, n)))).astype(np.float32)
+    y = x.sum(axis=-1, keepdims=True) + 30 * (x - 3).sum(axis=-1, keepdims=True)
+    gram = Gram()
+    gram.update(x, y)
+    old = np.ones((1, n, 1))
+    assert np.abs(refit([gram.finish()], old, 1e-3) - old).max() < 0.2
+    gram = Gram()
+    large = 3 + 1e5 * (x - 3)  # what varies by a percent does
+    gram.update(large, 30 * large.sum(axis=-1, keepdims=True))
+    assert np.abs(refit([gram.finish()], old, 1e-3) - 30).max() < 0.5
 
 
 def test_what_lost_nothing_stays_bit_for_bit(tools: Tools) -> None:
