@@ -202,7 +202,7 @@ class _Pruner:
     def expected_loss(self, goals: Goals) -> float:
         """The expected relative error of the outputs at `goals`."""
         entries = zip(self.actions(), self.sizes(goals).tolist(), self.sensitivities().tolist(), strict=True)
-        return sum(weight * action.error(size) for action, size, weight in entries)
+        return float(sum(weight * action.error(size) for action, size, weight in entries))
 
     def paying(self, sizes: Array, goals: Goals) -> Array:
         """Without ranks that, at the widths of the others, cost no less than one layer."""
