@@ -276,13 +276,13 @@ def test_what_a_student_is_watched_on_is_not_refitted_on(monkeypatch: pytest.Mon
     model = TOPOLOGIES["residual"][0](tools.Small())
     data = tools.feeds(model, 80, sizes={"n": 1, "t": 5})
     taken: list[int] = []
-    original = step.repair
 
-    def spy(teacher: Model, student: Model, layers: Any, feeds: Any, **options: Any) -> Any:
-        taken.append(len(list(feeds)))
-        return original(teacher, student, layers, feeds, **options)
+    class Spy(TeacherRows):
+        def __init__(self, teacher: Model, feeds: Any, **options: Any) -> None:
+            super().__init__(teacher, feeds, **options)
+            taken.append(len(list(feeds)))
 
-    monkeypatch.setattr(step, "repair", spy)
+    monkeypatch.setattr(step, "TeacherRows", Spy)
     prune(model, Context(data=data, threads=1), Options(macs=0.6, best_effort=True)).boldest  # noqa: B018
     assert taken == [sum(not mark for mark in watched(data))] and taken[0] < 80
     assert watched(data.take(40)) == [False] * 40
