@@ -152,13 +152,11 @@ class StepResult:
 
 class Rung:
     """One alternative of a step, built when `result` is asked for first, once. `label` says what it is ("all 40 layers", "31 of 40 layers");
-    `gain_ns` is what the target's table expects it to save per run against the step's input, None where nothing is known; `expected_loss` is a function that says, in a unit of the step's own,
-    what it expects the answers to lose."""
+    `gain_ns` is what the target's table expects it to save per run against the step's input, None where nothing is known."""
 
-    def __init__(self, label: str, build: Callable[[], StepResult], gain_ns: float | None = None, expected_loss: Callable[[], float] | None = None) -> None:
+    def __init__(self, label: str, build: Callable[[], StepResult], gain_ns: float | None = None) -> None:
         self.label = label
         self.gain_ns = gain_ns
-        self.expected_loss = expected_loss
         self._build = build
         self._result: StepResult | None = None
 

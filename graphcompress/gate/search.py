@@ -175,19 +175,8 @@ class _Search:
     def bisect(self, rungs: Sequence[Candidate]) -> int:
         """The index of the boldest rung of a monotone ladder that is clear of the bar, its first one not being faithful; where none is, that of the boldest faithful one; their number where
         none is that either."""
-        guess = self.guess(rungs)
-        index = first_that(self.clear, rungs, guess)
-        return index if index < len(rungs) else first_that(self.faithful, rungs, guess)
-
-    def guess(self, rungs: Sequence[Candidate]) -> int | None:
-        """The index of the first rung that should reach the bar, by what each is expected to lose and what the first one, which is not faithful, did lose; None where nothing is expected."""
-        comparison = self.judged[rungs[0]].comparison
-        expected = [c.rung.expected_loss for c in rungs if c.rung is not None and c.rung.expected_loss is not None]
-        if comparison is None or comparison.agreement is None or len(expected) < len(rungs):
-            return None
-        allowed = (1 - self.bars.agreement) / (1 - comparison.agreement)
-        first = expected[0]()
-        return next((index for index, loss in enumerate(expected) if loss() <= allowed * first), len(rungs) - 1)
+        index = first_that(self.clear, rungs)
+        return index if index < len(rungs) else first_that(self.faithful, rungs)
 
     def clear(self, candidate: Candidate) -> bool:
         """Whether a candidate is faithful, and clear of the built-in bar where that margin is asked for."""

@@ -14,7 +14,6 @@ from graphcompress.errors import UsageError
 from graphcompress.findings import Finding
 from graphcompress.gate import Bars, Outcome, search, thread_settings
 from graphcompress.gate.bars import is_clear
-from graphcompress.gate.bisection import first_that
 from graphcompress.runtime.compare import Comparison
 from graphcompress.step import Context, Ladder, Rung, StepResult
 from tests.support.fake_judge import ORIGINAL, FakeJudge, Quantize, chosen, gate, model, same_size, simplify, step, told
@@ -137,28 +136,6 @@ def test_without_a_search_a_step_is_done_at_its_boldest_or_not_at_all(agreement:
     quantize = Quantize(9)
     outcome = gate(FakeJudge(agreement=agreement), simplify(), quantize.step, boldest_only=True)
     assert chosen(outcome) == expected and quantize.built == ["q0"]
-
-
-@pytest.mark.parametrize("first", range(1, 9))
-@pytest.mark.parametrize("guess", [None, *range(-1, 10)])
-def test_a_guess_of_the_first_that_holds_saves_questions_and_decides_nothing(first: int, guess: int | None) -> None:
-    asked: list[int] = []
-
-    def holds(item: int) -> bool:
-        asked.append(item)
-        return item >= first
-
-    assert first_that(holds, range(8), guess) == first
-    assert len(asked) == len(set(asked)) <= (3 if guess is None else 5) and 0 not in asked
-    assert guess != first or len(asked) <= 2
-
-
-def test_what_a_step_expects_to_lose_says_which_rung_is_judged_first() -> None:
-    """The first of nine loses 0.08, eight times what the bar allows: the one that should lose an eighth of that, and the bolder one beside it."""
-    judge = FakeJudge(agreement={f"r{i}": 0.92 + 0.01 * i for i in range(9)})
-    rungs = tuple(Rung(f"r{i}", lambda i=i: StepResult(model(f"r{i}"), True), expected_loss=lambda i=i: 4.0 - 0.5 * i) for i in range(9))
-    outcome = gate(judge, step("prune", "pruning", lambda base: Ladder(rungs), stated=True), clear=False)
-    assert chosen(outcome) == "r7" and judge.compared == ["r0", "r7", "r6"]
 
 
 def test_what_stays_float_is_counted_and_explained() -> None:

@@ -73,7 +73,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = Goals(options.goals)
     rungs = (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))
-    return Ladder(tuple(Rung(g.label, partial(pruner.result, g), expected_loss=partial(pruner.expected_loss, g)) for g in rungs))
+    return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in rungs))
 
 
 def remove_free(model: Model, context: Context) -> StepResult:
@@ -198,11 +198,6 @@ class _Pruner:
             curves = [[p for p in curve if p[0] <= size] for curve, size in zip(curves, sizes.tolist(), strict=True)]
             sizes = search_widths(curves, cost, part * cost.at(self.whole))
         return self.paying(sizes, goals)
-
-    def expected_loss(self, goals: Goals) -> float:
-        """The expected relative error of the outputs at `goals`."""
-        entries = zip(self.actions(), self.sizes(goals).tolist(), self.sensitivities().tolist(), strict=True)
-        return float(sum(weight * action.error(size) for action, size, weight in entries))
 
     def paying(self, sizes: Array, goals: Goals) -> Array:
         """Without ranks that, at the widths of the others, cost no less than one layer."""
