@@ -35,7 +35,7 @@ STEPS: Mapping[str, StepKind] = {
     for kind in (
         StepKind("simplify", "graphcompress.passes.simplify.options:Options", "graphcompress.passes.simplify:simplify", "simplification", exact=True),
         StepKind("layout", "graphcompress.passes.layout.options:Options", "graphcompress.passes.layout:layout", "layout", exact=True),
-        StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning"),
+        StepKind("prune", "graphcompress.passes.prune.options:Options", "graphcompress.passes.prune:prune", "pruning", stated=True),
         StepKind(
             "distill", "graphcompress.passes.distill.options:Options", "graphcompress.passes.distill:distill", "distillation", needs_data=True, teaches=True
         ),

@@ -196,8 +196,9 @@ class Ladder:
 class StepKind:
     """A step that recipes may use. `options` and `function` say where its options model and its function are ("module:name"); nothing is imported before it is used.
 
-    `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared. `teaches`: it makes a model nothing but nearer
-    to the original, and stands only where that is seen.
+    `noun` names it in sentences. `exact`: the result computes the same function by construction, so that it stands where no output of the model can be compared.
+    `stated`: it goes as far as its options say, whatever that does to the answers. `teaches`: it makes
+    a model nothing but nearer to the original, and stands only where that is seen.
     """
 
     name: str
@@ -206,6 +207,7 @@ class StepKind:
     noun: str
     needs_data: bool = False
     exact: bool = False
+    stated: bool = False
     teaches: bool = False
 
     def options_model(self) -> type[BaseModel]:

@@ -8,7 +8,8 @@ original is the last of all. A candidate holds where it
 - is no larger than the original, unless speed is the goal, and
 - reaches the bar of speed with every thread setting that is measured.
 
-All steps at their boldest are judged first, which is mostly the end of it. Where that does not hold, and the input of the last step is faithful, the last step's
+All steps at their boldest are judged first, which is mostly the end of it; on top of what went as far as it was told (`StepKind.stated`) only where that is faithful by
+itself, or a later step may restore it. Where that does not hold, and the input of the last step is faithful, the last step's
 ladder is searched: by bisection for the boldest rung that is faithful (and clear of the bar, where one is: `bars.is_clear`) where the ladder is monotone,
 then among a few less bold ones where that rung is too slow. Where none holds the step is left out, and so on towards the original. Agreement is judged before
 anything is timed, every candidate is compared once and timed once, and what cannot be built or does not run is a refusal with its reason. Only a fault of the
@@ -143,7 +144,7 @@ class _Search:
         boldest = self.built(rungs[0])
         if boldest is not None and not (boldest.changed and self.helps(rungs[0])):
             return self.best(base, position + 1)
-        judgement = self.best(rungs[0], position + 1) if boldest is not None else None
+        judgement = self.best(rungs[0], position + 1) if boldest is not None and self.promising(rungs[0], position) else None
         if judgement is not None:
             return judgement
         if not self.faithful(base):
@@ -177,6 +178,12 @@ class _Search:
             return self.judge.compare(candidate.model)
         self.faithful(candidate)
         return self.judged[candidate].comparison
+
+    def promising(self, boldest: Candidate, position: int) -> bool:
+        """Whether later steps are worth their time on top of a step's boldest rung: one that went as far as it was told may be unfaithful by itself, and what has learned still be; most steps
+        bring nothing back."""
+        kind, later = self.steps[position].kind, self.steps[position + 1 :]
+        return not (kind.stated or kind.teaches) or not later or any(step.kind.teaches for step in later) or self.faithful(boldest)
 
     def less_bold(self, rungs: Sequence[Candidate], monotone: bool) -> Iterator[Candidate]:
         """Faithful rungs below the first: the boldest that is clear of the bar, bolder ones that were judged on the way there, then the few that may be

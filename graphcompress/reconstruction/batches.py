@@ -14,6 +14,33 @@ from graphcompress.runtime.session import Feed, open_session
 # Inputs in a batch, at most. More are no faster, and cost memory.
 LARGEST_BATCH = 32
 CLOSE = 1e-3  # of the largest output
+HELD = 128 * 2**20
+
+
+class HeldFeeds:
+    """`feeds` (iterable again) as they were read the first time to the end, where they have at most `limit` bytes together; else read again each time."""
+
+    def __init__(self, feeds: Iterable[Feed], limit: int = HELD) -> None:
+        self._feeds = feeds
+        self._limit = limit
+        self._held: list[Feed] | None = None
+
+    def __iter__(self) -> Iterator[Feed]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Feed] = []
+        left = self._limit
+        for feed in self._feeds:
+            # What objects and texts point to is not counted in their bytes.
+            left -= sum(array.nbytes if array.dtype.kind not in "OT" else self._limit + 1 for array in feed.values())
+            if left >= 0:
+                held.append(feed)
+            else:
+                held.clear()
+            yield feed
+        if left >= 0:
+            self._held = held
 
 
 @dataclass(frozen=True)

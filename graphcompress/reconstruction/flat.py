@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graphcompress.ir import Node, Tensor, constant_value, consumers
 from graphcompress.reconstruction.gram import Array, Moments
-from graphcompress.reconstruction.solve import bias_of, refit
+from graphcompress.reconstruction.solve import DampedMoments, bias_of
 from graphcompress.reconstruction.store import Store
 
 TURNS = 3
@@ -82,7 +82,8 @@ class FlatRows:
                 self._store.drop((self, batch, part))
 
     def turn(self, weight: Array, bias: Array) -> Iterator[tuple[Array, Array]]:
-        """(rows, the targets that come next), part by part."""
+        """(rows, the targets that come next), part by part, in float32 as the rows are held."""
+        weight, bias = weight.astype(np.float32), bias.astype(np.float32)
         for batch in range(self._count):
             rows, target, branch = (self._store.get((self, batch, part)) for part in range(3))
             yield rows, self._flat.aim(target + branch, rows @ weight + bias[..., None, :] + branch) - branch
@@ -90,13 +91,15 @@ class FlatRows:
 
 def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ridge: float, weight: Array, rank: int | None = None) -> tuple[Array, Array]:
     """(weight, bias) after TURNS turns from `weight`, which was fitted on `moments` of the same rows towards `old` (with a `rank`: among weights of that rank)."""
+    damped = DampedMoments([moments], ridge)
     bias = bias_of(moments, weight)
+    mean = moments.mean_x[..., None, :].astype(np.float32)
     for _ in range(TURNS):
         xy, sum_y = np.zeros_like(moments.xy), np.zeros_like(moments.mean_y)
         for rows, aim in (pair for part in held for pair in part.turn(weight, bias)):
-            xy += (rows - moments.mean_x[..., None, :]).swapaxes(-1, -2) @ aim
-            sum_y += aim.sum(axis=-2)
-        moments = Moments(moments.rows, moments.mean_x, sum_y / moments.rows, moments.xx, xy, moments.yy)
-        weight = refit([moments], old, ridge, rank)
+            xy += (rows - mean).swapaxes(-1, -2) @ aim
+            sum_y += aim.sum(axis=-2, dtype=np.float64)
+        moments = replace(moments, mean_y=sum_y / moments.rows, xy=xy)
+        weight = damped.refit(xy, old, rank)
         bias = bias_of(moments, weight)
     return weight, bias

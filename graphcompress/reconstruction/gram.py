@@ -51,14 +51,12 @@ class Gram:
 
     def update(self, x: Array, y: Array | None = None) -> None:
         """Take in rows `x` [..., r, n] and, where there are targets, `y` [..., r, o]. All calls must agree in n, o and the leading axes."""
-        x = np.asarray(x, np.float64)
-        y = np.zeros((*x.shape[:-1], 0)) if y is None else np.asarray(y, np.float64)
-        x, y = _finite_rows(x, y)
+        x, y = _finite_rows(x, np.zeros((*x.shape[:-1], 0)) if y is None else y)
         if not x.shape[-2]:
             return
         if not self.rows:
-            self._start(x.mean(axis=-2), y.mean(axis=-2))
-        x, y = x - self._shift_x[..., None, :], y - self._shift_y[..., None, :]
+            self._start(x.mean(axis=-2, dtype=np.float64), y.mean(axis=-2, dtype=np.float64))
+        x, y = (np.subtract(rows, shift[..., None, :], dtype=np.float64) for rows, shift in ((x, self._shift_x), (y, self._shift_y)))
         across = np.swapaxes(x, -1, -2)
         self.rows += x.shape[-2]
         self._x += x.sum(axis=-2)

@@ -20,8 +20,8 @@ from graphcompress.reconstruction.gram import Array, Moments
 from graphcompress.reconstruction.layer_moments import LayerMoments, best_rows
 from graphcompress.reconstruction.rows import Layer
 from graphcompress.reconstruction.solve import bias_of, refit, squared_error
-from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import Targets
+from graphcompress.reconstruction.store import IN_MEMORY, Store
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Progress, Refusal, silent
 
@@ -82,20 +82,28 @@ def repair(
 ) -> RepairReport:
     """Give the weights and biases of `layers` of `student` new values (in place), by least squares towards the old ones over `positions` of each input.
 
-    `feeds` must be iterable again. A weight that several of the layers read gets one value for all; one that others read too is left. Layers with more than
+    `feeds` must be iterable again. Many students of one teacher share what it calculates in `repair_from`. A weight that several of the layers read gets one value for all; one that others read too is left. Layers with more than
     MOST_UNKNOWNS unknowns or fewer rows than unknowns get a factor and a bias per output channel only, those of a rank excepted. A Conv or Gemm without a bias gets one where it
     matters.
     `mirrors`: where all inputs are pictures, those seen in a mirror are taken in for each layer whose error on the originals they lessen; twice the time.
     Raises DataError where there is no feed, ValueError where `channels` do not fit the student's layer.
     """
-    jobs, refusals = agenda(teacher, student, layers)
+    with TeacherRows(teacher, feeds, seed=seed, positions=positions, mirrors=mirrors, threads=threads) as rows:
+        return repair_from(rows, student, layers, ridges=ridges, progress=progress)
+
+
+def repair_from(
+    teacher: TeacherRows, student: Model, layers: Sequence[RepairLayer], *, ridges: Sequence[float] = RIDGES, progress: Progress = silent
+) -> RepairReport:
+    """`repair` with the feeds, positions and mirror images of `teacher`."""
+    jobs, refusals = agenda(teacher.teacher, student, layers)
     if not jobs:
         return RepairReport((), tuple(refusals))
     groups = by_weight(jobs)
     repairs: list[LayerRepair] = []
-    with Store() as store:
-        targets = Targets(teacher, jobs, feeds, store, seed=seed, positions=positions, mirrors=mirrors, threads=threads)
-        frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=threads)
+    targets = teacher.targets(jobs)
+    with Store(IN_MEMORY // 2) as store:
+        frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=teacher.threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
             unknowns = group[0].layer.form.shape[1]
             short = unknowns > MOST_UNKNOWNS or sum(targets.rows(job) for job in group) < unknowns
@@ -103,7 +111,7 @@ def repair(
             fits = [LayerMoments(job, targets, by_channel=by_channel, store=store if len(group) == 1 else None) for job in group]
             fits[0].take(values)
             for fit in fits[1:]:  # what they read is calculated with the weight that is to be fitted, as it is now
-                fit.take(values_of(student, fit.job.reads, targets.feeds, threads=threads))
+                fit.take(values_of(student, fit.job.reads, targets.feeds, threads=teacher.threads))
             if usable := [fit for fit in fits if fit.rows]:
                 repairs += _replace(student, usable, ridges)
             else:

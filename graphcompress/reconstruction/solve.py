@@ -12,6 +12,9 @@ from graphcompress.reconstruction.gram import Moments
 
 Array = np.ndarray[Any, Any]
 
+NOISE = 1e-6
+"""Of an input's mean: what varies by less is rounding of float32, which has nothing to teach. A fit to it takes any size that rounding happens to ask for."""
+
 
 def refit(moments: Sequence[Moments], old: Array, ridge: float, rank: int | None = None) -> Array:
     """The W [..., n, o] that minimizes |Yc - Xc W|^2 + d |W - W_old|^2 for centred rows, d = `ridge` times the mean of the diagonal of Xc'Xc; of all matrices, or of those of a
@@ -19,36 +22,49 @@ def refit(moments: Sequence[Moments], old: Array, ridge: float, rank: int | None
 
     Towards the old weights, not towards 0: a ridge that is too large then leaves them as they were. An input that never varies keeps its weight.
     """
-    xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
     xy: Array = sum(m.xy for m in moments[1:]) + moments[0].xy
-    d = damping(xx, ridge)[..., None, None]
-    damped = xx + d * np.eye(old.shape[-2])
-    weight = solved(damped, xy + d * old)
-    if rank is None or rank >= min(weight.shape[-2:]):
-        return weight
-    # What W misses of the best W* is tr((W - W*)' H (W - W*)) with the damped moments H: of rank r least where the main directions of the fitted outputs stay.
-    main = main_directions(np.swapaxes(weight, -1, -2) @ damped @ weight, rank)
-    return weight @ main @ np.swapaxes(main, -1, -2)
+    return DampedMoments(moments, ridge).refit(xy, old, rank)
+
+
+class DampedMoments:
+    """The second moments of the inputs of layers that share a weight, `ridge` times their mean diagonal added: what `refit` inverts, for any targets."""
+
+    def __init__(self, moments: Sequence[Moments], ridge: float) -> None:
+        xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
+        rounding = sum(m.rows * np.square(m.mean_x).mean(axis=-1) for m in moments)
+        self._damping = (damping(xx, ridge) + rounding * NOISE**2)[..., None, None]
+        self._matrix = xx + self._damping * np.eye(xx.shape[-1])
+        self._factor: tuple[Array, bool] | None = None
+
+    def refit(self, xy: Array, old: Array, rank: int | None = None) -> Array:
+        """The weights [..., n, o] for the moments `xy` [..., n, o] of inputs and targets; see `refit`."""
+        weight = self._solved(xy + self._damping * old)
+        if rank is None or rank >= min(weight.shape[-2:]):
+            return weight
+        # What W misses of the best W* is tr((W - W*)' H (W - W*)) with the damped moments H: of rank r least where the main directions of the fitted outputs stay.
+        main = main_directions(np.swapaxes(weight, -1, -2) @ self._matrix @ weight, rank)
+        return weight @ main @ np.swapaxes(main, -1, -2)
+
+    def _solved(self, right: Array) -> Array:
+        """The solutions of positive definite systems [..., n, n] X = [..., n, o]: one large one by its Cholesky factor, many small ones together."""
+        if self._matrix.shape[-1] == 1:
+            quotient: Array = right / self._matrix
+            return quotient
+        if math.prod(self._matrix.shape[:-2]) > 1:
+            return np.linalg.solve(self._matrix, right)
+        from scipy.linalg import cho_factor, cho_solve
+
+        size = self._matrix.shape[-1]
+        if self._factor is None:
+            self._factor = cho_factor(self._matrix.reshape(size, size))
+        result: Array = cho_solve(self._factor, right.reshape(size, -1)).reshape(right.shape)
+        return result
 
 
 def main_directions(moments: Array, count: int) -> Array:
     """The `count` orthonormal directions [..., o, count] in which outputs with the second moments [..., o, o] have most of their energy, the largest part last."""
     _, vectors = np.linalg.eigh((moments + np.swapaxes(moments, -1, -2)) / 2)
     return vectors[..., vectors.shape[-1] - count :]
-
-
-def solved(matrix: Array, right: Array) -> Array:
-    """The solutions of positive definite systems [..., n, n] X = [..., n, o]: one large one by its Cholesky factor, many small ones together."""
-    if matrix.shape[-1] == 1:
-        quotient: Array = right / matrix
-        return quotient
-    if math.prod(matrix.shape[:-2]) > 1:
-        return np.linalg.solve(matrix, right)
-    from scipy.linalg import solve
-
-    size = matrix.shape[-1]
-    result: Array = solve(matrix.reshape(size, size), right.reshape(size, -1), assume_a="pos").reshape(right.shape)
-    return result
 
 
 def damping(xx: Array, ridge: float) -> Array:

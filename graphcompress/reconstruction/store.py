@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import weakref
 from collections.abc import Hashable
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ IN_MEMORY = 512 * 2**20
 
 
 class Store:
-    """What is held of all calibration inputs at once. Use it in a `with` block: its end removes the files.
+    """What is held of all calibration inputs at once. Its `close`, or the end of a `with` block, removes the files.
 
     Arrays come back as they were put, those from a file as read-only maps of it. `limit` is in bytes.
     """
@@ -28,6 +29,7 @@ class Store:
         self._held = 0
         self._arrays: dict[Hashable, Array | Path] = {}
         self._folder: Path | None = None
+        self._remove: weakref.finalize[[Path, bool], Store] | None = None
         self._count = 0
 
     def put(self, key: Hashable, array: Array) -> None:
@@ -35,6 +37,7 @@ class Store:
         if self._held + array.nbytes > self._limit and array.nbytes and not array.dtype.hasobject:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="graphcompress-"))
+                self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
             file = self._folder / f"{self._count}.npy"
             self._count += 1
             np.save(file, array)
@@ -64,6 +67,12 @@ class Store:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything. Files also go with the last reference to a store that nobody closed."""
         self._arrays.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._held = 0
+        if self._remove is not None:
+            self._remove()
+            self._folder = self._remove = None

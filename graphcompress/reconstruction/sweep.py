@@ -17,8 +17,8 @@ from graphcompress.reconstruction.layer_moments import LayerMoments
 from graphcompress.reconstruction.repair import MOST_UNKNOWNS
 from graphcompress.reconstruction.rows import READERS, Layer, layer_of
 from graphcompress.reconstruction.solve import damping
-from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import Targets
+from graphcompress.reconstruction.store import IN_MEMORY, Store
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.step import Refusal
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def sweep(
     if not jobs:
         return
     groups = by_weight(jobs)
-    with Store() as store:
-        targets = Targets(base, jobs, context.data, store, seed=context.seed, positions=POSITIONS, mirrors=True, threads=context.threads)
+    seed, threads = context.seed, context.threads
+    with Store(IN_MEMORY // 2) as store, TeacherRows(base, context.data, seed=seed, positions=POSITIONS, mirrors=True, threads=threads) as rows:
+        targets = rows.targets(jobs)
         frontier = Frontier(student, [group[0].reads for group in groups], targets.feeds, store, threads=context.threads)
         for index, (group, values) in enumerate(zip(groups, frontier, strict=True)):
             fits = [LayerMoments(job, targets, by_channel=False, store=None) for job in group]

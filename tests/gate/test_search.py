@@ -161,6 +161,23 @@ def test_nothing_is_searched_on_top_of_what_is_not_faithful() -> None:
     assert "Simplification was rolled back because agreement 0.5000" in told(outcome)
 
 
+@pytest.mark.parametrize("teaches", [False, True])
+def test_on_a_goal_that_is_not_faithful_only_what_teaches_is_built(teaches: bool) -> None:
+    """Quantizing what was pruned too far costs minutes, and brings nothing back."""
+
+    def rungs(names: list[str]) -> Ladder:
+        return Ladder(tuple(Rung(name, lambda name=name: StepResult(model(name), True)) for name in names))
+
+    judge = FakeJudge(agreement={"half": 0.9, "half/taught": 0.999})
+    quantize = Quantize()
+    prune = step("prune", "pruning", lambda base: rungs(["half", "most"]), stated=True)
+    teach = step("distill", "distillation", lambda base: rungs([f"{base.name}/taught"]), teaches=True)
+    outcome = gate(judge, prune, *([teach] if teaches else []), quantize.step)
+    assert chosen(outcome) == ("half/taught/q0" if teaches else "most/q0")
+    assert quantize.built == [chosen(outcome)]
+    assert judge.compared == (["half", "half/taught", "half/taught/q0"] if teaches else ["half", "most", "most/q0"])
+
+
 def test_a_metric_that_is_missed_is_told() -> None:
     assert "because agreement 0.5000 by the metric on 6 feeds is below" in told(gate(FakeJudge(agreement={"q0": 0.5}, worst=None)))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from graphcompress.ir.files.text import parse_model
-from graphcompress.reconstruction.batches import Batches, batches, items
+from graphcompress.reconstruction.batches import Batches, HeldFeeds, batches, items
 
 FREE = "(float[n,4] x) => (float[n,4] y) { y = Relu (x) }"
 
@@ -51,3 +53,31 @@ def test_a_model_that_takes_one_input_at_a_time_gets_it(text: str) -> None:
 def test_items_are_the_common_first_axis() -> None:
     assert items({"x": np.zeros((3, 2)), "y": np.zeros(3), "z": np.zeros(())}) == 3
     assert items({"x": np.zeros((3, 2)), "y": np.zeros(2)}) == 1
+
+
+class Counted:
+    """Feeds that say how often each was read."""
+
+    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+        self.feeds = feeds
+        self.read = [0] * len(feeds)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for index, feed in enumerate(self.feeds):
+            self.read[index] += 1
+            yield feed
+
+
+@pytest.mark.parametrize(("limit", "times"), [(48, 2), (47, 3)])
+def test_feeds_are_held_once_they_were_read_to_the_end_and_fit(limit: int, times: int) -> None:
+    source = Counted(feeds(1, 1, 1))  # of 16 bytes each
+    held = HeldFeeds(source, limit)
+    assert next(iter(held)) is source.feeds[0] and source.read == [1, 0, 0]
+    assert [list(held) == source.feeds for _ in range(2)] == [True, True]
+    assert source.read == [times, times - 1, times - 1]
+
+
+def test_what_objects_point_to_is_not_counted_and_so_not_held() -> None:
+    source = Counted([{"x": np.array([["a text"]], object)}])
+    held = HeldFeeds(source)
+    assert len([feed for _ in range(2) for feed in held]) == 2 and source.read == [2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,13 @@ def test_a_store_holds_no_more_than_its_limit_in_memory_and_leaves_no_files(scra
         store.drop(1)
         assert len(list(scratch.rglob("*.npy"))) == 1
     assert not list(scratch.iterdir())
+
+
+def test_files_go_with_the_last_reference_to_a_store_that_nobody_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = Store(limit=0)
+    store.put("a", np.arange(3))
+    assert [len(list(folder.iterdir())) for folder in tmp_path.iterdir()] == [1]
+    del store
+    gc.collect()
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,11 @@ from graphcompress.errors import DataError
 from graphcompress.ir import Model, Node, lint
 from graphcompress.ir.model.edit import Edits
 from graphcompress.reconstruction import repair as module
-from graphcompress.reconstruction.repair import RepairLayer, RepairReport, repair
+from graphcompress.reconstruction import targets
+from graphcompress.reconstruction.gram import Gram
+from graphcompress.reconstruction.repair import POSITIONS, RepairLayer, RepairReport, repair, repair_from
+from graphcompress.reconstruction.solve import refit
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.runtime.evaluate import run_once
 
 Tools = Any
@@ -76,6 +80,50 @@ def test_channels_that_others_repeat_are_restored(tools: Tools) -> None:
     assert error(teacher, student, images(1, 3, 8, 8, seed=1)) < 1e-5
     assert not lint(student)
     assert {entry.node: entry.method for entry in report.layers} == {"second": "least squares"}
+
+
+def test_students_of_one_teacher_share_what_it_calculates(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes out as if it were alone, whoever came before; what one of them asked for is not calculated again."""
+    teacher = two_convolutions(tools)
+    looked: list[int] = []
+
+    class Watched(targets.Watch):
+        def run(self, feeds: Any, **how: Any) -> Any:
+            looked.extend([len(self.tensors)] * (not isinstance(feeds, list)))  # a list holds the first feed only
+            return super().run(feeds, **how)
+
+    def refitted(rows: TeacherRows | None, left: np.ndarray) -> np.ndarray:
+        student, layers = without(teacher, left)
+        if rows is None:
+            repair(teacher, student, layers, images(1, 3, 8, 8), seed=0, mirrors=True)
+        else:
+            repair_from(rows, student, layers)
+        return student.graph.initializers["w2"].values
+
+    cuts = [np.arange(6), np.arange(3, 12), np.arange(6)]
+    alone = [refitted(None, left) for left in cuts]
+    monkeypatch.setattr(targets, "Watch", Watched)
+    with TeacherRows(teacher, images(1, 3, 8, 8), seed=0, positions=POSITIONS, mirrors=True) as rows:
+        for expected, left in zip(alone, cuts, strict=True):
+            np.testing.assert_array_equal(refitted(rows, left), expected)
+    assert looked == [1]
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_rounding_teaches_nothing(by_channel: bool) -> None:
+    """Inputs that are the same but for rounding, and targets that differ by thirty times of it: a weight of thirty fits, and would answer other inputs with nonsense."""
+    random = np.random.default_rng(0)
+    n = 1 if by_channel else 6
+    x = (3 * (1 + 6e-8 * random.integers(-1, 2, (1, 60, n)))).astype(np.float32)
+    y = x.sum(axis=-1, keepdims=True) + 30 * (x - 3).sum(axis=-1, keepdims=True)
+    gram = Gram()
+    gram.update(x, y)
+    old = np.ones((1, n, 1))
+    assert np.abs(refit([gram.finish()], old, 1e-3) - old).max() < 0.2
+    gram = Gram()
+    large = 3 + 1e5 * (x - 3)  # what varies by a percent does
+    gram.update(large, 30 * large.sum(axis=-1, keepdims=True))
+    assert np.abs(refit([gram.finish()], old, 1e-3) - 30).max() < 0.5
 
 
 def test_what_lost_nothing_stays_bit_for_bit(tools: Tools) -> None:

@@ -12,8 +12,7 @@ from graphcompress.reconstruction.agenda import Job
 from graphcompress.reconstruction.mirrors import Mirrors, mirror, pictures
 from graphcompress.reconstruction.repair import RepairLayer, repair
 from graphcompress.reconstruction.rows import layer_of
-from graphcompress.reconstruction.store import Store
-from graphcompress.reconstruction.targets import MIRROR, TRAINING, VALIDATION, Targets
+from graphcompress.reconstruction.targets import MIRROR, TRAINING, VALIDATION, TeacherRows
 from graphcompress.runtime.evaluate import run_once
 
 Tools = Any
@@ -39,8 +38,8 @@ def job(model: Model, channels: np.ndarray | None = None) -> Job:
 def test_each_input_has_as_many_positions_and_one_use(mirrors: bool, tools: Tools) -> None:
     model = convolution(tools)
     one = job(model)
-    with Store() as store:
-        targets = Targets(model, [one], images(40), store, seed=0, positions=5, mirrors=mirrors)
+    with TeacherRows(model, images(40), seed=0, positions=5, mirrors=mirrors) as rows:
+        targets = rows.targets([one])
         batches = [targets.of(one, batch) for batch, _ in enumerate(targets.feeds)]
         for (at, _, outputs), feed in zip(batches, targets.feeds, strict=True):
             np.testing.assert_allclose(outputs, one.layer.form.outputs(run_once(model, feed)[model.outputs[0].name], at), atol=1e-5)

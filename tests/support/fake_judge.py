@@ -74,8 +74,8 @@ class FakeJudge:
             raise ModelError(self.original_fails)
 
 
-def step(name: str, noun: str, ladder: Callable[[Any], Ladder], *, exact: bool = False, teaches: bool = False) -> Any:
-    kind = SimpleNamespace(name=name, noun=noun, exact=exact, teaches=teaches)
+def step(name: str, noun: str, ladder: Callable[[Any], Ladder], *, exact: bool = False, stated: bool = False, teaches: bool = False) -> Any:
+    kind = SimpleNamespace(name=name, noun=noun, exact=exact, stated=stated, teaches=teaches)
     return SimpleNamespace(kind=kind, options=None, run=lambda model, context: ladder(model))
 
 

@@ -6,6 +6,7 @@ It is asked about every cut, before any repair: a difference is a fault of the a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from graphcompress.errors import GraphCompressError
-from graphcompress.ir import Constant, Model, constant_data, constant_value, graphs
+from graphcompress.ir import Constant, Model, Tensor, constant_data, constant_value, graphs
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.cut import Cut
+from graphcompress.passes.prune.deviation import logits
 from graphcompress.random_feeds import random_feeds
 from graphcompress.runtime.session import Feed, open_session
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Context
 
 ORACLE_FEEDS = 2
@@ -120,14 +123,27 @@ def _resized(model: Model, feed: Feed, double: bool) -> Feed:
 
 
 def largest_difference(reference: Model, other: Model, feeds: Iterable[Feed]) -> float:
-    """The same of any two models with the same outputs."""
+    """The same of any two models with the same outputs. Of a Softmax what goes into it counts as well: where it saturates, its own values are the same whatever was cut."""
+    feeds = list(feeds)
     worst = 0.0
     with open_session(reference, optimize="none", threads=1) as before, open_session(other, optimize="none", threads=1) as after:
         for feed in feeds:
             right, result = before.run(feed), after.run(feed)
             for name, value in right.items():
                 worst = max(worst, _relative(value, result[name]))
-    return worst
+    inner = [(a, b) for a, b, output in zip(logits(reference), logits(other), reference.graph.outputs, strict=True) if a is not output]
+    if not inner:
+        return worst
+    runs = (Watch(m, tensors).run(feeds, threads=1, optimize="none") for m, tensors in zip((reference, other), zip(*inner, strict=True), strict=True))
+    values: list[dict[tuple[Tensor, int], Any]] = []
+    for run in runs:
+        values.append({})
+        count: Counter[Tensor] = Counter()
+        for held in run:
+            for tensor, value in held.items():
+                values[-1][tensor, count[tensor]] = value
+                count[tensor] += 1
+    return max(worst, *(_relative(values[0][a, index], values[1][b, index]) for a, b in inner for index in range(len(feeds))))
 
 
 def _relative(a: object, b: object) -> float:

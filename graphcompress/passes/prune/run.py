@@ -33,7 +33,8 @@ from graphcompress.passes.prune.orders import find_orders
 from graphcompress.passes.prune.sensitivity import sensitivities
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
-from graphcompress.reconstruction.repair import repair
+from graphcompress.reconstruction.repair import POSITIONS, repair_from
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.runtime.place import require_times
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
@@ -71,7 +72,8 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     if not groups.groups and not pruner.layers:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = Goals(options.goals)
-    return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))))
+    rungs = (goals, *(goals.towards_whole(part) for part in LESS_BOLD if options.goals))
+    return Ladder(tuple(Rung(g.label, partial(pruner.result, g)) for g in rungs))
 
 
 def remove_free(model: Model, context: Context) -> StepResult:
@@ -119,6 +121,7 @@ class _Pruner:
         self._costs: dict[str, WidthCost] = {}
         self._actions: list[Action] | None = None
         self._sensitivities: Array | None = None
+        self._teacher_rows: TeacherRows | None = None
 
     # --- rungs ------------------------------------------------------------------------------------------------------------------
 
@@ -131,17 +134,7 @@ class _Pruner:
         refusals = self.refusals()
         repaired = []
         if self.options.repair and self.context.data is not None:
-            marks = watched(self.context.data)
-            report = repair(
-                self.model,
-                attempt.model,
-                attempt.repair_layers(),
-                self.context.data.part(lambda position: not marks[position]),
-                seed=self.context.seed,
-                mirrors=True,
-                threads=self.context.threads,
-                progress=self.context.progress,
-            )
+            report = repair_from(self.teacher_rows(), attempt.model, attempt.repair_layers(), progress=self.context.progress)
             refusals += report.refusals
             repaired = [{"node": layer.node, "method": layer.method, "error_before": layer.before, "error_after": layer.after} for layer in report.layers]
         model, factored, faults = attempt.finish(self.oracle_feeds)
@@ -153,6 +146,15 @@ class _Pruner:
         decisions = self.decisions(sizes, goals, shares) | {"channels": attempt.cut.channels()} | ({"repair": repaired} if repaired else {})
         applied = {"prune/cut": int((sizes < self.whole)[: len(self.groups.groups)].sum()), "prune/rank": len(factored)}
         return StepResult(model, True, {name: count for name, count in applied.items() if count}, tuple(refusals), decisions)
+
+    def teacher_rows(self) -> TeacherRows:
+        """What the layers of all rungs are refitted to, but for the feeds that watch a student that learns afterwards."""
+        if self._teacher_rows is None:
+            assert self.context.data is not None
+            marks = watched(self.context.data)
+            feeds = self.context.data.part(lambda position: not marks[position])
+            self._teacher_rows = TeacherRows(self.model, feeds, seed=self.context.seed, positions=POSITIONS, mirrors=True, threads=self.context.threads)
+        return self._teacher_rows
 
     def timed(self, goals: Goals) -> tuple[Array, dict[str, float]]:
         """The sizes whose measured time is nearest below the goal, and what it is; where none is below it, the fastest. What the table expects is corrected by what is measured."""

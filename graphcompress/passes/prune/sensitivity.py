@@ -14,7 +14,8 @@ from graphcompress.passes.prune.attempt import PruneAttempt
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.deviation import TeacherAnswers
 from graphcompress.reconstruction.batches import items
-from graphcompress.reconstruction.repair import repair
+from graphcompress.reconstruction.repair import repair_from
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Context
 
@@ -56,11 +57,11 @@ def sensitivities(
     feeds = [feed for index, feed in enumerate(feeds) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
     positions = max(1, PROBE_POSITIONS * PROBE_INPUTS // (most * each))
     reference = TeacherAnswers(model, judging, threads=context.threads)
-    for index, place in enumerate(probed):
-        action = actions[place]
-        trial = attempt(place, action.probe)
-        result[place] = _measured(trial, model, action.error(action.probe), feeds, reference, positions, context)
-        context.progress("measuring sensitivity", index + 1, len(probed))
+    with TeacherRows(model, feeds, seed=context.seed, positions=positions, threads=context.threads) as rows:
+        for index, place in enumerate(probed):
+            action = actions[place]
+            result[place] = _measured(attempt(place, action.probe), action.error(action.probe), rows, reference)
+            context.progress("measuring sensitivity", index + 1, len(probed))
     return result[stands_for]
 
 
@@ -70,11 +71,9 @@ def sampled(feeds: Dataset, count: int) -> list[Feed]:
     return [feed for index, feed in enumerate(feeds) if index in chosen]
 
 
-def _measured(
-    trial: PruneAttempt, teacher: Model, expected: float, feeds: Sequence[Feed], reference: TeacherAnswers, positions: int, context: Context
-) -> float:
+def _measured(trial: PruneAttempt, expected: float, teacher: TeacherRows, reference: TeacherAnswers) -> float:
     try:
-        repair(teacher, trial.model, trial.repair_layers(), feeds, seed=context.seed, positions=positions, ridges=(1e-2,), threads=context.threads)
+        repair_from(teacher, trial.model, trial.repair_layers(), ridges=(1e-2,))
         error = reference.relative_error(trial.model)
     except GraphCompressError:
         return 1.0

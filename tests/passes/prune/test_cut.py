@@ -12,7 +12,7 @@ from graphcompress.ir import Model, lint, to_proto
 from graphcompress.ir.files.text import parse_model
 from graphcompress.passes.prune.cut import Cut, cut
 from graphcompress.passes.prune.groups import Groups, find_groups
-from graphcompress.passes.prune.oracle import TOLERANCE, difference, masked
+from graphcompress.passes.prune.oracle import TOLERANCE, difference, largest_difference, masked
 
 SIZES = {"n": 2, "t": 5}
 
@@ -166,3 +166,13 @@ def test_what_is_expanded_to_the_shape_of_another_tensor_holds_that_one() -> Non
         keep = np.ones(len(groups.group_of), bool)
         keep[group.units[:1]] = False
         assert difference(cut(groups.algebra, keep), [{"x": np.ones((1, 2, 4, 4), np.float32)}]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("ending", ["p = Softmax <axis = 1> (h)", "s = Softmax <axis = 1> (h) p = Identity (s)", "p = LogSoftmax <axis = 1> (h)"])
+def test_a_softmax_that_saturates_hides_nothing_from_the_oracle(ending: str) -> None:
+    """Its values are 0 and 1 whatever the numbers before it are."""
+    text = "(float[n,3] x) => (float[n,2] p) <float[3,2] w = {WEIGHTS}> { h = MatMul (x, w) END }".replace("END", ending)
+    right, wrong = (parse_model(text.replace("WEIGHTS", f"{first}, 0, 1e4, 0, 1e4, 0")) for first in ("1e4", "0"))
+    feeds = [{"x": np.full((n, 3), 2, np.float32)} for n in (1, 2)]
+    assert largest_difference(right, right, feeds) == 0
+    assert largest_difference(right, wrong, feeds) == pytest.approx(1 / 3, rel=1e-3)

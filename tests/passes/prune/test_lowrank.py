@@ -306,13 +306,13 @@ def test_of_many_layers_some_stand_for_others_of_their_shape(tools: Any, monkeyp
         x = s.node("Tanh", s.node("MatMul", x, s.weight(4 if not index else 12, 12), name=f"m{index}"))
     model = s.model(x)
     probed: list[str] = []
-    original = probing.repair
+    original = probing.repair_from
 
-    def watched(teacher: Model, student: Model, layers: Any, *args: Any, **how: Any) -> Any:
+    def watched(teacher: Any, student: Model, layers: Any, **how: Any) -> Any:
         probed.extend(entry.student.name for entry in layers if entry.rank is not None)
-        return original(teacher, student, layers, *args, **how)
+        return original(teacher, student, layers, **how)
 
-    monkeypatch.setattr(probing, "repair", watched)
+    monkeypatch.setattr(probing, "repair_from", watched)
     pruned(model, tools, 30, macs=0.5, actions=("rank",))
     assert len(probed) == 12
     probed.clear()

@@ -16,6 +16,7 @@ from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune import run as step
 from graphcompress.passes.prune import sensitivity as probing
+from graphcompress.reconstruction.targets import TeacherRows
 from graphcompress.step import Context, StepResult
 
 SIZES = {"n": 2, "t": 5}
@@ -120,9 +121,14 @@ def test_probes_have_a_bound(each: int, usual: tuple[int, int], fewer: tuple[int
     """Where the model is large, fewer inputs are run, with more positions each, and in the end none. What counts are inputs, however many are in a feed."""
     asked: list[tuple[int, int]] = []
 
-    def watched_repair(*args: Any, positions: int = 0, **how: Any) -> Any:
-        asked.append((len(list(args[3])), positions))
-        return original(*args, **({"positions": positions} if positions else {}), **how)
+    class WatchedRows(TeacherRows):
+        def __init__(self, model: Any, feeds: Any, *, positions: int, **how: Any) -> None:
+            super().__init__(model, feeds, positions=positions, **how)
+            self.size = len(feeds), positions
+
+    def watched_repair(rows: Any, *args: Any, **how: Any) -> Any:
+        asked.append(rows.size)
+        return original(rows, *args, **how)
 
     def sensitivities() -> set[float]:
         asked.clear()
@@ -130,8 +136,9 @@ def test_probes_have_a_bound(each: int, usual: tuple[int, int], fewer: tuple[int
         groups = prune(model, context, Options(macs=0.6, round_to=1, actions=("channels",))).boldest.decisions["groups"]
         return {group["sensitivity"] for group in groups}
 
-    original = probing.repair
-    monkeypatch.setattr(probing, "repair", watched_repair)
+    original = probing.repair_from
+    monkeypatch.setattr(probing, "TeacherRows", WatchedRows)
+    monkeypatch.setattr(probing, "repair_from", watched_repair)
     model = TOPOLOGIES["flat"][0](tools.Small())
     groups = len(sensitivities())
     assert asked[0] == usual and groups == len(asked) > 1
@@ -231,7 +238,7 @@ def test_groups_that_only_together_are_at_fault_are_all_named(tools: Any, monkey
 def test_the_decisions_say_which_channels_of_which_tensor_are_left(tools: Any) -> None:
     """Whoever compares a cut model with the original needs that."""
     model = TOPOLOGIES["residual"][0](tools.Small())
-    result = pruned(model, tools, macs=0.5)
+    result = pruned(model, tools, macs=0.5, actions=("channels",))
     made = {node.name: node.outputs[0].name for node in model.graph.nodes}
     entries = {name: entry for entry in result.decisions["channels"] for name in entry["tensors"]}
     assert entries[made["stem"]] == entries[made["b"]]
@@ -241,7 +248,7 @@ def test_the_decisions_say_which_channels_of_which_tensor_are_left(tools: Any) -
         assert (entry["axis"], entry["length"], len(entry["kept"])) == (1, group["size"], group["kept"])
     assert made["head"] not in entries
 
-    unfitted = pruned(model, tools, macs=0.5, repair=False)
+    unfitted = pruned(model, tools, macs=0.5, repair=False, actions=("channels",))
     weight = next(node for node in model.graph.nodes if node.name == "a").inputs[1]
     rows, columns = ({n: e["kept"] for e in unfitted.decisions["channels"] for n in e["tensors"]}[made[name]] for name in ("a", "stem"))
     np.testing.assert_array_equal(unfitted.model.graph.initializers[weight.name].values, weight.values[rows][:, columns])
@@ -269,13 +276,13 @@ def test_what_a_student_is_watched_on_is_not_refitted_on(monkeypatch: pytest.Mon
     model = TOPOLOGIES["residual"][0](tools.Small())
     data = tools.feeds(model, 80, sizes={"n": 1, "t": 5})
     taken: list[int] = []
-    original = step.repair
 
-    def spy(teacher: Model, student: Model, layers: Any, feeds: Any, **options: Any) -> Any:
-        taken.append(len(list(feeds)))
-        return original(teacher, student, layers, feeds, **options)
+    class Spy(TeacherRows):
+        def __init__(self, teacher: Model, feeds: Any, **options: Any) -> None:
+            super().__init__(teacher, feeds, **options)
+            taken.append(len(list(feeds)))
 
-    monkeypatch.setattr(step, "repair", spy)
+    monkeypatch.setattr(step, "TeacherRows", Spy)
     prune(model, Context(data=data, threads=1), Options(macs=0.6, best_effort=True)).boldest  # noqa: B018
     assert taken == [sum(not mark for mark in watched(data))] and taken[0] < 80
     assert watched(data.take(40)) == [False] * 40
