@@ -32,6 +32,46 @@ def owners(model: Rooted) -> dict[Graph, tuple[Node, Graph]]:
     return {g: (n, outer) for outer in graphs(model) for n in outer.nodes for g in subgraphs(n)}
 
 
+def rename_hidden(model: Model) -> int:
+    """Give tensors of subgraphs names of their own where a graph around them, at any place, defines the name too; how many.
+
+    Such a file is valid as long as the outer tensor is made behind the subgraph, so whatever changes the order of nodes may break it. Names of sparse initializers,
+    which no object stands for, stay.
+    """
+    outside: dict[Graph, frozenset[str]] = {model.graph: frozenset()}
+    count = 0
+    for graph in graphs(model):  # outer ones first
+        hidden = outside[graph]
+        for tensor in (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs)):
+            if tensor.name and tensor.name in hidden:
+                _rename(model, graph, tensor)
+                count += 1
+        inner = [g for n in graph.nodes for g in subgraphs(n)]
+        if inner:
+            outside.update(dict.fromkeys(inner, hidden | _defined(graph)))
+    return count
+
+
+def _defined(graph: Graph) -> frozenset[str]:
+    tensors = (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs))
+    return frozenset(t.name for t in tensors if t.name)
+
+
+def _rename(model: Model, graph: Graph, tensor: Tensor) -> None:
+    old, new = tensor.name, model.fresh(tensor.name)
+    tensor.name = new
+    if graph.initializers.get(old) is tensor:
+        graph.initializers = {c.name: c for c in graph.initializers.values()}
+    protos = []
+    for proto in graph.input_protos:
+        if proto.name == old:
+            known, proto = proto, ValueInfoProto()
+            proto.CopyFrom(known)
+            proto.name = new
+        protos.append(proto)
+    graph.input_protos = tuple(protos)
+
+
 def hand_out(model: Model, tensor: Tensor, home: Graph, node: Node, outer: Graph, *, collected: bool) -> Variable:
     """A new output of `node`, in `outer`, with the values that the float32 `tensor` has in `home`, a subgraph of `node`. Edits the model.
 

@@ -23,6 +23,8 @@ from graphcompress.ir.shapes.infer import Shapes
 STAGE = "simplify/affine"
 LARGEST = 1 << 16
 """Elements of a constant that are looked at."""
+LONG = 64
+"""Nodes of a run that is joined before rules look at every one of them; of shorter ones the rules put the ends into the layers before and behind first."""
 LONGEST = 16
 """Nodes that are joined at once; what is made of them is joined with the next ones in the next round."""
 RANGE = (2.0**-10, 2.0**10)
@@ -35,6 +37,8 @@ SHIFT = 16.0
 SHORT = frozenset(("float16", "bfloat16"))
 
 Array = np.ndarray[Any, Any]
+
+_ONE, _ZERO = np.ones(()), np.zeros(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +53,24 @@ class _Step:
     shifts: bool
 
 
-def join_runs(model: Model, shapes: Callable[[], Shapes]) -> int:
-    """Write runs of additions, subtractions, multiplications and divisions by constants with fewer nodes, in all graphs; how many nodes less.
+def join_runs(model: Model, shapes: Callable[[], Shapes], shortest: int = 2) -> int:
+    """Write runs of at least `shortest` additions, subtractions, multiplications and divisions by constants with fewer nodes, in all graphs; how many parts of runs were.
 
     Only the end of a run may be read by anything else.
     """
     functions = set(function_bodies(model))
     candidates = [n for g in graphs(model) for n in g.nodes if n.is_op("Add", "Sub", "Mul", "Div") and not calls(n, functions)]
+    if len(candidates) < shortest:
+        return 0
     steps = {n: s for n in candidates if (s := _step(n, shapes())) is not None}
-    if len(steps) < 2:
+    if len(steps) < shortest:
         return 0
     outputs, names = output_ids(model), defined_names(model)
     count = 0
     with Edits(model) as edits:
         for graph in graphs(model):
             for run in _runs({n: steps[n] for n in graph.nodes if n in steps}, outputs):
-                if all(names[s.node.outputs[0].name] == 1 for s in run):
+                if len(run) >= shortest and all(names[s.node.outputs[0].name] == 1 for s in run):
                     count += _join(model, edits, graph, run, shapes())
     return count
 
@@ -82,18 +88,18 @@ def _step(node: Node, shapes: Shapes) -> _Step | None:
         value = constant_value(constant)
         if value is None or array_dtype_name(value) != dtype:
             return None
-        number, one, zero = np.asarray(value, np.float64), np.ones(()), np.zeros(())
+        number = np.asarray(value, np.float64)
         with np.errstate(all="ignore"):
             match node.op:
                 case "Add":
-                    return _Step(node, operand, one, number, scales=False, shifts=True)
+                    return _Step(node, operand, _ONE, number, scales=False, shifts=True)
                 case "Sub" if index == 1:
-                    return _Step(node, operand, one, -number, scales=False, shifts=True)
+                    return _Step(node, operand, _ONE, -number, scales=False, shifts=True)
                 case "Sub":
-                    return _Step(node, operand, -one, number, scales=True, shifts=True)
+                    return _Step(node, operand, -_ONE, number, scales=True, shifts=True)
                 case "Mul":
-                    return _Step(node, operand, number, zero, scales=True, shifts=False)
-            return _Step(node, operand, 1 / number, zero, scales=True, shifts=False)
+                    return _Step(node, operand, number, _ZERO, scales=True, shifts=False)
+            return _Step(node, operand, 1 / number, _ZERO, scales=True, shifts=False)
     return None
 
 
@@ -123,42 +129,59 @@ def _join(model: Model, edits: Edits, graph: Graph, run: Sequence[_Step], shapes
     count = start = 0
     dtype = shapes.dtype(run[0].operand) or ""
     while start < len(run) - 1:
-        longest: tuple[int, list[tuple[str, Array]]] | None = None
-        for end in range(start + 2, min(len(run), start + LONGEST) + 1):
-            if not _moderate(run[start:end]):
+        for sums in reversed(_sums(run[start : start + LONGEST])):
+            steps = run[start : start + sums.length]
+            written = _written(steps, sums, dtype)
+            if written is not None and len(written) < len(steps):
+                _write(model, edits, graph, steps, written)
+                start += len(steps)
+                count += 1
                 break
-            written = _written(run[start:end], dtype)
-            if written is not None and len(written) < end - start:
-                longest = end, written
-        if longest is None:
+        else:
             start += 1
-            continue
-        end, written = longest
-        _write(model, edits, graph, run[start:end], written)
-        start = end
-        count += 1
     return count
 
 
-def _moderate(steps: Sequence[_Step]) -> bool:
-    """Whether all factors, and the products of them in a row, are far from where numbers overflow or vanish."""
-    product = np.ones(())
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The first `length` steps of a run at once: `factor * x + offset`, and `parts`, what the magnitudes of all offsets would add up to."""
+
+    length: int
+    factor: Array
+    offset: Array
+    parts: Array
+
+
+def _sums(steps: Sequence[_Step]) -> list[_Sums]:
+    """The first 2, 3, ... of `steps` at once, as far as all factors, and the products of them in a row, are far from where numbers overflow or vanish."""
+    sums: list[_Sums] = []
+    factor, offset, parts = _ONE, _ZERO, _ZERO
     with np.errstate(all="ignore"):
-        for step in steps:
-            product = product * step.factor
-    return all(bool(((RANGE[0] <= np.abs(f)) & (np.abs(f) <= RANGE[1])).all()) for f in (*(s.factor for s in steps), product))
+        for length, step in enumerate(steps, 1):
+            if step.scales:
+                factor, offset, parts = factor * step.factor, offset * step.factor + step.offset, parts * np.abs(step.factor) + np.abs(step.offset)
+                if not _moderate(step.factor) or not _moderate(factor):
+                    break
+            else:
+                offset, parts = offset + step.offset, parts + np.abs(step.offset)
+            if length > 1:
+                sums.append(_Sums(length, factor, offset, parts))
+    return sums
 
 
-def _written(steps: Sequence[_Step], dtype: str) -> list[tuple[str, Array]] | None:
+def _moderate(factor: Array) -> bool:
+    magnitude = np.abs(factor)
+    return bool(((magnitude >= RANGE[0]) & (magnitude <= RANGE[1])).all())
+
+
+def _written(steps: Sequence[_Step], sums: _Sums, dtype: str) -> list[tuple[str, Array]] | None:
     """The operators that do the same as `steps`, with their constants; None where they would not."""
-    factor, offset, parts = np.ones(()), np.zeros(()), np.zeros(())
-    for step in steps:
-        factor, offset, parts = factor * step.factor, offset * step.factor + step.offset, parts * np.abs(step.factor) + np.abs(step.offset)
+    factor, offset = sums.factor, sums.offset
     scales, shifts = any(s.scales for s in steps), any(s.shifts for s in steps)
-    if (shifts and bool((np.abs(offset) * CANCELLED < parts).any())) or (scales and shifts and dtype in SHORT):
+    if (shifts and bool((np.abs(offset) * CANCELLED < sums.parts).any())) or (scales and shifts and dtype in SHORT):
         return None
     first = next((i for i, s in enumerate(steps) if s.scales), len(steps))
-    shift = sum((s.offset for s in steps[:first]), np.zeros(()))
+    shift = sum((s.offset for s in steps[:first]), _ZERO)
     later = any(s.shifts for s in steps[first:])
     if scales and first and not later:
         written = [("Add", shift), ("Mul", factor)]

@@ -13,6 +13,7 @@ from graphcompress.ir.check.functions import Key
 from graphcompress.ir.inline import callers, inline_functions, inlined_from
 from graphcompress.ir.model.defaults import freeze_listed_initializers, mark_meant_defaults
 from graphcompress.ir.model.garbage import paused
+from graphcompress.ir.model.scopes import rename_hidden
 from graphcompress.ir.schemas.operators import newest_opset
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.simplify import (
@@ -207,6 +208,7 @@ class _Work:
 
     def run(self, context: Context) -> None:
         """Rounds until nothing changes."""
+        rename_hidden(self.model)
         if LISTED not in self.off and (count := freeze_listed_initializers(self.model)):
             self.applied[LISTED] = count
             self.notes[LISTED] = Refusal(LISTED, LISTED_NOTE, count=count)
@@ -231,6 +233,7 @@ class _Work:
         self._stage(fold.STAGE, self._fold)
         self._stage(branches.STAGE, lambda: branches.inline_constant_ifs(self.model, self.shapes))
         self._stage(loops.STAGE, lambda: loops.inline_single_trips(self.model, self.shapes))
+        self._stage(affine.STAGE, lambda: affine.join_runs(self.model, self.shapes, affine.LONG))
         self._settled = self._settled and self.applied.total() == before
         if not self._settled:
             self._rewrite()

@@ -114,7 +114,7 @@ class _SizeReader:
         """Replace `tensor`, which `node` makes, where something simpler has its entries."""
         if id(tensor) in self.outputs or self.names[tensor.name] > 1 or node.op in LEFT_ALONE or not node.standard or calls(node, self.functions):
             return False
-        if len(node.outputs) > 1 or subgraphs(node):
+        if len(node.outputs) > 1 or subgraphs(node) or not tensor.outputs:
             return False
         rank = len(self.shape(tensor))
         equal = next((s.values[key] for s in scopes if (key := (self.dtype(tensor), rank, entries)) in s.values), None)
