@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ PACKED_BITS = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2, "f
 PLAIN = frozenset(["float", "double", "float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
 
 
+@functools.cache
 def dtype_name(code: int) -> str:
     """ONNX's name of an element type in lower case: 1 -> "float". A code that the installed onnx does not know is "type N"."""
     try:
@@ -24,11 +26,13 @@ def dtype_name(code: int) -> str:
         return f"type {code}"
 
 
+@functools.cache
 def dtype_code(name: str) -> int:
     """The enum of an element type: "float" -> 1. Raises ValueError for an unknown name."""
     return int(TensorProto.DataType.Value(name.upper()))
 
 
+@functools.cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) type of an element type; strings are object arrays. Raises ValueError for an unknown name."""
     if name == "string":

@@ -63,7 +63,7 @@ class _SizeReader:
             for inner in subgraphs(node):
                 self.graph(inner, scopes, edits)
             for tensor in node.outputs:
-                if not tensor.name:
+                if not tensor.name or not (tensor.outputs or id(tensor) in self.outputs):  # what nothing reads is not for others either: it goes
                     continue
                 entries = self.entries(tensor)
                 if entries is not None and not self.settled(node, tensor, entries, scopes, graph, edits):
@@ -114,7 +114,7 @@ class _SizeReader:
         """Replace `tensor`, which `node` makes, where something simpler has its entries."""
         if id(tensor) in self.outputs or self.names[tensor.name] > 1 or node.op in LEFT_ALONE or not node.standard or calls(node, self.functions):
             return False
-        if len(node.outputs) > 1 or subgraphs(node) or not tensor.outputs:
+        if len(node.outputs) > 1 or subgraphs(node):
             return False
         rank = len(self.shape(tensor))
         equal = next((s.values[key] for s in scopes if (key := (self.dtype(tensor), rank, entries)) in s.values), None)
