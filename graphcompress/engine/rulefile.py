@@ -117,8 +117,8 @@ class _Loader:
             self.text.fail(self.text.line_of("nonfinite"), f"nonfinite is '{nonfinite}'; it must be one of {', '.join(NONFINITE)}, in a rule that is not exact")
         opsets = self.text.opsets(self.text.text_of(table, "opset"))
         before, after = (self.text.body(table, key, opsets) for key in ("before", "after"))
-        lets = {k: self.text.expression(v, self.text.line_of(k)) for k, v in self.text.texts(table, "let").items()}
-        where = [self.text.expression(c, self.text.line_of_text(c, "where")) for c in self.text.list_of(table, "where")]
+        lets = {k: self.text.entry(k, v) for k, v in self.text.texts(table, "let").items()}
+        where = [self.text.clause("where", c) for c in self.text.list_of(table, "where")]
         rule = Rule(
             id=self.path.relative_to(self.root).with_suffix("").as_posix(),
             path=self.path,

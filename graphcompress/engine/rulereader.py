@@ -117,16 +117,24 @@ class RuleText:
                     self.fail(line, f"{node.op} of opset {version} has no attribute '{name}'")
             version = definition.since - 1  # down to there it is the same
 
-    def expression(self, text: str, line: int) -> Expression:
+    def entry(self, key: str, text: str) -> Expression:
+        """The expression `text`, the value of `key`."""
         try:
             return expression.parse(text)
         except ExpressionError as problem:
-            self.fail(line, str(problem))
+            self.fail(self.line_of(key), str(problem))
+
+    def clause(self, key: str, text: str) -> Expression:
+        """The expression `text`, one of the list `key`."""
+        try:
+            return expression.parse(text)
+        except ExpressionError as problem:
+            self.fail(self.line_of_text(text, key), str(problem))
 
     def example_tables(self, table: Mapping[str, Any], keys: Set[str]) -> Iterator[tuple[dict[str, Any], int]]:
         """The [[example]] tables, each with its line."""
         entries = table["example"]
-        places = [i for i, line in enumerate(self.lines, 1) if re.match(r"\s*\[\[example\]\]", line)]
+        places = [i for i, line in enumerate(self.lines, 1) if line.lstrip().startswith("[[example]]")]
         if not isinstance(entries, list) or len(places) != len(entries) or not all(isinstance(e, dict) for e in entries):
             self.fail(self.line_of("example"), "examples are written as [[example]] tables")
         for entry, line in zip(entries, places, strict=True):

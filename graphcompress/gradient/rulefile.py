@@ -78,8 +78,8 @@ class _GradientLoader:
         if ("mapper" in table) == ("forward" in table) or ("mapper" in table) != ("op" in table) or ("forward" in table) != ("backward" in table):
             text.fail(1, "a rule has `forward` and `backward`, or `op` and `mapper`")
         opsets = text.opsets(text.text_of(table, "opset"))
-        lets = {k: text.expression(v, text.line_of(k)) for k, v in text.texts(table, "let").items()}
-        clauses = tuple(text.expression(c, text.line_of_text(c, "where")) for c in text.list_of(table, "where"))
+        lets = {k: text.entry(k, v) for k, v in text.texts(table, "let").items()}
+        clauses = tuple(text.clause("where", c) for c in text.list_of(table, "where"))
         forward: BodyNode | None = None
         backward: Body | None = None
         if "forward" in table:

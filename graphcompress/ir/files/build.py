@@ -135,7 +135,7 @@ def _node_proto(node: Node, stale: set[Tensor]) -> onnx.NodeProto:
     built = onnx.NodeProto()
     if old is not None:  # doc string, metadata, overload, device configurations, fields that this onnx does not know
         built.CopyFrom(old)
-        for field in ("input", "output", "attribute"):
+        for field in ("input", "output"):
             built.ClearField(field)
     built.op_type = node.op
     if built.name != node.name:
@@ -144,6 +144,9 @@ def _node_proto(node: Node, stale: set[Tensor]) -> onnx.NodeProto:
         built.domain = node.domain or ""
     built.input.extend(t.name for t in node.inputs)
     built.output.extend(t.name for t in node.outputs)
+    if same_attrs and old is not None:  # a tree's may be as large as the file: they are copied once
+        return built
+    built.ClearField("attribute")
     read = {a.name: a for a in old.attribute} if old is not None else {}
     for name, value in node.attrs.items():
         if name in read and name in node.read_attrs and _same(value, node.read_attrs[name]) and not _holds_graph(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphcompress.errors import RuntimeUnavailable
-from graphcompress.ir import Model
+from graphcompress.ir import Model, nodes
 from graphcompress.ir.files.weights import structure
 from graphcompress.runtime import ort
 from graphcompress.runtime.ort import Optimize
@@ -19,6 +19,8 @@ def load_problem(model: Model) -> str | None:
     Without optimization, where a kernel may be missing; optimized too, where the optimizer may fail, unless the graph is large.
     """
     failures = ort.failures()
+    if sum(n.proto.ByteSize() for n in nodes(model) if n.proto is not None) > LARGEST:
+        return None
     proto = structure(model)
     if proto.ByteSize() > LARGEST:
         return None
