@@ -26,7 +26,7 @@ FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box
 class Part(BaseModel):
     """Base of the tables of a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ImagePreparation(Part):

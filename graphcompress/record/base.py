@@ -16,7 +16,7 @@ FORMAT = 3
 class Document(BaseModel):
     """Base of all parts: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ModelFile(Document):
