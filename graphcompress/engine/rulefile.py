@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ EFFECTS = ("exact", "equivalent", "approximate")
 BENEFITS = ("speed", "size", "int8")
 NONFINITE = ("overflow", "any")
 TARGETS = "targets"
+_BODY = re.compile(r"""^(before|after)\s*=\s*('''|\"{3}|'|")(.*?)\2""", re.MULTILINE | re.DOTALL)
+_OPERATOR = re.compile(r"=\s*(?:\w+\.)*(\w+)\s*[<(]")
 EXAMPLE_OPSET = 17
 Effect = Literal["exact", "equivalent", "approximate"]
 
@@ -75,9 +78,51 @@ class Rule:
         return len(self.before.nodes)
 
 
-def load_rules(root: Path, target: str | None = None) -> list[Rule]:
-    """Every rule below `root` that holds for `target`: those for other targets are not even read. Raises RuleError."""
-    return [load_rule(f, root) for f in rule_files(root) if _target_of(f, root) in (None, target)]
+def load_rules(root: Path, target: str | None = None, operators: Collection[str] | None = None) -> list[Rule]:
+    """Every rule below `root` that holds for `target`: those for other targets are not even read. Raises RuleError.
+
+    With `operators`, those of a graph, only the rules whose operators are all among them, or among what such rules write; the others can change nothing in it.
+    """
+    files = _files_for(root, target)
+    return [load_rule(f, root) for f in (files if operators is None else _of_use(files, operators))]
+
+
+def rule_ids(root: Path, target: str | None = None) -> list[str]:
+    """The ids of all rules below `root` that hold for `target`. Only the names of files are read."""
+    return [_id_of(f, root) for f in _files_for(root, target)]
+
+
+def _files_for(root: Path, target: str | None) -> list[Path]:
+    return [f for f in rule_files(root) if _target_of(f, root) in (None, target)]
+
+
+def _id_of(path: Path, root: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
+def _of_use(files: Sequence[Path], operators: Collection[str]) -> list[Path]:
+    known, left, found = set(operators), dict.fromkeys(files), set[Path]()
+    while more := [f for f in left if operators_of(f)[0] <= known]:
+        found.update(more)
+        for file in more:
+            del left[file]
+            known |= operators_of(file)[1]
+    return [f for f in files if f in found]
+
+
+def operators_of(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """What a rule file has in `before` and in `after`, without domains; nothing where that cannot be told without reading it as a whole."""
+    try:
+        return _operators_in(path, path.stat().st_mtime_ns)
+    except OSError:
+        return frozenset(), frozenset()  # reading the file says what is wrong
+
+
+@functools.cache
+def _operators_in(path: Path, changed: int) -> tuple[frozenset[str], frozenset[str]]:
+    bodies = {key: body for key, _, body in _BODY.findall(path.read_text(encoding="utf-8", errors="replace"))}
+    before, after = (frozenset(_OPERATOR.findall(bodies.get(key, ""))) for key in ("before", "after"))
+    return before, after
 
 
 def load_rule(path: Path, root: Path | None = None) -> Rule:
@@ -120,7 +165,7 @@ class _Loader:
         lets = {k: self.text.entry(k, v) for k, v in self.text.texts(table, "let").items()}
         where = [self.text.clause("where", c) for c in self.text.list_of(table, "where")]
         rule = Rule(
-            id=self.path.relative_to(self.root).with_suffix("").as_posix(),
+            id=_id_of(self.path, self.root),
             path=self.path,
             summary=summary,
             effect=effect,  # type: ignore[arg-type]

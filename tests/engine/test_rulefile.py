@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from graphcompress.engine import load_rule, load_rules
+from graphcompress.engine import load_rule, load_rules, rule_files
+from graphcompress.engine.rulefile import operators_of
 from graphcompress.errors import RuleError
+from graphcompress.targets import rules_root
 
 GOOD = """\
 summary = "x times one"
@@ -125,3 +127,27 @@ def test_clauses_that_read_values_are_judged_last(tmp_path: Path) -> None:
     path = tmp_path / "rule.toml"
     path.write_text(GOOD.replace('["constant(k)", "every(k == one)"]', '["every(k == one)", "constant(k)"]'), encoding="utf-8")
     assert [c.text for c in load_rule(path).clauses] == ["constant(k)", "every(k == one)"]
+
+
+@pytest.mark.parametrize("path", rule_files(rules_root() / "rewrite"), ids=lambda p: p.stem)
+def test_the_operators_of_a_rule_are_known_without_reading_it(path: Path) -> None:
+    rule = load_rule(path)
+    assert operators_of(path) == (frozenset(n.op for n in rule.before.nodes), frozenset(n.op for n in rule.after.nodes))
+
+
+def test_only_rules_of_use_are_loaded() -> None:
+    root = rules_root() / "rewrite"
+    every = load_rules(root, "cpu")
+    assert load_rules(root, "cpu", {n.op for r in every for n in r.before.nodes}) == every
+    assert load_rules(root, "cpu", ()) == []
+    few = {r.id for r in load_rules(root, None, {"Sum", "Conv"})}
+    assert {"canonicalize/sum_of_two", "fuse/conv_add", "fuse/conv1x1_conv1x1"} <= few  # Sum is written as Add, which goes into the Conv
+    assert "fuse/conv_bn" not in few
+
+
+@pytest.mark.parametrize("quote", ["'''", '"""', "'", '"'])
+def test_operators_are_found_however_a_body_is_quoted(quote: str, tmp_path: Path) -> None:
+    path = tmp_path / "rule.toml"
+    path.write_text(f"before = {quote}(x) => (y) {{ a = Neg (x) y = com.x.Twice <n = 2> (a) }}{quote}\nafter = {quote}(x) => (y) {{ y = Exp(x) }}{quote}\n")
+    assert operators_of(path) == ({"Neg", "Twice"}, {"Exp"})
+    assert operators_of(tmp_path / "none.toml") == (frozenset(), frozenset())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
 
-from graphcompress.engine import Rule, Stop, load_rules, rewrite
+from graphcompress.engine import Rule, Stop, load_rules, rewrite, rule_ids
 from graphcompress.errors import ModelError, RuntimeUnavailable, UsageError
 from graphcompress.ir import Model, Node, label, nodes
 from graphcompress.ir.check.functions import Key
@@ -61,6 +62,10 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
 STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, loops.STAGE, affine.STAGE, common.STAGE, duplicates.STAGE)
 
 
+Rules: TypeAlias = Callable[[Collection[str]], Sequence[Rule]]
+"""The rules that are of use in a graph of these operators."""
+
+
 def simplify(model: Model, context: Context, options: Options | None = None) -> Ladder:
     """A model that computes the same with fewer nodes and bytes.
 
@@ -105,7 +110,7 @@ def simplified_so_far(model: Model, context: Context, limit: int | None) -> tupl
     return work.model, tuple(work.applications)
 
 
-def _that_loads(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> tuple[_Work, list[Refusal]]:
+def _that_loads(model: Model, rules: Rules, off: frozenset[str], context: Context) -> tuple[_Work, list[Refusal]]:
     """`model` simplified, without the rules and stages whose results onnxruntime does not load; those as refusals.
 
     What onnxruntime cannot load before (operators that it does not know) says nothing about the result.
@@ -122,13 +127,13 @@ def _that_loads(model: Model, rules: Sequence[Rule], off: frozenset[str], contex
         culprit = _culprit(model, rules, off, context, sorted(work.applied))
         if culprit is None:  # not even without any of them
             refusals.append(Refusal("simplify/load", f"onnxruntime loads the model, but nothing that is made of it, so it is returned unchanged: {problem}"))
-            return _Work(model, (), off), refusals
+            return _Work(model, rules, off), refusals
         reason = f"onnxruntime loads the model, but not what is made of it with this, so it is left out: {problem}"
         refusals.append(Refusal(f"{culprit}/load", reason, count=work.applied[culprit]))
         off |= {culprit}
 
 
-def _culprit(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context, applied: Sequence[str]) -> str | None:
+def _culprit(model: Model, rules: Rules, off: frozenset[str], context: Context, applied: Sequence[str]) -> str | None:
     """The first of `applied`, in their order, with which the result does not load any more: found by bisection."""
 
     def loads_with(count: int) -> bool:
@@ -147,7 +152,7 @@ def _culprit(model: Model, rules: Sequence[Rule], off: frozenset[str], context: 
 
 
 @paused()
-def _without_needless_inlining(model: Model, rules: Sequence[Rule], off: frozenset[str], context: Context) -> _Work:
+def _without_needless_inlining(model: Model, rules: Rules, off: frozenset[str], context: Context) -> _Work:
     """`model` simplified with its functions written out, but for those in which nothing was changed: they stay functions."""
     functions: set[Key] | None = None
     while True:
@@ -185,9 +190,9 @@ def _nodes_of_functions(model: Model) -> Counter[Key]:
 class _Work:
     """A model on its way to the fixed point. The refusals are those of the last time that a stage looked at it."""
 
-    def __init__(self, model: Model, rules: Sequence[Rule], off: frozenset[str], limit: int | None = None) -> None:
+    def __init__(self, model: Model, rules: Rules, off: frozenset[str], limit: int | None = None) -> None:
         self.model = model
-        self.rules = [r for r in rules if r.id not in off]
+        self.rules = rules
         self.off = off
         #: Shapes, inferred when somebody asks first. Every edit keeps the values of the tensors that stay, so the answers hold over all rounds.
         self.shapes = functools.cache(lambda: infer(model))
@@ -275,7 +280,8 @@ class _Work:
         """Rules run to their own fixed point. They look again only after something changed; a rewrite counts, because shapes of new tensors are known only then."""
         if self.ended:
             return
-        outcome = rewrite(self.model, self.rules, self.shapes, None if self.limit is None else self.limit - len(self.applications))
+        rules = [r for r in self.rules({n.op for n in nodes(self.model)}) if r.id not in self.off]
+        outcome = rewrite(self.model, rules, self.shapes, None if self.limit is None else self.limit - len(self.applications))
         self.applied.update(outcome.applied)
         self.applications += outcome.applications
         for rule, count in outcome.rules.items():
@@ -293,12 +299,13 @@ class _Work:
             self.refused_by_rules[RULES_STOPPED] = Refusal(RULES_STOPPED, f"rewriting stopped without a fixed point: {reason}")
 
 
-def _rules(context: Context, options: Options) -> list[Rule]:
+def _rules(context: Context, options: Options) -> Rules:
     """The rules that are on: those for the target or for all, without the approximate ones and those that are switched off."""
-    rules = load_rules(rules_root() / "rewrite", context.target.name if context.target is not None else None)
-    unknown = [name for name in options.off if name not in STAGES and all(name != r.id for r in rules)]
+    root, target = rules_root() / "rewrite", context.target.name if context.target is not None else None
+    known = {*STAGES, *rule_ids(root, target)}
+    unknown = [name for name in options.off if name not in known]
     if unknown:
         raise UsageError(
             f"simplify: off names '{unknown[0]}', and there is no such stage or rule. Stages are {', '.join(STAGES)}; rules are the files of rules/rewrite."
         )
-    return [r for r in rules if r.effect != "approximate"]
+    return lambda operators: [r for r in load_rules(root, target, operators) if r.effect != "approximate"]
