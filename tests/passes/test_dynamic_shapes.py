@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from graphcompress.ir import Model, constant_value, lint, nodes
+from graphcompress.ir import Model, constant_value, lint, nodes, to_bytes
 from graphcompress.ir.files.text import parse_model
 from graphcompress.ir.shapes.infer import infer
+from graphcompress.passes.simplify import simplify
 from graphcompress.passes.simplify.broadcasts import skip_expands
 from graphcompress.passes.simplify.dead import remove_dead
 from graphcompress.passes.simplify.sizes import read_sizes
 from graphcompress.passes.simplify.view_targets import write_targets
 from graphcompress.passes.simplify.views import join_views
 from graphcompress.runtime.evaluate import run_once
+from graphcompress.step import Context
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 OLD = '<ir_version: 7, opset_import: ["" : 13]>'
@@ -181,3 +184,47 @@ def test_an_operator_that_broadcasts_needs_no_expand() -> None:
 def test_an_expand_that_gives_the_result_its_shape_stays() -> None:
     model = parse_model(f"{HEADER} g (float[N,M] x, float[M] u) => (y) {{ s = Shape (x)  e = Expand (u, s)  y = Add (e, u) }}")
     assert skip_expands(model, lambda: infer(model)) == 0
+
+
+CONSTANTS = (
+    "<bool[1,2] yes = {1, 0}, bool[1,1] all = {1}, float zero = {0}, float much = {-100}, float[2] two = {3, 4}, float[1,1] one = {2}, int64[1,1] none = {0}, int64 over = {3}, "
+    "float[3,1,1] deep = {1, 2, 3}>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("e = Expand (yes, s)  y = Where (e, zero, much)", {"Shape": 1, "Expand": 1}),
+        ("e = Expand (yes, s)  n = Not (e)  m = Where (n, zero, much)  y = Add (x, m)", {"Add": 1}),
+        ("e = Expand (all, s)  m = Where (e, zero, much)  a = Add (x, m)  y = Softmax (a)", {"Softmax": 1}),
+        ("e = Expand (one, s)  m = Mul (e, two)  y = Sub (m, x)", {"Sub": 1}),
+        ("e = ConstantOfShape (s)  m = Add (e, two)  y = Mul (x, m)", {"Mul": 1}),
+        ("e = ConstantOfShape (s)  y = Max (x, e)", {"Max": 1}),
+        ("e = Expand (none, s)  c = Cast <to = 1> (e)  f = Exp (c)  y = Div (f, x)", {"Div": 1}),
+    ],
+)
+def test_what_is_calculated_from_an_expanded_constant_is_calculated_before(body: str, left: dict[str, int]) -> None:
+    model = parse_model(f"{HEADER} g (float[N,2] x) => (float[a,b] y) {CONSTANTS} {{ s = Shape (x)  {body} }}")
+    result = simplify(model, Context()).boldest
+    assert ops(result.model) == left
+    for rows in (1, 3):
+        feed = {"x": np.arange(1, 2 * rows + 1, dtype=np.float32).reshape(rows, 2)}
+        expected, actual = (onnxruntime.InferenceSession(to_bytes(m)).run(None, feed)[0] for m in (model, result.model))
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "e = Expand (one, s)  y = Add (e, deep)",  # which has more axes than what it is added to
+        "e = Expand (none, s)  d = Div (over, e)  y = Cast <to = 1> (d)",  # where there are no rows, nothing is divided by zero
+        "e = Expand (x, s)  y = Add (e, two)",
+        "e = Expand (one, s)  f = Expand (two, s)  t = Transpose (x)  u = Shape (t)  h = Expand (one, u)  y = Where (yes, h, two)",
+    ],
+)
+def test_where_it_is_expanded_stays(body: str) -> None:
+    model = parse_model(f"{HEADER} g (float[N,2] x) => (y) {CONSTANTS} {{ s = Shape (x)  {body} }}").copy()
+    skip_expands(model, lambda: infer(model))
+    makers = [n.op for n in nodes(model) if any(o.name == "y" for o in n.outputs)]
+    assert makers != ["Expand"]

@@ -13,7 +13,7 @@ from graphcompress.ir.model.scopes import rename_hidden
 from graphcompress.passes.simplify import Options, simplify
 from graphcompress.step import Context
 
-IF = 'g (bool c, float[N,2] x) => (float[a,b] y, float[c,d] t) { y = If (c) <then_branch = a () => (float[e,f] t) { t = Neg (x) }, else_branch = b () => (float[e,f] u) { s = Identity (x) u = Abs (s) }> s = Relu (x) t = Exp (s) }'
+IF = "g (bool c, float[N,2] x) => (float[a,b] y, float[c,d] t) { y = If (c) <then_branch = a () => (float[e,f] t) { t = Neg (x) }, else_branch = b () => (float[e,f] u) { s = Identity (x) u = Abs (s) }> s = Relu (x) t = Exp (s) }"
 LOOP = (
     "g (bool c, float[N,2] x) => (float[a,b] y, float[c,d] k) <int64 n = {3}> {"
     " y = Loop (n, c, x) <body = b (int64 i, bool k, float[N,2] s) => (bool d, float[N,2] w) { d = Identity (k) w = Add (s, s) }>"
@@ -81,7 +81,9 @@ def test_where_nothing_else_is_done_the_model_stays() -> None:
 
 def test_sizes_that_nothing_reads_are_left_alone() -> None:
     """Without the stage that removes them, each round would read them anew."""
-    model = model_of("g (float[N,2] x) => (float[a,b] y) <int64[1] at = {0}> { s = Shape (x) n = Gather (s, at) m = Shape (x) e = Expand (x, s) k = Concat <axis = 0> (n, m) y = Neg (e) }")
+    model = model_of(
+        "g (float[N,2] x) => (float[a,b] y) <int64[1] at = {0}> { s = Shape (x) n = Gather (s, at) m = Shape (x) e = Expand (x, s) k = Concat <axis = 0> (n, m) y = Neg (e) }"
+    )
     result = simplify(model, Context(), Options(off=("simplify/dead", "simplify/common"))).boldest
     assert result.stop == "fixed point"
     assert len(list(nodes(result.model))) < 10

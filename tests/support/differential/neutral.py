@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 
 from differential import arrays
 from differential.builder import UNKNOWN, Builder, Unsuitable, Value, both
@@ -22,7 +23,7 @@ REDUCTIONS = ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceSum")
 
 def neutral(b: Builder) -> None:
     """One of them, or a near miss, and something that reads it."""
-    draw = b.among((logical, reduction, affine_run, gelu, gelu, hard_swish, entry, small_map, small_map))
+    draw = b.among((logical, reduction, affine_run, gelu, gelu, hard_swish, entry, small_map, small_map, expanded, expanded))
     draw(b)
 
 
@@ -93,6 +94,43 @@ def small_map(b: Builder) -> None:
     stated: dict[str, object] = {"auto_pad": b.among(("SAME_UPPER", "SAME_LOWER"))} if same else {"pads": pads}
     y = b.emit("Conv", [x, w, *more], both(spatial, x.shapes), reach=UNKNOWN, rough=True, group=group, strides=strides, dilations=dilations, **stated)
     b.emit("Neg", [y], y.shapes, reach=UNKNOWN, rough=True)
+
+
+def expanded(b: Builder) -> None:
+    """What masks are made of: a constant that is expanded to a shape of the run, calculated with, and brought together with a tensor of that shape."""
+    x = b.pick(("float32",), where=lambda v: 0 < v.rank < 5)
+    if b.opset < 9:
+        raise Unsuitable
+    target = b.emit("Shape", [x], ((x.rank,), (x.rank,)), "int64", known=lambda *_: None)
+    dtype = str(b.among(("bool", "float32", "int64")))
+    if b.chance(0.6):
+        own = tuple(x.dim(axis) if x.shapes[0][axis] == x.shapes[1][axis] and b.chance(0.4) else 1 for axis in range(x.rank))
+        source = b.constant(b.rng.integers(0, 2, own), dtype)
+        mask = b.emit("Expand", [source, target], x.shapes, dtype, reach=1.0)
+    else:
+        fill = onnx.numpy_helper.from_array(np.array([b.among((0, 1))], dtype), "")
+        mask = b.emit("ConstantOfShape", [target], x.shapes, dtype, reach=1.0, value=fill)
+    if dtype != "bool":
+        if b.chance(0.5):
+            number = b.constant(np.full(b.among(((), (1,) * x.rank, (x.dim(-1),) if x.shapes[0][-1] == x.shapes[1][-1] else ())), 2), dtype)
+            mask = b.emit(
+                b.among(("Mul", "Sub", "Div", "Add")),
+                [number, mask] if b.chance(0.3) and dtype == "float32" else [mask, number],
+                x.shapes,
+                dtype,
+                reach=UNKNOWN,
+            )
+        mask = b.emit("Cast", [mask], x.shapes, "bool", reach=1.0, to=9)
+    if b.chance(0.4):
+        mask = b.emit("Not", [mask], x.shapes, "bool", reach=1.0)
+    if b.chance(0.3):
+        b.emit("Where", [mask, x, b.constant(np.zeros(()), "float32")], x.shapes, reach=x.reach)
+        return
+    bias = b.emit(
+        "Where", [mask, b.constant(np.zeros(()), "float32"), b.constant(np.full(b.among(((), (1,))), -100.0), "float32")], x.shapes, "float32", reach=100.0
+    )
+    y = b.emit("Add", [x, bias], x.shapes, reach=x.reach + 100, rough=True)
+    b.emit("Softmax", [y], y.shapes, reach=1.0, rough=True) if b.opset >= 13 else b.emit("Relu", [y], y.shapes, reach=UNKNOWN, rough=True)
 
 
 def affine_run(b: Builder) -> None:
