@@ -182,8 +182,9 @@ graph = "(float[N,2,3] x) => (float[N,2,1] y) { y = Neg (x) }"
 def broken_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "broken.toml"
     path.write_text(BROKEN, encoding="utf-8")
-    rule, rules = load_rule(path), run.load_rules
+    rule, rules, ids = load_rule(path), run.load_rules, run.rule_ids
     monkeypatch.setattr(run, "load_rules", lambda *a: [*rules(*a), rule])
+    monkeypatch.setattr(run, "rule_ids", lambda *a: [*ids(*a), rule.id])
     return rule.id
 
 
