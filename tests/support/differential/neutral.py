@@ -124,7 +124,7 @@ def expanded(b: Builder) -> None:
     if b.chance(0.4):
         mask = b.emit("Not", [mask], x.shapes, "bool", reach=1.0)
     if b.chance(0.3):
-        b.emit("Where", [mask, x, b.constant(np.zeros(()), "float32")], x.shapes, reach=x.reach)
+        b.emit("Where", [mask, x, b.constant(np.zeros(()), "float32")], x.shapes, "float32", reach=x.reach)
         return
     bias = b.emit(
         "Where", [mask, b.constant(np.zeros(()), "float32"), b.constant(np.full(b.among(((), (1,))), -100.0), "float32")], x.shapes, "float32", reach=100.0
