@@ -77,7 +77,8 @@ class _Expanded:
     def source(self, maker: Node) -> Tensor:
         """What `maker` expands: a tensor, or the one number of a ConstantOfShape as a constant."""
         if maker.op == "Expand":
-            return maker.inputs[0]
+            tensor: Tensor = maker.inputs[0]
+            return tensor
         value = maker.attrs.get("value")
         values = np.zeros((), np.float32) if value is None else np.asarray(value.load() if isinstance(value, TensorData) else value).reshape(())
         return self.model.constant(f"{maker.outputs[0].name}.value", values)
