@@ -56,6 +56,8 @@ class _Expanded:
         """Change what `node` reads, or expand behind it."""
         for index, tensor in enumerate(node.inputs):
             maker = self.maker(tensor)
+            if node.op == "Where" and maker is not None and (maker.op == "ConstantOfShape" or constant_data(maker.inputs[0]) is not None):
+                continue  # with a condition of one element, onnxruntime makes a +0 of a -0 that it selects
             if maker is not None and node.op in BROADCASTING and self.fits(node, {tensor: self.source_shape(maker)}, only=index):
                 edits.set_input(node, index, self.source(maker))
                 self.count += 1
