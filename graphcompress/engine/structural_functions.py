@@ -40,6 +40,18 @@ def read_by(graph: GraphQueries, tensor: Any, *ops: str) -> bool:
     return any(n.is_op(*ops) for n in graph.readers(tensor_of(tensor)))
 
 
+@function(3, ANY)
+def made_behind(graph: GraphQueries, tensor: Any, steps: int, *ops: str) -> bool:
+    """One of the operators stands at most `steps` nodes above a tensor."""
+    tensors = [tensor_of(tensor)]
+    for _ in range(short(steps)):
+        makers = {id(n): n for n in map(graph.maker, tensors) if n is not None}.values()
+        if any(n.is_op(*ops) for n in makers):
+            return True
+        tensors = [t for n in makers for i in range(len(n.inputs)) if (t := graph.input(n, i)) is not None]
+    return False
+
+
 @function(1)
 def outputs(graph: GraphQueries, tensor: Any) -> int:
     """How many outputs the matched node that makes `tensor` has by name."""

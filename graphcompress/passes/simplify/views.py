@@ -1,4 +1,4 @@
-"""Chains of nodes that only say otherwise what the axes of a tensor are (Reshape, Flatten, Squeeze, Unsqueeze, a Transpose or a reduction of axes of size 1): one Reshape, or nothing."""
+"""Chains of nodes that only say otherwise what the axes of a tensor are (Reshape, Flatten, Squeeze, Unsqueeze, a Transpose of axes of size 1): one Reshape, or nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from graphcompress.passes.simplify.view_targets import reshape_target
 
 STAGE = "simplify/view"
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
-REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
-"""They leave what they reduce as it is where that is one element."""
 OPSET_OF_TARGETS = 5
 """From here on the target of a Reshape is an input."""
 
 
 def join_views(model: Model, shapes: Callable[[], Shapes]) -> int:
     """Let the last view of a chain look at the first one's input, where what lies between is read by nobody else, or by other views alone; how many nodes that concerns."""
-    if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS, *REDUCTIONS) for n in nodes(model)):
+    if model.opset < OPSET_OF_TARGETS or not any(n.is_op(*VIEWS) for n in nodes(model)):
         return 0
     search = _ViewJoiner(model, shapes())
     with Edits(model) as edits:
@@ -72,13 +70,11 @@ class _ViewJoiner:
 
     def is_view(self, node: Node) -> bool:
         """Whether `node` leaves the elements in their order, as far as is known."""
-        if not node.is_op(*VIEWS, *REDUCTIONS) or calls(node, self.functions):
+        if not node.is_op(*VIEWS) or calls(node, self.functions):
             return False
         before, after = self.dims(node.inputs[0]), self.dims(node.outputs[0])
         if before is None or after is None:
             return False
-        if node.op in REDUCTIONS:
-            return [size for size in before if size != 1] == [size for size in after if size != 1]
         if node.op != "Transpose":
             return True
         perm = node.attrs.get("perm")
@@ -93,7 +89,7 @@ class _ViewJoiner:
         """One Reshape, or none, for the views of `chain` (the last one first)."""
         last, source = chain[0], chain[-1].inputs[0]
         before, after = self.dims(source), self.dims(last.outputs[0])
-        if before is None or after is None or (len(chain) == 1 and before != after and last.op not in REDUCTIONS):
+        if before is None or after is None or (len(chain) == 1 and before != after):
             return False
         if before == after:
             return self.remove(chain, source, edits)
