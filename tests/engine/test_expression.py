@@ -199,6 +199,8 @@ TABLE = [
     ("diagonal(cut_of)", [[5, 0], [0, 7]]),
     ("centred(reshaped(six, [6, 1]), [3])", [[0, n, 0] for n in range(1, 7)]),
     ("shape(centred(reshaped(six, [3, 2, 1, 1]), [3, 5]))", [3, 2, 3, 5]),
+    ("windowed(reshaped(six, [2, 3]), [1, 3])", [[2, 3], [5, 6]]),
+    ("windowed(reshaped(six, [1, 2, 3]), [1, 0, 2, 2])", [[[4, 5]]]),
 ]
 FIVES = np.full(1 << 17, 5.0)
 LATE = np.where(np.arange(1 << 17) == (1 << 17) - 1, 4.0, 5.0)

@@ -158,3 +158,25 @@ def test_a_dimension_that_is_not_a_number_is_undetermined() -> None:
 )
 def test_what_can_be_judged_without_values(text: str, expected: bool) -> None:
     assert structural(parse(text), frozenset(["a"])) is expected
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_live_taps_are_those_that_meet_an_element(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, taps, stride, dilation = (int(rng.integers(1, most)) for most in (6, 6, 4, 4))
+    pads = [int(p) for p in rng.integers(0, 9, 2)]
+    places = (size + sum(pads) - (taps - 1) * dilation - 1) // stride + 1
+    if places < 1:
+        return
+    shapes: dict[str, Any] = {"y": (1, 1, places), "x": (1, 1, size), "w": (1, 1, taps)}
+    attributes = {"pads": pads, "strides": [stride], "dilations": [dilation]}
+    begin, end = value("live_taps(y, x, w)", attributes, **shapes)
+    before, after = value("live_pads(y, x, w)", attributes, **shapes)
+    reads = np.arange(places)[:, None] * stride + np.arange(taps) * dilation - pads[0]
+    meets = ((reads >= 0) & (reads < size)).any(axis=0)
+    assert 0 <= begin < end <= taps and not meets[:begin].any() and not meets[end:].any()
+    assert before == pads[0] - begin * dilation >= 0 and after == pads[1] - (taps - end) * dilation >= 0
+    # What is left sees the same elements at as many places.
+    assert (size + before + after - (end - begin - 1) * dilation - 1) // stride + 1 == places
+    if meets.any():
+        assert begin == min(int(meets.argmax()), pads[0] // dilation) and taps - end == min(int(meets[::-1].argmax()), pads[1] // dilation)
