@@ -82,6 +82,7 @@ class Folding:
         self._size: dict[int, int] = {}
         self._obstacles: dict[Node, str] = {}
         self._credit: dict[int, float] = {}
+        self._shares: dict[int, float] = {}
 
     def run(self) -> int:
         """Fold what may be folded; how many nodes."""
@@ -161,7 +162,9 @@ class Folding:
         reason = "growth" if growth > self.growth.left else "size" if written + read > LARGEST or written > self.growth.room else ""
         if reason:
             self._obstacles[node] = reason
-            self.growth.left -= sum(self._credit.pop(key, 0.0) for key in inputs)  # what this node reads stays after all
+            for key in inputs:  # what this node reads stays after all
+                self.growth.left -= self._credit.pop(key, 0.0)
+                self._shares[key] = 0.0
             return reason
         self.growth.left -= growth
         for key, part in dying.items():
@@ -172,11 +175,13 @@ class Folding:
         return ""
 
     def _dying(self, tensor: Tensor) -> float:
-        """What folding one of the readers of `tensor` takes out of the model: its part of the bytes, where the others can be folded too."""
-        readers = {id(n): n for n in tensor.outputs}
-        if id(tensor) in self.outputs or not all(self._constant_inputs(n) and not self._obstacle(n) for n in readers.values()):
-            return 0.0
-        return self._bytes(tensor) / len(readers)
+        """What folding one of the readers of `tensor` takes out of the model: its part of the bytes, where the others can be folded too, as far as is known when the first one is."""
+        share = self._shares.get(id(tensor))
+        if share is None:
+            readers = {id(n): n for n in tensor.outputs}
+            gone = id(tensor) not in self.outputs and all(self._constant_inputs(n) and not self._obstacle(n) for n in readers.values())
+            share = self._shares[id(tensor)] = self._bytes(tensor) / len(readers) if gone else 0.0
+        return share
 
     def _bytes(self, tensor: Tensor) -> int:
         return tensor.nbytes if isinstance(tensor, Constant) else self._size[id(tensor)]
