@@ -46,6 +46,10 @@ def machine(**labels: Any) -> dict[str, Any]:
 
 INTS, TEXTS = {"classlabels_ints": [3, 4, 5]}, {"classlabels_strings": ["a", "b", "c"]}
 LINEAR = {"coefficients": [1.0] * 6, "intercepts": [0.0] * 3}
+#: Two directions of three units over four inputs: X, W, R, B, lengths, first states, peepholes, scales and zero points.
+LSTM = {"x": array(5, 1, 4), "w": array(2, 4, 12, dtype=np.int8), "r": array(2, 3, 12, dtype=np.int8), "b": array(2, 24), "lengths": np.array([5], np.int32)}
+LSTM |= {"h": array(2, 1, 3), "c": array(2, 1, 3), "p": array(2, 9)}
+LSTM |= {"ws": array(2, 12), "wz": np.zeros((2, 12), np.int8), "rs": array(2, 12), "rz": np.zeros((2, 12), np.int8)}
 #: (domain, operator, inputs, attributes)
 CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     (MS, "Gelu", {"x": array(2, 3)}, {}),
@@ -54,6 +58,7 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     (MS, "BiasGelu", {"x": array(2, 5, 3), "b": array(3)}, {}),
     (MS, "SkipLayerNormalization", {"x": array(2, 5, 4), "s": array(2, 5, 4), "g": array(4)}, {}),
     (MS, "SkipSimplifiedLayerNormalization", {"x": array(2, 5, 4), "s": array(2, 5, 4), "g": array(4)}, {}),
+    (MS, "DynamicQuantizeLSTM", LSTM, {"hidden_size": 3, "direction": "bidirectional"}),
     (MS, "FusedConv", {"x": array(1, 2, 9, 8), "w": array(4, 2, 3, 3)}, {"activation": "Relu", "pads": [1, 0, 1, 0], "strides": [2, 1]}),
     (MS, "FusedGemm", {"a": array(3, 2), "b": array(5, 3)}, {"activation": "Relu", "transA": 1, "transB": 1}),
     (MS, "QuantizeLinear", {"x": array(2, 3), "s": F32(0.1), "z": np.uint8(3)}, {}),
