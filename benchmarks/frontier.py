@@ -76,7 +76,7 @@ def make(task: Any, outs: Path, steps: int) -> None:
 
 def quantized(task: Any, model: Path, path: Path) -> None:
     if not path.exists():
-        graphcompress.save(graphcompress.quantize(model, task.calib, threads=1).model, path)
+        graphcompress.save(graphcompress.compress(model, task.calib, threads=1, measure=False, min_agreement=0.0).model, path)
 
 
 def files(task: Any, outs: Path) -> Iterator[tuple[str, float, Path]]:
