@@ -9,7 +9,6 @@ The time is the CPU's with one thread, all files and the original in turns; the 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zoo
+from prune_plot import COLOURS, HEIGHT, MARGIN, TOP, WIDTH
 
 import graphcompress
 
-HERE = Path(__file__).resolve().parent
-SHARED = Path(os.environ.get("GRAPHCOMPRESS_SHARED", HERE.parents[1] / "shared"))
-sys.path[:0] = [str(SHARED)]
-
-import zoo_tools  # noqa: E402
-from prune_plot import COLOURS, HEIGHT, MARGIN, TOP, WIDTH  # noqa: E402
+sys.path.insert(0, str(zoo.SHARED))
+import zoo_tools
 
 PARTS = (0.75, 0.5, 0.33)
 LINES = {"original": "the original", "channels": "channels cut", "ranks": "and low rank", "taught": "and taught", "int8": "and INT8"}
@@ -94,8 +91,7 @@ def points(task: Any, outs: Path, rounds: int) -> list[Point]:
     known = list(files(task, outs))
     sessions = [zoo_tools.session(path, 1) for _, _, path in known]
     answers = [zoo_tools.outputs(task, session) for session in sessions]
-    with np.load(task.test) as arrays:
-        feed = {i.name: arrays[i.name][:1] for i in sessions[0].get_inputs()}
+    feed = zoo_tools.feeds(task, "test", 1)[0]
     times = np.array([[seconds(session, feed) for session in sessions] for _ in range(rounds + 2)])[2:]  # two warm up
     shares = times / times[:, :1]
     judged = [(float(zoo_tools.metric(task, a)), float(zoo_tools.fidelity(task, answers[0], a))) for a in answers]

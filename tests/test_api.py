@@ -111,10 +111,10 @@ def test_a_missed_bar_is_raised_with_the_result(path: Path) -> None:
 
 
 def test_the_effort_fast_tries_the_boldest_alone_and_says_so_where_that_does_not_hold(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcompress.passes.quantize import latency, noise
+    from graphcompress.passes.quantize import ladder, latency
 
     monkeypatch.setattr(latency, "fastest", None)  # no step times anything
-    monkeypatch.setattr(noise, "output_noise", None)
+    monkeypatch.setattr(ladder, "output_noise", None)  # nor measures what less bold rungs are made by
     holds = graphcompress.compress(path, feeds(), threads=1, effort="fast")
     assert holds.record.measurements and not any("--effort full" in note for note in holds.record.notes)
     missed = graphcompress.compress(path, feeds(), threads=1, effort="fast", metric=lambda reference, candidate: 0.5)

@@ -40,9 +40,9 @@ MEASURES = {
 }
 """What the measures of agreement look at."""
 LONGEST_LIST = 12
+"""Rows of a list before the rest is only counted; the JSON has all of them."""
 PROCESSOR_PROVIDERS = {None, "cpu", "openvino", "dnnl", "xnnpack"}
 """Providers that compute on the processor that a record names (None: nothing was judged), so that its instructions decide what INT8 gains. The others have hardware of their own."""
-"""Rows of a list before the rest is only counted; the JSON has all of them."""
 
 
 def record_tables(record: Record) -> Iterator[RenderableType]:

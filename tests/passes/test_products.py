@@ -103,10 +103,15 @@ def test_layers_of_one_size_share_their_zero_points() -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "says"),
-    [("hidden_size = 24", "no constants"), ("hidden_size = 24, layout = 1", "batch comes first"), ("hidden_size = 24", "NaN")],
+    [
+        ("hidden_size = 24", "no constants"),
+        ("hidden_size = 24, layout = 1", "batch comes first"),
+        ("hidden_size = 24", "NaN"),
+        ("hidden_size = 4", "fewer than"),
+    ],
 )
 def test_other_lstms_stay_with_a_reason(attributes: str, says: str) -> None:
-    weights = {"w": weight(1, 96, 40), "r": weight(1, 96, 24)}
+    weights = {"w": weight(1, 16, 40), "r": weight(1, 16, 4)} if says == "fewer than" else {"w": weight(1, 96, 40), "r": weight(1, 96, 24)}
     if says == "NaN":
         weights["r"][0, 0, 0] = np.nan
     computed = "v = Neg (w)" if says == "no constants" else "v = Identity (x)"

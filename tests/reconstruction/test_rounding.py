@@ -73,6 +73,7 @@ def test_polishing_makes_no_column_worse(bits: int) -> None:
 
 def test_inputs_that_have_nothing_to_do_with_one_another_are_rounded_by_themselves() -> None:
     matrix, _ = problem()
+    np.testing.assert_array_equal(round_by_error(matrix, np.eye(160)[None], 4, 0).codes, round_to_nearest(matrix, 4).codes)
     levels, nearest = round_by_error(matrix, np.eye(160)[None], 4), round_to_nearest(matrix, 4)
     assert (levels.codes != np.clip(np.rint(matrix / levels.scales), *code_range(4))).mean() < 0.01  # a scale is put right once more after the codes
     assert 0.97 < error(levels.values - matrix, np.eye(160)[None]) / error(nearest.values - matrix, np.eye(160)[None]) <= 1

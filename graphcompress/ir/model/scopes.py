@@ -42,19 +42,19 @@ def rename_hidden(model: Model) -> int:
     count = 0
     for graph in graphs(model):  # outer ones first
         hidden = outside[graph]
-        for tensor in (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs)):
-            if tensor.name and tensor.name in hidden:
+        for tensor in _defined(graph):
+            if tensor.name in hidden:
                 _rename(model, graph, tensor)
                 count += 1
         inner = [g for n in graph.nodes for g in subgraphs(n)]
         if inner:
-            outside.update(dict.fromkeys(inner, hidden | _defined(graph)))
+            outside.update(dict.fromkeys(inner, hidden | {t.name for t in _defined(graph)}))
     return count
 
 
-def _defined(graph: Graph) -> frozenset[str]:
-    tensors = (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs))
-    return frozenset(t.name for t in tensors if t.name)
+def _defined(graph: Graph) -> list[Tensor]:
+    """The tensors with a name that `graph` itself defines."""
+    return [t for t in (*graph.inputs, *graph.initializers.values(), *(t for n in graph.nodes for t in n.outputs)) if t.name]
 
 
 def _rename(model: Model, graph: Graph, tensor: Tensor) -> None:

@@ -50,6 +50,7 @@ def ladder(
     full = plan.result(attempt, original, applied, calibration)
     dynamic = faster_products(plan, original, full, some, excluded, timing) if timing is not None else None
     above = [] if dynamic is None else [Rung("INT8 with products by the ranges of each run", lambda: dynamic)]
+    others = other_than(dynamic)
     if attempt is None:
         return Ladder((*above, Rung("nothing in INT8", lambda: full)))
     gain = placement.gain(plan.base, attempt.groups, plan.ranges.observed, plan.target, plan.measured)
@@ -60,7 +61,7 @@ def ladder(
 
     @functools.cache
     def product_noise() -> float:
-        return noise_of_products(plan, original, dynamic, some)
+        return noise_of_products(plan, original, others, some)
 
     def build(part: int) -> StepResult:
         total = noise().total(attempt.groups)
@@ -69,7 +70,7 @@ def ladder(
         result = plan.result(chosen, original, applied, calibration, shares)
         if dynamic is None or product_noise() > total / part:
             return result
-        return with_products(result, plan.target, other_than(dynamic))
+        return with_products(result, plan.target, others)
 
     rungs = [*above, Rung("INT8", lambda: full, gain)]
     rungs += [Rung(f"INT8 with 1/{part} of its noise", functools.partial(build, part)) for part in PARTS]
@@ -132,18 +133,16 @@ def faster_products(
     return None if best == 0 else results[best]
 
 
-def other_than(result: StepResult) -> Callable[[Node], bool]:
+def other_than(result: StepResult | None) -> Callable[[Node], bool]:
     """Whether a node is none of the products of `result` with the ranges of each run."""
-    names = frozenset(result.decisions.get("products", ()))
+    names = frozenset(() if result is None else result.decisions.get("products", ()))
     return lambda node: node_name(node) not in names
 
 
-def noise_of_products(plan: Plan, original: Model, result: StepResult | None, feeds: list[Feed]) -> float:
-    """What the products of `result` with the ranges of each run do to the outputs by themselves, as `Noise` has it; infinite where they do not run alone."""
-    if result is None:
-        return math.inf
+def noise_of_products(plan: Plan, original: Model, excluded: Callable[[Node], bool], feeds: list[Feed]) -> float:
+    """What products with the ranges of each run, but for those `excluded`, do to the outputs by themselves, as `Noise` has it; infinite where they do not run alone."""
     try:
-        alone = integer_products(original, plan.target, ProductOptions(), other_than(result))
+        alone = integer_products(original, plan.target, ProductOptions(), excluded)
         with LocalSession(plan.base, threads=1) as before, LocalSession(alone.model, threads=1) as after:
             return relative_noise([before.run(f) for f in feeds], [after.run(f) for f in feeds])
     except (ModelError, DataError):

@@ -103,15 +103,19 @@ def find(model: Model, target: Target, form: str, excluded: Callable[[Node], boo
         reason = layer_unfit(node, excluded) if recurrent else _unfit(node, excluded)
         if reason is None and shapes.dtype(node.inputs[0]) not in (None, "float"):
             reason = "it does not compute in float32"
-        if reason is not None:
-            refusals[node] = Refusal("products/unfit", reason, node_name(node))
-            continue
-        if recurrent:
-            found.append(RecurrentLayer(node))
-            continue
-        transposed = bool(node.is_op("Gemm") and node.attrs.get("transB", 0))
-        found.append(Product(node, node.inputs[0], node.inputs[1], transposed, node.input(2) if node.is_op("Gemm") else None))
+        if reason is None:
+            entry = RecurrentLayer(node) if recurrent else _product(node)
+            if sum(int(np.prod(shape_of(w))) for w in entry.weights) >= SMALLEST:
+                found.append(entry)
+                continue
+            reason = f"its weights have fewer than {SMALLEST} elements"
+        refusals[node] = Refusal("products/unfit", reason, node_name(node))
     return found
+
+
+def _product(node: Node) -> Product:
+    transposed = bool(node.is_op("Gemm") and node.attrs.get("transB", 0))
+    return Product(node, node.inputs[0], node.inputs[1], transposed, node.input(2) if node.is_op("Gemm") else None)
 
 
 def _unfit(node: Node, excluded: Callable[[Node], bool]) -> str | None:
@@ -125,8 +129,6 @@ def _unfit(node: Node, excluded: Callable[[Node], bool]) -> str | None:
     weight = node.inputs[1]
     if constant_data(weight) is None or not is_float(weight) or len(shape_of(weight)) != 2:
         return "its weight is no constant float32 matrix"
-    if int(np.prod(shape_of(weight))) < SMALLEST:
-        return f"its weight has fewer than {SMALLEST} elements"
     if node.is_op("Gemm") and (node.attrs.get("transA", 0) or node.attrs.get("alpha", 1.0) != 1.0 or node.attrs.get("beta", 1.0) != 1.0):
         return "a Gemm with factors, or of a transposed input, has no such form"
     values = constant_value(weight)
