@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -110,15 +111,29 @@ def test_a_missed_bar_is_raised_with_the_result(path: Path) -> None:
     assert isinstance(caught.value.result, graphcompress.Result) and caught.value.status == 1
 
 
-def test_the_effort_fast_tries_the_boldest_alone_and_says_so_where_that_does_not_hold(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcompress.passes.quantize import ladder, latency
+def float_alone(reference: Any, candidate: Any) -> float:
+    """A metric that takes nothing for the same but what is."""
+    return 1.0 if all(np.allclose(reference[name], candidate[name], atol=1e-5) for name in reference) else 0.5
 
-    monkeypatch.setattr(latency, "fastest", None)  # no step times anything
-    monkeypatch.setattr(ladder, "output_noise", None)  # nor measures what less bold rungs are made by
-    holds = graphcompress.compress(path, feeds(), threads=1, effort="fast")
+
+def test_the_effort_fast_tries_the_boldest_alone_and_says_so_where_that_does_not_hold(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, int]] = []
+    module = importlib.import_module("graphcompress.api.compress")  # the package has the function by that name
+    original = module.search
+
+    def watched(model: Any, steps: Any, context: Any, judge: Any, bars: Any, settings: Any, **how: Any) -> Any:
+        seen.append((context.measure, len(settings)))
+        return original(model, steps, context, judge, bars, settings, **how)
+
+    monkeypatch.setattr(module, "search", watched)
+    holds = graphcompress.compress(path, feeds(), effort="fast")
     assert holds.record.measurements and not any("--effort full" in note for note in holds.record.notes)
-    missed = graphcompress.compress(path, feeds(), threads=1, effort="fast", metric=lambda reference, candidate: 0.5)
+    assert seen == [(False, 1)]  # steps time nothing, and results are timed with one thread setting
+    missed = graphcompress.compress(path, feeds(), threads=1, effort="fast", metric=float_alone)
     assert any("--effort full" in note for note in missed.record.notes)
+    whole = graphcompress.compress(path, feeds(), threads=1, measure=False, metric=float_alone)
+    fast, full = ([c.rungs for c in r.record.gate.candidates if r.record.gate is not None] for r in (missed, whole))
+    assert fast == full[:2] == [["simplified", "weights stored in int8"], ["simplified"]] and len(full) > 2
     for wrong, says in (({"effort": "quick"}, "no effort 'quick'"), ({"effort": "fast", "goal": "macs=0.5"}, "does not search")):
         with pytest.raises(UsageError, match=says):
             graphcompress.compress(path, feeds(), **wrong)
