@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+from quantized import residual
 
+import graphcompress
+from graphcompress.errors import DataError
 from graphcompress.gate.nearness import distance, nearer
+from graphcompress.ir import to_bytes, to_proto
 from graphcompress.runtime.agreement.measured import Measured
 from graphcompress.runtime.compare import Comparison
 from graphcompress.runtime.output_statistics import OutputComparison
@@ -48,3 +53,22 @@ def test_a_distance_names_what_is_known() -> None:
     assert distance(compared(8, 12.04)) == "agreement 0.9083, signal to noise 12.0 dB"
     assert distance(compared(8, None)) == "agreement 0.9083"
     assert distance(compared(0, math.inf)) == "the same answers"
+
+
+def test_a_quantized_model_is_tuned_or_stays_as_it_was(tools: Any) -> None:
+    """Both steps are in the record; what tuning brought is said, and what came no nearer is not in the result."""
+    model = residual(tools)
+    feeds = list(tools.feeds(model, 48))
+    kept = {}
+    for minutes in (None, 0.05):
+        result = graphcompress.quantize(to_proto(model), feeds, tune=minutes, measure=False, threads=1)
+        steps = {step.use: step for step in result.record.steps}
+        kept[minutes] = to_bytes(result.model)
+    assert list(steps) == ["quantize", "distill"] and steps["quantize"].in_result and steps["distill"].decisions["trained"] > 0
+    assert steps["distill"].in_result == (kept[None] != kept[0.05])
+    assert steps["distill"].changed == any("before tuning" in note for note in result.record.notes)
+
+
+def test_tuning_needs_data(tools: Any) -> None:
+    with pytest.raises(DataError):
+        graphcompress.quantize(to_proto(residual(tools)), None, mode="weights-int8", tune=0.02)

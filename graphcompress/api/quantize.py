@@ -12,11 +12,12 @@ from graphcompress.api.inputs import AnyData, AnyModel, Feeds, choose_place, ope
 from graphcompress.errors import ModelError, UsageError, suggestion
 from graphcompress.gate import CandidateFails, SessionJudge, timed_settings
 from graphcompress.gate.judge import RunInfo
+from graphcompress.gate.nearness import distance, nearer
 from graphcompress.ir.analysis.output_kinds import output_kinds
 from graphcompress.ir.analysis.statistics import run_shapes
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.snapshot import snapshot_of
-from graphcompress.recipe import run, single_step
+from graphcompress.recipe import recipe_of, run, single_step
 from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import Place
 from graphcompress.runtime.workers import Workers
@@ -43,6 +44,7 @@ def quantize(
     seed: int = 0,
     kinds: Mapping[str, str] | None = None,
     measure: bool = True,
+    tune: float | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> reports.Result:
@@ -50,6 +52,7 @@ def quantize(
     in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
     are options of the step. `provider` and `place` say where the result runs (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `mode`: "static" (weights and activations),
     "dynamic" (MatMul, Gemm and LSTM, activations by the range of each run), "weights-int4" (weights of MatMul and Gemm in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
+    `tune`: for so many minutes the quantized model learns from the original, through the rounding, on the calibration feeds (the step `distill`); where it is no nearer afterwards, it stays as it was.
 
     Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
     """
@@ -67,24 +70,32 @@ def quantize(
         raise UsageError(f"'{next(iter(options))}' is an option of mode 'static': weights alone need neither ranges nor exclusions.")
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
+    if tune is not None:
+        plan = recipe_of("quantize", [(step.kind.name, step.options.model_dump(exclude_unset=True)) for step in plan.steps] + [("distill", {"minutes": tune})])
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress, measure=measure)
     where = context.judging_place().describe()
     source = open_model(model)
     require_known_domains(source.model, "quantized")
     feeds = Feeds.open(data, source.model, plan)
-    (executed,) = run(plan, source.model, replace(context, data=feeds.calibration))
-    assert executed.result is not None
-    result = executed.result.model
+    executed = list(run(plan, source.model, replace(context, data=feeds.calibration, teacher=source.model)))
+    results = [step.result.model for step in executed if step.result is not None]
+    result = results[-1]
     shapes = run_shapes(source.model, feeds.shapes())
     comparison, info, snapshot = None, RunInfo(), snapshot_of(result)
     measurements: tuple[tuple[int, Measurement], ...] = ()
+    notes = place_notes(table, where)
     if feeds.all is not None and feeds.judging is not None:
         with closing(
-            SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file(), once=True)
+            SessionJudge(source.model, feeds.all, feeds.judging, context, output_kinds(source.model, shapes, kinds), source.same_file(), once=tune is None)
         ) as judge:
             try:
                 comparison = judge.compare(result)
+                if result is not results[0]:
+                    untuned = judge.compare(results[0])
+                    notes.append(f"Beside the original before tuning: {distance(untuned)}; after it: {distance(comparison)}.")
+                    if not nearer(comparison, untuned):
+                        executed[-1], result, comparison = replace(executed[-1], in_result=False), results[0], untuned
                 measurements = tuple((setting, judge.measure(result, setting)) for setting in timed_settings(threads, where, measure=measure))
             except CandidateFails as problem:
                 raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem
@@ -96,12 +107,12 @@ def quantize(
         feeds,
         plan,
         context,
-        [executed],
+        executed,
         reports.sizes(source, snapshot, feeds.shapes(), shapes),
         where=where if comparison is not None else None,
         comparison=comparison,
         measurements=measurements,
         nodes=info.nodes,
-        notes=[*place_notes(table, where), *info.notes, *([] if comparison is not None else [reports.UNCOMPARED])],
+        notes=[*notes, *info.notes, *([] if comparison is not None else [reports.UNCOMPARED])],
     )
     return reports.Result(result, record, snapshot)

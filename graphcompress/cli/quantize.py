@@ -50,6 +50,16 @@ def quantize(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="REGEX", help="Leave nodes float whose name matches. Repeatable.", show_default=False)
     ] = None,
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            "--tune",
+            metavar="MINUTES",
+            min=0,
+            help="Let the quantized weights and scales learn from the original for so long, on the calibration inputs; what gets no nearer stays as it was.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option("--target", metavar="NAME", help="The table of rules/targets/ that decides what is worth quantizing."),
@@ -100,6 +110,7 @@ def quantize(
                     workers=processes,
                     kinds=kinds,
                     measure=not no_measure,
+                    tune=tune,
                     progress=console.progress,
                 ),
             )

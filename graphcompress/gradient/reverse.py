@@ -22,16 +22,18 @@ from graphcompress.step import Refusal
 from graphcompress.targets import rules_root
 
 # Constant wherever they have a derivative: nothing flows back through them.
-STEPS = frozenset(
-    ("Ceil", "Floor", "Round", "Sign", "OneHot", "Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "EyeLike", "QuantizeLinear")
-)
+STEPS = frozenset(("Ceil", "Floor", "Round", "Sign", "OneHot", "Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "EyeLike"))
+# What may lie between a QuantizeLinear and what makes floats of its codes. Elsewhere codes are numbers in a calculation, which nothing flows back through.
+MOVES_OF_CODES = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"))
+COUNTS = frozenset(("int64", "bool"))
 
 
 def causes(node: Node) -> Iterable[Tensor]:
     """The tensors that the values of a node's outputs hang on, so that a small change of one changes them."""
     if node.standard and node.op in STEPS:
         return ()
-    return node.inputs[:1] if node.is_op("CastLike") else needs(node)
+    moving = 1 if node.is_op("CastLike") else 2 if node.is_op("QuantizeLinear", "DequantizeLinear") else None
+    return needs(node)[:moving]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,18 @@ class _Reverse:
         dtype = self.shapes.dtype(tensor)
         return dtype in FLOATS or (dtype is None and not isinstance(tensor, Constant))
 
+    def is_code(self, tensor: Tensor) -> bool:
+        """Integers that may stand for floats."""
+        return not self.is_float(tensor) and self.shapes.dtype(tensor) not in COUNTS
+
     def live(self, order: Sequence[Node], targets: Iterable[Tensor]) -> set[Tensor]:
-        """The float tensors that change with one of `targets`."""
+        """The float tensors that change with one of `targets`, and those of codes that floats are made of again."""
         live = set(targets)
         for node in order:
-            if any(t in live for t in causes(node)):
-                live.update(t for t in node.outputs if t.name and self.is_float(t))
+            moving = [t for t in causes(node) if t in live]
+            if moving:
+                codes = node.is_op("QuantizeLinear") or any(self.is_code(t) for t in moving)
+                live.update(t for t in node.outputs if t.name and (self.is_float(t) or (codes and self.is_code(t))))
         return live
 
     def seed(self, roots: Sequence[Tensor], live: set[Tensor]) -> dict[Tensor, Tensor]:
@@ -179,6 +187,8 @@ class _Reverse:
         if rule is None:
             domain = "" if node.standard else f"{node.domain}."
             raise NoGradient("no-rule", f"{domain}{node.op} has no gradient rule")
+        if any(self.is_code(node.inputs[i]) for i in targets) and not node.is_op("DequantizeLinear", "Cast", *MOVES_OF_CODES):
+            raise NoGradient("codes", f"{node.op} of integers has no gradient")
         for tensor in node.outputs:
             if len(self.parts.get(tensor, ())) > 1:
                 self.parts[tensor] = [self.build.total(self.parts[tensor])]

@@ -4,7 +4,7 @@ A rule says how the gradients of an operator's inputs follow from those of its o
 outputs, and `backward` is a body that may read these names, `dNAME` for the gradient of the output NAME, and names of `let` (a list of integers is a vector of int64,
 a number a scalar of the first output's type), and that makes `dNAME` for inputs. It need not mind broadcasting. Where shapes decide, `mapper` names a function of
 `gradient.mappers`, and `op` the operator. Examples are small models whose `$NAME`s are replaced by each of the texts in `vary`; the inputs of float type are what is
-differentiated, `range` bounds the values of an input.
+differentiated, `range` bounds the values of an input. `surrogate` is a model with the same inputs and outputs whose slopes those of `graph` are said to be, where `graph` itself goes in steps.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from graphcompress.engine.rulereader import RuleText, rule_files
 from graphcompress.ir.files.text import Body, BodyNode
 
 KEYS = {"summary", "op", "opset", "forward", "backward", "mapper", "optional", "where", "let", "example"}
-EXAMPLE_KEYS = {"graph", "refused", "opset", "vary", "range"}
+EXAMPLE_KEYS = {"graph", "surrogate", "refused", "opset", "vary", "range"}
 
 
 @dataclass(frozen=True, slots=True)
 class GradientExample:
-    """A small model in ONNX text; `vary` has the texts that may stand for each `$NAME`, `ranges` the lowest and highest value of an input. `refused` is the clause that does not hold for it."""
+    """A small model in ONNX text; `vary` has the texts that may stand for each `$NAME`, `ranges` the lowest and highest value of an input. `refused` is the clause that does not hold for it. `surrogate` is the model whose slopes are meant, where that is another."""
 
     graph: str
     vary: Mapping[str, tuple[str, ...]]
@@ -32,6 +32,7 @@ class GradientExample:
     opset: int
     line: int
     refused: str | None
+    surrogate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class _GradientLoader:
                 self.text.fail(
                     line, "an example has a `graph` in ONNX text, and may have a `refused` clause, an `opset` number and the tables `vary` and `range`"
                 )
+            if not isinstance(entry.get("surrogate", ""), str):
+                self.text.fail(line, "`surrogate` is a graph in ONNX text")
             if not isinstance(vary, dict) or not all(isinstance(v, list) and v for v in vary.values()):
                 self.text.fail(line, "`vary` has a list of texts or numbers for each name")
             if not isinstance(ranges, dict) or not all(isinstance(v, list) and len(v) == 2 for v in ranges.values()):
@@ -124,6 +127,7 @@ class _GradientLoader:
                 version,
                 line,
                 entry.get("refused"),
+                entry.get("surrogate"),
             )
 
     def check_names(self, rule: GradientRule) -> None:

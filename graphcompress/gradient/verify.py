@@ -33,8 +33,8 @@ Feed: TypeAlias = dict[str, Array]
 Run: TypeAlias = Callable[[Feed], Mapping[str, Any]]
 
 CASES = 200
-EXACT = (1e-5, 2e-6)  # the step of central differences in double precision, and the largest difference relative to the sizes of what is compared
-ROUGH = (1e-2, 1e-2)  # in single precision
+EXACT, ROUGH = 1e-5, 1e-2  # the step of central differences in double and in single precision
+LARGEST = 2e-6, 1e-2  # the largest difference relative to the sizes of what is compared, both in double precision or not
 SINGLE = 2e-3  # how far single precision may be from double
 
 
@@ -45,7 +45,8 @@ def verify(rule: GradientRule, cases: int = CASES, seed: int = 0) -> Iterator[st
     for number in range(cases):
         rng = np.random.default_rng([seed, zlib.crc32(rule.id.encode()), number])
         example = examples[number % len(examples)]
-        text = string.Template(example.graph).substitute({name: str(rng.choice(values)) for name, values in example.vary.items()})
+        chosen = {name: str(rng.choice(values)) for name, values in example.vary.items()}
+        text = string.Template(example.graph).substitute(chosen)
         try:
             fault = fault_of(text, example, rng, rules)
         except GraphCompressError as problem:
@@ -55,18 +56,18 @@ def verify(rule: GradientRule, cases: int = CASES, seed: int = 0) -> Iterator[st
 
 
 def fault_of(text: str, example: GradientExample, rng: np.random.Generator, rules: Mapping[str, GradientRule] | None = None) -> str | None:
-    """What is wrong with the gradients of one graph, None where they are right."""
-    single = parse_model(text, {"": example.opset})
-    double = parse_model(re.sub(r"\bfloat\b(?=\s*[\[{\w])", "double", text), {"": example.opset})
+    """What is wrong with the gradients of one graph, None where they are its slopes, or those of the example's surrogate."""
+    single, double = in_both_precisions(text, example.opset)
     names = [i.name for i in double.inputs if i.dtype in FLOATS]
     result, rough = gradient(double, None, names, rules=rules), gradient(single, None, names, rules=rules)
     if result.frozen:
         return f"no gradient of {', '.join(f'{n}: {r.reason}' for n, r in result.frozen.items())}"
     feed = {i.name: values(i.dtype or "double", [int(d) for d in i.shape or () if isinstance(d, int)], example.ranges.get(i.name), rng) for i in double.inputs}
-    forward = Twofold(double, single, feed)
+    forward = Twofold(*in_both_precisions(example.surrogate or text, example.opset), feed)
     weights = {o: rng.standard_normal(np.shape(forward.outputs[o])) for o in result.cotangents}
-    back = Twofold(result.model, rough.model, {**feed, **{result.cotangents[o]: v for o, v in weights.items()}})
-    step, tolerance = EXACT if forward.exact else ROUGH
+    back = Twofold(rough.model, result.model, {**feed, **{result.cotangents[o]: v for o, v in weights.items()}})
+    step = EXACT if forward.exact else ROUGH
+    tolerance = LARGEST[0] if forward.exact and back.exact else LARGEST[1]
     roots = [o for o in forward.outputs if np.asarray(forward.outputs[o]).dtype.kind == "f"]
     for name in names:
         slope, coarse = np.asarray(back.outputs[result.gradients[name]]), np.asarray(back.single[rough.gradients[name]])
@@ -84,13 +85,18 @@ def fault_of(text: str, example: GradientExample, rng: np.random.Generator, rule
     return None
 
 
+def in_both_precisions(text: str, opset: int) -> tuple[Model, Model]:
+    """A model in ONNX text, in single precision and in double."""
+    return parse_model(text, {"": opset}), parse_model(re.sub(r"\bfloat\b(?=\s*[\[{\w])", "double", text), {"": opset})
+
+
 class Twofold:
-    """A model in double and in single precision. `outputs` are those on `feed`, `single` the same by onnxruntime in single precision; `exact` says whether `run` computes in double.
+    """A model in single and in double precision. `outputs` are those on `feed`, `single` the same by onnxruntime in single precision; `exact` says whether `run` computes in double.
 
     Double is onnxruntime where it has the kernels, else onnx's reference evaluator where that gives what onnxruntime gives in single precision.
     """
 
-    def __init__(self, double: Model, single: Model, feed: Feed) -> None:
+    def __init__(self, single: Model, double: Model, feed: Feed) -> None:
         session = open_session(single, optimize="all", threads=1)
         types = {i.name: numpy_dtype(i.dtype or "float") for i in session.inputs}
         self.run: Run = lambda f: session.run({name: f[name].astype(kind) for name, kind in types.items()})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphcompress.ir import Node, constant_data, consumers
+from graphcompress.ir.analysis.code_pairs import as_pairs, as_rows, pair_sums
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.linter import qdq
 from graphcompress.linter.rule import Array, LintRule, Problem, Subject
@@ -179,14 +180,11 @@ def _saturates(subject: Subject) -> Iterator[Problem]:
         end, _ = qdq.end_of_group(subject, node)
         if x is None or stored is None or stored.dtype != np.int8 or not qdq.quantizers(end) or int(node.attrs.get("group", 1)) > 1:
             continue
-        rows = np.moveaxis(stored, axis, 0).astype(np.int32)
-        rows = (np.moveaxis(rows, 1, -1) if node.op == "Conv" else rows).reshape(rows.shape[0], -1)
-        rows = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
-        pairs = [np.maximum(sign * rows, 0).reshape(rows.shape[0], -1, 2).sum(-1).max(initial=0) for sign in (1, -1)]
-        if max(pairs) > PAIR:
+        longest = int(pair_sums(as_pairs(as_rows(stored, axis))).max(initial=0))
+        if longest > PAIR:
             yield Problem(
                 node_name(node),
-                f"two neighbouring weights add up to {max(pairs)}: on processors without VNNI the sum of two products saturates above {PAIR}, and the result is wrong.",
+                f"two neighbouring weights add up to {longest}: on processors without VNNI the sum of two products saturates above {PAIR}, and the result is wrong.",
             )
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphcompress.ir.analysis.code_pairs import shortened
 from graphcompress.passes.quantize.parameters import (
     Array,
     QuantizationParameters,
     QuantizedWeight,
-    _shortened,
     activation_scale,
     bias_scale,
     quantize_bias,
@@ -114,7 +114,7 @@ def test_activations_of_any_table_keep_to_their_bounds_and_cover_the_rest(dtype:
 @given(st.floats(0.6, 127.4), st.floats(0.6, 127.4), st.sampled_from([-1.0, 1.0]), st.sampled_from([64, 128]))
 def test_a_pair_beyond_the_limit_becomes_the_nearest_one_that_is_not(a: float, b: float, sign: float, limit: int) -> None:
     exact = sign * np.array([[[a, 0.3]], [[b, -0.4]]])
-    even, odd = _shortened(exact, limit)[:, 0]
+    even, odd = shortened(exact, limit)[:, 0]
     assert (even[1], odd[1]) == (0, 0)  # its neighbour is not touched
     first, second = sign * even[0], sign * odd[0]
     if round(a) + round(b) <= limit:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphcompress.gradient.build import NodeGradient, NoGradient
+from graphcompress.gradient.build import FLOATS, NodeGradient, NoGradient
 from graphcompress.gradient.mappers.registry import mapper
 from graphcompress.ir import Tensor
 
@@ -74,10 +74,10 @@ def cumulative_sum(call: NodeGradient) -> Mapping[int, Tensor]:
 
 @mapper
 def cast(call: NodeGradient) -> Mapping[int, Tensor]:
-    """Between float types. To integers it is a step, and no gradient asks for it."""
-    if call.dtype(call.y) not in ("float", "double", "float16", "bfloat16"):
+    """Between float types, and of the codes of a QuantizeLinear, whose gradient is a float. To integers it is a step, and no gradient asks for it."""
+    if call.dtype(call.y) not in FLOATS:
         raise NoGradient("cast", "a Cast to integers has no gradient")
-    return {0: call.add("CastLike", call.dy, call.x)}
+    return {0: call.add("CastLike", call.dy, call.x) if call.dtype(call.x) in FLOATS else call.dy}
 
 
 @mapper

@@ -40,6 +40,14 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(helper.tensor_dtype_to_np_dtype(dtype_code(name)))
 
 
+def integer_limits(name: str) -> tuple[int, int] | None:
+    """The least and the greatest number of an integer type; None for types of other kinds."""
+    if not name.removeprefix("u").startswith("int"):
+        return None
+    bits, unsigned = int(name.removeprefix("u").removeprefix("int")), name.startswith("u")
+    return (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 def array_dtype_name(array: Array) -> str:
     """ONNX's name for the element type of an array; object and text arrays are strings."""
     if array.dtype.kind in "OUS":

@@ -110,7 +110,8 @@ def pairs(student: Model, teacher: Model, shapes: tuple[Shapes, Shapes], matchin
     result += [p for pair in result if pair.kind == "probabilities" for p in _logits(pair, ours, theirs, shapes)]
     if not features:
         return result
-    read = [n.inputs[0].name for n in student.graph.nodes if n.is_op(*HEAVY) and constant_data(n.input(1)) is not None and producer(n.inputs[0]) is not None]
+    layers = [n for n in student.graph.nodes if n.is_op(*HEAVY) and constant_data(before_codes(n.inputs[1])) is not None]
+    read = [t.name for n in layers if producer(t := before_codes(n.inputs[0])) is not None]
     chosen: list[Pair] = []
     for name in dict.fromkeys((*read, *matching.names)):
         other = matching.names.get(name, name)
@@ -123,9 +124,16 @@ def pairs(student: Model, teacher: Model, shapes: tuple[Shapes, Shapes], matchin
     return result + [chosen[(i + 1) * len(chosen) // count - 1] for i in range(count)]
 
 
+def before_codes(tensor: Tensor) -> Tensor:
+    """The floats that were rounded to codes, where a tensor is made of codes."""
+    while (node := producer(tensor)) is not None and node.is_op("DequantizeLinear", "QuantizeLinear"):
+        tensor = node.inputs[0]
+    return tensor
+
+
 def _logits(pair: Pair, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], shapes: tuple[Shapes, Shapes]) -> list[Pair]:
     """What the Softmax of an output reads, where that has the same shape in both: it tells more than probabilities near 0 and 1."""
-    makers = producer(ours[pair.name]), producer(theirs[pair.teacher])
+    makers = [producer(before_codes(t)) for t in (ours[pair.name], theirs[pair.teacher])]
     if any(m is None or not m.is_op("Softmax") for m in makers):
         return []
     first, second = (m.inputs[0] for m in makers if m is not None)
@@ -154,7 +162,7 @@ def _differing(first: tuple[Dim, ...] | tuple[int, ...], second: tuple[Dim, ...]
 
 
 def _kind(ours: Tensor, theirs: Tensor, *opsets: int) -> Literal["values", "probabilities", "odds"]:
-    makers = [m for m in (producer(ours), producer(theirs)) if m is not None and not m.is_op(*LOGARITHMS)]
+    makers = [m for m in (producer(before_codes(t)) for t in (ours, theirs)) if m is not None and not m.is_op(*LOGARITHMS)]
     if len(makers) < len(opsets):
         return "values"
     if all(softmax_axis(m, opset) is not None for m, opset in zip(makers, opsets, strict=True)):

@@ -6,7 +6,7 @@ Kingma and Ba, Adam (2014). BatchNormalization is folded in students, so nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,20 @@ WARM_UP, LEAST_WARM_UP = 0.05, 20  # part of all steps, but so many steps at lea
 LAST_RATE = 0.01  # of the highest
 STEP_LIMIT = 0.02  # of the tensor's norm
 SMALLEST_NORM = 1e-3  # per element (root mean square): below it a tensor may grow freely
+LEAST_SCALE = 0.1  # of what it was: a scale never comes near 0
 
 
 class Adam:
-    """Updates `weights` (float32, by name) in place."""
+    """Updates `weights` (float32, by name) in place. The rate is one of differences; `sizes` has what it is relative to, element by element, where that is not 1.
 
-    def __init__(self, weights: dict[str, Array], rate: float, steps: int) -> None:
+    `positive` are names of weights, among those with sizes, that never come near 0.
+    """
+
+    def __init__(self, weights: dict[str, Array], rate: float, steps: int, sizes: Mapping[str, Array] | None = None, positive: Collection[str] = ()) -> None:
         self.weights, self.rate, self.steps = weights, rate, steps
         self.step = 0
+        self._sizes = {name: size for name, size in (sizes or {}).items() if name in weights}
+        self._least = {name: LEAST_SCALE * np.abs(w) for name, w in weights.items() if name in positive}
         self._mean = {name: np.zeros_like(w) for name, w in weights.items()}
         self._square = {name: np.zeros_like(w) for name, w in weights.items()}
 
@@ -44,11 +50,15 @@ class Adam:
             square += (1 - second) * (gradient * gradient - square)
             change = mean / (np.sqrt(square) + EPSILON)
             change *= rate * corrections[1] / corrections[0]
+            if name in self._sizes:
+                change *= self._sizes[name]
             most = STEP_LIMIT * max(float(np.linalg.norm(weight)), SMALLEST_NORM * math.sqrt(weight.size))
             size = float(np.linalg.norm(change))
             if size > most:
                 change *= most / size
             weight -= change
+            if name in self._least:
+                np.copysign(np.maximum(np.abs(weight), self._least[name]), weight, out=weight)
 
 
 def schedule(step: int, steps: int) -> float:

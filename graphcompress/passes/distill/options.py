@@ -11,7 +11,7 @@ class Options(BaseModel):
     """steps    how many steps of the optimizer; None: as many as fit into `minutes`
     minutes  for how long to learn: the number of steps follows from the time that the first ones take. Where `steps` is stated too, the smaller number of both
     batch    inputs per step
-    rate     the highest learning rate of Adam
+    rate     the highest learning rate of Adam, for a student far from its teacher; the nearer one is, the smaller are its steps
     match    "auto": outputs, and what layers read, by what an earlier cut has left of them, or by equal names; "outputs": outputs alone; else a file that says what is compared:
              the record of the `prune` that made the student, or JSON with pairs of tensors, {"pairs": {student's: teacher's}}
     augment  inputs that are made of others: "crop", "flip", "mix", "noise", one or several, or none; "auto": those of which short trials show that they help

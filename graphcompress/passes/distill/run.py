@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ from graphcompress.passes.distill.adapters import fitted
 from graphcompress.passes.distill.augment import KINDS, Augmentation, Kind
 from graphcompress.passes.distill.batches import Feed, batches, can_join, constant_inputs, joined
 from graphcompress.passes.distill.lesson import Lesson
+from graphcompress.passes.distill.masters import Masters
 from graphcompress.passes.distill.match import Adapter, Pair, pairs, stated_matching
 from graphcompress.passes.distill.optimizer import Adam
 from graphcompress.passes.distill.options import Options
-from graphcompress.passes.distill.weights import learnable, with_weights
+from graphcompress.passes.distill.weights import learnable
 from graphcompress.step import Context, Ladder, Refusal, StepResult
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -32,6 +34,8 @@ TIMED = 3  # steps that are timed, after one that warms up
 MOST_LESSONS = 32  # sessions for different shapes of feeds that are open at one time
 NOTHING_TO_LEARN = 1e-8  # of the outputs' variance
 IMPROVEMENT = 1e-3  # relative: a smaller one is noise
+FAR = 0.2
+"""Error of the outputs, as a part of their variance, from which on a student learns at the whole rate. A nearer one takes smaller steps, by the root of its error: at the whole rate it would be thrown back at once."""
 TRIAL_PART, LEAST_TRIAL = 0.05, 20
 """A trial of an augmentation takes this part of all steps; where that is fewer than LEAST_TRIAL, nothing is tried, and inputs stay as they are."""
 TRIAL_RATE = 0.2
@@ -59,19 +63,22 @@ class _Course:
     """One student on its way."""
 
     def __init__(self, student: Model, teacher: Model, feeds: Sequence[Feed], context: Context, options: Options) -> None:
-        self.student, self.teacher, self.context, self.options = student, teacher, context, options
+        self.masters = Masters(student)
+        self.sizes = self.masters.sizes()
+        self.student, self.teacher, self.context, self.options = self.masters.model, teacher, context, options
         self.matching = stated_matching(options.match, [result.decisions for result in context.earlier])
         self.fixed = constant_inputs(feeds)
         self.teach, self.watch = parted(feeds)
-        self.join = can_join((student, teacher), feeds, self.fixed)
+        self.join = can_join((self.student, teacher), feeds, self.fixed)
         self.size = min(options.batch, len(self.teach))
         self.lessons: dict[tuple[Any, ...], Lesson] = {}
         self.views: dict[str, Adapter] = {}
         self.scales: dict[str, float] = {}
-        values, self.frozen = learnable(student, options.freeze)
+        values, self.frozen = learnable(self.student, options.freeze, self.masters.scales, self.masters.fixed)
         self.start = values
         self.weights = {name: np.array(value) for name, value in values.items()}
         self.rng = np.random.default_rng(context.seed)
+        self.rate = options.rate
         self.decisions: dict[str, Any] = {}
         kinds: list[Kind] = [kind for kind in options.augment if kind != "auto"]
         self.augmentation = Augmentation(kinds, teacher.inputs)
@@ -86,25 +93,29 @@ class _Course:
     def learn(self) -> StepResult:
         if not self.weights:
             nothing = Refusal("distill/no-weights", "no initializer of its main graph can learn")
-            return StepResult(self.student, False, refusals=(nothing, *self.refusals()))
+            return StepResult(self.masters.student, False, refusals=(nothing, *self.refusals()))
         first = self.lesson(self.parts(range(self.size), self.teach)[0][0])
         self.frozen |= {name: Refusal(r.id.replace("gradient/", "distill/"), r.reason, name) for name, r in first.frozen.items()}
         trained = first.trained
         if not trained:
-            return StepResult(self.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
+            return StepResult(self.masters.student, False, refusals=self.refusals(), decisions={"steps": 0, "trained": 0})
         self.weights = {name: self.weights[name] for name in trained}
         best, best_loss = dict(self.start), self.watched()
         if best_loss < NOTHING_TO_LEARN:
             nothing = Refusal("distill/nothing-to-learn", "its answers are those of the teacher on the feeds that watch")
-            return StepResult(self.student, False, refusals=(nothing, *self.refusals()), decisions={"steps": 0, "trained": 0, "loss": {"before": best_loss}})
+            return StepResult(
+                self.masters.student, False, refusals=(nothing, *self.refusals()), decisions={"steps": 0, "trained": 0, "loss": {"before": best_loss}}
+            )
+        self.rate = self.options.rate * min(1.0, math.sqrt(best_loss / FAR))
         steps = self.budget()
         losses = [[0, best_loss]]
         every, step = max(1, steps // WATCHES), 0
         try:
             self.augmentation = self.choose_augmentation(steps)
-            order, adam = self.course(self.options.rate, steps)
+            order, adam = self.course(self.rate, steps)
             for step in range(1, steps + 1):
                 adam.update(self.gradients(next(order)))
+                self.masters.keep_bounds(self.weights)
                 self.context.progress(f"distill, error {losses[-1][1]:.4f}", step, steps)
                 if step % every == 0 or step == steps:
                     losses.append([step, self.watched()])
@@ -117,6 +128,7 @@ class _Course:
         changed = best_loss < losses[0][1] * (1 - IMPROVEMENT)
         self.decisions |= {
             "steps": steps,
+            "rate": self.rate,
             "batch": self.size,
             "trained": len(trained),
             "teach": len(self.teach),
@@ -125,7 +137,7 @@ class _Course:
             "losses": losses,
             "loss": {"before": losses[0][1], "after": best_loss},
         }
-        result = with_weights(self.student, {name: best[name] for name in trained}) if changed else self.student
+        result = self.masters.written({name: best[name] for name in trained}) if changed else self.masters.student
         return StepResult(result, changed, {"distill/weights": len(trained)} if changed else {}, self.refusals(), self.decisions)
 
     def course(self, rate: float, steps: int) -> tuple[Iterator[list[int]], Adam]:
@@ -133,7 +145,7 @@ class _Course:
         the same student."""
         self.rng = np.random.default_rng(self.context.seed)
         self.weights = {name: np.array(self.start[name]) for name in self.weights}
-        return batches(len(self.teach), self.size, self.rng), Adam(self.weights, rate, steps)
+        return batches(len(self.teach), self.size, self.rng), Adam(self.weights, rate, steps, self.sizes, self.masters.scales | self.masters.factors)
 
     def choose_augmentation(self, steps: int) -> Augmentation:
         """The augmentation that was asked for or decided before, or all kinds of it each of which, in a trial of its own, brings the student nearer than inputs as they are do."""
@@ -159,10 +171,11 @@ class _Course:
         losses: dict[str, float] = {}
         for index, augmentation in enumerate([usual, *(Augmentation((kind,), self.teacher.inputs) for kind in kinds)]):
             self.augmentation = augmentation
-            order, adam = self.course(TRIAL_RATE * self.options.rate, length)
+            order, adam = self.course(TRIAL_RATE * self.rate, length)
             for step in range(length):
                 self.context.progress("distill, trying augmentations", index * length + step, (1 + len(kinds)) * length)
                 adam.update(self.gradients(next(order)))
+                self.masters.keep_bounds(self.weights)
             losses[next(iter(augmentation.kinds), "none")] = self.watched()
         return losses
 

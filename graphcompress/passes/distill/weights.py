@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ def named_tensors(model: Model) -> dict[str, Tensor]:
     return tensors | {t.name: t for t in model.graph.inputs} | dict(model.graph.initializers)
 
 
-def learnable(model: Model, freeze: Sequence[str]) -> tuple[dict[str, Array], dict[str, Refusal]]:
-    """The weights that may learn, by name, and why the others may not. Raises UsageError for a pattern in `freeze` that is no regular expression or matches none."""
+def learnable(model: Model, freeze: Sequence[str], scales: Collection[str] = (), fixed: Collection[str] = ()) -> tuple[dict[str, Array], dict[str, Refusal]]:
+    """The weights that may learn, by name, and why the others may not. `scales` are no part of a formula, though they are single numbers; `fixed` are scales that stay. Raises UsageError for a pattern in `freeze` that is no regular expression or matches none."""
     patterns = [_compiled(p) for p in freeze]
     tensors = named_tensors(model)
     names = weights(model)
@@ -41,7 +41,9 @@ def learnable(model: Model, freeze: Sequence[str]) -> tuple[dict[str, Array], di
     for name in names:
         value = constant_value(tensors[name])
         assert value is not None
-        reason = _reason(tensors[name], value, front)
+        reason = _reason(tensors[name], value, front, scale=name in scales)
+        if name in fixed:
+            reason = "scale", "what it is the scale of hangs on its value: codes that keep a bound, or a bias"
         if any(p.search(name) for p in patterns):
             reason = "asked", "a pattern of `freeze` matches it"
         if reason is None:
@@ -72,10 +74,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise UsageError(f"--freeze '{pattern}' is no regular expression: {problem}.") from problem
 
 
-def _reason(tensor: Tensor, value: Array, front: set[Tensor]) -> tuple[str, str] | None:
+def _reason(tensor: Tensor, value: Array, front: set[Tensor], *, scale: bool) -> tuple[str, str] | None:
     if value.dtype != np.float32:
         return "precision", f"its elements are {value.dtype.name}; float32 is learned"
-    if value.ndim == 0:
+    if value.ndim == 0 and not scale:
         return "scalar", "a single number is part of a formula, not a weight"
     if not np.isfinite(value).all() or np.abs(value).max(initial=0.0) > LARGEST_WEIGHT:
         return "mask", f"it has elements beyond {LARGEST_WEIGHT:g}, as masks have, not weights"

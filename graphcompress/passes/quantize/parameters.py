@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphcompress.ir.analysis.code_pairs import as_pairs, as_rows, from_pairs, from_rows, pair_sums, shortened
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.targets import Activation, Weight
 
@@ -87,10 +88,7 @@ def quantize_weight(
     The codes of a channel keep that bound (see `paired`); depthwise weights (`groups` = input channels = output channels) have a kernel that adds in 32 bits.
     """
     channels = weight.shape[axis]
-    outermost = np.moveaxis(weight, axis, 0)
-    if weight.ndim > 2:  # a Conv's kernels multiply along the taps, and along the channels within a tap
-        outermost = np.moveaxis(outermost, 1, -1)
-    flat = outermost.reshape(channels, -1).astype(np.float64)
+    flat = as_rows(weight, axis).astype(np.float64)
     peak = np.abs(flat).max(axis=1)
     if rules.granularity == "tensor":
         peak = np.full(channels, peak.max())
@@ -105,10 +103,7 @@ def quantize_weight(
     single = scales.astype(F32)
     depthwise = groups > 1 and groups == channels and weight.shape[1] == 1
     codes, single = (_codes(flat, single, rules), single) if depthwise else paired(flat, single, rules)
-    codes = codes.astype(rules.type).reshape(outermost.shape)
-    if weight.ndim > 2:
-        codes = np.moveaxis(codes, -1, 1)
-    return QuantizedWeight(np.ascontiguousarray(np.moveaxis(codes, 0, axis)), single, axis)
+    return QuantizedWeight(from_rows(codes.astype(rules.type), weight.shape, axis), single, axis)
 
 
 def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
@@ -117,11 +112,9 @@ def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
     x86 processors without VNNI add the products of two such neighbours in 16 bits, with saturation (`vpmaddubsw`): 255 * 128 is the most that fits. A larger scale keeps the bound
     and rounds every code more coarsely; a smaller one has to shorten pairs. Each row takes the scale with the least squared error, out of PAIR_STEPS between the two extremes.
     """
-    width = flat.shape[1] // 2
-    pairs = np.zeros((2, len(flat), flat.shape[1] - width))  # [0]: the first of each two neighbours, [1]: the second, 0 for one without
-    pairs[0], pairs[1, :, :width] = flat[:, ::2], flat[:, 1::2]
+    pairs = as_pairs(flat)
     codes = _codes(pairs, scales, rules)
-    worst = _pair_sums(codes).max(axis=1, initial=0.0)
+    worst = pair_sums(codes).max(axis=1, initial=0.0)
     if rules.granularity == "tensor":
         worst = np.full(len(flat), worst.max(initial=0.0))
     over = np.flatnonzero(worst > rules.pair_limit)
@@ -133,7 +126,7 @@ def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
         for step in np.linspace(0.0, 1.0, PAIR_STEPS):
             trial = (first * (last / first) ** step).astype(F32)
             np.divide(rows, trial.astype(np.float64)[:, None], out=exact)
-            exact -= _shortened(exact, rules.pair_limit)
+            exact -= shortened(exact, rules.pair_limit)
             error = np.einsum("prc,prc->r", exact, exact) * np.square(trial, dtype=np.float64)
             if rules.granularity == "tensor":
                 error = np.full(len(over), error.sum())
@@ -144,29 +137,8 @@ def paired(flat: Array, scales: Array, rules: Weight) -> tuple[Array, Array]:
             over, rows, scales[:] = np.arange(len(flat)), pairs, best[0]
         else:
             scales[over] = best
-        codes[:, over] = _shortened(rows / scales[over].astype(np.float64)[:, None], rules.pair_limit)
-    result = np.empty_like(flat)
-    result[:, ::2], result[:, 1::2] = codes[0], codes[1, :, :width]
-    return result, scales
-
-
-def _pair_sums(codes: Array) -> Array:
-    """What the codes of each pair (along the first axis) add up to, without the sign. Of two signs that is less than the larger code, which no limit is below."""
-    sums: Array = codes[0] + codes[1]
-    return np.abs(sums, out=sums)
-
-
-def _shortened(exact: Array, limit: int) -> Array:
-    """Codes of pairs of weights, which are in units of a scale that is large enough for each weight alone: a pair that is beyond `limit` becomes the nearest one
-    that is not."""
-    codes = np.rint(exact, order="C")
-    beyond = np.flatnonzero(_pair_sums(codes) > limit)
-    even, odd = (part.reshape(-1)[beyond] for part in exact)
-    sign = np.sign(even)
-    # Both lose half of what is too much; the second takes what rounding the first leaves.
-    nearest = np.clip(np.rint((np.abs(even) - np.abs(odd) + limit) / 2), 1, limit - 1)
-    codes[0].reshape(-1)[beyond], codes[1].reshape(-1)[beyond] = sign * nearest, sign * (limit - nearest)
-    return codes
+        codes[:, over] = shortened(rows / scales[over].astype(np.float64)[:, None], rules.pair_limit)
+    return from_pairs(codes, flat.shape[1]), scales
 
 
 def _codes(flat: Array, scales: Array, rules: Weight) -> Array:
