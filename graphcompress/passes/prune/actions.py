@@ -42,6 +42,11 @@ class Action(Protocol):
     def size(self) -> int: ...
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Those whose outputs are not the same any more."""
+        ...
+
+    @property
     def probe(self) -> int:
         """The size at which its sensitivity is measured, one of about half of the cost."""
         ...
@@ -61,11 +66,12 @@ class Action(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ChannelCut:
-    """A group keeps `size` units, those that go last in `order`."""
+    """A group keeps `size` units, those that go last in `order`; `layers` sum over them."""
 
     kind: ClassVar[str] = "channels"
     group: UnitGroup
     order: Order
+    layers: tuple[Layer, ...] = ()
 
     @property
     def name(self) -> str:
@@ -107,6 +113,10 @@ class LowRank:
     @property
     def size(self) -> int:
         return full_rank(self.layer)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return (self.layer,)
 
     @property
     def probe(self) -> int:

@@ -59,6 +59,12 @@ def readers(groups: Groups) -> dict[Layer, Array]:
     return result
 
 
+def feeling(groups: Groups) -> list[tuple[Layer, ...]]:
+    """For each group the layers that sum over its units."""
+    layers = readers(groups)
+    return [tuple(layer for layer, units in layers.items() if (groups.group_of[units] == index).any()) for index in range(len(groups.groups))]
+
+
 def _input_units(groups: Groups, application: Application, layer: Layer) -> Array | None:
     """The unit of each input channel of a layer, None where nothing is summed that could go."""
     for _, slots in application.contractions():

@@ -29,7 +29,7 @@ from graphcompress.passes.prune.latency import PROFILED, measured_time, slowness
 from graphcompress.passes.prune.lowrank import factorable, rank_errors, spectra, with_ranks
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import ORACLE_FEEDS, difference, largest_difference, oracle_feeds, tolerance
-from graphcompress.passes.prune.orders import find_orders
+from graphcompress.passes.prune.orders import feeling, find_orders
 from graphcompress.passes.prune.sensitivity import sensitivities
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
@@ -297,7 +297,8 @@ class _Pruner:
             orders = find_orders(self.groups, data, score=self.options.score, seed=seed, threads=threads, progress=progress)
             outputs = [] if data is None else spectra(self.model, self.layers, data, seed=seed, threads=threads, progress=progress)
             ranks = [LowRank(layer, m, rank_errors(m)) for layer, m in zip(self.layers, outputs, strict=True)]
-            self._actions = [*(ChannelCut(group, order) for group, order in zip(self.groups.groups, orders, strict=True)), *ranks]
+            cuts = [ChannelCut(group, order, layers) for group, order, layers in zip(self.groups.groups, orders, feeling(self.groups), strict=True)]
+            self._actions = [*cuts, *ranks]
         return self._actions
 
     def sensitivities(self) -> Array:

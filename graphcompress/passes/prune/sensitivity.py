@@ -1,4 +1,4 @@
-"""What an error in some layers does to the outputs: measured for each action alone, without labels, on feeds that its repair did not see."""
+"""What an error in some layers does to the outputs, without labels: by trying each action alone, on feeds that its repair did not see, and where there are too many by gradients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from graphcompress.data import Dataset
 from graphcompress.errors import GraphCompressError
 from graphcompress.ir import Model
-from graphcompress.passes.prune.actions import Action, ChannelCut, LowRank
+from graphcompress.passes.prune.actions import Action, ChannelCut
 from graphcompress.passes.prune.attempt import PruneAttempt
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.deviation import TeacherAnswers
+from graphcompress.passes.prune.propagation import PASSES, propagated_errors
 from graphcompress.reconstruction.batches import items
 from graphcompress.reconstruction.repair import repair_from
 from graphcompress.reconstruction.targets import TeacherRows
@@ -28,41 +29,88 @@ PROBE_POSITIONS = 4
 LEAST_PROBE_FEEDS = LEAST_PROBE_INPUTS = 12
 PROBE_PASSES = 3
 PROBE_MACS = 2e12
-"""Multiply-accumulates of all probes together, each input being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_INPUTS, nothing is probed."""
+"""Multiply-accumulates of all probes together, each input being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_INPUTS, nothing is tried."""
 MOST_PROBES = 24
-"""Of groups, and of layers that could be two."""
+"""Of groups, and of layers that could be two; of more some are tried, from all over the model."""
 LAYER_PROBES, LAYER_PROBE_INPUTS = 6, 48
-"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many inputs to each probe: groups have no layers to stand for them."""
+"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many inputs to each probe."""
+PROPAGATED_INPUTS = 64
+"""Of the pass of gradients; of large models as many fewer as PROBE_MACS says."""
 
 
 def sensitivities(
     actions: Sequence[Action], places: Sequence[int], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
 ) -> Array:
-    """[actions] the outputs' relative error with one of the actions at `places` alone at its probe and the rest refitted, as a part of the error that it expects. 1 for others, without
-    data, or where there are too many groups, or the model of `macs` multiply-accumulates for one input is too large, to try each. Of layers that could be two some are tried, which stand for the others of their
-    shape. `attempt` carries one action out alone, by its place and size."""
+    """[actions] the outputs' relative error with one of the actions at `places` alone at its probe and the rest refitted, as a part of the error that it expects; 1 for others, and where nothing is known.
+
+    It is tried for as many groups and layers as can be afforded. For those that are not tried it is what gradients say (`propagated_errors`), times what that is off by where it was tried (the median, for groups and for
+    layers): gradients know how an error grows on its way, not what refitting the rest makes of it. Of a model of so many multiply-accumulates for one input (`macs`) that nothing can be tried gradients alone are known.
+    `attempt` carries one action out alone, by its place and size."""
     result = np.ones(len(actions))
-    groups = sum(isinstance(actions[place], ChannelCut) for place in places)
-    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_INPUTS * macs)) - groups
-    stands_for = _representatives(actions, places, min(MOST_PROBES, max(LAYER_PROBES, affordable)))
-    probed = sorted({stands_for[place] for place in places})
-    if context.data is None or not probed or groups > MOST_PROBES:
+    if context.data is None or not places:
         return result
+    kinds = [[place for place in places if isinstance(actions[place], ChannelCut) is channels] for channels in (True, False)]
+    affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_INPUTS * macs)) - len(kinds[0])
+    chosen = [_spread(kinds[0], MOST_PROBES), _spread(kinds[1], min(MOST_PROBES, max(LAYER_PROBES, affordable)))]
+    tried = _tried([place for kind in chosen for place in kind], actions, model, macs, context, attempt)
+    slopes = _slopes(actions, model, macs, context) if len(tried) < len(places) else result
+    for kind in kinds:
+        known = [place for place in kind if place in tried]
+        ratios = [tried[place] / slopes[place] for place in known if slopes[place] > 0]
+        estimates = slopes * (np.median(ratios) if ratios else 1.0)
+        if known:  # beyond what was seen slopes tell of errors that are no longer small
+            estimates = np.clip(estimates, min(tried[place] for place in known), max(tried[place] for place in known))
+        for place in kind:
+            result[place] = tried[place] if place in tried else estimates[place] if estimates[place] > 0 else 1.0
+    return result
+
+
+def _spread(places: Sequence[int], most: int) -> list[int]:
+    """`most` of some places, from all over; all where there are no more."""
+    return [places[i * len(places) // most] for i in range(most)] if len(places) > most else list(places)
+
+
+def _slopes(actions: Sequence[Action], model: Model, macs: float, context: Context) -> Array:
+    """[actions] what gradients say: the mean over the layers that feel an action; NaN where they say nothing."""
+    assert context.data is not None
+    layers = list(dict.fromkeys(layer for action in actions for layer in action.layers))
+    feeds = list(sampled(context.data, PROPAGATED_INPUTS))
+    each = next(map(items, feeds), 1)
+    most = int(min(PROPAGATED_INPUTS // each, PROBE_MACS / max(1.0, PASSES * macs * each)))
+    alike = [feed for feed in feeds if all(feed[name].shape == array.shape for name, array in feeds[0].items())] if feeds else []
+    if not layers or not alike or most < 1:
+        return np.full(len(actions), np.nan)
+    try:
+        context.progress("measuring sensitivity", 0, 1)
+        errors = dict(zip(layers, propagated_errors(model, layers, alike[:most], seed=context.seed, threads=context.threads), strict=True))
+    except GraphCompressError:
+        return np.full(len(actions), np.nan)
+    return np.array([np.mean([errors[layer] for layer in action.layers]) if action.layers else np.nan for action in actions])
+
+
+def _tried(
+    probed: Sequence[int], actions: Sequence[Action], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
+) -> dict[int, float]:
+    """By its place what trying an action at its probe gives; nothing where there is too little data, or the model is too large."""
+    assert context.data is not None
+    if not probed:
+        return {}
     each = next(map(items, context.data), 1)  # inputs in a feed
     most = int(min(max(PROBE_INPUTS // each, LEAST_PROBE_FEEDS), PROBE_MACS / max(1.0, PROBE_PASSES * len(probed) * macs * each)))
     if most < PROBE_JUDGES or most * each < LEAST_PROBE_INPUTS:
-        return result
+        return {}
     feeds = sampled(context.data, most)
     judging = feeds[PROBE_JUDGES - 1 :: PROBE_JUDGES] or feeds
     feeds = [feed for index, feed in enumerate(feeds) if index % PROBE_JUDGES != PROBE_JUDGES - 1]
     positions = max(1, PROBE_POSITIONS * PROBE_INPUTS // (most * each))
     reference = TeacherAnswers(model, judging, threads=context.threads)
+    result = {}
     with TeacherRows(model, feeds, seed=context.seed, positions=positions, threads=context.threads) as rows:
         for index, place in enumerate(probed):
             action = actions[place]
             result[place] = _measured(attempt(place, action.probe), action.error(action.probe), rows, reference)
             context.progress("measuring sensitivity", index + 1, len(probed))
-    return result[stands_for]
+    return result
 
 
 def sampled(feeds: Dataset, count: int) -> list[Feed]:
@@ -78,18 +126,3 @@ def _measured(trial: PruneAttempt, expected: float, teacher: TeacherRows, refere
     except GraphCompressError:
         return 1.0
     return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
-
-
-def _representatives(actions: Sequence[Action], places: Sequence[int], most: int) -> list[int]:
-    """For each action the place of the one that is probed for it: itself, or of more than `most` layers the nearest one of its shape that is tried."""
-    layers = [place for place in places if isinstance(actions[place], LowRank)]
-    tried = {layers[i * len(layers) // most] for i in range(most)} if len(layers) > most else set(layers)
-    result = list(range(len(actions)))
-    for place in layers:
-        shape = _shape(actions[place])
-        result[place] = min(tried, key=lambda other: (_shape(actions[other]) != shape, abs(other - place), other))
-    return result
-
-
-def _shape(action: Action) -> tuple[int, ...]:
-    return action.layer.form.shape if isinstance(action, LowRank) else ()

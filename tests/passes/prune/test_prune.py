@@ -147,6 +147,8 @@ def test_probes_have_a_bound(each: int, usual: tuple[int, int], fewer: tuple[int
     sensitivities()
     assert asked[:1] == ([fewer] if fewer else [])
     monkeypatch.setattr(probing, "PROBE_MACS", 11 * one)
+    assert (sensitivities() == {1.0}) is (each == 30) and not asked  # else gradients know, at what one pass costs
+    monkeypatch.setattr(probing, "PROBE_MACS", 0.1 * one / groups)
     assert sensitivities() == {1.0} and not asked
 
 
