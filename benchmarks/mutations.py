@@ -90,11 +90,9 @@ class _Visitor:
             start, end = self._span(target)
             yield Mutant(self.file, target.lineno, start, end, text, kind, function if inside else "")
         for child in _children(node):
-            if isinstance(child, ast.FunctionDef):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
                 name = f"{function}.<locals>.{child.name}" if inside else f"{function}.{child.name}".lstrip(".")
-                yield from self._visit(child, name, True)
-            elif isinstance(child, ast.ClassDef):
-                yield from self._visit(child, f"{function}.{child.name}".lstrip("."), False)
+                yield from self._visit(child, name, isinstance(child, ast.FunctionDef))
             else:
                 yield from self._visit(child, function, inside)
 
