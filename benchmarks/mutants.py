@@ -308,7 +308,8 @@ class MarkingLoader(importlib.machinery.SourceFileLoader):
             match child:
                 case ast.FunctionDef(name=name, body=body):
                     self._mark(child, f"{outer}{name}.<locals>.")
-                    mark = ast.parse(f"entered_functions.add({f'{self._file}:{outer}{name}'!r})").body[0]
+                    text = f"{self._file}:{outer}{name}"
+                    mark = ast.parse(f"try: entered_functions.add({text!r})\nexcept NameError: pass  # sent to another process").body[0]
                     body.insert(1 if ast.get_docstring(child, clean=False) is not None else 0, mark)
                 case ast.ClassDef(name=name):
                     self._mark(child, f"{outer}{name}.")

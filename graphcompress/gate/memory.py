@@ -70,7 +70,9 @@ class OutputMemory:
 
 
 def _bytes(value: Any) -> int:
-    """Of an array or a list of them, with what Python needs for objects; what is neither is held for its objects' number."""
+    """Of an array, a map of numbers (the probabilities of classes), or a list of either, with what Python needs for objects; None is an empty optional."""
     if isinstance(value, np.ndarray):
         return OBJECT + (value.nbytes if value.dtype != object else OBJECT * value.size)
-    return OBJECT + (sum(map(_bytes, value)) if isinstance(value, list) else OBJECT * len(value) if isinstance(value, dict) else 0)
+    if isinstance(value, dict):
+        return OBJECT + OBJECT * len(value)
+    return OBJECT + (sum(map(_bytes, value)) if isinstance(value, list) else 0)

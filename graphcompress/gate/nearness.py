@@ -17,10 +17,10 @@ def nearer(after: Comparison, before: Comparison) -> bool:
     """
     if any(fallen(measured, dict(before.judging)[output], after.trials(output)) for output, measured in after.judging):
         return False
-    ratios = noise_ratio(after), noise_ratio(before)
-    if ratios[0] is None or ratios[1] is None:
+    ratio, ratio_before = noise_ratio(after), noise_ratio(before)
+    if ratio is None or ratio_before is None:
         return after.agreement is not None and before.agreement is not None and after.agreement > before.agreement
-    return ratios[0] > ratios[1]
+    return ratio > ratio_before
 
 
 def fallen(after: Measured, before: Measured, inputs: int) -> bool:

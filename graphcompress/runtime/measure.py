@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -122,20 +123,22 @@ def measure(
 Round: TypeAlias = tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rounds:
-    """Seconds per pass by `clock`, a row for each round: reference, reference again, candidate. `share` of the wall time was CPU time (1 by the wall clock)."""
+    """Seconds per pass by `clock`, a row for each round: reference, reference again, candidate. `share` of the wall time was CPU time (1 by the wall clock).
+
+    What follows from the rows is calculated once: several hundred rounds are looked at after each of them."""
 
     clock: Clock
     seconds: tuple[Round, ...]
     share: float = 1.0
 
-    @property
+    @cached_property
     def steady(self) -> tuple[Round, ...]:
         """Those in which the reference took the same time twice."""
         return tuple(r for r in self.seconds if max(r[0], r[1]) <= (1 + WIDEST_BAND) * min(r[0], r[1]))
 
-    @property
+    @cached_property
     def counting(self) -> tuple[Round, ...]:
         return self.steady if len(self.steady) >= FEWEST_ROUNDS else self.seconds
 
@@ -144,10 +147,12 @@ class Rounds:
         """Whether something else ran on the machine."""
         return 2 * len(self.steady) < len(self.seconds) or self.share < LEAST_SHARE
 
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """Of the median speed-up."""
         return median_interval(sorted(speedup(r) for r in self.counting))
 
+    @cached_property
     def band(self) -> tuple[float, float]:
         """What the reference shows against itself."""
         low, high = band(sorted(a / b for a, b, _ in self.counting))
@@ -155,12 +160,12 @@ class Rounds:
 
     def noisy(self) -> bool:
         """Whether nothing can be told yet."""
-        answer = verdict(self.interval(), self.band())
+        answer = verdict(self.interval, self.band)
         return answer == "noisy" or (answer == "same" and len(self.steady) < FEWEST_ROUNDS)
 
     def misses(self, bar: float) -> bool:
         """Whether the whole interval lies below a bar above 1, clear of what the reference shows against itself."""
-        return bar > 1 and self.interval()[1] < bar * self.band()[0]
+        return bar > 1 and self.interval[1] < bar * self.band[0]
 
     def patience(self, bar: float) -> float:
         """How many times the budget may be used up for what is known so far: a third of it where the bar is missed, all of it for an answer, three times that
@@ -171,7 +176,7 @@ class Rounds:
         """Whether more rounds would not change the verdict; where `bar` is missed, however wide the interval."""
         if len(self.steady) < DECIDING_ROUNDS:
             return False
-        (low, high), noise = self.interval(), self.band()
+        (low, high), noise = self.interval, self.band
         if noise[0] <= low and high <= noise[1]:
             return noise[1] - noise[0] <= WIDEST_BAND
         return verdict((low, high), noise) in ("faster", "slower") and (narrow((low, high)) or self.misses(bar))
@@ -240,7 +245,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _judged(rounds: Rounds, feeds: int, threads: int | None) -> Measurement:
-    counting, interval, noise = rounds.counting, rounds.interval(), rounds.band()
+    counting, interval, noise = rounds.counting, rounds.interval, rounds.band
     return Measurement(
         reference_ms=statistics.median((a + b) / 2 for a, b, _ in counting) / feeds * 1e3,
         median_ms=statistics.median(c for _, _, c in counting) / feeds * 1e3,

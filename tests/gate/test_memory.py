@@ -54,6 +54,28 @@ def test_answers_are_held_within_the_bound_and_asked_for_anew_beyond_it() -> Non
         assert passes(counted(lower), 2) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
 
 
+@pytest.mark.parametrize(
+    ("value", "objects", "content"),
+    [
+        (np.zeros(3, np.float32), 1, 12),
+        (np.array(["a", "b"], object), 3, 0),
+        ([np.zeros(3, np.float32), np.zeros(2, np.int64)], 3, 28),
+        ([dict.fromkeys(range(10), 0.1), dict.fromkeys(range(4), 0.25)], 17, 0),  # what classifiers return as probabilities
+        (None, 1, 0),  # an empty optional
+    ],
+)
+def test_answers_of_any_type_count_with_their_objects(value: Any, objects: int, content: int) -> None:
+    """Beside the object that holds the outputs of a feed; the first feed is run twice."""
+
+    class Answers:
+        def run(self, feed: Any) -> dict[str, Any]:
+            return {"y": value}
+
+    bound = 2 * ((objects + 1) * OBJECT + content)
+    for room, held in ((bound, True), (bound - 1, False)):
+        assert OutputMemory((), Answers, room).learn([{}]) is held
+
+
 def test_many_small_answers_are_held_within_the_bound() -> None:
     """Each is mostly Python's own objects."""
     held = []

@@ -312,7 +312,7 @@ def test_equal_rounds_decide_once_there_are_enough(row: tuple[float, float, floa
 
 def test_a_gain_that_is_not_known_well_decides_nothing() -> None:
     spread = module.Rounds("cpu", tuple((1.0, 1.0, 1 / speedup) for speedup in np.linspace(1.1, 2.1, module.DECIDING_ROUNDS)))
-    assert verdict(spread.interval(), spread.band()) == "faster" and not spread.decided()
+    assert verdict(spread.interval, spread.band) == "faster" and not spread.decided()
     wide = module.Rounds("cpu", tuple((1.0, again, 1.0) for again in np.linspace(0.96, 1.04, module.DECIDING_ROUNDS)))
     assert not wide.decided()  # no difference, but the reference differs from itself by more than is asked for
 
