@@ -207,18 +207,18 @@ def test_values_of_one_feed_are_held_and_no_run_is_spent_on_sizes(tools: Any, mo
     assert held
 
 
-def test_sizes_are_known_of_the_main_graph_only(tools: Any) -> None:
-    """What is inferred inside a body is the size in one iteration."""
+def test_shapes_are_known_of_the_main_graph_only(tools: Any) -> None:
+    """What is inferred inside a body is the shape in one iteration."""
     model = text.parse_model(
         "g (float[4] x, int64 n, bool c) => (float[4] z) { y = Neg(x) z = Loop(n, c, y) <body = b (int64 i, bool p, float[4] s) => (bool q, float[4] t) { q = Identity(p) t = Abs(s) }> }"
     )
     tensors = [t for n in nodes(model) for t in n.outputs]
     feed = {"x": np.ones(4, np.float32), "n": np.int64(3), "c": np.bool_(True)}
-    assert {t.name: size for t, size in stage.sizes(model, tensors, feed, infer(model)).items()} == {"y": 16, "z": 16}
+    assert {t.name: shape for t, shape in stage.feed_shapes(model, tensors, feed, infer(model)).items()} == {"y": (4,), "z": (4,)}
 
 
 @pytest.mark.parametrize(("rows", "inferred"), [("n", 0), ("", 1)])
-def test_sizes_of_a_feed_follow_from_its_symbols_or_are_inferred(rows: str, inferred: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_of_a_feed_follow_from_its_symbols_or_are_inferred(rows: str, inferred: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second axis, and a tensor that has all elements in one axis; a dimension without a name has no symbol."""
     model = text.parse_model(
         "g (float[n, m] x) => (float[k] z) { y = Neg(x) one = Constant<value_ints = [-1]>() z = Reshape(y, one) s = ReduceMax<keepdims = 0>(x) }"
@@ -229,8 +229,8 @@ def test_sizes_of_a_feed_follow_from_its_symbols_or_are_inferred(rows: str, infe
     shapes, calls = infer(model), []
     monkeypatch.setattr(stage, "infer", lambda *arguments: (calls.append(arguments), infer(*arguments))[1])
     tensors = [t for n in model.graph.nodes for t in n.outputs if t.name != "one"]
-    known = stage.sizes(model, tensors, {"x": np.ones((3, 5), np.float32)}, shapes)
-    assert {t.name: size for t, size in known.items()} == {"y": 60, "z": 60, "s": 4}
+    known = stage.feed_shapes(model, tensors, {"x": np.ones((3, 5), np.float32)}, shapes)
+    assert {t.name: shape for t, shape in known.items()} == {"y": (3, 5), "z": (15,), "s": ()}
     assert len(calls) == inferred
 
 

@@ -9,9 +9,14 @@ import pytest
 from quantized import EAGER, done, precision, reason, sqnr
 
 from graphcompress.data import Dataset
-from graphcompress.ir import Model
+from graphcompress.ir import Model, Tensor, nodes
+from graphcompress.ir.files import text
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.quantize import Options, quantize
+from graphcompress.passes.quantize import observe as observation
+from graphcompress.passes.quantize import run as stage
 from graphcompress.passes.quantize.groups import columnwise
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Context, StepResult
 
 Feeds = list[dict[str, np.ndarray[Any, Any]]]
@@ -86,6 +91,38 @@ def test_probabilities_that_come_near_one_keep_the_bound(tools: Any) -> None:
     result = done(attention(tools, 8, 3.0), tools)
     softmax = next(n for n in result.model.graph.nodes if n.op == "Softmax").outputs[0].name
     assert result.decisions["activations"][softmax] == {"scale": float(np.float32(1 / 255)), "zero_point": 0}
+
+
+# --- values that are only moved ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "mse"])
+def test_moved_values_are_looked_at_once(calibration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics and shapes are those that each tensor has by itself: of a bounded range too, behind an operator that changes values, in a body of its own iterations."""
+    model = text.parse_model(
+        """g (float[n, 4, 6] x, int64 count) => (float[n, 24] z, float[n, 4, 6] u, float[k] v) {
+            p = Softmax<axis = -1>(x) q = Transpose<perm = [2, 0, 1]>(p) r = Identity(q)
+            s = Neg(r) axes = Constant<value_ints = [0]>() t = Unsqueeze(s, axes) w = Transpose(t) shape = Constant<value_ints = [0, -1]>()
+            z = Reshape(x, shape)
+            on = Constant<value_int = 1>() go = Cast<to = 9>(on)
+            u, v = Loop(count, go, x) <body = b (int64 i, bool c, float[n, 4, 6] a) => (bool d, float[n, 4, 6] e, float[n, 24] f) { d = Identity(c) e = Abs(a) f = Reshape(e, shape) }>
+        }"""
+    )
+    tensors = [t for node in nodes(model) for t in node.outputs if t.name in "pqrstwzuvef"]
+    batch = [{"x": normal(rows, 4, 6, seed=rows), "count": np.array(rows)} for rows in (3, 2)]
+    data = Dataset("two", "0" * 64, range(2), lambda indices: (dict(batch[i]) for i in indices))
+    statistic, _ = stage.estimator(Options(calibration=calibration), EAGER)
+    asked: list[Tensor] = []
+    monkeypatch.setattr(observation, "Watch", lambda model, tensors: (asked.extend(tensors), Watch(model, tensors))[1])
+    shapes = stage.feed_shapes(model, tensors, batch[0], infer(model))
+    alone, shared = (observation.observe(model, tensors, data, statistic, shapes=known) for known in ({}, shapes))
+    watched = [t.name for t in asked[len(tensors) :]]
+    assert watched == [t.name for t in tensors if t.name not in (("r", "t", "w") if calibration == "minmax" else ("q", "r", "t", "w"))]
+    for tensor in tensors:
+        one, other = alone[tensor], shared[tensor]
+        assert (one.shape, one.elements, one.feeds, one.dtype, one.unusable) == (other.shape, other.elements, other.feeds, other.dtype, other.unusable)
+        assert type(one.statistic) is type(other.statistic) and one.statistic.finish() == other.statistic.finish() and one.statistic.count == other.statistic.count
+        assert one.power == pytest.approx(other.power, rel=1e-5)
 
 
 # --- ranges that nobody knows -----------------------------------------------------------------------------------------------------------

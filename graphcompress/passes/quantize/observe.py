@@ -1,5 +1,7 @@
 """Watching tensors while the float model runs over the calibration feeds: one statistic, shape and size per tensor, whatever the number of feeds.
 
+What a Reshape or a Transpose makes has the values that it read: its statistic is that of its input, and it is not looked at.
+
 Processes that watch a part of the feeds each give, put together, what one gives of all: counts, extremes and exact sums do not depend on order or parts.
 """
 
@@ -8,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graphcompress.data import Dataset
 from graphcompress.errors import DataError, ModelError
-from graphcompress.ir import Model, Tensor, model_from_proto
+from graphcompress.ir import Model, Tensor, model_from_proto, producer
 from graphcompress.ir.files.parse import parse
 from graphcompress.ir.model.walk import values
 from graphcompress.passes.quantize.ranges import Array, Statistic
@@ -25,6 +27,8 @@ from graphcompress.step import Progress, silent
 
 SPAN = 32  # feeds that a worker is given at a time
 UNIT = 1 << 1074  # every float is a whole number of its inverses
+REARRANGING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+FLOAT_BYTES = 4
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ def observe(
     feeds: Dataset,
     statistic: Callable[[Tensor], Statistic],
     *,
-    sizes: Mapping[Tensor, int] | None = None,
+    shapes: Mapping[Tensor, tuple[int, ...]] | None = None,
     threads: int | None = None,
     progress: Progress = silent,
     workers: Workers | None = None,
@@ -79,13 +83,17 @@ def observe(
     """Run `model` in float over `feeds` and learn from `tensors`. Tensors that are not float32, or not finite, are seen
     (type, shape) but not counted.
 
-    `sizes` are the bytes of the tensors as far as they are known. `workers` share the feeds, each with one thread where `threads` are not stated. Raises DataError where there is no feed at all, UsageError for a model that is too large for workers.
+    `shapes` are those of tensors of the main graph under the first feed, as far as they are known. `workers` share the feeds, each with one thread where `threads` are not stated. Raises DataError where there is no feed at all, UsageError for a model that is too large for workers.
     """
-    observed = {t: Observed(statistic(t)) for t in tensors}
+    shapes = shapes or {}
+    everything = {t: Observed(statistic(t)) for t in tensors}
+    origins = origins_of_values(everything, shapes)
+    observed = {t: entry for t, entry in everything.items() if t not in origins}
+    sizes = {t: FLOAT_BYTES * math.prod(shape) for t, shape in shapes.items()}
     if workers is not None and tensors:
-        problems = _shared(workers, model, observed, feeds, sizes or {}, threads, progress)
+        problems = _shared(workers, model, observed, feeds, sizes, threads, progress)
     else:
-        watch = Watch(model, tensors)
+        watch = Watch(model, observed)
         for seen in watch.run(feeds, sizes=sizes, threads=threads):
             for tensor in list(seen):
                 _take(observed[tensor], np.asarray(seen.pop(tensor)), tensor.name)
@@ -95,7 +103,22 @@ def observe(
         raise DataError("There is not one calibration feed: ranges cannot be found. Give feeds with --data.")
     for tensor, problem in problems.items():
         observed[tensor].unusable = ("not-observed", problem)
-    return observed
+    return {t: replace(observed[origins[t]], shape=shapes[t]) if t in origins else entry for t, entry in everything.items()}
+
+
+def origins_of_values(observed: Mapping[Tensor, Observed], shapes: Mapping[Tensor, tuple[int, ...]]) -> dict[Tensor, Tensor]:
+    """For each tensor of known shape that has the values of another one in another order or shape: the first one of these in the graph, where both want the same
+    kind of statistic."""
+    origins: dict[Tensor, Tensor] = {}
+    for tensor, entry in observed.items():
+        if tensor not in shapes:
+            continue
+        before = tensor
+        while (node := producer(before)) is not None and node.is_op(*REARRANGING):
+            before = node.inputs[0]
+            if before in observed and type(observed[before].statistic) is type(entry.statistic):
+                origins[tensor] = before
+    return origins
 
 
 @dataclass(frozen=True)

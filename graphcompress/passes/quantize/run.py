@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from graphcompress.ir import Model, Tensor
 from graphcompress.ir import lift as opsets
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
-from graphcompress.ir.model.dimensions import evaluated, product
+from graphcompress.ir.model.dimensions import evaluated
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.expansion import expand
@@ -71,7 +70,7 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
         tensors,
         context.data,
         statistic,
-        sizes=sizes(base, tensors, feed, shapes),
+        shapes=feed_shapes(base, tensors, feed, shapes),
         threads=context.threads,
         progress=context.progress,
         workers=context.workers,
@@ -99,18 +98,22 @@ def all_float(candidates: Candidates, reason: str) -> Candidates:
     return Candidates([], candidates.refusals | {g.node: Refusal("quantize/lift-opset", reason, g.name) for g in candidates.groups})
 
 
-def sizes(model: Model, tensors: Iterable[Tensor], feed: Feed, shapes: Shapes) -> dict[Tensor, int]:
-    """Bytes of float32 tensors of the main graph under `feed`, as far as inference knows their shapes; elsewhere it knows them of one iteration only. Where
-    `shapes`, which are those of any run, do not say a size by symbols of the signature, the shapes of such feeds are inferred."""
+def feed_shapes(model: Model, tensors: Iterable[Tensor], feed: Feed, shapes: Shapes) -> dict[Tensor, tuple[int, ...]]:
+    """Shapes of tensors of the main graph under `feed`, as far as inference knows them; elsewhere it knows them of one iteration only. Where
+    `shapes`, which are those of any run, do not say a shape by symbols of the signature, the shapes of such feeds are inferred."""
     outside = {t for n in model.graph.nodes for t in n.outputs} | set(model.graph.inputs)
     watched = [t for t in tensors if t in outside]
     symbols = fixed_dims(model.inputs, feed)
-    elements = {t: evaluated(product(shape), symbols) for t in watched if (shape := shapes.shape(t)) is not None}
-    known = {t: count for t, count in elements.items() if count is not None}
+    known: dict[Tensor, tuple[int, ...]] = {}
+    for tensor in watched:
+        if (shape := shapes.shape(tensor)) is not None:
+            dims = tuple(size for dim in shape if (size := evaluated(dim, symbols)) is not None)
+            if len(dims) == len(shape):
+                known[tensor] = dims
     if len(known) < len(watched):
         of_feed = infer(model, {name: array.shape for name, array in feed.items()})
-        known |= {t: math.prod(shape) for t in watched if (shape := of_feed.static(t)) is not None}
-    return {t: 4 * count for t, count in known.items()}
+        known |= {t: shape for t in watched if (shape := of_feed.static(t)) is not None}
+    return known
 
 
 def estimator(options: Options, target: Target) -> tuple[Callable[[Tensor], Statistic], Choose]:
