@@ -13,11 +13,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from graphcompress import ir
 from graphcompress.cli.app import run
 from graphcompress.cli.place_tables import cell_text
-from graphcompress.runtime.layers import layer_ends, layer_noises
-from graphcompress.runtime.place import LocalPlace
 
 # A worker that computes Tanh wrong: what another runtime, or another processor, may do to one kind of layer.
 FAULTY = """
@@ -117,19 +114,6 @@ def test_places_that_are_none(on: str, says: str, capsys: pytest.CaptureFixture[
     assert matrix("tanh.onnx", "--on", on) == 2
     printed = capsys.readouterr()
     assert says in printed.err and printed.out == ""
-
-
-def test_layers_end_where_nothing_is_fused() -> None:
-    """Not between an operator and the QuantizeLinear behind it, nor behind DequantizeLinear."""
-    text = """g (float[n, 4] x) => (float[n, 4] y) <float s = {0.1}, uint8 z = {128}, float[4, 4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}> {
-        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) m = MatMul(d, w) r = Relu(m) p = QuantizeLinear(r, s, z) e = DequantizeLinear(p, s, z) y = Tanh(e) }"""
-    from onnx import parser
-
-    model = ir.model_from_proto(parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}'))
-    assert [t.name for t in layer_ends(model)] == ["q", "p", "y"]
-    feeds = [{"x": np.random.default_rng(i).normal(size=(3, 4)).astype(np.float32)} for i in range(2)]
-    noises = layer_noises(model, LocalPlace(), LocalPlace(), feeds)
-    assert [(n.node, n.op, n.noise) for n in noises] == [("q", "QuantizeLinear", 0.0), ("m", "MatMul", 0.0), ("y", "Tanh", 0.0)]
 
 
 def test_a_cell_in_words() -> None:

@@ -121,7 +121,9 @@ def test_moved_values_are_looked_at_once(calibration: str, monkeypatch: pytest.M
     for tensor in tensors:
         one, other = alone[tensor], shared[tensor]
         assert (one.shape, one.elements, one.feeds, one.dtype, one.unusable) == (other.shape, other.elements, other.feeds, other.dtype, other.unusable)
-        assert type(one.statistic) is type(other.statistic) and one.statistic.finish() == other.statistic.finish() and one.statistic.count == other.statistic.count
+        assert (
+            type(one.statistic) is type(other.statistic) and one.statistic.finish() == other.statistic.finish() and one.statistic.count == other.statistic.count
+        )
         assert one.power == pytest.approx(other.power, rel=1e-5)
 
 

@@ -98,6 +98,18 @@ def test_other_shape_disagrees_altogether() -> None:
     assert found.agreement == 0
 
 
+@pytest.mark.parametrize("kind", ["values", "classes", "probabilities", "exact"])
+def test_elements_without_a_counterpart_are_so_many_differing_decisions(kind: str) -> None:
+    """Two of three feeds agree, in the third the candidate has another shape: a third of the decisions, whatever a measure counts."""
+    array = np.linspace(0, 1, 12, dtype=np.float32).reshape(4, 3)
+    array = array.astype(np.int64) if kind == "exact" else array
+    found = single(kind, *[(array, array)] * 2, (array, array[:2]))
+    assert found.measures
+    for measured in found.measures:
+        assert measured.disagreements / measured.decisions == pytest.approx(1 / 3)
+        assert measured.value == pytest.approx(2 / 3)
+
+
 def test_empty_output_decides_nothing() -> None:
     found = single("values", (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)))
     assert found.agreement is None and found.equal

@@ -36,6 +36,7 @@ def test_answers_are_those_of_this_process(place: RemotePlace, models: Path) -> 
         assert mine.keys() == its.keys() and all(np.array_equal(mine[k], its[k]) and mine[k].dtype == its[k].dtype for k in mine)
         ours, told = here.describe(), there.describe()
         assert {k: told[k] for k in ours} == ours and told["place"] == "there"
+        assert place.describe().keys() - LocalPlace().describe().keys() == {"place", "timed", "usable", "python", "memory"}, "and nothing of how it was sent"
         assert there.assigned_nodes() == here.assigned_nodes()
         seconds = there.time([feed], 3)
         assert 0 < seconds.wall < 1 and seconds.cpu is not None
@@ -142,6 +143,15 @@ def test_feeds_are_sent_once(place: RemotePlace, model_of: ModelOf, monkeypatch:
         second.time([FEED, {"x": FEED["x"] + 1}], 1)
     assert [count for op, count in sent if op in ("run", "time")] == [1, 0, 1]
     assert [op for op, _ in sent].count("model") == 1
+
+
+def test_feeds_that_the_worker_has_lost_are_sent_once_more(place: RemotePlace, model_of: ModelOf) -> None:
+    with place.open(model_of("g (float[n] x, float[n] b) => (float[n] y) { y = Add(x, b) }")) as there:
+        feed = {"x": np.float32([1, 2]), "b": np.float32([3, 4])}
+        place.known |= {wire.digest(array) for array in feed.values()}  # though it never got them
+        assert there.run(feed)["y"].tolist() == [4, 6]
+        place.known.add(wire.digest(np.float32([5, 6])))
+        assert there.time([feed, {**feed, "x": np.float32([5, 6])}], 1).wall > 0
 
 
 def test_what_the_worker_no_longer_has_is_asked_for(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:

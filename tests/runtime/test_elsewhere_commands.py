@@ -19,7 +19,7 @@ from loop_model import loop_feed, loop_model
 
 from graphcompress import ir
 from graphcompress.errors import ModelError, PlaceError, UsageError
-from graphcompress.runtime.elsewhere import config
+from graphcompress.runtime.elsewhere import sources
 from graphcompress.runtime.elsewhere.config import PlaceSpec, find_place, known_places
 from graphcompress.runtime.elsewhere.remote import RemotePlace
 from graphcompress.runtime.session import LocalSession
@@ -265,5 +265,8 @@ def test_a_node_that_is_killed_is_one_clear_error(node_place: PlaceSpec) -> None
             session.run(loop_feed(10**8))
 
 
-def test_the_worker_for_node_belongs_to_the_package() -> None:
-    assert Path(config.__file__).with_name("worker.mjs").is_file()
+@pytest.mark.parametrize(("kind", "part"), [("node", b"onnxruntime-web"), ("python", b"graphcompress.runtime.elsewhere.worker")])
+def test_an_interpreter_is_sent_its_worker_behind_the_length_of_it(kind: sources.Kind, part: bytes) -> None:
+    length, _, text = sources.program(kind).partition(b"\n")
+    assert int(length) == len(text) and part in text
+    assert sources.program("own") == b""

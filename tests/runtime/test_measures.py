@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir.analysis.output_kinds import OutputKind
+from graphcompress.runtime.output_statistics import measures_of
 from tests.runtime.test_agreement import measured, rng
 
 KINDS = [
@@ -40,3 +41,10 @@ def test_an_output_gets_the_measure_of_its_kind_where_its_arrays_allow_it(kind: 
     array = np.asarray(rng(0).uniform(0, 1, shape)).astype(dtype)
     found = measured(kind, (array, array.copy()))
     assert set(found) - {"channel"} == names and set(found.values()) == {1.0}
+
+
+@pytest.mark.parametrize(("kind", "shape", "dtype", "names"), KINDS)
+def test_a_measure_that_saw_nothing_says_nothing(kind: OutputKind, shape: tuple[int, ...], dtype: Any, names: set[str]) -> None:
+    """As one does that is made for an output whose arrays are empty in all feeds."""
+    for measure in measures_of(kind, np.zeros(shape, dtype)).values():
+        assert measure.finish() == []

@@ -37,6 +37,14 @@ def test_a_package_without_a_device_is_named(registered: list[Any]) -> None:
         providers.find("empty")
 
 
+def test_a_package_is_asked_for_the_backend_that_runs_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = {"qnn": SimpleNamespace(get_qnn_htp_path=lambda: "/lib/htp.so"), "other": SimpleNamespace()}
+    monkeypatch.setattr(providers, "_plugin_module", packages.get)
+    monkeypatch.setattr(providers, "_devices", lambda name: [DEVICE])
+    assert providers.find("qnn").options == (("backend_path", "/lib/htp.so"),)
+    assert providers.find("other").options == providers.find("absent").options == ()
+
+
 def test_what_is_built_in_needs_no_package(registered: list[Any]) -> None:
     assert providers.find("cpu") == providers.Provider("CPUExecutionProvider") and registered == []
 
