@@ -57,12 +57,6 @@ class Magnitudes:
         low, high = self._ordered(lower), self._ordered(min(lower + 1, self.total - 1))
         return low + (high - low) * (position - lower)
 
-    def at_most(self, limit: float) -> int:
-        """How many are not above `limit`, a bin counting as its middle."""
-        if not self.total:
-            return 0
-        return int(self.counts[_middle(self.first + np.arange(len(self.counts))) <= limit].sum())
-
     def sum_of(self, function: Callable[[Floats], Floats]) -> float:
         """The sum of a function of each number, a bin counting as its middle."""
         if not self.total:

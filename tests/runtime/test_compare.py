@@ -203,8 +203,6 @@ def test_quantile_is_numpys_to_a_thousandth(values: Array, share: float) -> None
     counted = Magnitudes()
     counted.update(values)
     assert counted.quantile(share) == pytest.approx(float(np.quantile(values, share)), rel=1e-3)
-    limit = float(np.quantile(values, share))
-    assert int((values <= limit * 0.999).sum()) <= counted.at_most(limit) <= int((values <= limit * 1.001).sum())
 
 
 def test_magnitudes_stay_small() -> None:

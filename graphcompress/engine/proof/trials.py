@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,7 @@ TRIES_PER_CASE = 100
 #: What is allowed by element type, relative to the largest number that the pattern calculates: rounding, amplified where terms cancel. Double precision is the strict judge.
 TOLERANCES = {"f2": 5e-2, "f4": 1e-3, "f8": 1e-8}
 JUDGES = ("onnxruntime", "reference")
+FaultKind: TypeAlias = Literal["value", "shape", "overflow", "load", "lint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Counterexample:
     """What a rule did wrong: who says so, what it is, the graph as ONNX text and its inputs."""
 
     judge: str
-    kind: Literal["value", "shape", "overflow", "load", "lint"]
+    kind: FaultKind
     problem: str
     graph: str
     feed: dict[str, list[Any]]
@@ -116,7 +117,7 @@ def _judge(rule: Rule, original: Model, feeds: Sequence[dict[str, Array]], case:
     if not rewrite(work, [rule]).applied:
         return None
 
-    def fault(judge: str, kind: Any, problem: str, feed: Mapping[str, Array] | None = None) -> Counterexample:
+    def fault(judge: str, kind: FaultKind, problem: str, feed: Mapping[str, Array] | None = None) -> Counterexample:
         return Counterexample(judge, kind, problem, to_text(original), {n: a.tolist() for n, a in (feed or {}).items()})
 
     try:
@@ -127,44 +128,56 @@ def _judge(rule: Rule, original: Model, feeds: Sequence[dict[str, Array]], case:
     inner = original if case is None else case.model([*case.outputs, *(n for n in case.inner if n not in case.outputs)])
     names = [o.name for o in original.outputs]
     before, after = _Runs(inner), _Runs(changed)
-    runs = 0
+    judged = proof.judged.total()
     for feed in feeds:
         if rule.effect != "exact" and not all(a.size for a in feed.values()):  # the mean of nothing is whatever a kernel makes of it
             continue
-        by_runtime: dict[str, Any] | None = None
-        for judge in JUDGES:
-            try:
-                expected = before(judge, feed)
-            except (ModelError, DataError):  # no kernel, sizes that do not fit
-                continue
-            if judge == "reference" and not (_competent(case, feed, names) if by_runtime is None else _agree(expected, by_runtime, names)):
-                continue  # where it contradicts onnxruntime it is not believed
-            by_runtime = expected
-            try:
-                result = after(judge, feed)
-            except (ModelError, DataError) as problem:
-                if judge == "reference":  # an operator that it lacks or has wrong
-                    continue
-                return fault(judge, "load", f"the graph runs, and what the rule makes of it does not: {problem}", feed)
-            scale = max(map(_reach, expected.values()), default=0.0)
-            for name in names:
-                large = case is not None and case.large
-                problem_ = difference(expected[name], result[name], scale, exact=rule.effect == "exact" and judge == "onnxruntime", large=large)
-                if problem_ is not None:
-                    return fault(judge, *problem_, feed)
-            proof.judged[judge] += 1
-            runs += 1
-    if not runs:
+        if (wrong := _first_difference(rule, before, after, feed, names, case, proof)) is not None:
+            return fault(*wrong, feed)
+    if proof.judged.total() == judged:
         return None
     proof.changed += 1
-    try:
-        open_session(changed, optimize="all", threads=1).close()
-    except ModelError as problem:
+    refusal = _load_problem(changed)
+    if refusal is None or _load_problem(original) is not None:
+        return None
+    return fault("onnxruntime", "load", f"optimized, the graph loads, and what the rule makes of it does not: {refusal}")
+
+
+def _first_difference(
+    rule: Rule, before: _Runs, after: _Runs, feed: dict[str, Array], names: Sequence[str], case: Case | None, proof: Proof
+) -> tuple[str, FaultKind, str] | None:
+    """The judge that sees one of the outputs `names` differ on `feed`, the kind of fault and a sentence; None where none does. Counts in `proof` who judged."""
+    by_runtime: dict[str, Any] | None = None
+    for judge in JUDGES:
         try:
-            open_session(original, optimize="all", threads=1).close()
-        except ModelError:
-            return None
-        return fault("onnxruntime", "load", f"optimized, the graph loads, and what the rule makes of it does not: {problem}")
+            expected = before(judge, feed)
+        except (ModelError, DataError):  # no kernel, sizes that do not fit
+            continue
+        if judge == "reference" and not (_competent(case, feed, names) if by_runtime is None else _agree(expected, by_runtime, names)):
+            continue  # where it contradicts onnxruntime it is not believed
+        by_runtime = expected
+        try:
+            result = after(judge, feed)
+        except (ModelError, DataError) as problem:
+            if judge == "reference":  # an operator that it lacks or has wrong
+                continue
+            return judge, "load", f"the graph runs, and what the rule makes of it does not: {problem}"
+        scale = max(map(_reach, expected.values()), default=0.0)
+        large = case is not None and case.large
+        for name in names:
+            wrong = difference(expected[name], result[name], scale, exact=rule.effect == "exact" and judge == "onnxruntime", large=large)
+            if wrong is not None:
+                return judge, *wrong
+        proof.judged[judge] += 1
+    return None
+
+
+def _load_problem(model: Model) -> ModelError | None:
+    """Why onnxruntime cannot load a model with all of its optimizations; None where it can."""
+    try:
+        open_session(model, optimize="all", threads=1).close()
+    except ModelError as problem:
+        return problem
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -66,8 +65,3 @@ def _python_program() -> bytes:
         file = PACKAGE.joinpath(*name.split(".")[1:])
         sources.append((name, (file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text(encoding="utf-8")))
     return f"SOURCES = {sources!r}\n{LOADER}".encode()
-
-
-def interpreter() -> str:
-    """The Python of this process."""
-    return sys.executable
