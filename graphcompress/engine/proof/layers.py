@@ -79,7 +79,7 @@ def layer_normalization(draft: Draft, names: Sequence[str]) -> Attributes:
     x = draft.data(names[0])
     axis = axis_of(draft, x)
     for name in names[1:]:
-        draft.data(name, x[axis:] if axis < 0 else x[axis - len(x) :])
+        draft.data(name, x[axis:])
     return {"axis": axis}
 
 
