@@ -70,11 +70,11 @@ def test_a_good_rule_is_read(tmp_path: Path) -> None:
 
 
 def test_clauses_that_need_no_values_come_first(tmp_path: Path) -> None:
-    """A value that is read by way of a name, beside one that is none, is read all the same."""
+    """A value that is read by way of a name, beside what is none, is read all the same."""
     path = tmp_path / "rule.toml"
-    where = ["half + one == 1.5", "every(k == one)", "rank(x) == one", "constant(k)"]
+    where = ["half + rank(x) == 1.5", "every(k == one)", "rank(x) == one", "constant(k)"]
     text = GOOD.replace('where = ["constant(k)", "every(k == one)"]', f"where = {json.dumps(where)}").replace('one = "1"', 'one = "1"\nhalf = "k / 2"')
-    more = [("half + one == 1.5", "float[2]", "<float k = {3}> "), ("rank(x) == one", "float[2, 2]", "<float k = {1}> ")]
+    more = [("half + rank(x) == 1.5", "float[2]", "<float k = {3}> "), ("rank(x) == one", "float[2, 2]", "<float k = {1}> ")]
     for refused, kind, constant in more:
         text += f"""
 [[example]]
@@ -82,7 +82,7 @@ refused = "{refused}"
 graph = '''({kind} x) => ({kind} z) {constant}{{ y = Mul (x, k) z = Relu (y) }}'''
 """
     path.write_text(text, encoding="utf-8")
-    assert [c.text for c in load_rule(path, tmp_path).clauses] == ["rank(x) == one", "constant(k)", "half + one == 1.5", "every(k == one)"]
+    assert [c.text for c in load_rule(path, tmp_path).clauses] == ["rank(x) == one", "constant(k)", "half + rank(x) == 1.5", "every(k == one)"]
 
 
 @pytest.mark.parametrize(
