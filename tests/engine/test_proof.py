@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,40 @@ import pytest
 
 from graphcompress.engine import Rule, load_rule, rule_files
 from graphcompress.engine.expression import parse
+from graphcompress.engine.proof import cases
 from graphcompress.engine.proof.choices import Choices, shrink
+from graphcompress.engine.proof.draft import NoCase
+from graphcompress.engine.proof.operands import OPERANDS
 from graphcompress.engine.proof.trials import difference, prove
-from graphcompress.ir.files.text import parse_model
+from graphcompress.errors import ModelError
+from graphcompress.ir.files.text import TextError, parse_model
+from graphcompress.ir.schemas.operators import operator_definition
 from graphcompress.targets import rules_root
 
 ROOT = rules_root() / "rewrite"
 RULES = {r.id: r for r in (load_rule(f, ROOT) for f in rule_files(ROOT))}
+
+
+def test_attributes_that_are_drawn_are_those_of_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one of its opsets: a case leaves out what its own opset does not know, so a name that is wrong would never be noticed."""
+    known = {op: {name for opset in range(7, 24) if (d := operator_definition(op, "", opset)) is not None for name in d.attributes} for op in OPERANDS}
+    drawn: dict[str, set[str]] = {}
+
+    def noting(op: str) -> Any:
+        def draw(draft: Any, names: Any) -> Any:
+            attributes = OPERANDS[op](draft, names)
+            drawn.setdefault(op, set()).update(attributes)
+            return attributes
+
+        return draw
+
+    monkeypatch.setattr(cases, "OPERANDS", {op: noting(op) for op in OPERANDS})
+    for rule in RULES.values():
+        for seed in range(5):
+            with contextlib.suppress(NoCase, TextError, ModelError, ArithmeticError, LookupError):  # choices that fit nothing
+                cases.case_of(rule, Choices(rng=np.random.default_rng(seed)))
+    assert {"Gemm", "Conv", "Reshape", "Softmax"} <= drawn.keys()
+    assert {op: names - known[op] for op, names in drawn.items() if names - known[op]} == {}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda r: r.id)

@@ -180,3 +180,14 @@ def test_live_taps_are_those_that_meet_an_element(seed: int) -> None:
     assert (size + before + after - (end - begin - 1) * dilation - 1) // stride + 1 == places
     if meets.any():
         assert begin == min(int(meets.argmax()), pads[0] // dilation) and taps - end == min(int(meets[::-1].argmax()), pads[1] // dilation)
+
+
+@pytest.mark.parametrize(("given", "expected"), [([1], [1]), ([-1, 0], [0, 2]), ([], None), (None, None)])
+def test_axes_must_be_given(given: list[int] | None, expected: list[int] | None) -> None:
+    """An empty list means all axes to a reduction, and none to an Unsqueeze."""
+    attributes = {} if given is None else {"axes": given}
+    if expected is None:
+        with pytest.raises(Undetermined):
+            value("axes(a, 3)", attributes, a=(2, 3, 4))
+    else:
+        assert value("axes(a, 3)", attributes, a=(2, 3, 4)) == expected
