@@ -29,6 +29,7 @@ from graphcompress.passes.simplify import (
     known_shapes,
     lookups,
     loops,
+    pieces,
     sizes,
     states,
     view_targets,
@@ -58,6 +59,7 @@ SHAPED_STAGES: dict[str, Callable[[Model, Callable[[], Shapes]], int]] = {
     zeros.STAGE: zeros.remove_zeros,
     states.STAGE: states.leave_out_zero_states,
     lookups.STAGE: lookups.write_lookups,
+    pieces.STAGE: pieces.take_pieces_first,
 }
 STAGES = (LISTED, INLINE, constants.STAGE, dead.STAGE, *SHAPED_STAGES, fold.STAGE, branches.STAGE, loops.STAGE, affine.STAGE, common.STAGE, duplicates.STAGE)
 
