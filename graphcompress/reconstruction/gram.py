@@ -15,6 +15,9 @@ class Moments:
     """Centred second moments of `rows` pairs (x, y); sums, not means. Leading axes `...` are independent layers (the groups of a Conv) over as many rows.
 
     `mean_x` [..., n], `mean_y` [..., o], `xx` = X'X [..., n, n], `xy` = X'Y [..., n, o], `yy` = the diagonal of Y'Y [..., o].
+
+    Where n is less than the layer's `inputs`, x stands for coordinates in an orthonormal basis of all rows. A weight then is [n + o, o]: its coordinates in that basis, and what is left, as it is
+    in the `outside` of the old one, the part that no row sees; its second moments [o, o].
     """
 
     rows: int
@@ -23,6 +26,12 @@ class Moments:
     xx: Array
     xy: Array
     yy: Array
+    inputs: int | None = None
+    outside: Array | None = None
+
+    def seen(self, weight: Array) -> Array:
+        """What the rows see of a weight: [..., n, o]."""
+        return weight[..., : self.xx.shape[-1], :]
 
     def about_zero(self) -> Moments:
         """The moments about 0 in place of the means, with means of 0: what a layer that can have no bias is fitted with."""
@@ -34,6 +43,8 @@ class Moments:
             self.xx + self.rows * x[..., :, None] * x[..., None, :],
             self.xy + self.rows * x[..., :, None] * y[..., None, :],
             self.yy + self.rows * y**2,
+            self.inputs,
+            self.outside,
         )
 
 
