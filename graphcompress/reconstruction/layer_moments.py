@@ -133,7 +133,7 @@ class LayerMoments:
         whole = Gram()
         for use in uses:
             whole.merge(self._grams[use])
-        moments = whole.finish()
+        moments = whole.finish(last=True)
         if self._basis is not None:
             moments = replace(moments, inputs=self._basis.shape[1], outside=self._outside)
         return moments if self.job.layer.bias_site is not None else moments.about_zero()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -363,6 +364,23 @@ def test_fewer_rows_than_inputs_are_fitted_in_a_basis_of_their_own(
         assert max(sizes) == 180 if few > 2 else 0 < max(sizes) <= 3 * POSITIONS
     # Turns before a flat activation go through the rows in float32.
     assert np.abs(weights[0] - weights[1]).max() < (1e-3 if relu else 1e-5) * np.abs(weights[1]).max()
+
+
+def test_a_wide_layer_takes_memory_for_few_matrices_of_its_inputs(tools: Tools) -> None:
+    """Rows for training, for validation and mirror images, the moments of some, and what is solved."""
+    small = tools.Small()
+    teacher = small.model(small.node("Conv", small.input("x", "n", 128, 8, 8), small.weight(24, 128, 3, 3), name="wide", pads=[1] * 4))
+    student, twins = cut(teacher, {name: c.values * 0.9 for name, c in teacher.graph.initializers.items()})
+    unknowns = 128 * 9
+    feeds = images(1, 128, 8, 8, count=2 * unknowns // POSITIONS)
+    tracemalloc.start()
+    try:
+        report = repair(teacher, student, pairs(teacher, twins), feeds, seed=0, mirrors=True).layers[0]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.method == "least squares" and report.rows > report.unknowns == unknowns
+    assert peak < 7.7 * unknowns**2 * np.dtype(np.float64).itemsize
 
 
 class _Sized(Gram):

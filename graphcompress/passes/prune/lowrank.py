@@ -64,7 +64,7 @@ def spectra(
         model, [(layer.output, layer.form.places) for layer in layers], feeds, seed=seed, threads=threads, progress=progress, words="looking at outputs"
     ):
         grams[index].update(layers[index].form.outputs(values, at))
-    finished = [gram.finish() for gram in grams]
+    finished = [gram.finish(last=True) for gram in grams]
     return [m if layer.bias_site is not None or not m.rows else m.about_zero() for layer, m in zip(layers, finished, strict=True)]
 
 

@@ -119,4 +119,4 @@ def _width(layer: Layer, run: int) -> int:
 def _seen(layer: Layer, gram: Gram, width: int) -> SeenLayer:
     g, n, _ = layer.form.shape
     n = n // width
-    return SeenLayer(layer, gram.finish().xx if gram.rows else np.zeros((g, n, n)), width)
+    return SeenLayer(layer, gram.finish(last=True).xx if gram.rows else np.zeros((g, n, n)), width)
