@@ -69,7 +69,7 @@ class FlatRows:
         self._count = 0
 
     def take(self, rows: Array, target: Array, branch: Array) -> None:
-        """Hold rows [g, r, n], targets [g, r, o] and what is added to the layer's output before the activation [g, r, o]; rows that are not finite are left out."""
+        """Hold rows [g, r, n] as the moments have them, targets [g, r, o] and what is added to the layer's output before the activation [g, r, o]; rows that are not finite are left out."""
         sound = (np.isfinite(rows).all(axis=-1) & np.isfinite(target).all(axis=-1) & np.isfinite(branch).all(axis=-1)).all(axis=0)
         for part, array in enumerate((rows, target, branch)):
             self._store.put((self, self._count, part), np.ascontiguousarray(array[:, sound], np.float32))
@@ -96,7 +96,7 @@ def refit_before_flat(held: Sequence[FlatRows], moments: Moments, old: Array, ri
     mean = moments.mean_x[..., None, :].astype(np.float32)
     for _ in range(TURNS):
         xy, sum_y = np.zeros_like(moments.xy), np.zeros_like(moments.mean_y)
-        for rows, aim in (pair for part in held for pair in part.turn(weight, bias)):
+        for rows, aim in (pair for part in held for pair in part.turn(moments.seen(weight), bias)):
             xy += (rows - mean).swapaxes(-1, -2) @ aim
             sum_y += aim.sum(axis=-2, dtype=np.float64)
         moments = replace(moments, mean_y=sum_y / moments.rows, xy=xy)

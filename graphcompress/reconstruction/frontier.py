@@ -7,7 +7,7 @@ many weights there are: one prefix run for each would be quadratic.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -31,29 +31,36 @@ class Frontier:
         self._feeds = feeds
         self._store = store
         self._threads = threads
-        self._order = toposort(model.graph)
-        self._behind: set[Node] = set()
-        self._passed = 0
-        self._pieces = _can_be_cut(model)
+        self._pieces: list[list[Node]] | None = None
+        self._last: dict[Tensor, int] = {}  # the last stop that needs a tensor
         self._count = -1
         self._held: set[Tensor] = set()
+        if _can_be_cut(model):
+            self._cut()
 
     def __iter__(self) -> Iterator[Iterator[list[Array]]]:
         """For each stop the values of its tensors, input batch by input batch; each of these is to be gone through to its end."""
-        for stop in self._stops:
-            self._passed += 1
-            yield self._piece(stop) if self._pieces else values_of(self._model, stop, self._feeds, threads=self._threads)
+        for index, stop in enumerate(self._stops):
+            yield values_of(self._model, stop, self._feeds, threads=self._threads) if self._pieces is None else self._piece(self._pieces[index], index)
 
-    def _piece(self, stop: Sequence[Tensor]) -> Iterator[list[Array]]:
+    def _cut(self) -> None:
+        """Find the nodes that run for each stop, and how long each tensor is held."""
+        place = {node: index for index, node in enumerate(toposort(self._model.graph))}
+        behind: set[Node] = set()
+        self._pieces = []
+        for index, stop in enumerate(self._stops):
+            piece = upstream(stop, behind)
+            behind |= piece
+            self._pieces.append(sorted(piece, key=place.__getitem__))
+            self._last.update((t, index) for t in (*stop, *(t for n in piece for t in n.inputs)))
+
+    def _piece(self, nodes: Sequence[Node], index: int) -> Iterator[list[Array]]:
         if self._count < 0:
             self._take_inputs()
-        piece = upstream(stop) - self._behind
-        self._behind |= piece
-        later = [t for s in self._stops[self._passed :] for t in s]
-        ahead = upstream(later) - self._behind
-        live = {t for n in ahead for t in n.inputs} | set(later)
-        nodes = [n for n in self._order if n in piece]
-        outputs = [t for t in dict.fromkeys(t for n in nodes for t in n.outputs) if t in live or t in stop]
+        stop = self._stops[index]
+        made = dict.fromkeys(t for n in nodes for t in n.outputs)
+        live = {t for t in (*self._held, *made) if self._last.get(t, -1) > index}
+        outputs = [t for t in made if t in live or t in stop]
         inputs = [t for t in dict.fromkeys(t for n in nodes for t in n.inputs) if t in self._held]
         for batch, values in enumerate(self._run(nodes, inputs, outputs)):
             for tensor in outputs:
@@ -78,9 +85,7 @@ class Frontier:
 
     def _take_inputs(self) -> None:
         """Hold what is read of the model's inputs from now on."""
-        needs = {t for s in self._stops for t in s}
-        needs |= {t for n in upstream(needs) for t in n.inputs}
-        self._held = {t for t in self._model.graph.inputs if t in needs}
+        self._held = {t for t in self._model.graph.inputs if t in self._last}
         self._count = 0
         for feed in self._feeds:
             for tensor in self._held:
@@ -95,14 +100,14 @@ def values_of(model: Model, tensors: Sequence[Tensor], feeds: Iterable[Feed], *,
         yield [np.asarray(values[t]) for t in tensors]
 
 
-def upstream(tensors: Iterable[Tensor]) -> set[Node]:
-    """All nodes that `tensors` are calculated by; nodes Constant are none."""
+def upstream(tensors: Iterable[Tensor], behind: Container[Node] = ()) -> set[Node]:
+    """All nodes that `tensors` are calculated by, without those that are `behind` and what these are calculated by; nodes Constant are none."""
     reached: set[Node] = set()
     pending = list(tensors)
     while pending:
         tensor = pending.pop()
         node = producer(tensor)
-        if node is not None and node not in reached and constant_data(tensor) is None:
+        if node is not None and node not in reached and node not in behind and constant_data(tensor) is None:
             reached.add(node)
             pending.extend(node.inputs)
     return reached

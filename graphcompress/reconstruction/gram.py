@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,12 +10,17 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+STRIP = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
     """Centred second moments of `rows` pairs (x, y); sums, not means. Leading axes `...` are independent layers (the groups of a Conv) over as many rows.
 
     `mean_x` [..., n], `mean_y` [..., o], `xx` = X'X [..., n, n], `xy` = X'Y [..., n, o], `yy` = the diagonal of Y'Y [..., o].
+
+    Where n is less than the layer's `inputs`, x stands for coordinates in an orthonormal basis of all rows. A weight then is [n + o, o]: its coordinates in that basis, and what is left, as it is
+    in the `outside` of the old one, the part that no row sees; its second moments [o, o].
     """
 
     rows: int
@@ -23,6 +29,12 @@ class Moments:
     xx: Array
     xy: Array
     yy: Array
+    inputs: int | None = None
+    outside: Array | None = None
+
+    def seen(self, weight: Array) -> Array:
+        """What the rows see of a weight: [..., n, o]."""
+        return weight[..., : self.xx.shape[-1], :]
 
     def about_zero(self) -> Moments:
         """The moments about 0 in place of the means, with means of 0: what a layer that can have no bias is fitted with."""
@@ -34,6 +46,8 @@ class Moments:
             self.xx + self.rows * x[..., :, None] * x[..., None, :],
             self.xy + self.rows * x[..., :, None] * y[..., None, :],
             self.yy + self.rows * y**2,
+            self.inputs,
+            self.outside,
         )
 
 
@@ -61,7 +75,8 @@ class Gram:
         self.rows += x.shape[-2]
         self._x += x.sum(axis=-2)
         self._y += y.sum(axis=-2)
-        self._xx += across @ x
+        for part in _strips(self._xx):
+            self._xx[..., part, :] += across[..., part, :] @ x
         self._xy += across @ y
         self._yy += np.square(y).sum(axis=-2)
 
@@ -73,19 +88,24 @@ class Gram:
             self._start(other._shift_x, other._shift_y)
         n, dx, dy = other.rows, other._shift_x - self._shift_x, other._shift_y - self._shift_y
         self.rows += n
-        self._xx += other._xx + _outer(dx, other._x) + _outer(other._x, dx) + n * _outer(dx, dx)
-        self._xy += other._xy + _outer(dx, other._y) + _outer(other._x, dy) + n * _outer(dx, dy)
+        self._xx += other._xx
+        self._xy += other._xy
+        for matrix, x, y, dz in ((self._xx, other._x, other._x, dx), (self._xy, other._x, other._y, dy)):
+            _add_outer(matrix, dx, y + n * dz)
+            _add_outer(matrix, x, dz)
         self._yy += other._yy + 2 * dy * other._y + n * dy**2
         self._x += other._x + n * dx
         self._y += other._y + n * dy
         return self
 
-    def finish(self) -> Moments:
-        """The moments of everything taken in; without any row all arrays are empty."""
+    def finish(self, *, last: bool = False) -> Moments:
+        """The moments of everything taken in; without any row all arrays are empty. `last`: nothing is asked of this object any more, so that its matrices become the moments'."""
         n = max(1, self.rows)
         yy = np.maximum(0.0, self._yy - self._y**2 / n)
-        xx = self._xx - _outer(self._x, self._x) / n if self.rows else np.zeros((0, 0))
-        xy = self._xy - _outer(self._x, self._y) / n if self.rows else np.zeros((0, 0))
+        xx, xy = (m if last else m.copy() for m in (self._xx, self._xy)) if self.rows else (np.zeros((0, 0)), np.zeros((0, 0)))
+        if self.rows:
+            _add_outer(xx, self._x, self._x / -n)
+            _add_outer(xy, self._x, self._y / -n)
         return Moments(self.rows, self._shift_x + self._x / n, self._shift_y + self._y / n, xx, xy, yy)
 
     def _start(self, shift_x: Array, shift_y: Array) -> None:
@@ -94,9 +114,15 @@ class Gram:
         self._xx, self._xy = np.zeros((*shift_x.shape, shift_x.shape[-1])), np.zeros((*shift_x.shape, shift_y.shape[-1]))
 
 
-def _outer(a: Array, b: Array) -> Array:
-    product: Array = a[..., :, None] * b[..., None, :]
-    return product
+def _add_outer(matrix: Array, a: Array, b: Array) -> None:
+    """Add a b' to `matrix` [..., n, o], in place."""
+    for part in _strips(matrix):
+        matrix[..., part, :] += a[..., part, None] * b[..., None, :]
+
+
+def _strips(matrix: Array) -> Iterator[slice]:
+    """Runs of rows of a matrix: what is calculated for one of them takes little memory beside the matrix."""
+    return (slice(start, start + STRIP) for start in range(0, matrix.shape[-2], STRIP))
 
 
 def _finite_rows(x: Array, y: Array) -> tuple[Array, Array]:

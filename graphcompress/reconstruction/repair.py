@@ -129,9 +129,8 @@ def _replace(student: Model, fits: Sequence[LayerMoments], ridges: Sequence[floa
     """Fit the weight that the layers of `fits` share, and write it and their biases."""
     layer, by_channel, rank = fits[0].job.layer, fits[0].by_channel, fits[0].job.rank
     validation = [fit.validation() for fit in fits]
-    matrix = layer.weight_matrix()
-    g, n, o = matrix.shape
-    old = np.ones((g * o, 1, 1)) if by_channel else matrix
+    g, n, o = layer.form.shape
+    old = fits[0].old()
     energy = sum(float(m.yy.sum()) for m in validation) or 1.0
     before = sum(squared_error(m, old, fit.job.layer.bias_vector().reshape(m.mean_y.shape)) for fit, m in zip(fits, validation, strict=True))
     method, ridge, mirrors, after = "none", 0.0, False, before
@@ -144,7 +143,7 @@ def _replace(student: Model, fits: Sequence[LayerMoments], ridges: Sequence[floa
         if held := fits[0].held(mirrors=mirrors):
             new, biases[0] = refit_before_flat(held, whole[0], old, ridge, new, rank)
         with Edits(student) as edits:
-            edits.set_value(layer.weight, layer.weight_from_matrix(matrix * new.reshape(g, 1, o) if by_channel else new))
+            edits.set_value(layer.weight, layer.weight_from_matrix(fits[0].weight(new)))
             for fit, bias, moments in zip(fits, biases, whole, strict=True):
                 set_bias(edits, student, fit.job.layer, bias.reshape(g, o), moments)
     return [

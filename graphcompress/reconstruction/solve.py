@@ -30,33 +30,40 @@ class DampedMoments:
     """The second moments of the inputs of layers that share a weight, `ridge` times their mean diagonal added: what `refit` inverts, for any targets."""
 
     def __init__(self, moments: Sequence[Moments], ridge: float) -> None:
-        xx: Array = sum(m.xx for m in moments[1:]) + moments[0].xx
-        rounding = sum(m.rows * np.square(m.mean_x).mean(axis=-1) for m in moments)
-        self._damping = (damping(xx, ridge) + rounding * NOISE**2)[..., None, None]
-        self._matrix = xx + self._damping * np.eye(xx.shape[-1])
+        self._first = moments[0]  # layers that share a weight have no basis
+        self._xx: Array = sum((m.xx for m in moments[1:]), start=moments[0].xx)
+        self._inputs = self._first.inputs or self._xx.shape[-1]
+        rounding = sum(m.rows * np.square(m.mean_x).sum(axis=-1) / self._inputs for m in moments)
+        self._damping = (damping(self._xx, ridge, self._inputs) + rounding * NOISE**2)[..., None, None]
         self._factor: tuple[Array, bool] | None = None
 
     def refit(self, xy: Array, old: Array, rank: int | None = None) -> Array:
         """The weights [..., n, o] for the moments `xy` [..., n, o] of inputs and targets; see `refit`."""
-        weight = self._solved(xy + self._damping * old)
-        if rank is None or rank >= min(weight.shape[-2:]):
+        known = self._first.seen(old)
+        found = self._solved(xy + self._damping * known)
+        outside = self._first.outside
+        weight = found if outside is None else np.concatenate([found, old[..., found.shape[-2] :, :]], axis=-2)
+        if rank is None or rank >= min(self._inputs, weight.shape[-1]):
             return weight
         # What W misses of the best W* is tr((W - W*)' H (W - W*)) with the damped moments H: of rank r least where the main directions of the fitted outputs stay.
-        main = main_directions(np.swapaxes(weight, -1, -2) @ self._matrix @ weight, rank)
+        squares = np.swapaxes(found, -1, -2) @ found + (0.0 if outside is None else outside)
+        main = main_directions(np.swapaxes(found, -1, -2) @ (self._xx @ found) + self._damping * squares, rank)
         return weight @ main @ np.swapaxes(main, -1, -2)
 
     def _solved(self, right: Array) -> Array:
         """The solutions of positive definite systems [..., n, n] X = [..., n, o]: one large one by its Cholesky factor, many small ones together."""
-        if self._matrix.shape[-1] == 1:
-            quotient: Array = right / self._matrix
+        size = self._xx.shape[-1]
+        if size == 1:
+            quotient: Array = right / (self._xx + self._damping)
             return quotient
-        if math.prod(self._matrix.shape[:-2]) > 1:
-            return np.linalg.solve(self._matrix, right)
+        if math.prod(self._xx.shape[:-2]) > 1:
+            return np.linalg.solve(self._xx + self._damping * np.eye(size), right)
         from scipy.linalg import cho_factor, cho_solve
 
-        size = self._matrix.shape[-1]
         if self._factor is None:
-            self._factor = cho_factor(self._matrix.reshape(size, size))
+            matrix = self._xx.reshape(size, size).T.copy("F")  # whose columns lie as LAPACK has them, so that the factor takes the place of the matrix
+            matrix[np.diag_indices(size)] += self._damping.reshape(())
+            self._factor = cho_factor(matrix, overwrite_a=True)
         result: Array = cho_solve(self._factor, right.reshape(size, -1)).reshape(right.shape)
         return result
 
@@ -67,21 +74,22 @@ def main_directions(moments: Array, count: int) -> Array:
     return vectors[..., vectors.shape[-1] - count :]
 
 
-def damping(xx: Array, ridge: float) -> Array:
-    """[...] what a ridge adds to the diagonal of `xx` [..., n, n]: `ridge` times its mean. For inputs that never vary 1: any positive number gives the old weights."""
-    d: Array = ridge * np.trace(xx, axis1=-2, axis2=-1) / xx.shape[-1]
+def damping(xx: Array, ridge: float, inputs: int | None = None) -> Array:
+    """[...] what a ridge adds to the diagonal of `xx` [..., n, n]: `ridge` times its mean over n, or over `inputs`. For inputs that never vary 1: any positive number gives the old weights."""
+    d: Array = ridge * np.trace(xx, axis1=-2, axis2=-1) / (inputs or xx.shape[-1])
     return np.where(d == 0, 1.0, d)
 
 
 def bias_of(moments: Moments, weight: Array) -> Array:
     """The bias [..., o] that makes the mean error 0."""
-    bias: Array = moments.mean_y - np.einsum("...n,...no->...o", moments.mean_x, weight)
+    bias: Array = moments.mean_y - np.einsum("...n,...no->...o", moments.mean_x, moments.seen(weight))
     return bias
 
 
 def squared_error(moments: Moments, weight: Array, bias: Array) -> float:
     """Sum of |y - x W - b|^2 over all rows, groups and outputs; `moments` need not be those that W and b were fitted on."""
-    about_mean = float(moments.yy.sum()) + float((weight * (moments.xx @ weight - 2 * moments.xy)).sum())
+    seen = moments.seen(weight)
+    about_mean = float(moments.yy.sum()) + float((seen * (moments.xx @ seen - 2 * moments.xy)).sum())
     return max(0.0, about_mean) + moments.rows * float(np.square(bias_of(moments, weight) - bias).sum())
 
 

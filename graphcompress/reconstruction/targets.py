@@ -54,6 +54,7 @@ class TeacherRows:
         self._positions = positions
         self._store = Store(limit)
         self._counts: list[int] = []
+        self._first_items = 1
         self._places: dict[tuple[TargetKey, int], tuple[Array, Array]] = {}
         self._rows: dict[TargetKey, int] = {}
         self._shapes: dict[Tensor, tuple[tuple[int, ...], int]] = {}
@@ -71,6 +72,7 @@ class TeacherRows:
         if first is None:
             raise DataError("There is not one calibration feed: what was cut cannot be repaired. Give feeds with --data.")
         needed = self._settle(jobs, first)
+        self._first_items = items(first)
         if self._batches is None:
             feeds = Mirrors(self._singles, self._names) if self._names else self._singles
             self._batches = batches(self.teacher, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=self.threads)
@@ -112,7 +114,8 @@ class TeacherRows:
             return
         starts = np.concatenate([[0], np.cumsum(self._counts)])
         next_batch = dict.fromkeys(by_tensor, 0)
-        for values in Watch(self.teacher, by_tensor).run(self.feeds, threads=self.threads, optimize="basic"):
+        sizes = {t: self._shapes[t][1] * -(-self.feeds.size // self._first_items) for t in by_tensor}
+        for values in Watch(self.teacher, by_tensor).run(self.feeds, sizes=sizes, threads=self.threads, optimize="basic"):
             for tensor in list(values):
                 value = np.asarray(values.pop(tensor))
                 batch = next_batch[tensor]

@@ -8,6 +8,7 @@ what stands in that of a Scan becomes one more scan output. So such a tensor com
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class Watch:
         """Values for every feed, as dicts from tensor to array; every (tensor, feed) pair comes exactly once, and nothing is kept: a caller that holds no value
         either (it empties the dict) has the values of one feed in memory at a time.
 
-        Where all fit into `budget` bytes (by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
+        Where all fit into `budget` bytes (`sys.maxsize`: whatever they take; by `sizes`, elsewhere by the shapes of the first feed) there is one dict per feed, in order. Otherwise they are
         taken in groups: all feeds for the first group, then all for the next, so `feeds` must be iterable again. The optimizer is off by default, so that
         every tensor has the value that the graph as written gives it. `again`: the same will be asked of other feeds, so the session stays open where there is
         one group, until `close`. Raises ModelError where the model does not load or run.
@@ -171,6 +172,8 @@ class Watch:
         tensors = [t for t in self.tensors if t in self._shown]
         if not tensors:
             return []
+        if budget >= sys.maxsize:
+            return [tensors]
         known = dict(sizes)
         unknown = [t for t in tensors if t not in known]
         if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from graphcompress.errors import DataError
 from graphcompress.ir import Model, Node, lint
 from graphcompress.ir.model.edit import Edits
+from graphcompress.reconstruction import layer_moments, targets
 from graphcompress.reconstruction import repair as module
-from graphcompress.reconstruction import targets
 from graphcompress.reconstruction.gram import Gram
 from graphcompress.reconstruction.repair import POSITIONS, RepairLayer, RepairReport, repair, repair_from
 from graphcompress.reconstruction.solve import refit
@@ -332,3 +333,63 @@ def test_progress_counts_layers(tools: Tools) -> None:
     repair(teacher, student, layers, images(1, 3, 8, 8), seed=0, progress=lambda *what: said.append(what))
     assert said == [("repairing", 1, 1)]
     assert repair(teacher, student, [], [], seed=0) == RepairReport((), ())
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+@pytest.mark.parametrize(("relu", "sums"), [(False, False), (True, False), (True, True)])
+def test_fewer_rows_than_inputs_are_fitted_in_a_basis_of_their_own(
+    relu: bool, sums: bool, spoiled: bool, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights as with moments of all inputs, of which no matrix is made."""
+    small = tools.Small()
+    x = small.input("x", "n", 20, 6, 6)
+    y = small.node("Conv", x, small.weight(30, 20, 3, 3), small.weight(30), name="ranked", pads=[1] * 4)
+    y = small.node("Add", y, small.node("Conv", x, small.weight(30, 20, 1, 1), name="side")) if sums else y
+    teacher = small.model(small.node("Conv", small.node("Relu", y) if relu else y, small.weight(4, 30, 1, 1), name="last"))
+    feeds = images(1, 20, 6, 6, count=3)
+    if spoiled:
+        feeds[1]["x"][0, 3, 2, 2] = np.nan
+    sizes: list[int] = []
+    weights = []
+    for few in (2, 10**9):
+        sizes.clear()
+        student, twins = teacher.clone()
+        monkeypatch.setattr(layer_moments, "FEW", few)
+        monkeypatch.setattr(layer_moments, "Gram", lambda: _Sized(sizes))
+        layers = [RepairLayer(node(teacher, "ranked"), twins.node(node(teacher, "ranked")), None, 5)]
+        report = repair(teacher, student, layers, feeds, seed=0, mirrors=False).layers[0]
+        assert report.method == "reduced rank" and report.unknowns == 180 and report.residual == sums
+        weights.append(node(student, "ranked").inputs[1].values.reshape(30, 180))
+        assert np.linalg.matrix_rank(weights[-1], tol=1e-4) == 5
+        assert max(sizes) == 180 if few > 2 else 0 < max(sizes) <= 3 * POSITIONS
+    # Turns before a flat activation go through the rows in float32.
+    assert np.abs(weights[0] - weights[1]).max() < (1e-3 if relu else 1e-5) * np.abs(weights[1]).max()
+
+
+def test_a_wide_layer_takes_memory_for_few_matrices_of_its_inputs(tools: Tools) -> None:
+    """Rows for training, for validation and mirror images, the moments of some, and what is solved."""
+    small = tools.Small()
+    teacher = small.model(small.node("Conv", small.input("x", "n", 128, 8, 8), small.weight(24, 128, 3, 3), name="wide", pads=[1] * 4))
+    student, twins = cut(teacher, {name: c.values * 0.9 for name, c in teacher.graph.initializers.items()})
+    unknowns = 128 * 9
+    feeds = images(1, 128, 8, 8, count=2 * unknowns // POSITIONS)
+    tracemalloc.start()
+    try:
+        report = repair(teacher, student, pairs(teacher, twins), feeds, seed=0, mirrors=True).layers[0]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.method == "least squares" and report.rows > report.unknowns == unknowns
+    assert peak < 7.7 * unknowns**2 * np.dtype(np.float64).itemsize
+
+
+class _Sized(Gram):
+    """Moments that tell how many inputs they are of."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self._sizes = sizes
+
+    def update(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        self._sizes.append(x.shape[-1])
+        super().update(x, y)

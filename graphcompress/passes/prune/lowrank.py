@@ -64,7 +64,7 @@ def spectra(
         model, [(layer.output, layer.form.places) for layer in layers], feeds, seed=seed, threads=threads, progress=progress, words="looking at outputs"
     ):
         grams[index].update(layers[index].form.outputs(values, at))
-    finished = [gram.finish() for gram in grams]
+    finished = [gram.finish(last=True) for gram in grams]
     return [m if layer.bias_site is not None or not m.rows else m.about_zero() for layer, m in zip(layers, finished, strict=True)]
 
 
@@ -121,8 +121,8 @@ def project(model: Model, ranked: Sequence[RankedLayer]) -> None:
         for entry in ranked:
             layer, moments = entry.layer, entry.outputs
             matrix = layer.weight_matrix()[0]
-            energies = np.square(np.linalg.svd(matrix, compute_uv=False))
-            if energies[entry.rank :].sum() <= LEFT_OVER * energies.sum():
+            energies = np.linalg.eigvalsh(matrix.T @ matrix)
+            if energies[: len(energies) - entry.rank].sum() <= LEFT_OVER * energies.sum():
                 continue
             main = main_directions(moments.xx, entry.rank)
             bias = moments.mean_x + (layer.bias_vector()[0] - moments.mean_x) @ main @ main.T
@@ -133,9 +133,9 @@ def project(model: Model, ranked: Sequence[RankedLayer]) -> None:
 def factor(model: Model, layer: Layer, rank: int) -> None:
     """Put two layers, in place, where one of a weight of `rank` is. The second keeps the name, the bias and the output."""
     node, (_, _, o) = layer.node, layer.form.shape
-    _, _, directions = np.linalg.svd(layer.weight_matrix()[0], full_matrices=False)
-    main = directions[:rank].T
-    first, second = layer.weight_matrix()[0] @ main, main.T
+    matrix = layer.weight_matrix()[0]
+    main = main_directions(matrix.T @ matrix, rank)
+    first, second = matrix @ main, main.T
     dtype, name = layer.weight.values.dtype, node.name or node.op
     place = next(i for i, t in enumerate(node.inputs) if t is layer.weight)
     attrs = dict(node.attrs)

@@ -95,11 +95,12 @@ def at_places(
     first = next(iter(feeds), None)
     if first is None or not by_tensor:
         return
-    needed = sum(np.asarray(v).nbytes for values in Watch(model, by_tensor).run([first], threads=threads, optimize="basic") for v in values.values())
-    feed_batches = batches(model, feeds, bytes_per_input=needed // items(first), budget=BUDGET, threads=threads)
+    sizes = {t: np.asarray(v).nbytes for values in Watch(model, by_tensor).run([first], threads=threads, optimize="basic") for t, v in values.items()}
+    feed_batches = batches(model, feeds, bytes_per_input=sum(sizes.values()) // items(first), budget=BUDGET, threads=threads)
+    sizes = {t: nbytes * -(-feed_batches.size // items(first)) for t, nbytes in sizes.items()}
     counts = [items(feed) for feed in feed_batches]
     next_batch = dict.fromkeys(by_tensor, 0)
-    for values in Watch(model, by_tensor).run(feed_batches, threads=threads, optimize="basic"):
+    for values in Watch(model, by_tensor).run(feed_batches, sizes=sizes, threads=threads, optimize="basic"):
         for tensor in list(values):
             value = np.asarray(values.pop(tensor))
             batch = next_batch[tensor]
@@ -118,4 +119,4 @@ def _width(layer: Layer, run: int) -> int:
 def _seen(layer: Layer, gram: Gram, width: int) -> SeenLayer:
     g, n, _ = layer.form.shape
     n = n // width
-    return SeenLayer(layer, gram.finish().xx if gram.rows else np.zeros((g, n, n)), width)
+    return SeenLayer(layer, gram.finish(last=True).xx if gram.rows else np.zeros((g, n, n)), width)

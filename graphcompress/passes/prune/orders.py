@@ -25,6 +25,8 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
     seen = [] if feeds is None else see(groups.algebra.model, list(layers), feeds, seed=seed, runs=runs, threads=threads, progress=progress)
     orders = []
     for index, group in enumerate(groups.groups):
+        # A layer and the inverse of its moments are held for the groups that are still to come.
+        seen = [layer for layer in seen if groups.group_of[layers[layer.layer]].max() >= index]
         consumers = [c for layer in seen if (groups.group_of[layers[layer.layer]] == index).any() for c in _consumers(layer, layers[layer.layer], group)]
         if not consumers:
             orders.append(order_by_cost(_norms(groups, group), group.blocks))
