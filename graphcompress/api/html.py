@@ -26,8 +26,8 @@ figure { margin: 0 } figcaption { color: var(--soft) }
   h2 { break-after: avoid } figure, tr { break-inside: avoid }
 }
 """
-WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
-"""Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""
+WIDTH, LABEL, CHARACTER, BAR, GAP = 760, 300, 7, 11, 9
+"""Units of a picture: its width, the part for labels at most, what a character of them takes, a bar's height, the room between two rows."""
 
 
 BOX_WIDTH, BOX_HEIGHT, BOX_STEP, HEADING = 176, 33, 52, 22
@@ -95,21 +95,22 @@ def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise:
         return ""
     rows = [(shortened(label), before, after) for label, before, after in rows]
     longest = max((value for _, *values in rows for value in values), default=0.0) * (1 + noise) or 1.0
-    scale = (WIDTH - LABEL - 90) / longest
+    left = min(LABEL, 16 + CHARACTER * max(len(label) for label, *_ in rows))
+    scale = (WIDTH - left - 90) / longest
     step = 2 * BAR + GAP
     parts = []
     for index, (label, *values) in enumerate(rows):
         top = index * step
         shown = label if len(label) <= 44 else f"...{label[-41:]}"
-        parts.append(f'<text x="{LABEL - 8}" y="{top + BAR + 4}" text-anchor="end">{text(shown)}<title>{text(label)}</title></text>')
+        parts.append(f'<text x="{left - 8:g}" y="{top + BAR + 4}" text-anchor="end">{text(shown)}<title>{text(label)}</title></text>')
         for number, (kind, value) in enumerate(zip(("before", "after"), values, strict=True)):
             y, width = top + number * BAR, value * scale
-            parts.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 1}"/>')
+            parts.append(f'<rect class="{kind}" x="{left:g}" y="{y}" width="{width:.1f}" height="{BAR - 1}"/>')
             if noise:
                 parts.append(
-                    f'<line class="noise" x1="{LABEL + width * (1 - noise):.1f}" x2="{LABEL + width * (1 + noise):.1f}" y1="{y + BAR / 2:.1f}" y2="{y + BAR / 2:.1f}"/>'
+                    f'<line class="noise" x1="{left + width * (1 - noise):.1f}" x2="{left + width * (1 + noise):.1f}" y1="{y + BAR / 2:.1f}" y2="{y + BAR / 2:.1f}"/>'
                 )
-            parts.append(f'<text x="{LABEL + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
+            parts.append(f'<text x="{left + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
     told = "; ".join(f"{label}: {before:,.4g} {unit} before, {after:,.4g} {unit} after" for label, before, after in rows)
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {len(rows) * step}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
     caption = f"{title}. Upper bar, grey: before; lower bar, blue: after."

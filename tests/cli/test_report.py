@@ -143,6 +143,19 @@ def test_the_changed_regions_are_drawn_with_names_to_search_for(page: Page, run:
     assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Where the graph changed" not in Path("less.html").read_text("utf-8")
 
 
+def test_layers_are_told_apart_when_their_names_are_gone(place: Path, run: Any) -> None:
+    """A stripped result: each layer still has bytes of its own afterwards, fewer than before, and few are left to 'all others'."""
+    words = ("compress", "model.onnx", "-o", "bare.onnx", "--data", "feeds.npz", "--no-measure", "--strip", "--report", "bare.html", "-q")
+    assert run(*words).status == 0
+    (told,) = (word for word in Page(Path("bare.html").read_text(encoding="utf-8")).words if "kB before" in word and "deep" in word)
+    sizes = {
+        name: (float(before.replace(",", "")), float(after.replace(",", "")))
+        for name, before, after in re.findall(r"(\w+): ([\d.,]+) kB before, ([\d.,]+) kB after", told)
+    }
+    assert "deep" in sizes and b"deep" not in Path("bare.onnx").read_bytes()
+    assert all(0 < after < before for before, after in sizes.values() if before > 1)
+
+
 def test_it_stays_small_whatever_the_record_holds(page: Page, run: Any) -> None:
     """Thousands of layers, outputs and notes, with long names that are all escapes: the first of them, and how many more there are."""
     import json
