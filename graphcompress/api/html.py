@@ -19,10 +19,11 @@ table { border-collapse: collapse; width: 100% } th, td { text-align: left; padd
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--soft) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
 svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg text.name { fill: var(--soft); font-size: 10px } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
+.sides { display: flex; flex-wrap: wrap } .sides > div { flex: 1 1 18rem; overflow-x: auto } .sides svg { min-width: 18rem; max-width: 30rem }
 tbody:first-child td + td { overflow-wrap: anywhere }
 figure { margin: 0 } figcaption { color: var(--soft) }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide { overflow: visible }
+  body { max-width: none; padding: 0; font-size: 10pt } svg, .sides svg { min-width: 0 } .wide { overflow: visible }
   h2 { break-after: avoid } figure, tr { break-inside: avoid }
 }
 """
@@ -137,39 +138,36 @@ class Sketch:
 
 
 def graphs(title: str, sides: Sequence[tuple[str, Sketch]], caption: str) -> str:
-    """Small graphs side by side as a picture, with a text for those who cannot see it."""
-    width = WIDTH // len(sides)
-    parts, told, lowest = [], [], 0
-    for number, (heading, sketch) in enumerate(sides):
-        left = number * width
-        parts.append(f'<text x="{left}" y="13">{text(heading)}</text>')
-        rows = [
-            (depth, line)
-            for depth in sorted({box.depth for box in sketch.boxes})
-            for line in _lines([i for i, b in enumerate(sketch.boxes) if b.depth == depth])
-        ]
-        middles: dict[int, tuple[float, int]] = {}
-        for row, (_, line) in enumerate(rows):
-            for place, index in enumerate(line):
-                middles[index] = left + BOX_WIDTH / 2 + place * (BOX_WIDTH + GAP) + (0 if len(line) > 1 else (BOX_WIDTH + GAP) / 2), HEADING + row * BOX_STEP
-        for start, end in sketch.edges:
-            (x1, y1), (x2, y2) = middles[start], middles[end]
-            parts.append(f'<line class="edge" x1="{x1:g}" y1="{y1 + BOX_HEIGHT}" x2="{x2:g}" y2="{y2}"/>')
-        for index, box in enumerate(sketch.boxes):
-            x, y = middles[index]
-            short = shortened(box.name, 26)
-            parts.append(
-                f'<g class="{box.kind}"><title>{text(shortened(box.name))}</title><rect x="{x - BOX_WIDTH / 2:g}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"/>'
-                f'<text x="{x:g}" y="{y + 14}" text-anchor="middle">{text(shortened(box.op, 24))}</text>'
-                f'<text class="name" x="{x:g}" y="{y + 27}" text-anchor="middle">{text(short)}</text></g>'
-            )
-        bottom = HEADING + len(rows) * BOX_STEP
-        if sketch.left_out or not sketch.boxes:
-            parts.append(f'<text x="{left}" y="{bottom + 4}">{f"and {sketch.left_out:,} more nodes" if sketch.left_out else "nothing"}</text>')
-        lowest = max(lowest, bottom + 8)
-        told.append(f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}")
-    picture = f'<svg role="img" viewBox="0 0 {WIDTH} {lowest}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text("; ".join(told))}</desc>{"".join(parts)}</svg>'
-    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
+    """Small graphs side by side, one below the other where the window is narrow, each a picture with a text for those who cannot see it."""
+    pictures = "".join(_scrolled(f"{title}, {heading}", _graph(f"{title}, {heading}", heading, sketch)) for heading, sketch in sides)
+    return f"<figure><div class=sides>{pictures}</div><figcaption>{text(caption)}</figcaption></figure>"
+
+
+def _graph(title: str, heading: str, sketch: Sketch) -> str:
+    """One side: boxes in rows, edges downwards."""
+    parts = [f'<text x="0" y="13">{text(heading)}</text>']
+    rows = [line for depth in sorted({box.depth for box in sketch.boxes}) for line in _lines([i for i, b in enumerate(sketch.boxes) if b.depth == depth])]
+    middles: dict[int, tuple[float, int]] = {}
+    for row, line in enumerate(rows):
+        for place, index in enumerate(line):
+            middles[index] = BOX_WIDTH / 2 + place * (BOX_WIDTH + GAP) + (0 if len(line) > 1 else (BOX_WIDTH + GAP) / 2), HEADING + row * BOX_STEP
+    for start, end in sketch.edges:
+        (x1, y1), (x2, y2) = middles[start], middles[end]
+        parts.append(f'<line class="edge" x1="{x1:g}" y1="{y1 + BOX_HEIGHT}" x2="{x2:g}" y2="{y2}"/>')
+    for index, box in enumerate(sketch.boxes):
+        x, y = middles[index]
+        short = shortened(box.name, 26)
+        parts.append(
+            f'<g class="{box.kind}"><title>{text(shortened(box.name))}</title><rect x="{x - BOX_WIDTH / 2:g}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"/>'
+            f'<text x="{x:g}" y="{y + 14}" text-anchor="middle">{text(shortened(box.op, 24))}</text>'
+            f'<text class="name" x="{x:g}" y="{y + 27}" text-anchor="middle">{text(short)}</text></g>'
+        )
+    bottom = HEADING + len(rows) * BOX_STEP
+    if sketch.left_out or not sketch.boxes:
+        parts.append(f'<text x="0" y="{bottom + 4}">{f"and {sketch.left_out:,} more nodes" if sketch.left_out else "nothing"}</text>')
+    told = f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}"
+    size = f"0 0 {WIDTH // 2} {bottom + 8}"
+    return f'<svg role="img" viewBox="{size}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
 
 
 def _lines(places: Sequence[int]) -> list[Sequence[int]]:

@@ -136,8 +136,9 @@ def test_the_command_makes_the_same_of_the_record(page: Page, run: Any) -> None:
 def test_the_changed_regions_are_drawn_with_names_to_search_for(page: Page, run: Any) -> None:
     """Q and DQ between nodes that stay, and each look once."""
     told = " ".join(page.words)
-    drawn = [word for word in page.words if word.startswith("before: ")]
-    assert "before: Relu (same), Conv (same); after: Relu (same), QuantizeLinear (new), DequantizeLinear (new), Conv (same)" in drawn
+    sides = [word for word in page.words if re.match(r"(before|after): ", word)]
+    drawn = list(zip(sides[::2], sides[1::2], strict=True))
+    assert ("before: Relu (same), Conv (same)", "after: Relu (same), QuantizeLinear (new), DequantizeLinear (new), Conv (same)") in drawn
     assert "by quantize. To search for: " in told and len(set(drawn)) == len(drawn) <= 6
     Path("out.onnx").unlink()
     assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Where the graph changed" not in Path("less.html").read_text("utf-8")
