@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,9 +108,9 @@ def summaries(dataset: Dataset) -> list[InputSummary]:
     return list(seen.values())
 
 
-def suspicions(dataset: Dataset, inputs: Sequence[InputSummary]) -> list[Finding]:
-    """Everything that looks wrong: of the feeds as a whole, and of each input."""
-    found = [*dataset.findings(), *(finding for item in inputs for finding in item.findings())]
+def suspicions(dataset: Dataset, inputs: Sequence[InputSummary], scaled: Collection[str] = ()) -> list[Finding]:
+    """Everything that looks wrong: of the feeds as a whole, and of each input. `scaled` names those that the model itself scales."""
+    found = [*dataset.findings(), *(f for item in inputs for f in item.findings() if f.id != "data/never-normalised" or item.name not in scaled)]
     specs = {} if dataset.signature is None else dataset.signature.specs
     for item in inputs:
         shape, dims = item.shapes[0], specs[item.name].shape if item.name in specs else None

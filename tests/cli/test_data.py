@@ -57,6 +57,13 @@ def test_a_model_that_scales_its_input_takes_pixels(place: Path, run: Any) -> No
     onnx.save(model, "scales.onnx")
     np.savez("raw.npz", x=np.random.default_rng(0).integers(0, 256, (8, 3, 6, 6)).astype(np.float32))
     assert ids(run, "raw.npz", "scales.onnx") == set()
+    image = pytest.importorskip("PIL.Image")
+    Path("photos").mkdir()
+    image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("photos/a.png")
+    asked = run("data", "scales.onnx", "--data", "photos").err
+    assert "the model scales its input itself" in asked and "mean = " not in asked
+    Path("preprocess.toml").write_text(asked.partition("\n")[2])  # what is shown is a file that works
+    assert run("data", "scales.onnx", "--data", "photos", "--preprocess", "preprocess.toml").status == 0
 
 
 def test_padding_and_layout_are_seen(place: Path, run: Any) -> None:
