@@ -198,3 +198,28 @@ def test_benchmark_tells_throughput_energy_and_cost(place: Path, run: Any) -> No
     row = BenchmarkRow.model_validate({**first, "joules": None})
     assert "energy not measured" in economy(row) and "estimated from MACs" in economy(row) and "per million at the stated price" in economy(row)
     assert "2 mJ each, measured" in economy(row.model_copy(update={"joules": 0.002}))
+
+
+@pytest.mark.parametrize("words", [(), ("rules",), ("places",)])
+def test_a_call_without_a_command_lists_them_in_one_paragraph(run: Any, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert done.status == 2 and done.out == ""
+    assert re.match(
+        rf"graphcompress: The command is missing. Known: [a-z, ]+\. '{' '.join(('graphcompress', *words))} --help' shows how it is called.",
+        " ".join(done.err.split()),
+    )
+
+
+def test_a_page_of_help_reads_the_options_of_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of them are there when they are asked for."""
+    from graphcompress.cli import app, commands
+
+    built: list[str] = []
+    real = commands._built
+    monkeypatch.setattr(commands, "_built", lambda name, part: built.append(name) or real(name, part))
+    for words, needed in ((["--help"], []), (["--version"], []), (["rules", "--help"], ["rules"]), (["compress", "--help"], ["compress"]), (["nonsense"], [])):
+        built.clear()
+        app.run(words)
+        assert built == needed
+    root = app.root()
+    assert {name: command.name for name, command in root.commands.items()} == {name: name for name in app.COMMANDS}
