@@ -16,7 +16,6 @@ app = typer.Typer(
     cls=CommandList,
     no_args_is_help=False,
     help="The rewrite rules of simplify: list them, show one, prove them by experiment, find out why one does not hold.",
-    add_completion=False,
 )
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="A rule, for instance fuse/conv_bn.", show_default=False)]
 
