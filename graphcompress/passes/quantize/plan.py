@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, Node, Shape, Tensor
@@ -148,11 +149,13 @@ class Plan:
             counts["quantize/protect-float"] = attempt.insertion.protected
         names = labels(t.name for t in attempt.insertion.scales)
         groups = dict(zip(self.candidates.groups, labels(g.name for g in self.candidates.groups), strict=True))
-        decisions = {
+        decisions: dict[str, Any] = {
             "calibration": calibration,
             "int8": [groups[g] for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
+        if noise:
+            decisions["noise"] = {groups[group]: round(noise[group], 4) for group in sorted(noise, key=lambda group: -noise[group])}
         return StepResult(attempt.model, True, counts, refusals, decisions, certified)
 
     # --- what the provider says -----------------------------------------------------------------------------------------------------
