@@ -223,3 +223,16 @@ def test_a_page_of_help_reads_the_options_of_no_command(monkeypatch: pytest.Monk
         assert built == needed
     root = app.root()
     assert {name: command.name for name, command in root.commands.items()} == {name: name for name in app.COMMANDS}
+
+
+def test_where_the_time_of_a_run_went_is_one_line(place: Path, run: Any) -> None:
+    """The whole is at least its parts, which are the steps of the record and the rest."""
+    from types import SimpleNamespace
+
+    from graphcompress.cli.tables import seconds_text
+
+    steps: Any = [SimpleNamespace(use="simplify", seconds=2.0), SimpleNamespace(use="quantize", seconds=10.04), SimpleNamespace(use="store", seconds=0.02)]
+    assert seconds_text(31.06, steps) == "Took 31.1 s: searching, comparing and measuring 19.0, quantize 10.0, simplify 2.0."
+    assert seconds_text(1.0, steps[1:2]) == "Took 1.0 s: quantize 10.0."
+    record = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json", "-q").json
+    assert record["seconds"] >= sum(step["seconds"] for step in record["steps"]) > 0
