@@ -162,7 +162,7 @@ def test_figures_of_a_product_of_two_computed_matrices(tools: Any) -> None:
 
 
 def test_what_stays_float_for_its_cost_says_times_that_add_up(tools: Any) -> None:
-    """INT8 and its borders take longer than float, as the reader is told, in units that show it; or it is said that it would need neighbours."""
+    """INT8 and its borders take longer than float, as the reader is told, in units that show it; or it is said that what surrounds it decides."""
     small = tools.Small()
     x = small.node("Relu", small.conv(small.input("x", 1, 3, 8, 8), 3, 8, kernel=1))
     y = small.node("Sin", small.conv(small.node("Tanh", x), 8, 40, kernel=1))
@@ -171,7 +171,7 @@ def test_what_stays_float_for_its_cost_says_times_that_add_up(tools: Any) -> Non
     assert len(said) >= 2
     for reason in said:
         times = [float(number) * (1000 if unit == "us" else 1) for number, unit in re.findall(r"([0-9.]+) (ns|us)", reason)]
-        alone = "without neighbours" in reason
+        alone = "with what surrounds it" in reason
         assert len(times) == (2 if alone else 3) and min(times) > 0
         assert times[0] <= times[1] if alone else times[0] + times[1] >= 0.97 * times[2]
         assert "by the target's table" in reason

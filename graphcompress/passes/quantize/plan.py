@@ -224,8 +224,8 @@ class Plan:
         if price.integer + around > price.floating:
             figures = f"about {_time(price.integer)} and {_time(around)} for Q and DQ at its borders, against {_time(price.floating)} in float"
             return Refusal("quantize/cost", f"INT8 does not pay here: {figures}, {source}", group.name)
-        figures = f"about {_time(price.integer + around)} with Q and DQ at its borders, against {_time(price.floating)} in float"
-        return Refusal("quantize/cost", f"INT8 does not pay here without neighbours in INT8: {figures}, {source}", group.name)
+        figures = f"alone about {_time(price.integer + around)} with Q and DQ at its borders, against {_time(price.floating)} in float"
+        return Refusal("quantize/cost", f"INT8 does not pay here with what surrounds it: {figures}, {source}", group.name)
 
     def _refuse(self, group: Group, identifier: str, reason: str) -> None:
         self.reasons.setdefault(group.node, Refusal(f"quantize/{identifier}", reason, group.name))
