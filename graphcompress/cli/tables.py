@@ -126,7 +126,7 @@ def _steps(record: Record) -> Iterator[RenderableType]:
     rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
     told = None
     for step in record.steps:
-        if not step.in_result and step.use in rolled_back:
+        if not step.in_result and (step.changed or step.use in rolled_back):
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))
