@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -83,6 +85,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def near_path(path: str | os.PathLike[str]) -> str:
+    """The end of a message about a path where nothing is: the closest name in its folder, as it would be given; empty where none is close."""
+    from difflib import get_close_matches
+
+    place = Path(path)
+    try:
+        with os.scandir(place.parent) as entries:
+            names = [entry.name for entry in islice(entries, 10_000)]
+    except (OSError, ValueError):
+        return ""
+    close = get_close_matches(place.name, names, n=1, cutoff=0.75)
+    return f" Did you mean {shown(place.with_name(close[0]))}?" if close else ""
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -35,7 +36,7 @@ class Context:
 
     `data` are the feeds for calibration (None: no data); `teacher` is the model that a student learns from; `earlier` are the results of the steps before; `place` is where results run and are judged (None: this process, on the target's provider); `threads` None
     means the runtime's default; `measure` allows times to decide where `timing_place` has them (without it, tables do); `decisions` are those of the step itself in an
-    earlier run, to be repeated (None: it decides); `seed` feeds every random generator; `workers` are processes that share the feeds where a step can (None: this one does all). Folding and observation do not ask `place`: they run in this process
+    earlier run, to be repeated (None: it decides); `seed` feeds every random generator; `started` is when the run began, by the monotonic clock, for its record alone; `workers` are processes that share the feeds where a step can (None: this one does all). Folding and observation do not ask `place`: they run in this process
     on the CPU provider.
     """
 
@@ -50,6 +51,7 @@ class Context:
     measure: bool = False
     decisions: Mapping[str, Any] | None = None
     workers: Workers | None = None
+    started: float = field(default_factory=time.monotonic, compare=False)
 
     def judging_place(self) -> Place:
         """`place`, or the default that follows from the target."""

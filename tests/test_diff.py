@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,19 @@ def test_large_models_are_matched_whole() -> None:
         return parse_model(f"(float[N] x) => (float[N] y) {{ {' '.join(lines)} y = Sum ({', '.join(f'{prefix}{i}' for i in range(1000))}) }}")
 
     assert len(match(wide("a"), wide("b")).pairs) == 1001
+
+
+def test_nodes_of_one_operator_that_came_for_one_reason_are_one_row() -> None:
+    """What INT8 adds is told by kind, and does not hide what changed."""
+    from rich.console import Console
+
+    from graphcompress.cli.rule_tables import diff_tables
+
+    head = "(float[N,4] x) => (float[N,4] y) <float s = {0.5}, uint8 z = {128}> {"
+    pairs = "".join(f"q{i} = QuantizeLinear (d{i - 1 if i else ''}, s, z)  d{i} = DequantizeLinear (q{i}, s, z) " for i in range(6))
+    report = graphcompress.diff(parse_model(f"{head} d = Relu (x)  y = Neg (d) }}"), parse_model(f"{head} d = Relu (x) {pairs} y = Neg (d5) }}"))
+    console = Console(width=110, record=True, file=io.StringIO())
+    for part in diff_tables(report):
+        console.print(part)
+    shown = console.export_text()
+    assert shown.count("added") == 2 and "QuantizeLinear x6" in shown and "DequantizeLinear x6" in shown and shown.count("changed") == 1

@@ -7,12 +7,13 @@ import onnx
 from graphcompress.api.html import graphs
 from graphcompress.api.regions import MOST_BOXES, ChangedRegion, changed_regions
 from graphcompress.ir import model_from_proto
+from graphcompress.ir.analysis.matching import match
 
 
 def regions(before: str, after: str) -> list[ChangedRegion]:
     signature = "(float[2,4] x) => (float[2,4] y)"
     one, two = (model_from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {signature} {{ {body} }}')) for body in (before, after))
-    return changed_regions(one, two)
+    return changed_regions(match(one, two))
 
 
 def looks(region: ChangedRegion) -> list[list[str]]:
@@ -51,3 +52,16 @@ def test_large_regions_are_cut() -> None:
     (region,) = regions(f"t0 = Relu (x) {chain} y = Neg (t40)", "t0 = Relu (x) y = Neg (t0)")
     assert len(region.before.boxes) == MOST_BOXES and region.before.left_out == 42 - MOST_BOXES
     assert "and 30 more nodes" in graphs("title", [("before", region.before), ("after", region.after)], "caption")
+
+
+def test_layers_without_names_are_matched_by_their_weights_in_order() -> None:
+    """Behind DQ as well, and what stands between them through Q and DQ; where one more is on a side, order says nothing."""
+    weights = "<float[4,4] v = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}, float[4,4] w = {2,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}, int8[4,4] c = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, float s = {0.5}, uint8 z = {128}, int8 k = {0}>"
+    head = f'<ir_version: 8, opset_import: ["": 17]> g (float[2,4] x) => (float[2,4] y) {weights}'
+    named = f"{head} {{ a = MatMul (x, v)  b = Softmax (a)  d = Tanh (b)  y = MatMul (d, w) }}"
+    bare = f"{head} {{ e = DequantizeLinear (c, s, k)  f = MatMul (x, e)  g = Softmax (f)  q = QuantizeLinear (g, s, z)  h = DequantizeLinear (q, s, z)  i = Tanh (h)  j = MatMul (i, e) MORE }}"
+    for more, matched in (("y = Relu (j)", ["MatMul", "Softmax", "Tanh", "MatMul"]), ("o = MatMul (j, e) y = Relu (o)", [])):
+        one, two = (model_from_proto(onnx.parser.parse_model(text)) for text in (named, bare.replace("MORE", more)))
+        pairs = match(one, two).pairs
+        assert [node.op for node in one.graph.nodes if node in pairs] == matched
+        assert [pairs[node] for node in one.graph.nodes if node in pairs] == [n for n in two.graph.nodes if n.op in matched]

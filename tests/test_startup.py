@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CPU_SECONDS = 0.5
+CPU_SECONDS = 0.35  # 0.13 on an idle machine; the bar of 0.2 is judged there
 HEAVY = ("google", "ml_dtypes", "numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "psutil", "scipy")
 
 PROBE = """
@@ -40,7 +40,7 @@ model = graphcompress.load(MODEL)
 assert "onnxruntime" not in sys.modules
 from graphcompress.runtime.session import open_session
 open_session(model).close()
-print(seen)
+print(sorted(set(seen)))
 """
 
 
@@ -49,7 +49,7 @@ def fresh(arguments: list[str], environment: dict[str, str] | None = None, cwd: 
     return subprocess.run([sys.executable, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_help_takes_half_a_second_of_cpu_at_most() -> None:
+def test_help_takes_little_cpu() -> None:
     resource = pytest.importorskip("resource")
 
     def seconds() -> float:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from graphcompress.api import reports
 from graphcompress.api.documents import DataReport, FedInput
-from graphcompress.api.inputs import AnyData, AnyModel, data_source, open_feeds, open_model
+from graphcompress.api.inputs import AnyData, AnyModel, data_source, open_feeds, open_model, scaled_inputs
 from graphcompress.version import __version__
-
-if TYPE_CHECKING:
-    from graphcompress.ir import Model
 
 
 def look(model: AnyModel, data: AnyData, *, preprocess: str | os.PathLike[str] | None = None) -> DataReport:
@@ -43,22 +39,5 @@ def look(model: AnyModel, data: AnyData, *, preprocess: str | os.PathLike[str] |
         model=source.file,
         data=data_source(feeds, 0, 0),
         inputs=inputs,
-        findings=reports.finding_reports(
-            finding for finding in suspicions(feeds, seen) if finding.id != "data/never-normalised" or not any(_scales(source.model, i.name) for i in inputs)
-        ),
+        findings=reports.finding_reports(suspicions(feeds, seen, scaled_inputs(source.model))),
     )
-
-
-def _scales(model: Model, name: str) -> bool:
-    """Whether a model scales this input itself, as exports with a preprocessing layer do: it is read, perhaps transposed or cast, by arithmetic with constants only."""
-    from graphcompress.ir import constant_data, consumers
-
-    readers = [reader for tensor in model.graph.inputs if tensor.name == name for reader in consumers(tensor)]
-    while len(readers) == 1 and readers[0].is_op("Transpose", "Cast", "Identity"):
-        readers = consumers(readers[0].outputs[0])
-    scaling = [
-        reader
-        for reader in readers
-        if reader.is_op("Mul", "Div", "Sub", "Add", "BatchNormalization") and any(constant_data(t) is not None for t in reader.inputs)
-    ]
-    return bool(readers) and len(scaling) == len(readers)

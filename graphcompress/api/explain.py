@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphcompress.api.documents import ExplainReport, NodeTime, Precision
 from graphcompress.api.inputs import AnyData, AnyModel, open_feeds, open_model
@@ -38,6 +38,8 @@ MOVERS = (
     "Split",
 )
 """Kernels that compute nothing: conversions, layouts, data movement."""
+SENSITIVE = 5
+"""Layers that are named for what INT8 costs there."""
 WORTH = 0.03
 """The part of the time from which on a node is worth an advice."""
 UNQUANTIZED = "the model is not quantized"
@@ -58,7 +60,8 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
 
     source = open_model(model)
     table = load_target(target)
-    stated = {} if record is None else recorded_reasons(Path(record))
+    steps = [] if record is None else recorded_steps(Path(record))
+    stated = recorded_reasons(steps)
     feeds = list(random_feeds(source.model, 1, seed) if data is None else open_feeds(data, source.model).take(FEEDS))
     (kernels,) = kernel_times([source.model], feeds, LocalPlace())
     of_node: dict[Node | None, list[Kernel]] = {}
@@ -98,13 +101,13 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
         microseconds=total,
         precisions=precisions,
         nodes=rows,
-        advice=_overall(precisions, quantized),
+        advice=[*_overall(precisions, quantized), *_sensitive(steps)],
         notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature; --data times real inputs."],
     )
 
 
-def recorded_reasons(path: Path) -> dict[str, str]:
-    """Why operators stayed float, by the certificate of the last step of a record. Raises UsageError where the file is no record."""
+def recorded_steps(path: Path) -> list[Mapping[str, Any]]:
+    """The steps of the record in a file. Raises UsageError where it is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -114,9 +117,24 @@ def recorded_reasons(path: Path) -> dict[str, str]:
     steps = document.get("steps") if isinstance(document, Mapping) else None
     if not isinstance(steps, list):
         raise UsageError(f"--record {path} is no record: it has no 'steps'. Give the file that --record of compress or quantize wrote.")
-    certificates = [step["certificate"] for step in steps if isinstance(step, Mapping) and step.get("certificate")]
+    return [step for step in steps if isinstance(step, Mapping)]
+
+
+def recorded_reasons(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Why operators stayed float, by the certificate of the last step of a record that has one."""
+    certificates = [step["certificate"] for step in steps if step.get("certificate")]
     operators = certificates[-1]["operators"] if certificates else []
     return {operator["node"]: operator["reason"] for operator in operators if operator["precision"] == "float"}
+
+
+def _sensitive(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which layers cost most accuracy in INT8: known where the boldest placement was not faithful, and noise at the outputs was measured layer by layer."""
+    noises = [step["decisions"]["noise"] for step in steps if step.get("in_result") and "noise" in step.get("decisions", ())]
+    if not noises:
+        return []
+    worst = sorted(noises[-1].items(), key=lambda item: -item[1])[:SENSITIVE]
+    named = ", ".join(f"{name} {share:.0%}" for name, share in worst if share >= 0.01)
+    return [f"Of the noise that INT8 everywhere would make at the outputs, by the record: {named}. --exclude REGEX keeps a layer float."] if named else []
 
 
 def _advice(precision: Precision, reason: str, share: float, borders: bool, quantized: bool) -> str:

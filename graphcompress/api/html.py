@@ -19,15 +19,16 @@ table { border-collapse: collapse; width: 100% } th, td { text-align: left; padd
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .edge { stroke: var(--soft) } g rect { fill: var(--page); stroke: var(--soft) } .gone rect { stroke: var(--bad); stroke-dasharray: 4 2 } .new rect { stroke: var(--after); stroke-width: 2 }
 svg { width: 100%; height: auto; max-width: 60rem; min-width: 36rem } svg text { fill: var(--text); font: 12px system-ui, sans-serif } svg text.name { fill: var(--soft); font-size: 10px } .before { fill: var(--before) } .after { fill: var(--after) } .noise { stroke: var(--text); stroke-width: 1.5 }
+.sides { display: flex; flex-wrap: wrap } .sides > div { flex: 1 1 18rem; overflow-x: auto } .sides svg { min-width: 18rem; max-width: 30rem }
 tbody:first-child td + td { overflow-wrap: anywhere }
 figure { margin: 0 } figcaption { color: var(--soft) }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt } svg { min-width: 0 } .wide { overflow: visible }
+  body { max-width: none; padding: 0; font-size: 10pt } svg, .sides svg { min-width: 0 } .wide { overflow: visible }
   h2 { break-after: avoid } figure, tr { break-inside: avoid }
 }
 """
-WIDTH, LABEL, BAR, GAP = 760, 300, 11, 9
-"""Units of a picture: its width, the part for labels, a bar's height, the room between two rows."""
+WIDTH, LABEL, CHARACTER, BAR, GAP = 760, 300, 7, 11, 9
+"""Units of a picture: its width, the part for labels at most, what a character of them takes, a bar's height, the room between two rows."""
 
 
 BOX_WIDTH, BOX_HEIGHT, BOX_STEP, HEADING = 176, 33, 52, 22
@@ -95,21 +96,22 @@ def bars(title: str, rows: Sequence[tuple[str, float, float]], unit: str, noise:
         return ""
     rows = [(shortened(label), before, after) for label, before, after in rows]
     longest = max((value for _, *values in rows for value in values), default=0.0) * (1 + noise) or 1.0
-    scale = (WIDTH - LABEL - 90) / longest
+    left = min(LABEL, 16 + CHARACTER * max(len(label) for label, *_ in rows))
+    scale = (WIDTH - left - 90) / longest
     step = 2 * BAR + GAP
     parts = []
     for index, (label, *values) in enumerate(rows):
         top = index * step
         shown = label if len(label) <= 44 else f"...{label[-41:]}"
-        parts.append(f'<text x="{LABEL - 8}" y="{top + BAR + 4}" text-anchor="end">{text(shown)}<title>{text(label)}</title></text>')
+        parts.append(f'<text x="{left - 8:g}" y="{top + BAR + 4}" text-anchor="end">{text(shown)}<title>{text(label)}</title></text>')
         for number, (kind, value) in enumerate(zip(("before", "after"), values, strict=True)):
             y, width = top + number * BAR, value * scale
-            parts.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 1}"/>')
+            parts.append(f'<rect class="{kind}" x="{left:g}" y="{y}" width="{width:.1f}" height="{BAR - 1}"/>')
             if noise:
                 parts.append(
-                    f'<line class="noise" x1="{LABEL + width * (1 - noise):.1f}" x2="{LABEL + width * (1 + noise):.1f}" y1="{y + BAR / 2:.1f}" y2="{y + BAR / 2:.1f}"/>'
+                    f'<line class="noise" x1="{left + width * (1 - noise):.1f}" x2="{left + width * (1 + noise):.1f}" y1="{y + BAR / 2:.1f}" y2="{y + BAR / 2:.1f}"/>'
                 )
-            parts.append(f'<text x="{LABEL + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
+            parts.append(f'<text x="{left + width * (1 + noise) + 5:.1f}" y="{y + BAR - 1}">{value:,.4g} {text(unit)}</text>')
     told = "; ".join(f"{label}: {before:,.4g} {unit} before, {after:,.4g} {unit} after" for label, before, after in rows)
     picture = f'<svg role="img" viewBox="0 0 {WIDTH} {len(rows) * step}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
     caption = f"{title}. Upper bar, grey: before; lower bar, blue: after."
@@ -136,39 +138,36 @@ class Sketch:
 
 
 def graphs(title: str, sides: Sequence[tuple[str, Sketch]], caption: str) -> str:
-    """Small graphs side by side as a picture, with a text for those who cannot see it."""
-    width = WIDTH // len(sides)
-    parts, told, lowest = [], [], 0
-    for number, (heading, sketch) in enumerate(sides):
-        left = number * width
-        parts.append(f'<text x="{left}" y="13">{text(heading)}</text>')
-        rows = [
-            (depth, line)
-            for depth in sorted({box.depth for box in sketch.boxes})
-            for line in _lines([i for i, b in enumerate(sketch.boxes) if b.depth == depth])
-        ]
-        middles: dict[int, tuple[float, int]] = {}
-        for row, (_, line) in enumerate(rows):
-            for place, index in enumerate(line):
-                middles[index] = left + BOX_WIDTH / 2 + place * (BOX_WIDTH + GAP) + (0 if len(line) > 1 else (BOX_WIDTH + GAP) / 2), HEADING + row * BOX_STEP
-        for start, end in sketch.edges:
-            (x1, y1), (x2, y2) = middles[start], middles[end]
-            parts.append(f'<line class="edge" x1="{x1:g}" y1="{y1 + BOX_HEIGHT}" x2="{x2:g}" y2="{y2}"/>')
-        for index, box in enumerate(sketch.boxes):
-            x, y = middles[index]
-            short = shortened(box.name, 26)
-            parts.append(
-                f'<g class="{box.kind}"><title>{text(shortened(box.name))}</title><rect x="{x - BOX_WIDTH / 2:g}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"/>'
-                f'<text x="{x:g}" y="{y + 14}" text-anchor="middle">{text(shortened(box.op, 24))}</text>'
-                f'<text class="name" x="{x:g}" y="{y + 27}" text-anchor="middle">{text(short)}</text></g>'
-            )
-        bottom = HEADING + len(rows) * BOX_STEP
-        if sketch.left_out or not sketch.boxes:
-            parts.append(f'<text x="{left}" y="{bottom + 4}">{f"and {sketch.left_out:,} more nodes" if sketch.left_out else "nothing"}</text>')
-        lowest = max(lowest, bottom + 8)
-        told.append(f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}")
-    picture = f'<svg role="img" viewBox="0 0 {WIDTH} {lowest}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text("; ".join(told))}</desc>{"".join(parts)}</svg>'
-    return f"<figure>{_scrolled(title, picture)}<figcaption>{text(caption)}</figcaption></figure>"
+    """Small graphs side by side, one below the other where the window is narrow, each a picture with a text for those who cannot see it."""
+    pictures = "".join(_scrolled(f"{title}, {heading}", _graph(f"{title}, {heading}", heading, sketch)) for heading, sketch in sides)
+    return f"<figure><div class=sides>{pictures}</div><figcaption>{text(caption)}</figcaption></figure>"
+
+
+def _graph(title: str, heading: str, sketch: Sketch) -> str:
+    """One side: boxes in rows, edges downwards."""
+    parts = [f'<text x="0" y="13">{text(heading)}</text>']
+    rows = [line for depth in sorted({box.depth for box in sketch.boxes}) for line in _lines([i for i, b in enumerate(sketch.boxes) if b.depth == depth])]
+    middles: dict[int, tuple[float, int]] = {}
+    for row, line in enumerate(rows):
+        for place, index in enumerate(line):
+            middles[index] = BOX_WIDTH / 2 + place * (BOX_WIDTH + GAP) + (0 if len(line) > 1 else (BOX_WIDTH + GAP) / 2), HEADING + row * BOX_STEP
+    for start, end in sketch.edges:
+        (x1, y1), (x2, y2) = middles[start], middles[end]
+        parts.append(f'<line class="edge" x1="{x1:g}" y1="{y1 + BOX_HEIGHT}" x2="{x2:g}" y2="{y2}"/>')
+    for index, box in enumerate(sketch.boxes):
+        x, y = middles[index]
+        short = shortened(box.name, 26)
+        parts.append(
+            f'<g class="{box.kind}"><title>{text(shortened(box.name))}</title><rect x="{x - BOX_WIDTH / 2:g}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4"/>'
+            f'<text x="{x:g}" y="{y + 14}" text-anchor="middle">{text(shortened(box.op, 24))}</text>'
+            f'<text class="name" x="{x:g}" y="{y + 27}" text-anchor="middle">{text(short)}</text></g>'
+        )
+    bottom = HEADING + len(rows) * BOX_STEP
+    if sketch.left_out or not sketch.boxes:
+        parts.append(f'<text x="0" y="{bottom + 4}">{f"and {sketch.left_out:,} more nodes" if sketch.left_out else "nothing"}</text>')
+    told = f"{heading}: {', '.join(f'{box.op} ({box.kind})' for box in sketch.boxes) or 'nothing'}"
+    size = f"0 0 {WIDTH // 2} {bottom + 8}"
+    return f'<svg role="img" viewBox="{size}" xmlns="http://www.w3.org/2000/svg"><title>{text(title)}</title><desc>{text(told)}</desc>{"".join(parts)}</svg>'
 
 
 def _lines(places: Sequence[int]) -> list[Sequence[int]]:

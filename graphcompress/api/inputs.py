@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from graphcompress import record
 from graphcompress.data import Dataset, memory_data, open_data, split
 from graphcompress.errors import DataError, ModelError, UsageError, shown
-from graphcompress.ir import Model, load, model_from_proto
+from graphcompress.ir import Model, Tensor, constant_data, consumers, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
 from graphcompress.ir.files.parse import parse
 from graphcompress.ir.model.external import Stamp
@@ -127,10 +127,23 @@ def check_comparable(reference: Source, candidate: Source) -> None:
 def open_feeds(data: AnyData, model: Model, preprocess: str | os.PathLike[str] | None = None) -> Dataset:
     """The feeds, checked against the model's inputs. `preprocess` is the file that says how pictures, columns or texts become arrays. Raises DataError where they do not fit."""
     if isinstance(data, str | os.PathLike):
-        return open_data(Path(data), model.inputs, model.overridable, None if preprocess is None else Path(preprocess))
+        return open_data(Path(data), model.inputs, model.overridable, None if preprocess is None else Path(preprocess), scaled_inputs(model))
     if preprocess is not None:
         raise UsageError(f"A file of preparation is for data at a path, and this is a {type(data).__name__}, which holds arrays already.")
     return memory_data(data, model.inputs, model.overridable)
+
+
+def scaled_inputs(model: Model) -> frozenset[str]:
+    """The inputs that a model scales itself, as exports with a preprocessing layer do: they are read, perhaps transposed or cast, by arithmetic with constants only."""
+    return frozenset(tensor.name for tensor in model.graph.inputs if _scales(tensor))
+
+
+def _scales(tensor: Tensor) -> bool:
+    readers = consumers(tensor)
+    while len(readers) == 1 and readers[0].is_op("Transpose", "Cast", "Identity"):
+        readers = consumers(readers[0].outputs[0])
+    arithmetic = [r for r in readers if r.is_op("Mul", "Div", "Sub", "Add", "BatchNormalization") and any(constant_data(t) is not None for t in r.inputs)]
+    return bool(readers) and len(arithmetic) == len(readers)
 
 
 @dataclass(frozen=True, slots=True)

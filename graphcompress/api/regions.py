@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from graphcompress.api.html import Box, Sketch
 
 if TYPE_CHECKING:
-    from graphcompress.ir import Model, Node
+    from graphcompress.ir import Node
     from graphcompress.ir.analysis.matching import Matching
 
 MOST_BOXES = 12
@@ -32,11 +32,8 @@ class ChangedRegion:
         return tuple((tuple((box.op, box.kind) for box in sketch.boxes), tuple(sketch.edges), sketch.left_out) for sketch in (self.before, self.after))
 
 
-def changed_regions(first: Model, second: Model) -> list[ChangedRegion]:
+def changed_regions(matching: Matching) -> list[ChangedRegion]:
     """The regions in which two models differ, each look once, the most frequent first. Constants, and nodes whose inputs alone are others, are no difference of the graph."""
-    from graphcompress.ir.analysis.matching import match
-
-    matching = match(first, second)
     kinds: dict[Hashable, ChangedRegion] = {}
     for gone, new in _components(matching):
         region = _region(matching, gone, new)

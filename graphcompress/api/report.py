@@ -16,6 +16,7 @@ from graphcompress.record import Bar, BenchmarkReport, MemorizationReport, Outpu
 
 if TYPE_CHECKING:
     from graphcompress.ir import Model, Tensor
+    from graphcompress.ir.analysis.matching import Matching
 
 Told: TypeAlias = Record | ValidateReport | BenchmarkReport
 KINDS: tuple[tuple[str, type[Told]], ...] = (("steps", Record), ("reference", ValidateReport), ("models", BenchmarkReport))
@@ -78,6 +79,9 @@ def _loaded(path: str | None) -> Model | None:
 
 
 def _record(record: Record, models: tuple[Model, Model] | None) -> str:
+    from graphcompress.ir.analysis.matching import match
+
+    matching = None if models is None else match(*models)
     before, after = record.before, record.after
     pairs = sum(after.operators.get(name, 0) for name in ("QuantizeLinear", "DequantizeLinear"))
     sizes: list[tuple[str, object, object, str]] = [
@@ -111,8 +115,8 @@ def _record(record: Record, models: tuple[Model, Model] | None) -> str:
             "" if comparison is None else _outputs(comparison.outputs),
             "" if comparison is None else html.paragraph(_sentence(comparison.statement)),
         ),
-        *([] if models is None else _layers(models, min(noise, 0.5))),
-        *([] if models is None else [html.section("Where the graph changed", *_regions(record, models))]),
+        *([] if matching is None else _layers(matching, min(noise, 0.5))),
+        *([] if matching is None else [html.section("Where the graph changed", *_regions(record, matching))]),
         html.section("What stayed float, and why", html.table(("node", "operator", "reason"), floats) if floats else ""),
         html.section(
             "What was done",
@@ -145,14 +149,17 @@ def _outputs(outputs: Mapping[str, OutputDistance]) -> str:
     return html.table(("output", "judged as", "agreement", "measures", "distance"), rows, numbers=(2,))
 
 
-def _layers(models: tuple[Model, Model], noise: float) -> list[str]:
-    """Bytes and times by layer, before and after, of those with the most before."""
+def _layers(matching: Matching, noise: float) -> list[str]:
+    """Bytes and times by layer, before and after, of those with the most before. A layer has the name that it had before: it may have lost it."""
     from graphcompress.api.explain import explain
+    from graphcompress.passes.quantize.groups import node_name
 
-    sizes = layer_bytes(models[0]), layer_bytes(models[1])
+    original = {node_name(twin): node_name(node) for node, twin in matching.pairs.items()}
+    models = matching.first.model, matching.second.model
+    sizes = layer_bytes(models[0]), _renamed(layer_bytes(models[1]), original)
     pictures = [html.section("Size by layer", html.bars("Kilobytes of constants", _pairs(sizes[0], sizes[1], 1e-3), "kB"))]
     try:
-        before, after = ({row.node: row.microseconds for row in explain(model).nodes} for model in models)
+        before, changed = ({row.node: row.microseconds for row in explain(model).nodes} for model in models)
     except GraphCompressError:  # sizes that the signature leaves free and nothing fits: the page is worth having without
         return pictures
     told = (
@@ -160,14 +167,23 @@ def _layers(models: tuple[Model, Model], noise: float) -> list[str]:
         if noise
         else "Microseconds per layer, one thread, random inputs"
     )
-    return [*pictures, html.section("Time by layer", html.bars(told, _pairs(before, after, 1.0), "us", noise))]
+    return [*pictures, html.section("Time by layer", html.bars(told, _pairs(before, _renamed(changed, original), 1.0), "us", noise))]
 
 
-def _regions(record: Record, models: tuple[Model, Model]) -> list[str]:
+def _renamed(figures: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Added up under other names, where there are some."""
+    total: dict[str, float] = {}
+    for name, figure in figures.items():
+        known = names.get(name, name)
+        total[known] = total.get(known, 0.0) + figure
+    return total
+
+
+def _regions(record: Record, matching: Matching) -> list[str]:
     """The changed regions, those that look alike once, with what did it and the names to search for in a viewer."""
     from graphcompress.api.diff import Causes
 
-    causes, kinds = Causes(record), changed_regions(*models)
+    causes, kinds = Causes(record), changed_regions(matching)
     pictures = []
     for region in kinds[:PICTURES]:
         done = dict.fromkeys(filter(None, [*(causes.of(name, "") for name in region.gone), *(causes.of("", name) for name in region.new)]))

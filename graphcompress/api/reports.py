@@ -6,6 +6,7 @@ import html
 import math
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -133,6 +134,7 @@ def run_record(
         place=None if where is None else where.get("place"),
         threads=context.threads,
         seed=context.seed,
+        seconds=time.monotonic() - context.started,
         before=before,
         after=after,
         smaller=ratio(before.bytes, after.bytes),

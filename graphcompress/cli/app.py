@@ -29,7 +29,8 @@ from graphcompress.cli import (
     simplify,
     validate,
 )
-from graphcompress.cli.help import Command, CommandList
+from graphcompress.cli.commands import LazyCommands, Part
+from graphcompress.cli.help import CommandList
 from graphcompress.cli.wrap import wrapped
 from graphcompress.errors import GraphCompressError, suggestion
 from graphcompress.version import __version__
@@ -45,23 +46,33 @@ app = typer.Typer(
     help="Compress ONNX models: simplify, prune channels, quantize to INT8, compare with the original, measure against it.",
     epilog="Exit status: 0 done, and every bar that was stated held; 1 a stated bar was missed; 2 it could not be done.",
 )
-app.command("compress", cls=Command)(compress.compress)
-app.command("simplify", cls=Command)(simplify.simplify)
-app.command("prune", cls=Command)(prune.prune)
-app.command("quantize", cls=Command)(quantize.quantize)
-app.command("distill", cls=Command)(distill.distill)
-app.command("validate", cls=Command)(validate.validate)
-app.command("benchmark", cls=Command)(benchmark.benchmark)
-app.command("inspect", cls=Command)(inspect.inspect)
-app.command("data", cls=Command)(data.data)
-app.command("explain", cls=Command)(explain.explain)
-app.command("lint", cls=Command)(lint.lint)
-app.command("report", cls=Command)(report.report)
-app.command("diff", cls=Command)(diff.diff)
-app.add_typer(rules.app, name="rules")
-app.command("calibrate", cls=Command)(calibrate.calibrate)
-app.command("matrix", cls=Command)(matrix.matrix)
-app.add_typer(places.app, name="places")
+COMMANDS: dict[str, Part] = {
+    "compress": compress.compress,
+    "simplify": simplify.simplify,
+    "prune": prune.prune,
+    "quantize": quantize.quantize,
+    "distill": distill.distill,
+    "validate": validate.validate,
+    "benchmark": benchmark.benchmark,
+    "inspect": inspect.inspect,
+    "data": data.data,
+    "explain": explain.explain,
+    "lint": lint.lint,
+    "report": report.report,
+    "diff": diff.diff,
+    "rules": rules.app,
+    "calibrate": calibrate.calibrate,
+    "matrix": matrix.matrix,
+    "places": places.app,
+}
+
+
+def root() -> CommandList:
+    """The command line. A command's options are read from its function when somebody asks for it: reading all of them costs more than a page of help."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, CommandList)
+    group.commands = LazyCommands(COMMANDS)
+    return group
 
 
 def _version(asked: bool) -> None:
@@ -71,7 +82,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
+def start(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
     """Compress ONNX models: simplify, prune channels, quantize to INT8, compare with the original, measure against it."""
 
 
@@ -81,7 +92,7 @@ def run(arguments: list[str]) -> int:
     status: object
     print_everything()
     try:
-        status = app(args=arguments, prog_name="graphcompress", standalone_mode=False)
+        status = root()(args=arguments, prog_name="graphcompress", standalone_mode=False)
     except GraphCompressError as error:
         tell(str(error))
         status = error.status
@@ -136,6 +147,8 @@ def usage(error: typer.TyperException, arguments: Sequence[str]) -> str:
         known = {name[2:]: name for parameter in command.params for name in parameter.opts if name.startswith("--")}
         close = suggestion(option.lstrip("-"), known) if option.startswith("--") else ""
         message = f"There is no option '{option}'. {close.replace(chr(39), chr(39) + '--', 1) if close.startswith('Did') else ''}".rstrip()
+    elif message.startswith("Missing command"):
+        message = f"The command is missing. {suggestion('', getattr(command, 'commands', ()))}"
     elif message.startswith("No such command"):
         name = message.split("'")[1]
         commands = getattr(command, "commands", ())

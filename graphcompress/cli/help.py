@@ -76,8 +76,9 @@ def lines(command: Any, ctx: Any) -> Iterator[str]:
         yield from textwrap.wrap(EXAMPLES[command.name], width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     if commands:
         yield from ("", "Commands:")
-        for name, item in commands.items():
-            yield from _entry(name, " ".join((item.help or "").split("\n\n")[0].split()), width)
+        summaries = commands.summaries() if hasattr(commands, "summaries") else {name: item.help or "" for name, item in commands.items()}
+        for name, told in summaries.items():
+            yield from _entry(name, " ".join(told.split("\n\n")[0].split()), width)
     grouped = {option for names in GROUPS.values() for option in names}
     first = "Input and output"
     titles = {

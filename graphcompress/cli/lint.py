@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,11 @@ from graphcompress.cli.options import Format
 from graphcompress.errors import BarMissed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from graphcompress.api.documents import LintReport
+    from graphcompress.api.documents import LintFinding, LintReport
     from graphcompress.cli.console import Renderable
+    from graphcompress.linter.rule import LintRule
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 """Severities as SARIF calls them."""
@@ -107,31 +110,56 @@ def _uri(path: str) -> str:
 
 
 def sarif(report: LintReport) -> dict[str, Any]:
-    """The findings as SARIF 2.1.0, which forges show beside the file."""
-    rules = list(dict.fromkeys(finding.id for finding in report.findings))
-    location = {"artifactLocation": {"uri": _uri(report.model.path or "model")}}
+    """The findings as SARIF 2.1.0, which forges show beside the file.
+
+    They title a finding by its rule's short description, and want a line to show it at, which a binary file does not have: the first stands for it. What tells a finding from others is its place,
+    since a forge would take that line's text for it, which any new export changes.
+    """
+    from graphcompress.linter import RULES
+
+    found = {finding.id for finding in report.findings}
+    rules = [rule for rule in RULES if rule.id in found]
+    index = {rule.id: number for number, rule in enumerate(rules)}
+    location = {"artifactLocation": {"uri": _uri(report.model.path or "model")}, "region": {"startLine": 1}}
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
         "runs": [
             {
-                "tool": {
-                    "driver": {
-                        "name": "graphcompress",
-                        "version": report.graphcompress,
-                        "rules": [{"id": id, "help": {"text": f"{PAGE}#{id.replace('/', '')}"}} for id in rules],
-                    }
-                },
+                "tool": {"driver": {"name": "graphcompress", "version": report.graphcompress, "rules": [_descriptor(rule) for rule in rules]}},
                 "results": [
                     {
                         "ruleId": finding.id,
-                        "ruleIndex": rules.index(finding.id),
+                        "ruleIndex": index[finding.id],
                         "level": LEVELS[finding.severity],
                         "message": {"text": f"{finding.place}: {finding.text} {finding.cure}"},
                         "locations": [{"physicalLocation": location, "logicalLocations": [{"fullyQualifiedName": finding.place}]}],
+                        "partialFingerprints": {"primaryLocationLineHash": fingerprint},
                     }
-                    for finding in report.findings
+                    for finding, fingerprint in zip(report.findings, _fingerprints(report.findings), strict=True)
                 ],
             }
         ],
     }
+
+
+def _descriptor(rule: LintRule) -> dict[str, Any]:
+    """A rule as a forge shows it: a title, a sentence, a page."""
+    return {
+        "id": rule.id,
+        "shortDescription": {"text": rule.title},
+        "fullDescription": {"text": rule.why},
+        "help": {"text": f"{rule.why} {rule.cure}", "markdown": f"{rule.why}\n\n{rule.cure}\n\n`{PAGE}#{rule.id.replace('/', '')}`"},
+        "defaultConfiguration": {"level": LEVELS[rule.severity]},
+    }
+
+
+def _fingerprints(findings: Sequence[LintFinding]) -> list[str]:
+    """One of each finding, the same in the next export where its rule and place are; the second at one place gets another."""
+    seen: Counter[str] = Counter()
+    names = []
+    for finding in findings:
+        name = hashlib.sha256(f"{finding.id} {finding.place}".encode()).hexdigest()[:16]
+        seen[name] += 1
+        names.append(f"{name}:{seen[name]}")
+    return names

@@ -10,7 +10,7 @@ from graphcompress.cli import options
 from graphcompress.cli.help import Command, CommandList
 from graphcompress.cli.options import Format
 
-app = typer.Typer(cls=CommandList, help="Places elsewhere, where models run and are judged (--on PLACE; docs/places.md).", no_args_is_help=True)
+app = typer.Typer(cls=CommandList, no_args_is_help=False, help="Places elsewhere, where models run and are judged (--on PLACE; docs/places.md).")
 
 
 @app.command("check", cls=Command)

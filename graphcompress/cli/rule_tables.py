@@ -105,7 +105,14 @@ def diff_tables(report: DiffReport) -> Iterator[RenderableType]:
             add_row(table, o.op, str(o.before), str(o.after))
         yield table
     table = new_table(f"Nodes ({report.same} are the same)", ("", "left"), ("operator", "left"), ("node", "left"), ("what", "left"), ("by", "left"))
-    add_rows(table, [(n.kind, n.op, n.name if n.other in ("", n.name) else f"{n.name} -> {n.other}", "; ".join(n.changes), n.by) for n in report.nodes], 60)
+    alone = [n for n in report.nodes if n.kind not in ("removed", "added")]
+    rows = [(n.kind, n.op, n.name if n.other in ("", n.name) else f"{n.name} -> {n.other}", "; ".join(n.changes), n.by) for n in alone]
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for node in report.nodes:
+        if node.kind in ("removed", "added"):
+            alike.setdefault((node.kind, node.op, node.by), []).append(node.name)
+    rows += [(kind, op if len(names) == 1 else f"{op} x{len(names)}", _names(names), "", by) for (kind, op, by), names in alike.items()]
+    add_rows(table, rows, 60)
     yield table
     if report.renamed:
         table = new_table("Tensors with other names", ("before", "left"), ("after", "left"))

@@ -13,7 +13,9 @@ from graphcompress.cli.options import Format
 CASES = 40
 
 app = typer.Typer(
-    cls=CommandList, help="The rewrite rules of simplify: list them, show one, prove them by experiment, find out why one does not hold.", no_args_is_help=True
+    cls=CommandList,
+    no_args_is_help=False,
+    help="The rewrite rules of simplify: list them, show one, prove them by experiment, find out why one does not hold.",
 )
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="A rule, for instance fuse/conv_bn.", show_default=False)]
 

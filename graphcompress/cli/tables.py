@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         OutputDistance,
         Record,
         RefusalReport,
+        StepRun,
         Timing,
         ValidateReport,
     )
@@ -80,6 +81,8 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield record.gate.explanation
     if record.machine is not None and record.provider in PROCESSOR_PROVIDERS and any(step.certificate is not None for step in record.steps):
         yield machine_text(record.machine)
+    if record.seconds is not None and record.seconds >= 1:
+        yield seconds_text(record.seconds, record.steps)
     yield from bars_text(record.bars)
     beside = f" and {record.output_data}, which belong together" if record.output_data else ""
     yield f"Written to {record.output}{beside}." if record.output else "Nothing was written."
@@ -107,12 +110,23 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     return f"On {machine.get('cpu') or machine.get('machine')}, {machine.get('cores')} cores, {what}: {meaning}."
 
 
+def seconds_text(whole: float, steps: Sequence[StepRun]) -> str:
+    """Where a run's time went, the longest first; what is below a hundredth of it is not told."""
+    parts: dict[str, float] = {}
+    for step in steps:
+        parts[step.use] = parts.get(step.use, 0.0) + step.seconds
+    rest = "comparing" if len(steps) == 1 else "searching, comparing and measuring"
+    parts[rest] = max(0.0, whole - sum(parts.values()))
+    told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(parts.items(), key=lambda part: -part[1]) if seconds >= max(0.05, 0.01 * whole))
+    return f"Took {whole:.1f} s: {told}."
+
+
 def _steps(record: Record) -> Iterator[RenderableType]:
     """What was applied, what stayed float, and what was refused. Of a step that was rolled back the explanation of the gate tells."""
     rolled_back = set() if record.gate is None else set(record.gate.rolled_back)
     told = None
     for step in record.steps:
-        if not step.in_result and step.use in rolled_back:
+        if not step.in_result and (step.changed or step.use in rolled_back):
             continue
         if step.applied:
             yield f"{step.use}: " + ", ".join(f"{name} x{count}" if count != 1 else name for name, count in sorted(step.applied.items()))

@@ -25,7 +25,7 @@ from graphcompress.data.shards import shard_data
 from graphcompress.data.signature import Feed, Signature
 from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
 from graphcompress.data.texts import text_data
-from graphcompress.errors import DataError, quoted
+from graphcompress.errors import DataError, near_path, quoted
 from graphcompress.findings import Finding
 from graphcompress.ir.model.objects import TensorSpec
 
@@ -49,8 +49,15 @@ LINES = frozenset({".jsonl", ".ndjson", ".json"})
 TAKEN = "Data is a folder of .npz files, one feed each, or one .npz with stacked arrays; .npy, pictures, CSV, Parquet, JSON lines and texts are taken as well."
 
 
-def open_data(path: str | Path, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = (), preprocess: str | Path | None = None) -> Dataset:
-    """The feeds at `path` for a model that must be given `inputs` and may be given `optional`. `preprocess` is the file that says how pictures, columns or texts become arrays.
+def open_data(
+    path: str | Path,
+    inputs: Sequence[TensorSpec],
+    optional: Sequence[TensorSpec] = (),
+    preprocess: str | Path | None = None,
+    scaled: frozenset[str] = frozenset(),
+) -> Dataset:
+    """The feeds at `path` for a model that must be given `inputs` and may be given `optional`. `preprocess` is the file that says how pictures, columns or texts become arrays; `scaled`
+    names the inputs that the model itself scales.
 
     Raises DataError, naming file, key, what was expected and what is there, where anything is missing, superfluous, misshaped, mistyped, NaN, pickled, empty or
     unreadable, and where something has to be known that cannot be guessed.
@@ -58,7 +65,7 @@ def open_data(path: str | Path, inputs: Sequence[TensorSpec], optional: Sequence
     place = Path(path)
     preparation = Preparation() if preprocess is None else read_preparation(Path(preprocess))
     helpers = () if preprocess is None else (Path(preprocess), *((preparation.text.tokenizer,) if preparation.text else ()))
-    source = _Source(str(place), Signature.of(str(place), inputs, optional), preparation, helpers)
+    source = _Source(str(place), Signature.of(str(place), inputs, optional, scaled), preparation, helpers)
     try:
         kind = place.stat().st_mode
         if stat.S_ISDIR(kind):
@@ -66,7 +73,7 @@ def open_data(path: str | Path, inputs: Sequence[TensorSpec], optional: Sequence
         if stat.S_ISREG(kind):
             return source.file(place)
     except FileNotFoundError:
-        raise DataError(f"{place}: there is no such file or folder. {TAKEN}") from None
+        raise DataError(f"{place}: there is no such file or folder.{near_path(place) or f' {TAKEN}'}") from None
     except (OSError, ValueError) as problem:
         raise DataError(f"{quoted(str(path))} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
     raise DataError(f"{place} is neither a file nor a folder, but a pipe, a socket or a device.")

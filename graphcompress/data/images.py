@@ -27,10 +27,13 @@ size = [{height}, {width}]       # height, width
 resize = "{resize}"   # stretch, shortest, fit, none
 crop = "{crop}"
 color = "{color}"           # or "bgr", "gray"
-scale = 0.00392156862745098   # 1/255; 1 if 0 to 255
-mean = {mean}
-std = {std}
+{scaling}
 layout = "{layout}"          # or "{other}\""""
+
+SCALED = "scale = 1.0   # the model scales its input itself: 1 if it takes 0 to 255, 0.00392 if 0 to 1"
+COLOUR = "scale = 0.00392156862745098   # 1/255; 1 if 0 to 255\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]"
+GRAY = "scale = 0.00392156862745098   # 1/255; 1 if 0 to 255\nmean = [0.5]\nstd = [0.5]"
+"""What becomes of a pixel."""
 
 
 def image_data(source: str, files: Sequence[Path], signature: Signature, preparation: ImagePreparation | None) -> Dataset:
@@ -45,7 +48,7 @@ def image_loader(source: str, count: int, signature: Signature, preparation: Ima
     spec = _image_input(source, signature, preparation)
     if preparation is None:
         if spec.dtype != "uint8":
-            raise DataError(_question(source, count, spec))
+            raise DataError(_question(source, count, spec, spec.name in signature.scaled))
         preparation = ImagePreparation(color="gray" if _channels(spec) == 1 else "rgb")
     return Loader(preparation, spec, source)
 
@@ -170,8 +173,8 @@ def _channels(spec: TensorSpec) -> object:
     return dims[3 if _layout(spec) == "nhwc" else 1]
 
 
-def _question(source: str, count: int, spec: TensorSpec) -> str:
-    """Everything that has to be known about the pixels, in one message, with what the model tells filled in."""
+def _question(source: str, count: int, spec: TensorSpec, scaled: bool) -> str:
+    """Everything that has to be known about the pixels, in one message, with what the model tells filled in; `scaled`: the model scales them itself."""
     layout = _layout(spec) or "nchw"
     dims = spec.shape or (None,) * 4
     sides = dims[2:4] if layout == "nchw" else dims[1:3]
@@ -184,8 +187,7 @@ def _question(source: str, count: int, spec: TensorSpec) -> str:
         resize="stretch" if small else "shortest",
         crop="none" if small else "center",
         color="gray" if gray else "rgb",
-        mean="[0.5]" if gray else "[0.485, 0.456, 0.406]",
-        std="[0.5]" if gray else "[0.229, 0.224, 0.225]",
+        scaling=SCALED if scaled else GRAY if gray else COLOUR,
         layout=layout,
         other="nhwc" if layout == "nchw" else "nchw",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -47,13 +47,14 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs that must be fed and those that may be."""
+    """The inputs that must be fed and those that may be; `scaled` names those that the model itself scales, as exports with a preprocessing layer do."""
 
     required: tuple[TensorSpec, ...]
     optional: tuple[TensorSpec, ...] = ()
+    scaled: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
-    def of(cls, where: str, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> Signature:
+    def of(cls, where: str, inputs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = (), scaled: frozenset[str] = frozenset()) -> Signature:
         """An input of an optional type may be left out. Raises DataError for an input that no array can be fed to."""
         for spec in inputs:
             if spec.kind not in ("tensor", "optional"):
@@ -61,7 +62,7 @@ class Signature:
                     f"{where}: the model's input '{spec.name}' is a {spec.kind}, which arrays cannot hold. Only models whose inputs are tensors can be fed."
                 )
         required = tuple(s for s in inputs if s.kind == "tensor")
-        return cls(required, (*(s for s in inputs if s.kind == "optional"), *optional))
+        return cls(required, (*(s for s in inputs if s.kind == "optional"), *optional), scaled)
 
     @cached_property
     def specs(self) -> dict[str, TensorSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from graphcompress.data.dataset import Dataset
 from graphcompress.data.signature import Array, Feed
+from graphcompress.data.texts import NAMES
 from graphcompress.errors import DataError
 from graphcompress.findings import Finding
 
@@ -27,7 +28,8 @@ HUGE = 1e4
 
 @dataclass
 class InputSummary:
-    """One input over all feeds. Numbers are of the finite values; `single` counts the feeds in which all elements are equal, `rows` are the first values of the first feeds."""
+    """One input over all feeds. Numbers are of the finite values; `single` counts the feeds in which all elements are equal, `empty` those in which
+    all are zero, `rows` are the first values of the first feeds."""
 
     name: str
     dtype: str
@@ -40,6 +42,7 @@ class InputSummary:
     squares: float = 0.0
     whole: bool = True
     single: int = 0
+    empty: int = 0
     feeds: int = 0
     rows: list[list[Any]] = field(default_factory=list)
 
@@ -51,7 +54,9 @@ class InputSummary:
             self.shapes.append(shape)
         if len(self.rows) < SHOWN // 2:
             self.rows.append([value.item() if hasattr(value, "item") else value for value in array.reshape(-1)[:SHOWN]])
-        self.single += array.size > 1 and bool((array == array.reshape(-1)[0]).all())
+        alike = array.size > 1 and bool((array == array.reshape(-1)[0]).all())
+        self.single += alike
+        self.empty += alike and not array.reshape(-1)[0]
         if array.dtype.kind not in "biuf":
             self.whole = False
             return
@@ -85,11 +90,13 @@ class InputSummary:
                 yield Finding(
                     "data/large", f"'{self.name}' reaches {max(abs(self.least), abs(self.most)):.3g}: few inputs are that large once they are normalised."
                 )
-        elif self.dtype.startswith(("int", "uint")) and self.single and rank >= 2:
-            what = "all zero" if self.least == self.most == 0 else "one value only"
-            yield Finding(
-                "data/padding-only", f"'{self.name}' holds {what} in {self.single} of {self.feeds} feeds: nothing but padding, or a mask that hides everything?"
-            )
+        elif self.dtype.startswith(("int", "uint")) and rank >= 2 and self.name not in NAMES["types"]:  # which are all 0 for single texts
+            # A mask of ones hides nothing.
+            wrong = self.empty if self.name in NAMES["mask"] else self.single
+            if wrong:
+                what = "all zero" if wrong == self.empty else "one value only"
+                text = f"'{self.name}' holds {what} in {wrong} of {self.feeds} feeds: nothing but padding, or a mask that hides everything?"
+                yield Finding("data/padding-only", text)
 
 
 def summaries(dataset: Dataset) -> list[InputSummary]:
@@ -101,9 +108,9 @@ def summaries(dataset: Dataset) -> list[InputSummary]:
     return list(seen.values())
 
 
-def suspicions(dataset: Dataset, inputs: Sequence[InputSummary]) -> list[Finding]:
-    """Everything that looks wrong: of the feeds as a whole, and of each input."""
-    found = [*dataset.findings(), *(finding for item in inputs for finding in item.findings())]
+def suspicions(dataset: Dataset, inputs: Sequence[InputSummary], scaled: Collection[str] = ()) -> list[Finding]:
+    """Everything that looks wrong: of the feeds as a whole, and of each input. `scaled` names those that the model itself scales."""
+    found = [*dataset.findings(), *(f for item in inputs for f in item.findings() if f.id != "data/never-normalised" or item.name not in scaled)]
     specs = {} if dataset.signature is None else dataset.signature.specs
     for item in inputs:
         shape, dims = item.shapes[0], specs[item.name].shape if item.name in specs else None

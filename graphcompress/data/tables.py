@@ -157,7 +157,8 @@ def _questions(columns: Columns, left: Columns, missing: Sequence[TensorSpec]) -
         ["[table]", "# columns that are no inputs:", drop]
         + [f'# if the rest is not it, in this order:\ncolumns."{spec.name}" = ["COLUMN", "COLUMN"]' for spec in missing]
     )
-    what = f"which of them are the model's {needed} cannot be guessed" if missing else f"{', '.join(map(quoted, list(left)[:8]))} are no inputs of the model"
+    superfluous = f"{', '.join(map(quoted, list(left)[:8]))} {'is no input' if len(left) == 1 else 'are no inputs'} of the model"
+    what = f"which of them are the model's {needed} cannot be guessed" if missing else superfluous
     return [f"the columns are {held}, and {what}. Say it in a file columns.toml and add --preprocess columns.toml:\n{example}"]
 
 

@@ -229,6 +229,13 @@ class Record(Document):
     comparison: Distance | None = Field(description="The result against the original on the feeds that judge.")
     measurements: Annotated[list[Timing], Field(description="The result against the original, per thread setting.", json_schema_extra={"varies": True})]
     speedup: Annotated[float | None, Field(description="The lowest of the measured speed-ups; 1 for the original.", json_schema_extra={"varies": True})]
+    seconds: Annotated[
+        float | None,
+        Field(
+            description="Of the run, from the opened model on: what `steps` do not have of it went into other alternatives, judging and measuring.",
+            json_schema_extra={"varies": True},
+        ),
+    ] = None
     gate: Gate | None = Field(description="Of compress only; null where nothing was searched for.")
     bars: list[Bar]
     notes: list[str] = Field(default=[])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from graphcompress.errors import RuntimeUnavailable
@@ -19,6 +21,8 @@ NO_LOG = 4  # "fatal": errors are raised, so their log lines would only say the 
 
 OLDEST = "1.24"  # the lower bound that pyproject.toml gives
 
+STATED = re.compile(r"""^__version__ *= *["']([^"']+)["']""", re.MULTILINE)
+
 MISSING = (
     "onnxruntime is not installed, and nothing can be run without it. Install graphcompress with the extra for your hardware: graphcompress[cpu] (onnxruntime), "
     "graphcompress[gpu] (onnxruntime-gpu), graphcompress[openvino] (onnxruntime-openvino) or graphcompress[qnn] (onnxruntime with onnxruntime-qnn beside it); "
@@ -28,6 +32,8 @@ MISSING = (
 
 def load() -> Any:
     """The module onnxruntime. Raises RuntimeUnavailable where it is not installed, is too old, or is broken by a second package of the same import name."""
+    if "onnxruntime" not in sys.modules:
+        _check_version("onnxruntime", _stated_version())
     try:
         module = importlib.import_module("onnxruntime")
     except ImportError as problem:
@@ -39,12 +45,25 @@ def load() -> Any:
             "The installation of onnxruntime is incomplete, most likely because a second onnxruntime package was removed from this environment. "
             "Uninstall all packages whose name begins with onnxruntime and install one of them again."
         )
-    if _numbers(module.__version__) < _numbers(OLDEST):
-        package = _package(module)
-        raise RuntimeUnavailable(
-            f"{package} {module.__version__} is installed, and graphcompress needs {OLDEST} or newer. Upgrade it: pip install --upgrade '{package}>={OLDEST}'."
-        )
+    _check_version(_package(module), module.__version__)
     return module
+
+
+def _stated_version() -> str:
+    """What its files say before they are run: builds for an older numpy fail with tracebacks. Empty where they do not say it, or are not there."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        spec = importlib.util.find_spec("onnxruntime")
+        if spec is not None and spec.origin is not None:
+            stated = STATED.search(Path(spec.origin).read_text(encoding="utf-8", errors="replace"))
+            return stated[1] if stated else ""
+    return ""
+
+
+def _check_version(package: str, version: str) -> None:
+    if version and _numbers(version) < _numbers(OLDEST):
+        raise RuntimeUnavailable(
+            f"{package} {version} is installed, and graphcompress needs {OLDEST} or newer. Upgrade it: pip install --upgrade '{package}>={OLDEST}'."
+        )
 
 
 def _package(module: Any) -> str:

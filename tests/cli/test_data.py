@@ -57,6 +57,13 @@ def test_a_model_that_scales_its_input_takes_pixels(place: Path, run: Any) -> No
     onnx.save(model, "scales.onnx")
     np.savez("raw.npz", x=np.random.default_rng(0).integers(0, 256, (8, 3, 6, 6)).astype(np.float32))
     assert ids(run, "raw.npz", "scales.onnx") == set()
+    image = pytest.importorskip("PIL.Image")
+    Path("photos").mkdir()
+    image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("photos/a.png")
+    asked = run("data", "scales.onnx", "--data", "photos").err
+    assert "the model scales its input itself" in asked and "mean = " not in asked
+    Path("preprocess.toml").write_text(asked.partition("\n")[2])  # what is shown is a file that works
+    assert run("data", "scales.onnx", "--data", "photos", "--preprocess", "preprocess.toml").status == 0
 
 
 def test_padding_and_layout_are_seen(place: Path, run: Any) -> None:
@@ -72,6 +79,19 @@ def test_padding_and_layout_are_seen(place: Path, run: Any) -> None:
     assert ids(run, "good.npz", "tokens.onnx") == set()
     assert ids(run, "pad.npz", "tokens.onnx") == {"data/padding-only"}
     assert ids(run, "last.npz", "tokens.onnx") == {"data/channels-last"}
+    np.savez("full.npz", **{**good, "mask": np.ones((8, 5), np.int64)})
+    np.savez("hidden.npz", **{**good, "mask": np.array([[1, 1, 1, 0, 0]] * 7 + [[0] * 5])})
+    assert ids(run, "full.npz", "tokens.onnx") == set() and ids(run, "hidden.npz", "tokens.onnx") == {"data/padding-only"}
+
+
+def test_single_texts_look_right(place: Path, run: Any) -> None:
+    """Without padding a mask holds ones alone, and the numbers of sentences are zeros."""
+    import onnx
+
+    text = '<ir_version: 8, opset_import: ["": 17]> g (int64[n, l] input_ids, int64[n, l] attention_mask, int64[n, l] token_type_ids) => (int64[n, l] y) { s = Add (input_ids, attention_mask) y = Add (s, token_type_ids) }'
+    onnx.save(onnx.parser.parse_model(text), "texts.onnx")
+    np.savez("texts.npz", input_ids=np.arange(40).reshape(8, 5), attention_mask=np.ones((8, 5), np.int64), token_type_ids=np.zeros((8, 5), np.int64))
+    assert ids(run, "texts.npz", "texts.onnx") == set()
 
 
 def test_the_sheet_shows_the_pictures(place: Path, run: Any) -> None:

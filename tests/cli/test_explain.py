@@ -10,7 +10,7 @@ import onnx
 import pytest
 from planted import Planted
 
-from graphcompress.api.explain import recorded_reasons
+from graphcompress.api.explain import recorded_steps
 from graphcompress.errors import UsageError
 
 
@@ -59,6 +59,15 @@ def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
     for name, text in {"a.json": "{", "b.json": "[]", "c.json": json.dumps({"models": []})}.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=f"--record .*{name}.*Give the file that --record of"):
-            recorded_reasons(tmp_path / name)
+            recorded_steps(tmp_path / name)
     with pytest.raises(UsageError, match="No such file"):
-        recorded_reasons(tmp_path / "absent.json")
+        recorded_steps(tmp_path / "absent.json")
+
+
+def test_layers_that_cost_accuracy_are_named_by_the_record(place: Path, run: Any) -> None:
+    """The worst first, where noise was measured; no word where it was not, or where the step is not in the result."""
+    step = {"use": "quantize", "in_result": True, "decisions": {"noise": {"deep": 0.61, "conv": 0.3, "head": 0.004}}, "certificate": None}
+    for in_result, decisions, told in ((True, step["decisions"], True), (False, step["decisions"], False), (True, {}, False)):
+        Path("record.json").write_text(json.dumps({"steps": [{**step, "in_result": in_result, "decisions": decisions}]}))
+        out = " ".join(run("explain", "model.onnx", "--record", "record.json").out.split())
+        assert ("by the record: deep 61%, conv 30%. --exclude REGEX" in out) == told and ("would make at the outputs" in out) == told

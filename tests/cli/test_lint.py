@@ -59,6 +59,33 @@ def test_json_and_sarif(odd: Path, run: Any) -> None:
     assert log["results"][1]["locations"][0]["logicalLocations"] == [{"fullyQualifiedName": "left"}]
 
 
+def test_a_forge_has_a_title_a_line_and_a_name_that_lasts(odd: Path, run: Any) -> None:
+    """Forges title a finding by the short description, refuse places without a line, and take two findings of one fingerprint for one. Checked by sarif-multitool once, by these fields since."""
+    from graphcompress.linter import RULES
+
+    titles = {rule.id: (rule.title, rule.why) for rule in RULES}
+    model = onnx.load("odd.onnx")
+    for _ in range(2):  # two nodes of one name
+        model.graph.node.insert(1, onnx.helper.make_node("Identity", ["x"], [f"j{len(model.graph.node)}"], "left"))
+    onnx.save(model, "odd.onnx")
+
+    def log() -> Any:
+        return json.loads(run("lint", "odd.onnx", "--format", "sarif").out)["runs"][0]
+
+    first = log()
+    rules = first["tool"]["driver"]["rules"]
+    assert len(rules) >= 3 and all((r["shortDescription"]["text"], r["fullDescription"]["text"]) == titles[r["id"]] for r in rules)
+    assert {r["id"]: r["defaultConfiguration"]["level"] for r in rules}["numbers/nan"] == "error" and all(
+        r["help"]["text"] and r["help"]["markdown"] for r in rules
+    )
+    assert all(r["locations"][0]["physicalLocation"]["region"] == {"startLine": 1} for r in first["results"])
+    names = [r["partialFingerprints"]["primaryLocationLineHash"] for r in first["results"]]
+    assert len(set(names)) == len(names)
+    model.producer_name = "another export"
+    onnx.save(model, "odd.onnx")
+    assert [r["partialFingerprints"]["primaryLocationLineHash"] for r in log()["results"]] == names
+
+
 def test_places_in_sarif_are_references(odd: Path, run: Any) -> None:
     """Relative as they were given, so that a forge finds them; nothing in them that a reference cannot hold."""
     name = Path("my models") / "a#b ä.onnx"

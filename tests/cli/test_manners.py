@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -198,3 +199,49 @@ def test_benchmark_tells_throughput_energy_and_cost(place: Path, run: Any) -> No
     row = BenchmarkRow.model_validate({**first, "joules": None})
     assert "energy not measured" in economy(row) and "estimated from MACs" in economy(row) and "per million at the stated price" in economy(row)
     assert "2 mJ each, measured" in economy(row.model_copy(update={"joules": 0.002}))
+
+
+@pytest.mark.parametrize("words", [(), ("rules",), ("places",)])
+def test_a_call_without_a_command_lists_them_in_one_paragraph(run: Any, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert done.status == 2 and done.out == ""
+    assert re.match(
+        rf"graphcompress: The command is missing. Known: [a-z, ]+\. '{' '.join(('graphcompress', *words))} --help' shows how it is called.",
+        " ".join(done.err.split()),
+    )
+
+
+def test_a_page_of_help_reads_the_options_of_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of them are there when they are asked for."""
+    from graphcompress.cli import app, commands
+
+    built: list[str] = []
+    real = commands._built
+    monkeypatch.setattr(commands, "_built", lambda name, part: built.append(name) or real(name, part))
+    for words, needed in ((["--help"], []), (["--version"], []), (["rules", "--help"], ["rules"]), (["compress", "--help"], ["compress"]), (["nonsense"], [])):
+        built.clear()
+        app.run(words)
+        assert built == needed
+    root = app.root()
+    assert {name: command.name for name, command in root.commands.items()} == {name: name for name in app.COMMANDS}
+
+
+def test_where_the_time_of_a_run_went_is_one_line(place: Path, run: Any) -> None:
+    """The whole is at least its parts, which are the steps of the record and the rest."""
+    from types import SimpleNamespace
+
+    from graphcompress.cli.tables import seconds_text
+
+    steps: Any = [SimpleNamespace(use="simplify", seconds=2.0), SimpleNamespace(use="quantize", seconds=10.04), SimpleNamespace(use="store", seconds=0.02)]
+    assert seconds_text(31.06, steps) == "Took 31.1 s: searching, comparing and measuring 19.0, quantize 10.0, simplify 2.0."
+    assert seconds_text(1.0, steps[1:2]) == "Took 1.0 s: quantize 10.0."
+    record = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--format", "json", "-q").json
+    assert record["seconds"] >= sum(step["seconds"] for step in record["steps"]) > 0
+
+
+def test_a_step_that_was_left_out_is_not_listed_as_applied(place: Path, run: Any) -> None:
+    """The smallest file may be the one without INT8, which is then neither rolled back for a bar nor in the result."""
+    done = run("compress", "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--no-measure", "--goal", "size", "--record", "record.json")
+    steps = {step["use"]: step for step in json.loads(Path("record.json").read_text())["steps"]}
+    assert steps["quantize"]["changed"] and not steps["quantize"]["in_result"] and steps["quantize"]["applied"]
+    assert steps["store"]["in_result"] and "store: " in done.out and "quantize/" not in done.out and "left out because" in " ".join(done.out.split())

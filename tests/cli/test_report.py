@@ -136,11 +136,25 @@ def test_the_command_makes_the_same_of_the_record(page: Page, run: Any) -> None:
 def test_the_changed_regions_are_drawn_with_names_to_search_for(page: Page, run: Any) -> None:
     """Q and DQ between nodes that stay, and each look once."""
     told = " ".join(page.words)
-    drawn = [word for word in page.words if word.startswith("before: ")]
-    assert "before: Relu (same), Conv (same); after: Relu (same), QuantizeLinear (new), DequantizeLinear (new), Conv (same)" in drawn
+    sides = [word for word in page.words if re.match(r"(before|after): ", word)]
+    drawn = list(zip(sides[::2], sides[1::2], strict=True))
+    assert ("before: Relu (same), Conv (same)", "after: Relu (same), QuantizeLinear (new), DequantizeLinear (new), Conv (same)") in drawn
     assert "by quantize. To search for: " in told and len(set(drawn)) == len(drawn) <= 6
     Path("out.onnx").unlink()
     assert run("report", "record.json", "-o", "less.html", "-q").status == 0 and "Where the graph changed" not in Path("less.html").read_text("utf-8")
+
+
+def test_layers_are_told_apart_when_their_names_are_gone(place: Path, run: Any) -> None:
+    """A stripped result: each layer still has bytes of its own afterwards, fewer than before, and few are left to 'all others'."""
+    words = ("compress", "model.onnx", "-o", "bare.onnx", "--data", "feeds.npz", "--no-measure", "--strip", "--report", "bare.html", "-q")
+    assert run(*words).status == 0
+    (told,) = (word for word in Page(Path("bare.html").read_text(encoding="utf-8")).words if "kB before" in word and "deep" in word)
+    sizes = {
+        name: (float(before.replace(",", "")), float(after.replace(",", "")))
+        for name, before, after in re.findall(r"(\w+): ([\d.,]+) kB before, ([\d.,]+) kB after", told)
+    }
+    assert "deep" in sizes and b"deep" not in Path("bare.onnx").read_bytes()
+    assert all(0 < after < before for before, after in sizes.values() if before > 1)
 
 
 def test_it_stays_small_whatever_the_record_holds(page: Page, run: Any) -> None:

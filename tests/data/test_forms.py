@@ -227,7 +227,7 @@ def test_what_cannot_be_guessed_is_asked_and_the_answer_taken(tmp_path: Path) ->
         ("a,b,c\n1_0,2,3\n", "column 'a': it holds texts"),
         (f'a,b,c\n1,2,3\n"{"x," * 100000}', "this is no table .*a quotation mark that is never closed"),
         ("1,2\n3,4\n", r"the table has 2 columns for the model's 'X', float \[n, 3\]. Expected 3 numbers in each row"),
-        ("X,b\n1,2\n", "'b' are no inputs of the model"),
+        ("X,b\n1,2\n", "'b' is no input of the model"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, text: str, part: str) -> None:

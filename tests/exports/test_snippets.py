@@ -1,15 +1,21 @@
-"""The snippets of docs/exporting.md, run as they stand where the frameworks are, and what they write: it loads, is clean of errors, and can be compressed."""
+"""The snippets of docs/exporting.md, run as they stand where the frameworks are, and what they write: it loads, is clean of errors, can be compressed, and stripped of all that tells of the
+machine."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from environments import FRAMEWORKS, NoEnvironment, interpreter
+from google.protobuf.message import Message
 
 from graphcompress.cli import main
 
@@ -34,6 +40,8 @@ from sklearn.preprocessing import StandardScaler
 X = np.random.default_rng(0).standard_normal((200, 12)).astype(np.float32)
 pipeline = make_pipeline(StandardScaler(), MLPClassifier((32,), max_iter=400)).fit(X, X[:, 0] > 0)
 """
+TELLS = ("PyTorch, new",)
+"""Exporters that write the paths of sources into the file."""
 SNIPPETS = {
     "PyTorch, new": ("torch", "PyTorch", 0, NETWORK, ["image"]),
     "PyTorch, older": ("torch", "PyTorch", 1, NETWORK, ["image"]),
@@ -43,11 +51,11 @@ SNIPPETS = {
 """What is there before the snippet (framework, heading, number below it, code), and the inputs of what it writes."""
 
 
-@pytest.mark.parametrize("case", SNIPPETS.values(), ids=SNIPPETS)
+@pytest.mark.parametrize("exporter", SNIPPETS)
 def test_the_snippet_writes_a_model_that_can_be_compressed(
-    repository: Path, export_folders: dict[str, Path | Exception], tmp_path: Path, case: tuple[str, str, int, str, list[str]]
+    repository: Path, export_folders: dict[str, Path | Exception], tmp_path: Path, exporter: str
 ) -> None:
-    framework, heading, number, before, inputs = case
+    framework, heading, number, before, inputs = SNIPPETS[exporter]
     folder = export_folders[framework]
     if isinstance(folder, NoEnvironment) and not (FRAMEWORKS[framework].required and os.environ.get("CI")):
         pytest.skip(f"no environment for {framework}: {folder}")
@@ -65,4 +73,27 @@ def test_the_snippet_writes_a_model_that_can_be_compressed(
     assert [value.name for value in exported.graph.input] == inputs and not exported.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
     assert not [file for file in tmp_path.iterdir() if file.name not in ("script.py", "model.onnx")]
     assert main(["lint", str(model)]) == 0
-    assert main(["compress", str(model), "-o", str(tmp_path / "out.onnx"), "--random-data", "--no-measure", "-q"]) == 0
+    for words in (["out.onnx"], ["bare.onnx", "--strip"]):
+        assert main(["compress", str(model), "-o", str(tmp_path / words[0]), *words[1:], "--random-data", "--no-measure", "-q"]) == 0
+    assert (b"site-packages" in model.read_bytes()) == (exporter in TELLS)
+    told = (str(tmp_path), "script.py", "site-packages", str(Path.home()), f"/{getpass.getuser()}/", exported.producer_name)
+    left = (tmp_path / "bare.onnx").read_bytes()
+    assert [text for text in told if text.encode() in left] == []
+    assert list(notes(onnx.load(tmp_path / "bare.onnx"))) == []
+    plain, bare = (onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]) for name in ("out.onnx", "bare.onnx"))
+    described = [[(i.name, i.shape, i.type) for i in (*session.get_inputs(), *session.get_outputs())] for session in (plain, bare)]
+    assert described[0] == described[1]
+    shape = [size if isinstance(size, int) else 2 for size in plain.get_inputs()[0].shape]
+    feed = {inputs[0]: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    for one, other in zip(plain.run(None, feed), bare.run(None, feed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def notes(message: Message) -> Iterator[str]:
+    """Every doc string and entry of metadata in a message and in those inside it."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            yield f"{field.full_name}: {value}"
+        elif field.message_type is not None:
+            for inner in value if hasattr(value, "add") else (value,):
+                yield from notes(inner)

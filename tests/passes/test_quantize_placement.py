@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 
 from graphcompress.ir import Model, Tensor
 from graphcompress.ir.shapes.infer import infer
+from graphcompress.passes.quantize import quantize
 from graphcompress.passes.quantize.groups import Group, find
 from graphcompress.passes.quantize.observe import Observed, observe
-from graphcompress.passes.quantize.placement import SINK, SOURCE, Network, cost, decide, figures_of, light_islands, source_side
+from graphcompress.passes.quantize.placement import SINK, SOURCE, Network, borders, cost, decide, figures_of, light_islands, source_side
 from graphcompress.passes.quantize.ranges import MinMax
+from graphcompress.step import Context
 from graphcompress.targets import Target, load_target
 
 CPU = load_target("cpu")
@@ -156,3 +159,31 @@ def test_figures_of_a_product_of_two_computed_matrices(tools: Any) -> None:
     groups, seen = parts(model, tools)
     assert figures_of(groups[0], seen)["macs"] == 2 * 8 * 16 * 4
     assert np.isclose(figures_of(groups[0], seen)["elements"], 256)
+
+
+def test_what_stays_float_for_its_cost_says_times_that_add_up(tools: Any) -> None:
+    """INT8 and its borders take longer than float, as the reader is told, in units that show it; or it is said that what surrounds it decides."""
+    small = tools.Small()
+    x = small.node("Relu", small.conv(small.input("x", 1, 3, 8, 8), 3, 8, kernel=1))
+    y = small.node("Sin", small.conv(small.node("Tanh", x), 8, 40, kernel=1))
+    model = small.model(small.node("Softmax", small.node("Mul", y, small.node("Cos", y))))
+    said = [r.reason for r in quantize(model, Context(target=CPU, data=tools.feeds(model, 4))).boldest.refusals if r.id == "quantize/cost"]
+    assert len(said) >= 2
+    for reason in said:
+        times = [float(number) * (1000 if unit == "us" else 1) for number, unit in re.findall(r"([0-9.]+) (ns|us)", reason)]
+        alone = "with what surrounds it" in reason
+        assert len(times) == (2 if alone else 3) and min(times) > 0
+        assert times[0] <= times[1] if alone else times[0] + times[1] >= 0.97 * times[2]
+        assert "by the target's table" in reason
+
+
+def test_borders_are_those_of_the_cut_problem(tools: Any) -> None:
+    """A group alone in integers costs its Q and DQ, counted as the cut counts them."""
+    small = tools.Small()
+    x = small.node("Tanh", small.input("x", 1, 8, 8, 8))
+    model = small.model(small.node("Sin", small.node("Relu", small.conv(x, 8, 8))))
+    groups, seen = parts(model, tools)
+    (group,) = (g for g in groups if g.row.heavy)
+    network = Network(model, [group], [group], seen, CPU.boundary)
+    price = cost(group, seen, CPU.boundary)
+    assert network.value({group}) - network.value(set()) == pytest.approx(price.integer - price.floating + borders(group, seen, CPU.boundary))

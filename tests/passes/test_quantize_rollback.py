@@ -169,6 +169,10 @@ def test_each_rung_has_less_in_integers_and_a_certificate_of_its_own(tools: Any)
     assert len(kinds[0]) == 8
     assert all(later <= earlier for earlier, later in itertools.pairwise(kinds)) and len(set(map(frozenset, kinds))) > 3
     last = ladder.rungs[-1].result
+    bold, second = (ladder.rungs[index].result.decisions for index in (0, 1))
+    shares = second["noise"]  # of all that the boldest had in integers, the worst first
+    assert set(second["int8"]) < set(shares) == set(bold["int8"]) and list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert "noise" not in bold
     assert reason(last, next(n for n, kind in precision(last).items() if kind == "float")).startswith("quantize/accuracy")
     assert ladder.rungs[0].gain_ns is not None and ladder.rungs[0].gain_ns > 0
 

@@ -26,18 +26,11 @@ import graphcompress.runtime.session, graphcompress.runtime.evaluate, graphcompr
 assert "onnxruntime" not in sys.modules, "imported before it is needed"
 from graphcompress.runtime import ort
 ort.load()
-print(seen)
+print(sorted(set(seen)))
 """
 
 ABSENT = """
 import sys
-import tomllib
-from pathlib import Path
-
-import pytest
-
-from graphcompress.errors import RuntimeUnavailable
-from graphcompress.runtime import ort
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "onnxruntime":
@@ -68,7 +61,7 @@ def fresh(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_telemetry_is_off_before_the_only_import() -> None:
+def test_telemetry_is_off_before_it_is_looked_for() -> None:
     assert fresh(ORDER).strip() == "['1']"
 
 
@@ -94,6 +87,24 @@ def test_an_onnxruntime_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch
     for version in ("1.24.0", "1.100.0", "2.0", f"{ort.OLDEST}.0.dev20260101001"):
         monkeypatch.setattr("onnxruntime.__version__", version)
         ort.load()
+
+
+def test_an_old_onnxruntime_that_cannot_be_imported_is_named_alone(tmp_path: Path) -> None:
+    """Builds for numpy 1 write tracebacks beside numpy 2: what is told is the version, and nothing of the package is run."""
+    package = tmp_path / "onnxruntime"
+    package.mkdir()
+    lines = (
+        "import sys",
+        "from graphcompress.errors import RuntimeUnavailable",
+        "from graphcompress.runtime import ort",
+        f"sys.path.insert(0, {str(tmp_path)!r})",
+    )
+    load = (*lines, "try:", "    ort.load()", "except RuntimeUnavailable as problem:", "    print(problem)")
+    fails = "print('a traceback')\nraise AttributeError('_ARRAY_API not found')\n"
+    for version, told in (("1.17.3", f"onnxruntime 1.17.3 is installed, and graphcompress needs {ort.OLDEST} or newer"), (f"{ort.OLDEST}.1", "a traceback")):
+        (package / "__init__.py").write_text(f'"""A docstring."""\n\n__version__ = "{version}"\n{fails}')
+        done = subprocess.run([sys.executable, "-c", "\n".join(load)], capture_output=True, text=True, check=False)
+        assert done.stdout.startswith(told), done.stderr
 
 
 def test_the_oldest_onnxruntime_is_that_of_the_package(repository: Path) -> None:

@@ -1,4 +1,5 @@
-"""Which nodes of two models do the same: by what they compute from the inputs, then by their names, then by who reads them, then by their neighbours. Linear in both graphs."""
+"""Which nodes of two models do the same: by what they compute from the inputs, then by their names, then by who reads them, then by their weights' shapes in the order of the graph,
+then by their neighbours. Linear in both graphs."""
 
 from __future__ import annotations
 
@@ -15,6 +16,10 @@ from graphcompress.ir.model.model import Model
 from graphcompress.ir.model.objects import Constant, Graph, Node, Tensor
 from graphcompress.ir.model.tensors import TensorData
 from graphcompress.ir.model.walk import constant_data, consumers, graphs, label, nodes, producer, subgraphs, toposort
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+STORING = ("DequantizeLinear", "Cast", "Mul")
+"""What turns stored codes into weights."""
 
 
 @dataclass(slots=True)
@@ -95,6 +100,7 @@ def match(first: Model, second: Model) -> Matching:
         _by_key(matching, *([(n, key(s, n)) for n in nodes(s.model)] for s in sides))
     readers = [_readers(side) for side in sides]
     _by_key(matching, *([(n, r[n]) for n in nodes(s.model)] for s, r in zip(sides, readers, strict=True)))
+    _by_weights(matching)
     _by_neighbours(matching)
     return matching
 
@@ -124,8 +130,32 @@ def _readers(side: Computation) -> dict[Node, int]:
     return made
 
 
+def _by_weights(matching: Matching) -> None:
+    """Nodes of one operator whose weights have the same shapes, in the order in which they run, where as many are left on both sides: such layers keep their order when they lose their names."""
+    left: tuple[dict[Hashable, list[Node]], ...] = ({}, {})
+    for side, known, found in zip((matching.first, matching.second), (matching.pairs, matching.other), left, strict=True):
+        for graph in graphs(side.model):
+            for node in toposort(graph):
+                shapes = tuple(shape for tensor in node.inputs if len(shape := _stored_shape(tensor)) > 1)
+                if shapes and node not in known and not node.is_op(*STORING):
+                    found.setdefault((operator(node), shapes), []).append(node)
+    for key, first in left[0].items():
+        second = left[1].get(key, [])
+        if len(first) == len(second):
+            for pair in zip(first, second, strict=True):
+                matching.add(*pair)
+
+
+def _stored_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Of a constant, or of the codes that it is unpacked from; () for what is computed."""
+    while not is_constant(tensor) and (maker := producer(tensor)) is not None and maker.is_op(*STORING):
+        tensor = maker.inputs[0]
+    data = constant_data(tensor)
+    return () if data is None else tuple(data.shape)
+
+
 def _by_neighbours(matching: Matching) -> None:
-    """Where two matched nodes read, or are read by, nodes of one operator at the same place, these are matched too."""
+    """Where two matched nodes read, or are read by, nodes of one operator at the same place, directly or with Q and DQ between, these are matched too."""
     work = deque(matching.pairs.items())
 
     def consider(a: Node | None, b: Node | None) -> None:
@@ -137,9 +167,24 @@ def _by_neighbours(matching: Matching) -> None:
         one, two = work.popleft()
         for a, b in zip(one.inputs, two.inputs, strict=False):
             consider(producer(a), producer(b))
+            consider(_maker(a), _maker(b))
         for a, b in zip(one.outputs, two.outputs, strict=False):
-            for x, y in zip(_unmatched(consumers(a), matching.pairs), _unmatched(consumers(b), matching.other), strict=False):
-                consider(x, y)
+            for ends in (consumers, _reached):
+                for x, y in zip(_unmatched(ends(a), matching.pairs), _unmatched(ends(b), matching.other), strict=False):
+                    consider(x, y)
+
+
+def _maker(tensor: Tensor) -> Node | None:
+    """What makes a tensor, seen through Q and DQ."""
+    node = producer(tensor)
+    while node is not None and node.is_op(*PAIR):
+        node = producer(node.inputs[0])
+    return node
+
+
+def _reached(tensor: Tensor) -> list[Node]:
+    """What reads a tensor, seen through Q and DQ."""
+    return [end for reader in consumers(tensor) for end in (_reached(reader.outputs[0]) if reader.is_op(*PAIR) else [reader])]
 
 
 def _unmatched(candidates: Iterable[Node], matched: dict[Node, Node]) -> list[Node]:

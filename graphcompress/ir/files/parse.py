@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
-from graphcompress.errors import ModelError
+from graphcompress.errors import ModelError, near_path
 from graphcompress.ir.files.detach import Array, detached
 
 HEAD = 1024
@@ -179,6 +179,6 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 def _unreachable(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         parent = path.parent
-        return f"{path} does not exist" + ("." if parent.is_dir() else f": there is no folder {parent}.")
+        return f"{path} does not exist" + (f".{near_path(path)}" if parent.is_dir() else f": there is no folder {parent}.")
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return f"{path} cannot be read: {reason}."

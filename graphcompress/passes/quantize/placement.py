@@ -47,6 +47,21 @@ def cost(group: Group, observed: Mapping[Tensor, Observed], boundary: Boundary) 
     return Cost(floating, floating * price.ratio * boundary.margin)
 
 
+def borders(group: Group, observed: Mapping[Tensor, Observed], prices: Boundary) -> float:
+    """What the Q and DQ cost, in ns, that a group needs which is in integers alone: a Q of each input, and a DQ for each reader where it hands out codes."""
+    quantize = sum(_crossing(tensor, observed, prices) + observed[tensor].size * prices.quantize for tensor in {id(t): t for t in group.inputs}.values())
+    dequantize = sum(
+        max(1, len(consumers(tensor))) * (_crossing(tensor, observed, prices) + observed[tensor].size * prices.dequantize)
+        for tensor in (group.outputs if group.needs_q else ())
+    )
+    return quantize + dequantize
+
+
+def _crossing(tensor: Tensor, observed: Mapping[Tensor, Observed], prices: Boundary) -> float:
+    """What each Q or DQ of a tensor costs beside its elements."""
+    return prices.floor + observed[tensor].size * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
+
+
 def saved_bytes(group: Group) -> float:
     """What the file loses when the group goes to integers."""
     return 3.0 * math.prod(shape_of(group.weight)) if group.weight is not None else 0.0
@@ -121,7 +136,7 @@ class Network:
             start = SINK if maker is None else self.vertex[id(maker.node)]
             made_of_codes = maker is not None and maker.needs_q
             readers = [self.vertex.get(id(n), SINK) for n in consumers(tensor)] + [SINK] * (key in handed_out or (key in signature and made_of_codes))
-            fixed = prices.floor + elements * (prices.layout if touches(tensor, prices.layout_of) else 0.0)
+            fixed = _crossing(tensor, observed, prices)
             integer = [v for v in readers if v != SINK]
             if integer:
                 # One Q, whoever many read it: an auxiliary vertex that is on the integer side as soon as one reader is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, Node, Shape, Tensor
@@ -148,11 +149,13 @@ class Plan:
             counts["quantize/protect-float"] = attempt.insertion.protected
         names = labels(t.name for t in attempt.insertion.scales)
         groups = dict(zip(self.candidates.groups, labels(g.name for g in self.candidates.groups), strict=True))
-        decisions = {
+        decisions: dict[str, Any] = {
             "calibration": calibration,
             "int8": [groups[g] for g in attempt.groups],
             "activations": {name: {"scale": s.scale, "zero_point": s.zero} for name, s in sorted(zip(names, attempt.insertion.scales.values(), strict=True))},
         }
+        if noise:
+            decisions["noise"] = {groups[group]: round(noise[group], 4) for group in sorted(noise, key=lambda group: -noise[group])}
         return StepResult(attempt.model, True, counts, refusals, decisions, certified)
 
     # --- what the provider says -----------------------------------------------------------------------------------------------------
@@ -216,15 +219,21 @@ class Plan:
             part = f"with what it reads and makes it has {noise[group]:.1%} of the noise that INT8 makes at the outputs"
             return Refusal("quantize/accuracy", f"{part}, and saves too little time for that", group.name)
         price = self.measured.get(group) or placement.cost(group, self.ranges.observed, self.target.boundary)
+        around = placement.borders(group, self.ranges.observed, self.target.boundary)
         source = "measured here" if group in self.measured else "by the target's table"
-        return Refusal(
-            "quantize/cost",
-            f"INT8 does not pay here: about {price.integer / 1000:.1f} us against {price.floating / 1000:.1f} us in float {source}, and Q and DQ at its borders",
-            group.name,
-        )
+        if price.integer + around > price.floating:
+            figures = f"about {_time(price.integer)} and {_time(around)} for Q and DQ at its borders, against {_time(price.floating)} in float"
+            return Refusal("quantize/cost", f"INT8 does not pay here: {figures}, {source}", group.name)
+        figures = f"alone about {_time(price.integer + around)} with Q and DQ at its borders, against {_time(price.floating)} in float"
+        return Refusal("quantize/cost", f"INT8 does not pay here with what surrounds it: {figures}, {source}", group.name)
 
     def _refuse(self, group: Group, identifier: str, reason: str) -> None:
         self.reasons.setdefault(group.node, Refusal(f"quantize/{identifier}", reason, group.name))
+
+
+def _time(ns: float) -> str:
+    """A duration for a sentence: 3 ns, 2.6 us."""
+    return f"{ns:.0f} ns" if ns < 95 else f"{ns / 1000:.1f} us"
 
 
 def island_of(groups: Sequence[Group], members: Collection[Group]) -> set[Group]:
