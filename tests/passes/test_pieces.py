@@ -51,6 +51,39 @@ def test_pieces_are_transposed_one_by_one(rows: int) -> None:
         np.testing.assert_array_equal(open_session(result, threads=1).run({"x": x})[name], before)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_any_order_of_axes(seed: int) -> None:
+    """Random ranks, sizes, orders, axes counted from the end, and operators older and newer: the same values, whether the pieces are taken first or not."""
+    rng = np.random.default_rng(seed)
+    rank, opset = int(rng.integers(2, 6)), int(rng.choice([11, 13, 17, 18]))
+    axis, pieces = int(rng.integers(rank)), int(rng.integers(1, 4))
+    order = rng.permutation(rank).tolist()
+    shape = rng.integers(1, 4, rank)
+    shape[order[axis]] = pieces
+    said = axis - rank if rng.random() < 0.5 else axis
+    names = [f"p{i}" for i in range(pieces)]
+    sizes = ", ".join(str(shape[i]) for i in order if i != order[axis])
+    count = f", num_outputs = {pieces}" if opset >= 18 else ""
+    squeeze = "Squeeze ({}, axis)" if opset >= 13 else f"Squeeze <axes = [{said}]> ({{}})"
+    model = parse_model(
+        f"""(float[{", ".join(map(str, shape))}] x) => ({", ".join(f"float[{sizes}] s{i}" for i in range(pieces))})
+        <int64[1] axis = {{{said}}}>
+        {{
+            t = Transpose <perm = {order}> (x)
+            {", ".join(names)} = Split <axis = {said}{count}> (t)
+            {" ".join(f"s{i} = {squeeze.format(name)}" for i, name in enumerate(names))}
+        }}""",
+        {"": opset},
+    )
+    result, applied = simplified(model)
+    x = rng.standard_normal(shape).astype(np.float32)
+    before, after = (open_session(m, threads=1, optimize="none").run({"x": x}) for m in (model, result))
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+    if pieces > 1 and order[-1] != rank - 1 and len({*shape.tolist()}) > 1 and rank > 3:
+        assert STAGE in applied or not any(n.op == "Split" for n in result.graph.nodes)
+
+
 @pytest.mark.parametrize(
     ("perm", "tail", "outputs"),
     [

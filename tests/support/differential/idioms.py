@@ -113,30 +113,6 @@ def two_slices(b: Builder) -> None:
         x = b.emit("Slice", [x, ints(b, [start]), ints(b, [2**63 - 1]), ints(b, [said]), *steps], both(shape, x.shapes), reach=x.reach)
 
 
-@emitter(0.3)
-def pieces_of_a_transpose(b: Builder) -> None:
-    """An axis to the front, taken apart, each piece without it: queries, keys and values. Sometimes a piece is read by something else too."""
-    x = movable(b, least=2)
-    axis = b.integer(0, x.rank - 1)
-    count = x.dim(axis)
-    if not 1 <= count <= 4 or any(s[axis] != count for s in x.shapes):
-        raise Unsuitable
-    rest = [int(i) for i in b.rng.permutation([i for i in range(x.rank) if i != axis])]
-    front = b.integer(0, x.rank - 1)
-    order = [*rest[:front], axis, *rest[front:]]
-    turned = b.emit("Transpose", [x], both(lambda s: tuple(s[i] for i in order), x.shapes), reach=x.reach, perm=order)
-    said = front - x.rank if b.opset >= 13 and b.chance(0.3) else front
-    piece = both(lambda s: (*s[:front], 1, *s[front + 1 :]), turned.shapes)
-    given = {} if b.opset < 18 else {"num_outputs": count}
-    parts = b.emit_many("Split", [turned], [piece] * count, [x.dtype] * count, reach=x.reach, axis=said, **given)
-    for part in parts:
-        shapes = both(lambda s: (*s[:front], *s[front + 1 :]), part.shapes)
-        if b.opset >= 13:
-            b.emit("Squeeze", [part, ints(b, [said])], shapes, reach=x.reach)
-        else:
-            b.emit("Squeeze", [part], shapes, reach=x.reach, axes=[front])
-
-
 @emitter(1.0)
 def formulas(b: Builder) -> None:
     """What an operator of its own stands for: a norm, the logarithm of a Softmax, a mean of means."""
