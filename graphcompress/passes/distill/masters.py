@@ -89,8 +89,7 @@ class Masters:
         for name, (axis, limit) in self._pairs.items():
             if name in values:
                 rounding, master = self._weights[name], values[name]
-                scale = values[rounding.scale] if rounding.scale in values else _scale(self.student, rounding)
-                unit = rounding.along_axis(scale, master.ndim)
+                unit = rounding.along_axis(_scale(self.student, rounding), master.ndim)  # such a scale is fixed
                 exact = master / unit
                 pairs = as_pairs(as_rows(exact, axis))
                 if pair_sums(np.rint(pairs)).max(initial=0.0) > limit:
