@@ -71,6 +71,8 @@ def quantize(
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     if tune is not None:
+        if not tune > 0:
+            raise UsageError(f"--tune {tune:g}: minutes of learning are more than 0.")
         plan = recipe_of("quantize", [(step.kind.name, step.options.model_dump(exclude_unset=True)) for step in plan.steps] + [("distill", {"minutes": tune})])
     table = load_target(target)
     context = Context(target=table, place=choose_place(table, provider, place), threads=threads, workers=workers, seed=seed, progress=progress, measure=measure)

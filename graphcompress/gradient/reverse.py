@@ -25,6 +25,7 @@ from graphcompress.targets import rules_root
 STEPS = frozenset(("Ceil", "Floor", "Round", "Sign", "OneHot", "Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "EyeLike"))
 # What may lie between a QuantizeLinear and what makes floats of its codes. Elsewhere codes are numbers in a calculation, which nothing flows back through.
 MOVES_OF_CODES = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"))
+# Element types of shapes, indices and conditions, which are no codes.
 COUNTS = frozenset(("int64", "bool"))
 
 

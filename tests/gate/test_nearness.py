@@ -9,7 +9,7 @@ import pytest
 from quantized import residual
 
 import graphcompress
-from graphcompress.errors import DataError
+from graphcompress.errors import DataError, UsageError
 from graphcompress.gate.nearness import distance, nearer
 from graphcompress.ir import to_bytes, to_proto
 from graphcompress.runtime.agreement.measured import Measured
@@ -72,3 +72,9 @@ def test_a_quantized_model_is_tuned_or_stays_as_it_was(tools: Any) -> None:
 def test_tuning_needs_data(tools: Any) -> None:
     with pytest.raises(DataError):
         graphcompress.quantize(to_proto(residual(tools)), None, mode="weights-int8", tune=0.02)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_tuning_takes_time(tools: Any, minutes: float) -> None:
+    with pytest.raises(UsageError, match="more than 0"):
+        graphcompress.quantize(to_proto(residual(tools)), None, tune=minutes)

@@ -187,3 +187,39 @@ def test_recurrent_operators_are_written_out_step_by_step(op: str, gates: int, m
 def test_a_recurrent_operator_with_lengths_stays_and_is_named() -> None:
     text = "(float[3,2,4] x, float[1,5,4] w, float[1,5,5] r, int32[2] n) => (float[3,1,2,5] y) { y = RNN <hidden_size = 5> (x, w, r, , n) }"
     assert gradient(graph(text), None, ["w"]).frozen["w"].id == "gradient/no-rule"
+
+
+def test_the_slope_of_a_scale_is_that_of_learned_step_sizes() -> None:
+    """Of a pair of Q and DQ: what rounding adds for a number inside the range, the end of the range for one outside (Esser et al., arXiv 1902.08153)."""
+    model = parse_model(
+        """(float[6] x) => (float[6] y)
+        <float s = {0.5}, int8 z = {3}>
+        {
+            q = QuantizeLinear (x, s, z)
+            y = DequantizeLinear (q, s, z)
+        }""",
+        {"": 19},
+    )
+    slopes = gradient(model, ["y"], ["s", "x"])
+    x = np.array([0.1, -0.9, 3.3, 70.0, -80.0, 12.24], np.float32)
+    weights = np.array([1.0, -2.0, 0.5, 3.0, 0.25, 4.0], np.float32)
+    values = open_session(slopes.model, threads=1).run({"x": x, slopes.cotangents["y"]: weights})
+    codes = np.clip(np.rint(x / 0.5) + 3, -128, 127) - 3
+    inside = np.abs(x) < 60
+    assert values[slopes.gradients["s"]] == pytest.approx(float((weights * np.where(inside, codes - x / 0.5, codes)).sum()), rel=1e-5)
+    np.testing.assert_allclose(values[slopes.gradients["x"]], weights * inside)
+
+
+def test_codes_in_a_calculation_are_named() -> None:
+    """What is learned through them would be lost in silence."""
+    model = parse_model(
+        """(float[6] x) => (float[6] y)
+        <float s = {0.5}, int8 z = {0}, int8[1] one = {1}>
+        {
+            q = QuantizeLinear (x, s, z)
+            m = Mul (q, one)
+            y = DequantizeLinear (m, s, z)
+        }""",
+        {"": 19},
+    )
+    assert gradient(model, ["y"], ["x"]).frozen["x"].id == "gradient/codes"

@@ -12,6 +12,7 @@ from graphcompress.data import Dataset, memory_data
 from graphcompress.ir import Model, constant_value, lint, producer, to_bytes
 from graphcompress.ir.analysis.code_pairs import as_pairs, as_rows, pair_sums
 from graphcompress.ir.files.text import parse_model
+from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.distill import Options, distill
 from graphcompress.passes.distill.masters import Masters
 from graphcompress.passes.distill.weights import learnable, with_weights
@@ -108,6 +109,10 @@ def taught(student: Model, **options: Any) -> StepResult:
     return distill(student, Context(data=feeds(master), teacher=master, threads=1), Options(**{"steps": 200, "rate": 3e-2, **options})).boldest
 
 
+def longest_pair(model: Model) -> float:
+    return max(float(pair_sums(as_pairs(as_rows(model.graph.initializers[name].values, 0))).max()) for name in ("w1", "w2"))
+
+
 def error(model: Model) -> float:
     x = np.random.default_rng(77).standard_normal((400, 6)).astype(np.float32)
     first, second = (open_session(m, threads=1).run({"x": x})["y"] for m in (teacher(), model))
@@ -124,6 +129,7 @@ def test_codes_learn_and_stay_codes(form: str) -> None:
     for name in ("w1", "w2"):
         assert after[name].values.dtype == np.int8 and after[name].values.shape == before[name].values.shape
     assert any(np.any(after[name].values != before[name].values) for name in ("w1", "w2"))
+    assert set(after) == set(before)
     assert [n.op for n in result.model.graph.nodes] == [n.op for n in student.graph.nodes]
 
 
@@ -175,6 +181,18 @@ def test_pairs_of_codes_grow_no_longer() -> None:
     assert after == before
 
 
+def test_learning_keeps_that_bound() -> None:
+    """A student with half of the weights that it should have wants longer codes."""
+    student = dequantized_student()
+    with Edits(student) as edits:
+        for name in ("w1", "w2"):
+            codes = student.graph.initializers[name]
+            edits.set_value(codes, (codes.values // 2).astype(np.int8))
+    result = taught(student, rate=0.1)
+    assert any(np.any(result.model.graph.initializers[n].values != student.graph.initializers[n].values) for n in ("w1", "w2"))
+    assert longest_pair(result.model) <= longest_pair(student)
+
+
 def test_a_bias_of_another_scale_and_codes_in_a_calculation_stay() -> None:
     """A bias whose scale is no product does not learn, nor do the scales that nobody can change without it; codes that more than a DequantizeLinear reads are no weight."""
     model = parse_model(
@@ -192,6 +210,49 @@ def test_a_bias_of_another_scale_and_codes_in_a_calculation_stay() -> None:
     masters = Masters(model)
     assert masters.model is model
     assert masters.scales == {"s"}
+
+
+def test_biases_that_shared_a_scale_get_their_own() -> None:
+    """Equal scales are one initializer; when they are no longer equal, each bias has the product of its layer's, and what nobody reads is not in the file."""
+    model = parse_model(
+        """(float[n,2] x) => (float[n,2] y, float[n,2] z)
+        <int8[2,2] w = {5, -3, 2, 7}, int32[2] b = {40, -80}, int32[2] c = {10, 90}, float s = {0.1}, float t = {0.1}, float v = {0.2}, float u = {0.02}, int8 o = {0}, uint8 m = {128}>
+        {
+            q = QuantizeLinear (x, s, m)
+            d = DequantizeLinear (q, s, m)
+            e = QuantizeLinear (x, t, m)
+            f = DequantizeLinear (e, t, m)
+            k = DequantizeLinear (w, v, o)
+            g = DequantizeLinear (b, u)
+            h = DequantizeLinear (c, u)
+            y = Gemm (d, k, g)
+            z = Gemm (f, k, h)
+        }""",
+        {"": 17},
+    )
+    written = Masters(model).written({"s": np.array(0.11, np.float32)})
+    scales = [float(n.inputs[1].values) for n in written.graph.nodes if n.op == "DequantizeLinear" and n.inputs[0].name in ("b", "c")]
+    assert scales == pytest.approx([0.022, 0.02])
+    assert all(c.outputs for c in written.graph.initializers.values())
+    np.testing.assert_array_equal(written.graph.initializers["b"].values, np.rint(np.array([40, -80]) * 0.02 / 0.022))
+    np.testing.assert_array_equal(written.graph.initializers["c"].values, [10, 90])
+
+
+def test_half_precision_and_scales_inside_a_branch_do_not_learn() -> None:
+    """Codes whose scale is not a float32 initializer of the main graph stay codes."""
+    model = parse_model(
+        """(float16[2] x, bool p) => (float16[2] y, float[2] z)
+        <int8[2] w = {3, 4}, int8[2] v = {5, 6}, float16 s = {11878}>
+        {
+            d = DequantizeLinear (w, s)
+            y = Add (x, d)
+            z = If (p) <then_branch = t () => (float[2] a) <float r = {0.5}> { a = DequantizeLinear (v, r) },
+                        else_branch = e () => (float[2] b) <float r2 = {0.25}> { b = DequantizeLinear (v, r2) }>
+        }""",
+        {"": 19},
+    )
+    masters = Masters(model)
+    assert masters.model is model and masters.sizes().keys() <= {"s"}
 
 
 def test_int8_of_the_step_learns_and_the_same_steps_give_the_same_bytes(tools: Any) -> None:

@@ -6,13 +6,13 @@ of those of its layer's input and weight, as integer kernels take it to be, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Tensor, constant_value, consumers, output_ids, producer
+from graphcompress.ir import Constant, Model, Node, Tensor, constant_value, consumers, output_ids, producer, toposort
 from graphcompress.ir.analysis.code_pairs import as_pairs, as_rows, from_pairs, from_rows, pair_sums, shortened
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.element_types import array_dtype_name, integer_limits
@@ -58,21 +58,20 @@ class Masters:
 
     def __init__(self, student: Model) -> None:
         self.student = student
-        outputs, inputs = output_ids(student), {id(t) for t in student.graph.inputs}
-        constants = [c for c in student.graph.initializers.values() if id(c) not in outputs | inputs]
-        self._weights = {c.name: r for c in constants if (r := _rounding(c, student.opset)) is not None}
-        self._pairs = {name: p for name in self._weights if (p := _longest_pair(student.graph.initializers[name])) is not None}
-        self._biases = {c.name: s for c in constants if (s := _layer_scales(c)) is not None}
-        pairs = [n for n in student.graph.nodes if n.is_op("QuantizeLinear", "DequantizeLinear")]
-        tied = {
-            n.inputs[1].name
-            for n in pairs
-            if isinstance(n.inputs[0], Constant) and n.inputs[0].values.dtype == np.int32 and n.inputs[0].name not in self._biases
+        outputs, inputs, initializers = output_ids(student), {id(t) for t in student.graph.inputs}, student.graph.initializers
+        constants = [c for c in initializers.values() if id(c) not in outputs | inputs]
+        self._weights = {c.name: r for c in constants if (r := _rounding(c, student)) is not None}
+        self._pairs = {name: p for name in self._weights if (p := _longest_pair(initializers[name])) is not None}
+        self._biases = {c.name: s for c in constants if (s := _layer_scales(c, student)) is not None}
+        pairs = [n for n in student.graph.nodes if n.is_op("QuantizeLinear", "DequantizeLinear") and isinstance(n.inputs[1], Constant)]
+        codes = [(n.inputs[0], n.inputs[1].name) for n in pairs if isinstance(n.inputs[0], Constant)]
+        tied = {scale for constant, scale in codes if _dtype(constant) == "int32" and constant.name not in self._biases}
+        bounded = {scale for constant, scale in codes if constant.name in self._pairs} | {
+            r.scale for name, r in self._weights.items() if name in self._pairs and isinstance(r.scale, str)
         }
-        bounded = {r.scale for name, r in self._weights.items() if name in self._pairs and isinstance(r.scale, str)}
         self.fixed = frozenset(tied | bounded)
-        self.scales = frozenset(n.inputs[1].name for n in pairs if isinstance(n.inputs[1], Constant)) - self.fixed
-        self.factors = frozenset(t.name for n in student.graph.nodes for t in _factors(n))
+        self.scales = frozenset(n.inputs[1].name for n in pairs) - self.fixed
+        self.factors = frozenset(_factors(student))
         self.model = self._with_masters() if self._weights or self._biases else student
 
     def sizes(self) -> dict[str, Array]:
@@ -105,13 +104,17 @@ class Masters:
                 floats = values[name] if name in values else rounding.floats(codes.values, _scale(self.student, rounding))
                 edits.set_value(codes, rounding.codes(floats, scale, codes.values.dtype))
             for name, pair in self._biases.items():
-                codes, (reader,) = result.graph.initializers[name], consumers(result.graph.initializers[name])
-                old = _value(reader.inputs[1])
+                codes, old = result.graph.initializers[name], _dequantizer_scale(self.student.graph.initializers[name]).values
                 first, second = (result.graph.initializers[scale].values for scale in pair)
-                scale = np.broadcast_to(first.reshape(-1) * second.reshape(-1), old.shape if old.ndim else (1,)).reshape(old.shape).astype(np.float32)
+                scale = np.broadcast_to(first.reshape(-1) * second.reshape(-1), old.size).reshape(old.shape).astype(np.float32)
                 floats = values[name] if name in values else codes.values * old
                 edits.set_value(codes, np.clip(np.rint(floats / scale), *_limits(codes.values.dtype)).astype(np.int32))
-                edits.set_input(reader, 1, result.constant("s", scale))
+                (reader,), stated = consumers(codes), _dequantizer_scale(codes)
+                if len(stated.outputs) == 1:
+                    edits.set_value(stated, scale)
+                elif not np.array_equal(stated.values, scale):  # others, whose scale it was too, have another now
+                    edits.set_input(reader, 1, result.constant(stated.name, scale))
+        self._drop_unread(result)
         return result
 
     def _with_masters(self) -> Model:
@@ -133,23 +136,27 @@ class Masters:
                     edits.set_input(reader, 0, rounded)
             for name in self._biases:
                 codes, (reader,) = model.graph.initializers[name], consumers(model.graph.initializers[name])
-                edits.set_value(codes, (codes.values * _value(reader.inputs[1])).astype(np.float32))
+                edits.set_value(codes, (codes.values * _dequantizer_scale(codes).values).astype(np.float32))
                 edits.replace(reader.outputs[0], codes)
                 edits.remove([reader])
-        before = self.student.graph.initializers
-        unread = [name for name, c in model.graph.initializers.items() if not c.outputs and name in before and before[name].outputs]
-        for name in unread:
-            del model.graph.initializers[name]
+        self._drop_unread(model)
         return model
 
+    def _drop_unread(self, copy: Model) -> None:
+        """Take the initializers out of a copy of the student that something reads there, and nothing here."""
+        outputs, before = output_ids(copy), self.student.graph.initializers
+        unread = [name for name, c in copy.graph.initializers.items() if not c.outputs and id(c) not in outputs and name in before and before[name].outputs]
+        for name in unread:
+            del copy.graph.initializers[name]
 
-def _rounding(constant: Constant, opset: int) -> Rounding | None:
+
+def _rounding(constant: Constant, model: Model) -> Rounding | None:
     """How the codes of a weight are made; None for a constant that is no codes, or whose readers do more than make floats of it."""
-    readers = consumers(constant)
-    if not readers or opset < CODES.get(_dtype(constant), opset + 1) or any(i for n in readers for i, t in enumerate(n.inputs) if t is constant):
+    readers, dtype = consumers(constant), _dtype(constant)
+    if not readers or model.opset < CODES.get(dtype, model.opset + 1) or any(i for n in readers for i, t in enumerate(n.inputs) if t is constant):
         return None
     dequantized = [n for n in readers if n.is_op("DequantizeLinear")]
-    if any(not isinstance(n.inputs[1], Constant) or n.inputs[1].values.ndim > 1 or n.attrs.get("block_size") for n in dequantized):
+    if any(not _is_scale(n.inputs[1], model) or len(n.inputs[1].shape) > 1 or n.attrs.get("block_size") for n in dequantized):
         return None
     if not all(n.is_op("DequantizeLinear") or (n.is_op("Cast") and n.attrs.get("to") == FLOAT) for n in readers):
         return None
@@ -161,13 +168,26 @@ def _rounding(constant: Constant, opset: int) -> Rounding | None:
     return None if zero is None else Rounding(node.inputs[1].name, zero, axis + len(constant.shape) if axis < 0 else axis)
 
 
-def _layer_scales(constant: Constant) -> tuple[str, str] | None:
+def _is_scale(tensor: Tensor, model: Model) -> bool:
+    """Whether a tensor is an initializer of floats of the main graph."""
+    return isinstance(tensor, Constant) and model.graph.initializers.get(tensor.name) is tensor and _dtype(tensor) == "float"
+
+
+def _dequantizer_scale(codes: Constant) -> Constant:
+    """The scale of the one DequantizeLinear that reads `codes`."""
+    (reader,) = consumers(codes)
+    scale = reader.inputs[1]
+    assert isinstance(scale, Constant)
+    return scale
+
+
+def _layer_scales(constant: Constant, model: Model) -> tuple[str, str] | None:
     """The names of the scales of a layer's input and weight, whose product is that of its int32 bias `constant`; None where it is something else."""
     readers = consumers(constant)
     if _dtype(constant) != "int32" or len(readers) != 1 or not readers[0].is_op("DequantizeLinear") or readers[0].inputs[0] is not constant:
         return None
     scale, layers = readers[0].inputs[1], consumers(readers[0].outputs[0])
-    if len(layers) != 1 or not isinstance(scale, Constant):
+    if len(layers) != 1 or not _is_scale(scale, model):
         return None
     layer: Node | None = layers[0]
     assert layer is not None
@@ -177,27 +197,27 @@ def _layer_scales(constant: Constant) -> tuple[str, str] | None:
         return None
     makers = [producer(t) for t in layer.inputs[:2]]
     scales = [m.inputs[1] for m in makers if m is not None and m.is_op("DequantizeLinear")]
-    if len(scales) < 2 or not all(isinstance(s, Constant) for s in scales):
+    if len(scales) < 2 or not all(_is_scale(s, model) for s in scales):
         return None
-    product = scales[0].values.reshape(-1) * scales[1].values.reshape(-1) if 1 in (scales[0].values.size, scales[1].values.size) else np.zeros(1)
-    same = product.size in (1, scale.values.size) and np.allclose(product, scale.values.reshape(-1), rtol=SAME, atol=0)
-    return (scales[0].name, scales[1].name) if same else None
+    first, second = (s.values.reshape(-1) for s in scales)
+    if 1 not in (first.size, second.size) or max(first.size, second.size) not in (1, scale.values.size):
+        return None
+    return (scales[0].name, scales[1].name) if np.allclose(first * second, scale.values.reshape(-1), rtol=SAME, atol=0) else None
 
 
-def _factors(node: Node) -> Iterable[Tensor]:
-    """The constants that a Mul multiplies codes with."""
-    if not node.is_op("Mul"):
-        return ()
-    return [t for i, t in enumerate(node.inputs) if isinstance(t, Constant) and _from_codes(node.inputs[1 - i])]
-
-
-def _from_codes(tensor: Tensor) -> bool:
-    """Whether a tensor is made of integer constants, by a Cast to float."""
-    cast = False
-    while (node := producer(tensor)) is not None and node.inputs:
-        cast = cast or node.is_op("Cast")
-        tensor = next((t for t in node.inputs if not isinstance(t, Constant)), node.inputs[0])
-    return cast and isinstance(tensor, Constant) and integer_limits(_dtype(tensor)) is not None
+def _factors(model: Model) -> Iterator[str]:
+    """The names of the float initializers that multiply codes behind a Cast, however the codes were unpacked before it."""
+    made: dict[Tensor, str] = {}  # what is calculated from initializers alone: "codes", or "floats" of codes, or ""
+    for node in toposort(model.graph):
+        inputs = [t for t in node.inputs if t.name]
+        if not inputs or not all(isinstance(t, Constant) or t in made for t in inputs):
+            continue
+        kinds = {made[t] if t in made else "codes" if integer_limits(_dtype(t)) is not None else "" for t in inputs}
+        if node.is_op("Mul") and "floats" in kinds:
+            yield from (t.name for t in inputs if _is_scale(t, model))
+        unpacked = "floats" if node.is_op("Cast") and node.attrs.get("to") == FLOAT else "codes"
+        kind = "floats" if "floats" in kinds else unpacked if "codes" in kinds else ""
+        made.update(dict.fromkeys(node.outputs, kind))
 
 
 def _factor(tensor: Tensor) -> float:
@@ -226,12 +246,6 @@ def _longest_pair(constant: Constant) -> tuple[int, int] | None:
 
 def _scale(model: Model, rounding: Rounding) -> Array:
     return np.array(rounding.scale, np.float32) if isinstance(rounding.scale, float) else model.graph.initializers[rounding.scale].values
-
-
-def _value(tensor: Tensor) -> Array:
-    value = constant_value(tensor)
-    assert value is not None
-    return value
 
 
 def _dtype(constant: Constant) -> str:

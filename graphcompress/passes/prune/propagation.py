@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from graphcompress.gradient.build import FLOATS
 from graphcompress.gradient.reverse import Gradient, gradient
 from graphcompress.ir import Model, Tensor
 from graphcompress.ir.model.signature import with_signature
+from graphcompress.ir.shapes.infer import infer
 from graphcompress.passes.prune.deviation import logits
 from graphcompress.reconstruction.rows import Layer
 from graphcompress.runtime.session import Feed, open_session
@@ -28,7 +30,8 @@ def propagated_errors(model: Model, layers: Sequence[Layer], feeds: Sequence[Fee
 
     Raises ModelError where the model cannot be differentiated.
     """
-    outputs, tensors = [t.name for t in logits(model)], [layer.output.name for layer in layers]
+    kinds = infer(model)
+    outputs, tensors = [t.name for t in logits(model) if kinds.dtype(t) in FLOATS], [layer.output.name for layer in layers]
     slopes = gradient(model, outputs, dict.fromkeys(tensors), shapes={name: array.shape for name, array in feeds[0].items()})
     felt = {name: _Felt() for name in slopes.gradients}
     axes = {layer.output.name: layer.form.channel_axis for layer in layers}
@@ -75,6 +78,6 @@ class _Felt:
 def _with_values(slopes: Gradient) -> Model:
     """The gradient model, with the tensors that are differentiated among its outputs."""
     model = slopes.model
-    named: Mapping[str, Tensor] = {t.name: t for n in model.graph.nodes for t in n.outputs if t.name}
+    named: Mapping[str, Tensor] = {t.name: t for t in model.graph.outputs} | {t.name: t for n in model.graph.nodes for t in n.outputs if t.name}
     outputs = dict.fromkeys((*(o.name for o in model.outputs), *slopes.gradients))
     return with_signature(model, [], [named[name] for name in outputs])

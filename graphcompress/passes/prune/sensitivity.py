@@ -30,10 +30,10 @@ LEAST_PROBE_FEEDS = LEAST_PROBE_INPUTS = 12
 PROBE_PASSES = 3
 PROBE_MACS = 2e12
 """Multiply-accumulates of all probes together, each input being run PROBE_PASSES times: some minutes of one core. Where the model allows no LEAST_PROBE_INPUTS, nothing is tried."""
-MOST_PROBES = 24
-"""Of groups, and of layers that could be two; of more some are tried, from all over the model."""
-LAYER_PROBES, LAYER_PROBE_INPUTS = 6, 48
-"""Of these layers as many are tried, from LAYER_PROBES on, as leave so many inputs to each probe."""
+MOST_PROBES, FEW_PROBES = 24, 6
+"""Of groups, and of layers that could be two. Of more groups than the first number the second is tried, from all over the model, and as many layers: enough to tell what gradients are off by."""
+LAYER_PROBE_INPUTS = 48
+"""Beside few groups as many layers are tried, from FEW_PROBES on, as leave so many inputs to each probe."""
 PROPAGATED_INPUTS = 64
 """Of the pass of gradients; of large models as many fewer as PROBE_MACS says."""
 
@@ -50,8 +50,9 @@ def sensitivities(
     if context.data is None or not places:
         return result
     kinds = [[place for place in places if isinstance(actions[place], ChannelCut) is channels] for channels in (True, False)]
+    many = len(kinds[0]) > MOST_PROBES
     affordable = int(PROBE_MACS / max(1.0, PROBE_PASSES * LAYER_PROBE_INPUTS * macs)) - len(kinds[0])
-    chosen = [_spread(kinds[0], MOST_PROBES), _spread(kinds[1], min(MOST_PROBES, max(LAYER_PROBES, affordable)))]
+    chosen = [_spread(kinds[0], FEW_PROBES if many else MOST_PROBES), _spread(kinds[1], FEW_PROBES if many else min(MOST_PROBES, max(FEW_PROBES, affordable)))]
     tried = _tried([place for kind in chosen for place in kind], actions, model, macs, context, attempt)
     slopes = _slopes(actions, model, macs, context) if len(tried) < len(places) else result
     for kind in kinds:
@@ -76,12 +77,11 @@ def _slopes(actions: Sequence[Action], model: Model, macs: float, context: Conte
     layers = list(dict.fromkeys(layer for action in actions for layer in action.layers))
     feeds = list(sampled(context.data, PROPAGATED_INPUTS))
     each = next(map(items, feeds), 1)
-    most = int(min(PROPAGATED_INPUTS // each, PROBE_MACS / max(1.0, PASSES * macs * each)))
+    most = int(min(max(1, PROPAGATED_INPUTS // each), PROBE_MACS / max(1.0, PASSES * macs * each)))
     alike = [feed for feed in feeds if all(feed[name].shape == array.shape for name, array in feeds[0].items())] if feeds else []
     if not layers or not alike or most < 1:
         return np.full(len(actions), np.nan)
     try:
-        context.progress("measuring sensitivity", 0, 1)
         errors = dict(zip(layers, propagated_errors(model, layers, alike[:most], seed=context.seed, threads=context.threads), strict=True))
     except GraphCompressError:
         return np.full(len(actions), np.nan)

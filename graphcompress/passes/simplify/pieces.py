@@ -13,6 +13,7 @@ import numpy as np
 from graphcompress.ir import Graph, Model, Node, constant_value, graphs, output_ids, producer, sole_consumer
 from graphcompress.ir.inline import calls, function_bodies
 from graphcompress.ir.model.edit import Edits, detached
+from graphcompress.ir.model.scopes import node_homes
 from graphcompress.ir.shapes.infer import Shapes
 
 STAGE = "simplify/pieces"
@@ -24,11 +25,11 @@ def take_pieces_first(model: Model, shapes: Callable[[], Shapes]) -> int:
     splits = [(graph, node) for graph in graphs(model) for node in graph.nodes if node.is_op("Split") and _permutation(node) is not None]
     if not splits:
         return 0
-    functions, outputs, count = set(function_bodies(model)), output_ids(model), 0
+    functions, outputs, homes, count = set(function_bodies(model)), output_ids(model), node_homes(model), 0
     for graph, split in splits:
         transpose = producer(split.inputs[0])
         assert transpose is not None
-        if calls(split, functions) or sole_consumer(split.inputs[0], outputs) is not split or not any(n is transpose for n in graph.nodes):
+        if calls(split, functions) or sole_consumer(split.inputs[0], outputs) is not split or homes[transpose] is not graph:
             continue
         squeezes = _squeezes(split, outputs, shapes())
         if squeezes:

@@ -49,3 +49,17 @@ def test_a_layer_behind_what_has_no_gradient_is_not_known(tools: Any) -> None:
     model = s.model(y)
     first, second = propagated_errors(model, layers_of(model), list(tools.feeds(model, 4)), seed=0)
     assert np.isnan(first) and second > 0
+
+
+def test_outputs_that_are_no_floats_do_not_count(tools: Any) -> None:
+    """Classes and their names beside the probabilities, as classifiers hand them out."""
+    s = tools.Small()
+    x = s.node("MatMul", s.node("Relu", s.node("MatMul", s.input("x", 4, 6), s.weight(6, 16), name="first")), s.weight(16, 3), name="second")
+    classes = s.node("ArgMax", x, axis=1, keepdims=0)
+    names = s.node("Gather", s.constant(np.array(["a", "b", "c"], dtype=object)), classes)
+    both, alone = s.model(x, classes, names), tools.Small()
+    y = alone.node(
+        "MatMul", alone.node("Relu", alone.node("MatMul", alone.input("x", 4, 6), alone.weight(6, 16), name="first")), alone.weight(16, 3), name="second"
+    )
+    feeds = list(tools.feeds(both, 4))
+    np.testing.assert_allclose(*(propagated_errors(m, layers_of(m), feeds, seed=0) for m in (both, alone.model(y))))
