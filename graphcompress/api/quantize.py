@@ -24,7 +24,7 @@ from graphcompress.runtime.workers import Workers
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
 
-Mode: TypeAlias = Literal["static", "dynamic", "weights-int8", "weights-int4", "weights-fp16"]
+Mode: TypeAlias = Literal["static", "dynamic", "weights-int8", "weights-int4", "weights-fp16", "auto"]
 STORED_AS = {"weights-int8": "int8", "weights-fp16": "float16"}
 PRODUCTS = {"dynamic": "dynamic", "weights-int4": "int4"}
 
@@ -50,8 +50,9 @@ def quantize(
 ) -> reports.Result:
     """Quantize to INT8 by the target's table, whatever comes of it: nothing is rolled back. Agreement (on every 4th feed, kept out of calibration) and speed-up are
     in the record. `exclude` are regular expressions on node names; `kinds` says of outputs by name how they are compared (as for `compress`); further keywords
-    are options of the step. `provider` and `place` say where the result runs (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `mode`: "static" (weights and activations),
-    "dynamic" (MatMul, Gemm and LSTM, activations by the range of each run), "weights-int4" (weights of MatMul and Gemm in 4 bits; both need no data), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared).
+    are options of the step ("static", "dynamic" and "weights-int4" have some). `provider` and `place` say where the result runs (default: on the target's provider); `workers` (`open_workers`) share the feeds of calibration. `mode`: "static" (weights and activations),
+    "dynamic" (MatMul, Gemm and LSTM, activations by the range of each run), "weights-int4" (weights of MatMul and Gemm in 4 bits, fitted where there is data; both need none), "weights-int8" or "weights-fp16" (weights alone, stored small, computed in float; without data the result is not compared),
+    "auto" (layer by layer: "static" where it is faster, "dynamic" where that is, other weights as "weights-int8"; without data no "static").
     `tune`: for so many minutes the quantized model learns from the original, through the rounding, on the calibration feeds (the step `distill`); where it is no nearer afterwards, it stays as it was.
 
     Raises UsageError for a mode that there is not, an option that the step does not have or a pattern that matches nothing, DataError where feeds are missing or do not fit.
@@ -66,8 +67,10 @@ def quantize(
         plan = single_step("quantize", options)
     elif mode in PRODUCTS:
         plan = single_step("products", {"form": PRODUCTS[mode], **options})
+    elif mode == "auto" and not options.keys() - {"exclude"}:
+        plan = recipe_of("auto", [("quantize", options) if data is not None else ("products", {"form": "dynamic", **options}), ("store", {})])
     elif options:
-        raise UsageError(f"'{next(iter(options))}' is an option of mode 'static': weights alone need neither ranges nor exclusions.")
+        raise UsageError(f"'{next(iter(options))}' is no option of mode '{mode}'. Leave it out, or choose another mode.")
     else:
         plan = single_step("store", {"weights": STORED_AS[mode]})
     if tune is not None:
@@ -93,11 +96,11 @@ def quantize(
         ) as judge:
             try:
                 comparison = judge.compare(result)
-                if result is not results[0]:
-                    untuned = judge.compare(results[0])
+                if tune is not None and result is not results[-2]:
+                    untuned = judge.compare(results[-2])
                     notes.append(f"Beside the original before tuning: {distance(untuned)}; after it: {distance(comparison)}.")
                     if not nearer(comparison, untuned):
-                        executed[-1], result, comparison = replace(executed[-1], in_result=False), results[0], untuned
+                        executed[-1], result, comparison = replace(executed[-1], in_result=False), results[-2], untuned
                 measurements = tuple((setting, judge.measure(result, setting)) for setting in timed_settings(threads, where, measure=measure))
             except CandidateFails as problem:
                 raise ModelError(f"The quantized model does not run, which is a fault of graphcompress, not of {source.name}: {problem}") from problem

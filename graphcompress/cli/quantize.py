@@ -28,6 +28,7 @@ class Mode(StrEnum):
     weights_int8 = "weights-int8"
     weights_int4 = "weights-int4"
     weights_fp16 = "weights-fp16"
+    auto = "auto"
 
 
 def quantize(
@@ -40,8 +41,8 @@ def quantize(
         Mode,
         typer.Option(
             "--mode",
-            help="static: weights and activations. dynamic: MatMul, Gemm and LSTM, with the ranges of each run. weights-int4: weights of MatMul and Gemm in 4 bits. weights-int8, weights-fp16: weights are "
-            "stored small and computed with in float. Only static needs data.",
+            help="static: weights and activations. dynamic: MatMul, Gemm and LSTM, with the ranges of each run. weights-int4: weights of MatMul and Gemm in 4 bits, fitted where there is data. weights-int8, weights-fp16: weights are "
+            "stored small and computed with in float. auto: layer by layer static or dynamic, whichever is faster, other weights stored as int8. Only static needs data.",
         ),
     ] = Mode.static,
     calibration: Annotated[

@@ -15,9 +15,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-SHARES = np.linspace(1.0, 0.4, 25)
-"""What part of a column's largest magnitude the largest code may stand for."""
-BLOCK = 128
+SHARES = np.linspace(1.15, 0.4, 31)
+"""What part of a column's largest magnitude the largest code may stand for. More than all of it gains where few share a scale (16 Gaussian numbers in 4 bits: 7% less error than without)."""
+TOGETHER = 128
 """Inputs whose errors are handed on together."""
 ROUNDS = 4
 """Of making all codes, then all scales better, at most."""
@@ -25,15 +25,22 @@ ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """A matrix [g, n, o] as whole numbers times a scale for each column: `codes` [g, n, o] from -2^(bits-1) to 2^(bits-1) - 1, `scales` [g, 1, o] in float32."""
+    """A matrix [g, n, o] as whole numbers times a scale for each column, or for each `block` of inputs of a column: `codes` [g, n, o] from -2^(bits-1) to 2^(bits-1) - 1, `scales` [g, blocks, o]
+    in float32."""
 
     codes: Array
     scales: Array
+    block: int
+
+    @property
+    def row_scales(self) -> Array:
+        """The scale of each entry, [g, n, o] in float64."""
+        return self.scales.astype(np.float64)[:, blocks_of(self.codes.shape[1], self.block)]
 
     @property
     def values(self) -> Array:
         """The matrix that the codes stand for, in float64."""
-        return self.codes * self.scales.astype(np.float64)
+        return self.codes * self.row_scales
 
 
 def code_range(bits: int) -> tuple[int, int]:
@@ -41,62 +48,86 @@ def code_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def round_by_error(matrix: Array, moments: Sequence[Array], bits: int, rounds: int = ROUNDS) -> Levels:
-    """`matrix` [g, n, o] in `bits` bits with error feedback, its codes and scales then made better one by one in so many `rounds`, at most. `moments` are g positive definite matrices [n, n]. Time: n^3 + n^2 o for each group."""
+def blocks_of(inputs: int, block: int) -> Array:
+    """The block of each input."""
+    return np.arange(inputs) // block
+
+
+def round_by_error(matrix: Array, moments: Sequence[Array], bits: int, rounds: int = ROUNDS, block: int | None = None) -> Levels:
+    """`matrix` [g, n, o] in `bits` bits with error feedback, its codes and scales then made better one by one in so many `rounds`, at most. `moments` are g positive definite matrices [n, n]; `block`
+    neighbouring inputs share a scale (default: all). Time: n^3 + n^2 o for each group."""
+    size = block or matrix.shape[1]
     codes = np.empty(matrix.shape, np.int8)
-    scales = np.empty((len(matrix), 1, matrix.shape[2]), np.float32)
+    scales = np.empty((len(matrix), -(-matrix.shape[1] // size), matrix.shape[2]), np.float32)
     low, high = code_range(bits)
     for group, (values, moment) in enumerate(zip(matrix, moments, strict=True)):
-        scale = column_scales(values, np.diag(moment), bits)
+        scale = block_scales(values, np.diag(moment), bits, size)
         order = np.argsort(-np.diag(moment), kind="stable")
+        member = blocks_of(len(values), size)[order]
         rows = values[order].copy()
         upper = inverse_factor(moment[np.ix_(order, order)])
         levels = np.empty(rows.shape, np.int8)
-        for start in range(0, len(rows), BLOCK):
-            end = min(start + BLOCK, len(rows))
-            block, factor = rows[start:end], upper[start:end]
-            errors = np.zeros_like(block)
+        for start in range(0, len(rows), TOGETHER):
+            end = min(start + TOGETHER, len(rows))
+            part, factor = rows[start:end], upper[start:end]
+            errors = np.zeros_like(part)
             for i in range(end - start):
-                levels[start + i] = np.clip(np.rint(block[i] / scale), low, high)
-                errors[i] = (block[i] - levels[start + i] * scale) / factor[i, start + i]
-                block[i:] -= np.outer(factor[i, start + i : end], errors[i])
+                step = scale[member[start + i]]
+                levels[start + i] = np.clip(np.rint(part[i] / step), low, high)
+                errors[i] = (part[i] - levels[start + i] * step) / factor[i, start + i]
+                part[i:] -= np.outer(factor[i, start + i : end], errors[i])
             rows[end:] -= factor[:, end:].T @ errors
-        levels, scale = polished(values[order], moment[np.ix_(order, order)], levels, scale, bits, rounds)
-        codes[group, order] = levels
-        scales[group, 0] = scale
-    return Levels(codes, scales)
+        codes[group, order], scales[group] = polished(values[order], moment[np.ix_(order, order)], levels, scale, member, bits, rounds)
+    return Levels(codes, scales, size)
 
 
-def polished(values: Array, moment: Array, codes: Array, scale: Array, bits: int, rounds: int) -> tuple[Array, Array]:
-    """`codes` [n, o] and `scale` [o] with a cost tr(D' H D), D = `values` - codes * scale, that no other single code or scale lessens, or after `rounds`. No column's cost is larger than before."""
+def polished(values: Array, moment: Array, codes: Array, scales: Array, member: Array, bits: int, rounds: int) -> tuple[Array, Array]:
+    """`codes` [n, o] and `scales` [blocks, o] (input i has that of block `member[i]`) with a cost tr(D' H D), D = `values` - codes * scales, that no other single code or scale lessens, or after
+    `rounds`. No column's cost is larger than before."""
     low, high = code_range(bits)
     wanted, diagonal = moment @ values, np.diag(moment)[:, None]
-    current = codes.astype(np.float64)
+    current, scales = codes.astype(np.float64), scales.copy()
     for _ in range(rounds):
-        pull = wanted - moment @ (current * scale)
+        steps = scales[member].astype(np.float64)
+        pull = wanted - moment @ (current * steps)
         moved = np.zeros_like(current)
-        for start in range(0, len(values), BLOCK):
-            end = min(start + BLOCK, len(values))
-            block, own = pull[start:end], moment[start:end, start:end]
+        for start in range(0, len(values), TOGETHER):
+            end = min(start + TOGETHER, len(values))
+            part, own = pull[start:end], moment[start:end, start:end]
             for i in range(end - start):
-                step = np.clip(np.rint(current[start + i] + block[i] / (diagonal[start + i] * scale)), low, high) - current[start + i]
-                moved[start + i] = step
-                block -= np.outer(own[:, i], step * scale)
-            rest = moment[end:, start:end] @ (moved[start:end] * scale)
-            pull[end:] -= rest
+                row = start + i
+                moved[row] = np.clip(np.rint(current[row] + part[i] / (diagonal[row] * steps[row])), low, high) - current[row]
+                part -= np.outer(own[:, i], moved[row] * steps[row])
+            pull[end:] -= moment[end:, start:end] @ (moved[start:end] * steps[start:end])
         current += moved
-        across = moment @ current
-        gain, power = (current * wanted).sum(axis=0), (current * across).sum(axis=0)
-        scale = np.divide(gain, power, out=scale.astype(np.float64), where=gain * power != 0).astype(np.float32)
-        if not moved.any():
+        pull = wanted - moment @ (current * steps)
+        before = scales.copy()
+        for index in range(len(scales)):
+            inside = member == index
+            part = current[inside]
+            across = moment[:, inside] @ part
+            power = (part * across[inside]).sum(axis=0)
+            ideal = scales[index] + np.divide((part * pull[inside]).sum(axis=0), power, out=np.zeros(len(power)), where=power != 0)
+            best = np.where(ideal == 0, scales[index], ideal).astype(np.float32)
+            pull -= across * (best - scales[index].astype(np.float64))
+            scales[index] = best
+        if not moved.any() and np.array_equal(scales, before):
             break
-    return current.astype(np.int8), scale
+    return current.astype(np.int8), scales
 
 
-def round_to_nearest(matrix: Array, bits: int) -> Levels:
+def round_to_nearest(matrix: Array, bits: int, block: int | None = None) -> Levels:
     """`matrix` [g, n, o] in `bits` bits, each entry by itself."""
-    scales = np.stack([column_scales(values, np.ones(len(values)), bits)[None] for values in matrix])
-    return Levels(np.clip(np.rint(matrix / scales), *code_range(bits)).astype(np.int8), scales)
+    size = block or matrix.shape[1]
+    scales = np.stack([block_scales(values, np.ones(len(values)), bits, size) for values in matrix])
+    steps = scales[:, blocks_of(matrix.shape[1], size)]
+    return Levels(np.clip(np.rint(matrix / steps), *code_range(bits)).astype(np.int8), scales, size)
+
+
+def block_scales(values: Array, weights: Array, bits: int, block: int) -> Array:
+    """`column_scales` of each `block` of rows: [blocks, o]."""
+    starts = range(0, len(values), block)
+    return np.stack([column_scales(values[start : start + block], weights[start : start + block], bits) for start in starts])
 
 
 def column_scales(values: Array, weights: Array, bits: int) -> Array:

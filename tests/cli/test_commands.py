@@ -178,9 +178,28 @@ def test_quantize_weights_alone(place: Path, run: Any, mode: str, least: float, 
     assert (record.comparison is None) == (not data) and (record.provider is None) == (not data)
 
 
-def test_options_of_static_quantization_are_refused_for_weights_alone(place: Path, run: Any) -> None:
-    done = run("quantize", "model.onnx", "-o", "out.onnx", "--mode", "weights-int8", "--calibration", "mse")
-    assert done.status == 2 and "'calibration' is an option of mode 'static'" in done.err
+@pytest.mark.parametrize("mode", ["weights-int8", "weights-fp16", "auto"])
+def test_options_of_static_quantization_are_refused_in_other_modes(place: Path, run: Any, mode: str) -> None:
+    done = run("quantize", "model.onnx", "-o", "out.onnx", "--mode", mode, "--calibration", "mse")
+    assert done.status == 2 and f"'calibration' is no option of mode '{mode}'" in done.err
+
+
+def test_each_layer_in_the_mode_that_suits_it(place: Path, run: Any) -> None:
+    """A Conv is INT8 with ranges that were seen, the table of an embedding is stored small, and without data products are quantized at each run."""
+    rng = np.random.default_rng(0)
+    text = """(float[N,8,16,16] x, int64[N] i) => (float[N,64] y) {
+        c = Conv <pads = [1, 1, 1, 1]> (x, k) r = Relu (c) d = Conv <pads = [1, 1, 1, 1]> (r, l) m = GlobalAveragePool (d) f = Flatten (m) e = Gather (t, i) p = MatMul (f, w) y = Add (p, e)
+    }"""
+    shapes = {"k": (64, 8, 3, 3), "l": (64, 64, 3, 3), "t": (500, 64), "w": (64, 64)}
+    graphcompress.save(with_weights(text, {name: (rng.standard_normal(shape) / 8).astype(np.float32) for name, shape in shapes.items()}), "mixed.onnx")
+    np.savez("rows.npz", x=rng.standard_normal((16, 8, 16, 16)).astype(np.float32), i=rng.integers(0, 500, 16))
+    for data, first in (((), "products"), (("--data", "rows.npz"), "quantize")):
+        done = run("quantize", "mixed.onnx", "-o", "out.onnx", "--mode", "auto", *data, "--no-measure", "--format", "json")
+        assert done.status == 0, done.err
+        record = Record.model_validate(done.json)
+        assert [(step.use, step.changed) for step in record.steps] == [(first, True), ("store", True)] and record.smaller > 3.3
+        ops = {n.op_type for n in onnx.load("out.onnx").graph.node}
+        assert ("QuantizeLinear" in ops, "DynamicQuantizeLinear" in ops) == (bool(data), not data)
 
 
 def test_validate_equal_models(place: Path, run: Any) -> None:

@@ -37,6 +37,25 @@ def test_values_are_codes_times_scales(bits: int) -> None:
     assert np.abs(nearest.values - matrix)[inside].max() <= 0.51 * np.abs(nearest.scales).max()
 
 
+@pytest.mark.parametrize("inputs", [64, 70])
+def test_blocks_of_inputs_have_scales_of_their_own(inputs: int) -> None:
+    matrix, moments = problem(inputs, 6)
+    matrix[:, 16:32] *= 20
+    fed_back, nearest, shared = round_by_error(matrix, moments, 4, block=16), round_to_nearest(matrix, 4, 16), round_by_error(matrix, moments, 4)
+    for levels in (fed_back, nearest):
+        assert levels.scales.shape == (1, -(-inputs // 16), 6)
+        np.testing.assert_array_equal(levels.values[0, 16:32], levels.codes[0, 16:32] * levels.scales[0, 1].astype(np.float64))
+    errors = [error(levels.values - matrix, moments) for levels in (fed_back, nearest, shared)]
+    assert errors[0] < 0.5 * errors[1] and errors[0] < 0.2 * errors[2]
+    better = round_by_error(matrix, moments, 4, 50, block=16)
+    least = error(better.values - matrix, moments)
+    for index, factor in itertools.product(np.ndindex(*better.scales.shape), (0.999, 1.001)):
+        scales = better.scales.astype(np.float64)
+        scales[index] *= factor
+        moved = better.codes * np.repeat(scales, 16, axis=1)[:, :inputs]
+        assert error(moved - matrix, moments) >= least * (1 - 1e-6)
+
+
 @pytest.mark.parametrize("bits", [3, 4])
 def test_inputs_behind_take_over_what_they_can(bits: int) -> None:
     matrix, moments = problem()

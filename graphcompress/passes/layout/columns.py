@@ -13,8 +13,9 @@ import numpy as np
 
 from graphcompress.ir import Graph, Model, Node, Tensor, constant_value, consumers, graphs, output_ids, producer
 from graphcompress.ir.model.edit import Edits, detached
+from graphcompress.ir.model.unread import drop_unread
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.layout.parts import Array, count, drop_unread, elementwise, explicit_pads, float_constant, ints, written_pads
+from graphcompress.passes.layout.parts import Array, count, elementwise, explicit_pads, float_constant, ints, written_pads
 from graphcompress.targets import Layout
 
 SWAP = [0, 1, 3, 2]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, constant_value, graphs, output_ids
+from graphcompress.ir import Node, Tensor, constant_data, constant_value
 
 Array = np.ndarray[Any, Any]
 
@@ -48,11 +48,3 @@ def written_pads(node: Node) -> list[int]:
 def count(shape: Iterable[Any] | None) -> int:
     """Elements of a tensor; a dimension that is not known counts as 1."""
     return math.prod(d for d in shape or () if isinstance(d, int))
-
-
-def drop_unread(model: Model, tensors: Iterable[Tensor]) -> None:
-    """Take initializers away that nobody reads any more."""
-    outputs = output_ids(model)
-    unread = {t for t in tensors if isinstance(t, Constant) and not t.outputs and id(t) not in outputs}
-    for graph in graphs(model):
-        graph.initializers = {name: constant for name, constant in graph.initializers.items() if constant not in unread}

@@ -18,8 +18,9 @@ import numpy as np
 from graphcompress.ir import Graph, Model, Node, Tensor, graphs, output_ids, sole_consumer
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes
+from graphcompress.ir.model.unread import drop_unread
 from graphcompress.ir.shapes.infer import Shapes
-from graphcompress.passes.layout.parts import Array, count, drop_unread, elementwise, explicit_pads, float_constant, ints, written_pads
+from graphcompress.passes.layout.parts import Array, count, elementwise, explicit_pads, float_constant, ints, written_pads
 from graphcompress.targets import Layout
 
 MOST_ROWS = 8

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphcompress.ir import Constant, Model, Node, Tensor, graphs, nodes, output_ids, producer
+from graphcompress.ir import Constant, Model, Node, Tensor, nodes, output_ids, producer
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.stored import StoredWeight, stored_weight
 from graphcompress.ir.model.twins import Twins
+from graphcompress.ir.model.unread import drop_unread
 from graphcompress.targets import Target
 
 Stored = Mapping[Constant, tuple[Tensor, StoredWeight]]
@@ -52,9 +53,7 @@ def restore(model: Model, twins: Twins, stored: Stored) -> None:
     read = {t for node in removed for t in node.inputs}
     with Edits(model) as edits:
         edits.remove(removed)
-    unread = {t for t in read if not t.outputs and id(t) not in outputs}
-    for graph in graphs(model):
-        graph.initializers = {name: constant for name, constant in graph.initializers.items() if constant not in unread}
+    drop_unread(model, read)
 
 
 def _quantized(node: Node) -> bool:

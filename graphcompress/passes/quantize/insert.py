@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, graphs, output_ids, producer
+from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids, producer
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
+from graphcompress.ir.model.unread import drop_unread
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.parameters import (
     Array,
@@ -307,10 +308,4 @@ class Inserter:
 
     def _sweep(self) -> None:
         """Take away the float constants that nobody reads any more, the Constant nodes that make them too."""
-        outputs = output_ids(self.model)
-        unread = {id(t): t for t in self._replaced.values() if not t.outputs and id(t) not in outputs}
-        for graph in graphs(self.model):
-            for name in [name for name, constant in graph.initializers.items() if id(constant) in unread]:
-                del graph.initializers[name]
-        with Edits(self.model) as edits:
-            edits.remove([n for t in unread.values() for n in t.inputs])
+        drop_unread(self.model, self._replaced.values())

@@ -13,7 +13,6 @@ from graphcompress.passes.quantize import latency, placement
 from graphcompress.passes.quantize.groups import Group, node_name
 from graphcompress.passes.quantize.matrices import integer_products
 from graphcompress.passes.quantize.noise import FEEDS, Noise, output_noise, quantized
-from graphcompress.passes.quantize.options import ProductOptions
 from graphcompress.passes.quantize.plan import Attempt, Plan, labels
 from graphcompress.runtime.noise import relative_noise
 from graphcompress.runtime.place import LocalPlace
@@ -123,7 +122,7 @@ def faster_products(
     """Products with the ranges of each run, in the place of `static` or for what it leaves in float, where that is faster; None where it is not."""
     try:
         added = with_products(static, plan.target, excluded)
-        alone = integer_products(original, plan.target, ProductOptions(), excluded)
+        alone = integer_products(original, plan.target, excluded)
         if added is static and not alone.changed:
             return None
         results = list({id(r.model): r for r in (static, added, alone)}.values())
@@ -142,7 +141,7 @@ def other_than(result: StepResult | None) -> Callable[[Node], bool]:
 def noise_of_products(plan: Plan, original: Model, excluded: Callable[[Node], bool], feeds: list[Feed]) -> float:
     """What products with the ranges of each run, but for those `excluded`, do to the outputs by themselves, as `Noise` has it; infinite where they do not run alone."""
     try:
-        alone = integer_products(original, plan.target, ProductOptions(), excluded)
+        alone = integer_products(original, plan.target, excluded)
         with LocalSession(plan.base, threads=1) as before, LocalSession(alone.model, threads=1) as after:
             return relative_noise([before.run(f) for f in feeds], [after.run(f) for f in feeds])
     except (ModelError, DataError):
@@ -151,7 +150,7 @@ def noise_of_products(plan: Plan, original: Model, excluded: Callable[[Node], bo
 
 def with_products(static: StepResult, target: Target, excluded: Callable[[Node], bool]) -> StepResult:
     """`static` with what it leaves in float as products with the ranges of each run; as it is where there are none."""
-    added = integer_products(static.model, target, ProductOptions(), excluded)
+    added = integer_products(static.model, target, excluded)
     if not added.changed or static.certificate is None or added.certificate is None:
         return static
     integer = {o.node for o in added.certificate.operators if o.precision == "int8"}

@@ -16,10 +16,10 @@ from graphcompress.ir import Constant, Model, graphs
 from graphcompress.ir.files.snapshot import Snapshot
 from graphcompress.passes.store.codes import EXPONENTS, Codes, fits_float16, float16_codes, int8_codes, slice_factors
 from graphcompress.passes.store.constants import FloatConstant, channel_axes, find
-from graphcompress.passes.store.narrow import narrowed
 from graphcompress.passes.store.noise import output_noise
 from graphcompress.passes.store.options import Options
 from graphcompress.passes.store.write import write
+from graphcompress.reconstruction.narrowing import RoundedWeight, narrowed
 from graphcompress.runtime import profile
 from graphcompress.step import Context, Ladder, Refusal, Rung, StepResult
 from graphcompress.targets import Target, load_target
@@ -30,6 +30,10 @@ PACKED_OVERHEAD = 400
 """The same of one that is packed into words."""
 NARROW = {"int4": 4, "int3": 3}
 """Forms with fewer than 8 bits."""
+FEWEST_NARROW = 2048
+"""Elements of a weight from which on few bits are worth the nodes that unpack them; smaller weights have 8 bits and are refitted as well, so that a last layer mends what the others lost."""
+FULL = 8
+"""Bits of codes that are not packed."""
 OPSETS = {"float16": 6, "int8": 7, "int4": 11, "int3": 11}
 """From which opset on the nodes that make floats of a form are there: Cast to a number, Mul that broadcasts, BitShift and Slice with bounds as inputs."""
 SHARES = (1 / 4, 1 / 16, 1 / 64)
@@ -131,18 +135,24 @@ def choices(model: Model, context: Context, *, integers: bool) -> tuple[list[Flo
 
 
 def narrow_result(model: Model, bits: int, context: Context, target: Target) -> StepResult:
-    """With the weights of layers in `bits` bits, refitted; everything else in its smallest form."""
-    fit = narrowed(model, bits, context)
+    """With the weights of layers in `bits` bits (small ones in 8), refitted; everything else in its smallest form."""
+    fit = narrowed(model, lambda node, weight: bits if weight.values.size >= FEWEST_NARROW else FULL, context)
     constants, small, half, refusals = choices(fit.model, context, integers=True)
+    refusals += [Refusal(r.id.replace("prune/", "store/"), r.reason, r.node, r.count) for r in fit.refusals]
     forms = {c: float16_codes(c.values) for c in half} | small
     for constant in constants:
-        codes = next((fit.codes[t] for t, _ in constant.sources if isinstance(t, Constant) and t in fit.codes), None)
-        if codes is not None and codes.nbytes + (PACKED_OVERHEAD if codes.bits else OVERHEAD) < constant.nbytes:
+        fitted = next((fit.weights[t] for t, _ in constant.sources if isinstance(t, Constant) and t in fit.weights), None)
+        if fitted is not None and (codes := codes_of(fitted)).nbytes + (PACKED_OVERHEAD if codes.bits else OVERHEAD) < constant.nbytes:
             forms[constant] = codes
-    done = written(fit.model, forms, target.provider, target.session_options, [*refusals, *fit.refusals])
+    done = written(fit.model, forms, target.provider, target.session_options, refusals)
     if not done.changed:
         return replace(done, model=model)
     return replace(done, decisions={**done.decisions, "layers": fit.layers})
+
+
+def codes_of(fitted: RoundedWeight) -> Codes:
+    """A fitted weight in the form that is written."""
+    return Codes(fitted.codes, (fitted.scales,), fitted.noise, fitted.bits if fitted.bits < FULL else 0)
 
 
 def repeated(
