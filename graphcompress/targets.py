@@ -122,6 +122,7 @@ class Operator(Table):
     becomes     what the provider's optimized graph calls it
     output      "required": fuses only with a Q behind it; "optional": may also hand out float
     tied        inputs and outputs must have one scale and zero point (what moves data)
+    clipped     the codes of the output are those of the input, clipped, under another scale and zero point (HardSigmoid: alpha * x + beta between 0 and 1)
     fixed       the range of the output whatever the data say
     absorbs     activations that the Q behind them makes redundant
     bias_add    an Add of a constant vector behind it belongs to it
@@ -143,6 +144,7 @@ class Operator(Table):
     output: Literal["required", "optional"] = "required"
     every_output: bool = False
     tied: bool = False
+    clipped: bool = False
     fixed: tuple[float, float] | None = None
     absorbs: tuple[str, ...] = ()
     bias_add: bool = False
@@ -164,6 +166,8 @@ class Operator(Table):
             raise ValueError("the last `price` must fit everything: leave out its `below`")
         if self.tied and (self.absorbs or self.fixed or "weight" in self.slots):
             raise ValueError("a tied row neither absorbs an activation nor has a fixed range or a weight")
+        if self.clipped and (self.op != "HardSigmoid" or self.tied or self.absorbs or self.fixed):
+            raise ValueError("a clipped row is one of HardSigmoid, and neither tied nor with a fixed range, and absorbs nothing")
         return self
 
 

@@ -79,6 +79,12 @@ def clipped(low: float, high: float) -> Callable[[Any], Model]:
     return image(lambda s, x: s.node("Clip", s.conv(x, 16, 16), s.constant(np.float32(low)), s.constant(np.float32(high))))
 
 
+def gated(small: Any, x: str) -> str:
+    """x * HardSigmoid(x)."""
+    made: str = small.node("Mul", x, small.node("HardSigmoid", x, alpha=1 / 6))
+    return made
+
+
 def gemm(**attrs: Any) -> Callable[[Any], Model]:
     def build(small: Any) -> Model:
         x = small.input("x", 4, 32)
@@ -144,6 +150,7 @@ GRAPHS: dict[str, Callable[[Any], Model]] = {
     "AveragePool": image(lambda s, x: s.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])),
     "LeakyRelu": image(lambda s, x: s.node("LeakyRelu", s.conv(x, 16, 16), alpha=0.1)),
     "Sigmoid": image(lambda s, x: s.node("Sigmoid", x)),
+    "HardSigmoid": image(lambda s, x: gated(s, s.node("Conv", x, s.constant(s.random.normal(0, 2, (16, 16, 1, 1)).astype(np.float32))))),
     "Softmax": rows(lambda s, x: s.node("Softmax", x, axis=-1)),
     "MaxPool": image(lambda s, x: s.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])),
     "Split": image(lambda s, x: s.node("Concat", *reversed(s.node("Split", x, outputs=2, axis=1)), axis=1)),

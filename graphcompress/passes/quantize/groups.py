@@ -180,6 +180,8 @@ class Finder:
                 raise Unfit("attribute", f"{node.op} with {name} = {actual} does not fuse (only {value})")
         if any(n.is_op("QuantizeLinear") for t in node.outputs for n in t.outputs):
             raise Unfit("already-quantized", "it is quantized already")
+        if row.clipped:
+            _check_clipped(row, node)
         inside = self.homes[node] is not self.model.graph
         data, constants = _slots(row, node, self.shapes, inside=inside)
         group = Group(row, (node,), data, constants, tuple(node.outputs))
@@ -327,6 +329,14 @@ def channel_axis(row: Operator, node: Node, rank: int) -> int:
     assert row.axis is not None
     axis = row.axis % rank
     return 1 - axis if row.flip and rank == 2 and node.attrs.get(row.flip, 0) else axis
+
+
+def _check_clipped(row: Operator, node: Node) -> None:
+    if not (node.attrs.get("alpha", 0.2) > 0 and node.attrs.get("beta", 0.5) > 0):
+        raise Unfit("attribute", f"{node.op} that falls, or rises from 0 on, is no clipping of codes")
+    before = producer(node.inputs[0])
+    if before is not None and before.is_op(row.op):
+        raise Unfit("inputs", f"it reads what another {row.op} makes, whose codes are given")
 
 
 def _check_weight(group: Group, node: Node) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphcompress.ir import Constant, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids, producer
+from graphcompress.ir import Constant, Graph, Model, Node, Shape, Tensor, Variable, constant_value, consumers, output_ids, producer
 from graphcompress.ir.model.edit import Edits, detached
 from graphcompress.ir.model.scopes import node_homes, tensor_homes
 from graphcompress.ir.model.unread import drop_unread
@@ -24,6 +24,7 @@ from graphcompress.passes.quantize.parameters import (
     to_codes,
 )
 from graphcompress.passes.quantize.ranges import Range
+from graphcompress.passes.quantize.scales import clipped_codes
 from graphcompress.targets import Target
 
 FLOAT = 1  # ONNX's enum of the element type
@@ -104,9 +105,11 @@ class Inserter:
         self._replaced: dict[int, Tensor] = {}
         self._codes: dict[Tensor, tuple[QuantizedWeight, Constant]] = {}
         self._with_q: set[Group] = set()
+        self._quantized: dict[Tensor, Tensor] = {}
         self._signature = set(model.graph.outputs)
         self._node_homes = node_homes(model)
         self._tensor_homes = tensor_homes(model)
+        self._clipped: dict[Node, Group] = {g.node: g for g in self.groups if g.row.clipped}
         self._integer_already = {n for n in self._node_homes if any((b := producer(t)) is not None and b.is_op("DequantizeLinear") for t in n.inputs)}
 
     def run(self) -> Insertion:
@@ -129,6 +132,7 @@ class Inserter:
                 [(n, i) for n, i in readers[tensor] if (id(n), i) not in mine] if tensor in makers and not self._stays_float(tensor, makers[tensor]) else []
             )
             self._activation(tensor, integer, others, makers.get(tensor))
+        self._edits.remove(self._clipped)
         self._edits.close()
         if self.target.certificate == "optimized-graph":
             self._share_codes()
@@ -145,7 +149,11 @@ class Inserter:
         q = self.model.variable("q")
         handed_out = maker is not None and tensor in self._signature and not self._stays_float(tensor, maker)
         source: Tensor = self.model.variable("y") if handed_out else tensor
-        self.model.add("QuantizeLinear", [source, *parameters], [q], graph=home, near=near)
+        if maker is not None and maker.row.clipped:
+            self._clip(maker, q, home)
+        else:
+            self.model.add("QuantizeLinear", [source, *parameters], [q], graph=home, near=near)
+        self._quantized[tensor] = q
         if handed_out:
             # The signature's tensor is made of the codes; a second reader of the group's own result would keep it from fusing.
             self._edits.set_output(near, list(near.outputs).index(tensor), source)
@@ -154,7 +162,8 @@ class Inserter:
             self._edits.add(back, home)
         self.insertion.scales[tensor] = scale
         for node, index in integer:
-            self._edits.set_input(node, index, self._dequantize(q, parameters, node))
+            if node not in self._clipped:
+                self._edits.set_input(node, index, self._dequantize(q, parameters, node))
         if maker is not None and home is not self.model.graph and any(t is tensor for t in home.outputs):
             # What a branch or body hands out is no signature: its readers outside get the float of the codes.
             out = self._dequantize(q, parameters, near)
@@ -169,6 +178,15 @@ class Inserter:
                 outside = maker is not None and self._node_homes[node] is not home
                 by_node[id(node)] = self._dequantize(q, arrays, near if outside else node, axis)
             self._edits.set_input(node, index, by_node[id(node)])
+
+    def _clip(self, group: Group, q: Tensor, home: Graph) -> None:
+        """Make the codes `q` of the result of a clipped group, and the node that does it the group's own."""
+        read = group.inputs[0]
+        kind = self.target.activation.type
+        last = self.target.activation.codes[1]
+        low, high = clipped_codes(group.node, self.scales[read])
+        ends = [self._constant("c", np.asarray(code, kind)) for code in (low, min(high, last))]
+        group.chain = (self.model.add("Clip", [self._quantized[read], *ends], [q], graph=home, near=group.node),)
 
     def _stays_float(self, tensor: Tensor, maker: Group) -> bool:
         """Whether an output of the model is what an operator hands out in float, beside a Q for other readers."""

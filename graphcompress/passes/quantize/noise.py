@@ -70,9 +70,10 @@ def output_noise(
 
 
 def _units(groups: Sequence[Group], scales: Scales) -> dict[Tensor, int]:
-    """Tensors that share one scale object are one unit."""
+    """Tensors that share one scale object are one unit, and codes that are clipped are in that of the codes they were."""
     numbers: dict[int, int] = {}
-    return {t: numbers.setdefault(id(scales[t]), len(numbers)) for g in groups for t in quantized(g) if t in scales}
+    shared = {g.outputs[0]: g.inputs[0] for g in groups if g.row.clipped}
+    return {t: numbers.setdefault(id(scales[shared.get(t, t)]), len(numbers)) for g in groups for t in quantized(g) if t in scales}
 
 
 def _measured(
@@ -105,7 +106,7 @@ def _with_switches(base: Model, groups: Sequence[Group], scales: Scales, dtype: 
     homes = node_homes(model)
     makers = {t: g for g in groups for t in g.outputs}
     readers = {(id(twins.node(g.node)), i) for g in groups for i in g.data}
-    moved = {t for g in groups if g.row.tied for t in g.outputs}
+    moved = {t for g in groups if g.row.tied or g.row.clipped for t in g.outputs}
     switch = model.constant("switch", np.zeros(count, np.bool_))
     with Edits(model) as edits:
         for original, unit in units.items():

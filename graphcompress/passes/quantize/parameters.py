@@ -63,6 +63,16 @@ def _within(scale: np.float32, zero: int, rules: Activation, bounds: tuple[float
     return float(scale)
 
 
+def scale_with_code(seen: Range, rules: Activation, value: float) -> QuantizationParameters:
+    """Scale and zero point for values in `seen`, and for -`value`, a positive number, which is exactly a code: the scale is a whole part of it."""
+    first, last = rules.codes
+    low, high = min(0.0, seen.low, -value), max(0.0, seen.high)
+    steps = max(1, math.floor(value * (last - first) / (high - low) * (1 + 1e-12)))
+    scale = value / steps
+    zero = min(max(first + round(-low / scale), first + steps), last)
+    return QuantizationParameters(float(F32(scale)), zero)
+
+
 def to_codes(values: Array, scale: QuantizationParameters, rules: Activation) -> Array:
     """Codes of a constant in the activation's type."""
     first, last = rules.codes

@@ -69,8 +69,14 @@ class Plan:
         self.weights = Weights(self.target)
         self.measured: placement.Costs = placement.NOTHING
         self._stay: set[Group] = set()  # what the provider does not take, whatever else is in integers
+        makers = {t: g for g in candidates.groups for t in g.outputs}
         for group in candidates.groups:
             problem = next((p for t in (*group.inputs, *group.outputs) if (p := ranges.problem(t)) is not None), None)
+            if problem is None and group.row.clipped:
+                maker = makers.get(group.inputs[0])
+                while maker is not None and maker.row.tied:
+                    maker = makers.get(maker.inputs[0])
+                problem = ranges.clipping_problem(group, maker)
             if problem is None:
                 self.groups.append(group)
             else:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from graphcompress.ir import Tensor, producer
+import numpy as np
+
+from graphcompress.ir import Node, Tensor, producer
 from graphcompress.passes.quantize.groups import Group
 from graphcompress.passes.quantize.observe import Observed
-from graphcompress.passes.quantize.parameters import QuantizationParameters, activation_scale
+from graphcompress.passes.quantize.parameters import QuantizationParameters, activation_scale, scale_with_code
 from graphcompress.passes.quantize.ranges import Histogram, Range, Statistic, squared_error
 from graphcompress.targets import Target
 
 Choose = Callable[[Statistic], Range]
 # How much more squared error a range may have that holds whatever comes, against one that was only observed: one bit of the code.
 WORTH_OF_A_BOUND = 4.0
+WIDEST_FOR_A_CODE = 1.25
+"""How many times as wide a range may become for the value at which a HardSigmoid begins to be a code."""
 
 
 class Ranges:
@@ -64,6 +68,19 @@ class Ranges:
             return "no-range", f"'{tensor.name}' was {low:g} in all calibration feeds, so no range is known for it. Give feeds in which it varies"
         return None
 
+    def clipping_problem(self, group: Group, maker: Group | None) -> tuple[str, str] | None:
+        """Why the codes of what a clipped `group` reads cannot be clipped, `maker` being the group that makes it; None where they can."""
+        start, seen = -reach(group.node), self.of(group.inputs)
+        low, high = min(0.0, seen.low), max(0.0, seen.high)
+        if maker is not None and maker.bounds != (-math.inf, math.inf):
+            return "no-code", "what it reads is bounded by an activation that the Q behind it makes redundant, so that its codes are given"
+        if high - min(low, start) > WIDEST_FOR_A_CODE * (high - low):
+            return (
+                "no-code",
+                f"what it reads was between {seen.low:.3g} and {seen.high:.3g}; with {start:g}, where it begins to rise, among the codes the others would be too coarse",
+            )
+        return None
+
     def _bounded(self, tensor: Tensor, bound: Range) -> Range:
         """The bound, or what was observed where that is so much narrower that its codes have far less error (a Softmax over many classes)."""
         statistic = self.observed[tensor].statistic
@@ -81,6 +98,17 @@ def bounded_range(tensor: Tensor, target: Target) -> Range | None:
     if before is None or not before.standard:
         return None
     return next((Range(*row.fixed) for row in target.rows(before.op) if row.fixed is not None), None)
+
+
+def reach(node: Node) -> float:
+    """How far below 0 a HardSigmoid begins to rise."""
+    return float(node.attrs.get("beta", 0.5)) / float(node.attrs.get("alpha", 0.2))
+
+
+def clipped_codes(node: Node, read: QuantizationParameters) -> tuple[int, int]:
+    """The codes of what a HardSigmoid reads at which its result begins to rise and ends to."""
+    low = read.zero - round(reach(node) / read.scale)
+    return low, low + round(1 / float(node.attrs.get("alpha", 0.2)) / read.scale)
 
 
 def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, QuantizationParameters]:
@@ -107,10 +135,23 @@ def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, Quantizat
     for tensor in tensors:
         classes.setdefault(root(tensor), []).append(tensor)
     scales: dict[Tensor, QuantizationParameters] = {}
-    for members in classes.values():
+    clipped = [g for g in groups if g.row.clipped]
+    derived = {root(g.outputs[0]) for g in clipped}
+    starts = {root(g.inputs[0]): reach(g.node) for g in clipped}
+    for key, members in classes.items():
+        if key in derived:
+            continue
         sources = [t for t in members if t not in moved]
+        if key in starts:
+            scales.update(dict.fromkeys(members, scale_with_code(ranges.of(sources), ranges.target.activation, starts[key])))
+            continue
         low = max((bounds[t][0] for t in sources if t in bounds), default=-math.inf)
         high = min((bounds[t][1] for t in sources if t in bounds), default=math.inf)
         scale = activation_scale(ranges.of(sources), ranges.target.activation, (low, high))
         scales.update(dict.fromkeys(members, scale))
+    for group in clipped:
+        read = scales[group.inputs[0]]
+        factor = np.float32(group.node.attrs.get("alpha", 0.2)) * np.float32(read.scale)
+        made = QuantizationParameters(float(factor), clipped_codes(group.node, read)[0])
+        scales.update(dict.fromkeys(classes[root(group.outputs[0])], made))
     return scales
