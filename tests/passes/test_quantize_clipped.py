@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphcompress.ir import Model, lint, nodes
-from graphcompress.passes.quantize import quantize
+from graphcompress.passes.quantize import Options, quantize
 from graphcompress.passes.quantize.parameters import QuantizationParameters, scale_with_code
 from graphcompress.passes.quantize.ranges import Range
 from graphcompress.passes.quantize.scales import clipped_codes
@@ -87,6 +87,17 @@ def test_between_convs_nothing_is_left_in_float(tools: Any) -> None:
         "QuantizeLinear": 1, "QLinearConv": 2, "Clip": 1, "QLinearMul": 1, "DequantizeLinear": 1, "Transpose": 2,
     }  # fmt: skip
     assert sqnr(model, result.model) > 31
+
+
+def test_hard_swish_is_taken_apart() -> None:
+    whole = SWISH.replace("h = HardSigmoid <alpha = 0.16666667> (c) m = Mul (c, h)", "m = HardSwish (c)")
+    model, result = done(whole, weights(), opset=14)
+    assert (result.applied["quantize/split-hard-swish"], result.applied["quantize/hardsigmoid"]) == (1, 1)
+    assert not any(n.is_op("HardSwish") for n in nodes(result.model))
+    _, apart = done(SWISH, weights(), opset=14)
+    np.testing.assert_allclose(sqnr(model, result.model), sqnr(model, apart.model), atol=0.01)
+    kept = quantize(model, Context(data=feeds(), threads=1, measure=False), Options(exclude=(".",))).boldest
+    assert kept.model is model and not kept.changed
 
 
 def test_it_loses_no_more_than_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from graphcompress.ir.model.dimensions import evaluated
 from graphcompress.ir.shapes.infer import Shapes, infer
 from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.expansion import expand
+from graphcompress.passes.quantize.gates import split_gates
 from graphcompress.passes.quantize.groups import Candidates, Group, find
 from graphcompress.passes.quantize.ladder import ladder, repeated
 from graphcompress.passes.quantize.observe import observe
@@ -46,6 +47,9 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
     base = inline_functions(model, functions_holding(model, {row.op for row in target.operator if row.heavy}))
     if base is not model:
         applied["quantize/inline-functions"] = 1
+    base, gates = split_gates(base, target)
+    if gates:
+        applied["quantize/split-hard-swish"] = gates
     excluded = exclusion(base, options.exclude)
     if context.data is None or len(context.data) == 0:
         raise DataError("INT8 needs ranges, and ranges need data, but there are no calibration feeds. Give some with --data.")
