@@ -21,7 +21,7 @@ class Options(BaseModel):
 
 
 class ProductOptions(BaseModel):
-    """form     "dynamic" (8-bit weights per column, activations in 8 bits by the range of each run; of LSTMs too) or "int4" (4-bit weights in blocks)
+    """form     "dynamic" (8-bit weights per column, activations in 8 bits by the range of each run; of LSTMs too) or "int4" (4-bit weights in blocks, fitted where there is data)
     block    for "int4": rows of a weight that share a scale: 16, 32, 64, 128 or 256
     exclude  regular expressions; a node whose name (an unnamed node: first output) one of them matches anywhere stays float
     """
