@@ -239,7 +239,7 @@ def test_where_it_is_expanded_stays(body: str) -> None:
             {"Slice": 1},
         ),
         (  # nobody says what comes out of such a Pad, its input is a constant
-            """(float[5] x) => (int64[1] y, int64[4] z) <int64 zero = {0}, int64 one = {1}, int64[2] none = {0, 0}, int64[2] parts = {1, 4}>
+            """(float[5] x) => (int64[5] r, int64[1] y, int64[4] z) <int64 zero = {0}, int64 one = {1}, int64[2] none = {0, 0}, int64[2] parts = {1, 4}>
             { s = Shape (x)  g = Gather (s, zero)  r = Range (zero, g, one)  p = Pad <mode = "edge"> (r, none)  y, z = Split <axis = 0> (p, parts) }""",
             {},
         ),
