@@ -98,6 +98,20 @@ def test_a_command_loads_no_pass_but_its_own() -> None:
     assert done.stdout.strip() in ("[]", "['graphcompress.passes.simplify']"), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [(["-q"], ["data", "gate", "record", "api.reports"]), ([], ["data.files", "data.images", "passes.quantize"]), (["-q", "--format", "json"], ["data.files"])],
+)
+def test_simplify_loads_and_writes_no_more_than_was_asked_for(arguments: list[str], needless: list[str], models: Path, tmp_path: Path) -> None:
+    model, quiet, told = models / "digits_mlp" / "model.onnx", tmp_path / "quiet.onnx", tmp_path / "told.onnx"
+    call = "from graphcompress.cli import main\nstatus = main()\n"
+    tell = f"print([n for n in {needless} if 'graphcompress.' + n in sys.modules], file=sys.stderr)\nsys.exit(status)"
+    done = fresh(["-c", f"import sys\n{call}{tell}", "simplify", str(model), "-o", str(quiet), *arguments])
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (0, "[]")
+    assert fresh(["-m", "graphcompress", "simplify", str(model), "-o", str(told), "--record", str(tmp_path / "r.json")]).returncode == 0
+    assert quiet.read_bytes() == told.read_bytes()
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     done = fresh(["-c", f"import graphcompress, sys; print(sorted({{m.partition('.')[0] for m in sys.modules}} & set({HEAVY})))"])
     assert done.stdout.strip() == "[]", done.stderr

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphcompress import record
-from graphcompress.data import Dataset, memory_data, open_data, split
 from graphcompress.errors import DataError, ModelError, UsageError, shown
 from graphcompress.ir import Model, Tensor, constant_data, consumers, load, model_from_proto
 from graphcompress.ir.files.hashes import data_files, sha256_of_file, sha256_of_model
@@ -23,6 +22,8 @@ from graphcompress.targets import Target
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from graphcompress.data import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ def check_comparable(reference: Source, candidate: Source) -> None:
 
 def open_feeds(data: AnyData, model: Model, preprocess: str | os.PathLike[str] | None = None) -> Dataset:
     """The feeds, checked against the model's inputs. `preprocess` is the file that says how pictures, columns or texts become arrays. Raises DataError where they do not fit."""
+    from graphcompress.data import memory_data, open_data
+
     if isinstance(data, str | os.PathLike):
         return open_data(Path(data), model.inputs, model.overridable, None if preprocess is None else Path(preprocess), scaled_inputs(model))
     if preprocess is not None:
@@ -166,6 +169,8 @@ class Feeds:
                     "with feeds stacked along the first axis). Random numbers are used only where --random-data asks for them."
                 )
             return cls()
+        from graphcompress.data import split
+
         feeds = open_feeds(data, model)
         calibration, judging, note = split(feeds)
         return cls(feeds, calibration, judging, note)

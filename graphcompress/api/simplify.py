@@ -6,8 +6,8 @@ import itertools
 
 from graphcompress.api import reports
 from graphcompress.api.inputs import AnyData, AnyModel, Feeds, open_feeds, open_model
+from graphcompress.api.unrecorded import execute
 from graphcompress.ir.files.snapshot import snapshot_of
-from graphcompress.recipe import run, single_step
 from graphcompress.record import BisectReport, MoveReport
 from graphcompress.step import Context, Progress, silent
 from graphcompress.targets import load_target
@@ -18,10 +18,8 @@ BISECT_FEEDS = 8
 
 def simplify(model: AnyModel, *, target: str | None = None, progress: Progress = silent) -> reports.Result:
     """Simplify: the same function with fewer nodes. Without `target` the result holds standard operators only. Nodes of unknown domains stay as they are."""
-    plan = single_step("simplify", {})
-    context = Context(target=load_target(target) if target else None, progress=progress)
     source = open_model(model)
-    (executed,) = run(plan, source.model, context)
+    plan, context, executed = execute(source.model, target=target, progress=progress)
     assert executed.result is not None
     result = executed.result.model
     snapshot = snapshot_of(result)

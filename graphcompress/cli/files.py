@@ -14,6 +14,7 @@ from graphcompress.transaction import Transaction, check_place
 if TYPE_CHECKING:
     from graphcompress.api import Result
     from graphcompress.ir import Model
+    from graphcompress.ir.files.snapshot import Snapshot
     from graphcompress.record import Record
 
 
@@ -56,6 +57,13 @@ class Outputs:
             if self.record is not None and same_file(beside, self.record):
                 raise UsageError(f"--record {self.record} is where the external data of {self.model} goes. Give another path.")
             check_data_place(self.model)
+
+    def write_model(self, snapshot: Snapshot) -> None:
+        """Write the model alone, for a command of which no record was asked for. Raises WriteError."""
+        from graphcompress.ir.files.write import plan
+
+        with Transaction() as transaction:
+            plan(snapshot, self.model, external_data=self.external_data).stage(transaction)
 
     def write(self, result: Result) -> Record:
         """Write everything or nothing; the record as written. Raises WriteError."""

@@ -60,6 +60,15 @@ def simplify(
         raise UsageError("Where is the result to be written? Give -o OUT (or --bisect, which writes nothing).")
     outputs = Outputs(output, record, (model,), external_data=external_data, report=report)
     with Console(quiet=quiet, format=format) as console:
+        if quiet and format is Format.table and record is None and report is None:  # nobody reads what happened
+            from graphcompress.api.unrecorded import simplified
+            from graphcompress.ir import load
+            from graphcompress.ir.files.snapshot import snapshot_of
+
+            loaded = load(model)
+            outputs.check_data(loaded)
+            outputs.write_model(snapshot_of(simplified(loaded, target=target)))
+            return 0
         from graphcompress import api
 
         source = api.open_model(model)

@@ -9,6 +9,7 @@ from onnx import helper, numpy_helper
 from graphcompress.ir import Constant, Model, model_from_proto
 from graphcompress.ir.files import text
 from graphcompress.ir.model import walk
+from graphcompress.ir.model.dimensions import Dim, unknown
 from graphcompress.ir.model.edit import Edits
 from graphcompress.ir.model.objects import Tensor
 from graphcompress.ir.shapes import facts
@@ -205,3 +206,22 @@ def test_a_constant_in_a_missing_file_has_a_shape_and_no_value() -> None:
     shapes = infer(model)
     assert shapes.shape(model.graph.outputs[0]) == (None, None)
     assert isinstance(model.graph.initializers["t"], Constant)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "agree"),
+    [
+        (("N", 2), ("N", 2), True),
+        (("N", 2), ("M", 2), False),
+        (("N", 2), (3, 2), False),
+        (("N", 2), (None, 2), False),
+        ((None, None), (unknown(99), unknown(98)), True),
+        ((None, None), (unknown(99), unknown(99)), False),
+        ((unknown(99), unknown(99)), (None, None), False),
+    ],
+)
+def test_two_inferences_agree_where_they_say_the_same_whatever_sizes_without_a_name_are_called(
+    first: tuple[Dim, ...], second: tuple[Dim, ...], agree: bool
+) -> None:
+    model = text.parse_model("(float[N,2] x) => (z) <float k = {nan}> { a = Relu (x)  s = Shape (a)  n = Neg (k)  z = Cast <to = 1> (s) }", {"": 17})
+    assert infer(model, {"x": first}).agrees(infer(model, {"x": second}), model) is agree

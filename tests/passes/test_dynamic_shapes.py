@@ -228,3 +228,24 @@ def test_where_it_is_expanded_stays(body: str) -> None:
     skip_expands(model, lambda: infer(model))
     makers = [n.op for n in nodes(model) if any(o.name == "y" for o in n.outputs)]
     assert makers != ["Expand"]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (  # the Reshape says that there is one row, its input does not
+            """(float[N,2,1] x) => (float[A,B,C] y) <int64[3] s = {1, 2, 1}, int64[1] last = {-1}, int64[1] first = {0}, int64[1] end = {2147483647}>
+            { a = Slice (x, last, end, first)  b = Reshape (a, s)  y = Slice (b, first, end, first) }""",
+            {"Slice": 1},
+        ),
+        (  # nobody says what comes out of such a Pad, its input is a constant
+            """(float[5] x) => (int64[5] r, int64[1] y, int64[4] z) <int64 zero = {0}, int64 one = {1}, int64[2] none = {0, 0}, int64[2] parts = {1, 4}>
+            { s = Shape (x)  g = Gather (s, zero)  r = Range (zero, g, one)  p = Pad <mode = "edge"> (r, none)  y, z = Split <axis = 0> (p, parts) }""",
+            {},
+        ),
+    ],
+)
+def test_what_is_known_of_either_of_two_tensors_that_are_one_is_used_in_the_same_run(text: str, left: dict[str, int]) -> None:
+    result = simplify(parse_model(text, {"": 18}), Context()).boldest
+    assert ops(result.model) == left
+    assert not simplify(result.model, Context()).boldest.changed

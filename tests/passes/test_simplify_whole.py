@@ -241,6 +241,19 @@ def test_weights_are_not_loaded_to_see_whether_a_result_loads(monkeypatch: pytes
     assert max(sizes) < 4096
 
 
+@pytest.mark.parametrize(("numbers", "sessions"), [(1000, 1), (loading.LARGEST // 8, 0)])
+def test_a_table_in_attributes_is_not_loaded_to_see_whether_a_result_loads(numbers: int, sessions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rule touches it, and a session holds it in many times its bytes."""
+    made: list[int] = []
+    monkeypatch.setattr(ort, "create", lambda content, *rest: made.append(len(content)))
+    monkeypatch.setattr(loading, "MANY_NODES", 0)
+    proto = to_proto(parse_model("(float[2] x) => (float[2] y) { y = loc.trees (x) }", {"": 17, "loc": 1}))
+    table = proto.graph.node[0].attribute.add(name="table", type=7)
+    table.ints.extend(range(2**50, 2**50 + numbers))
+    assert loading.load_problem(model_from_proto(proto, check=False)) is None
+    assert len(made) == sessions
+
+
 def test_without_a_runtime_the_rest_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> Any:
         raise RuntimeUnavailable(ort.MISSING)

@@ -12,13 +12,14 @@ One pass in an order that runs: each node has a rule (`elementwise`, `layout`, `
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 
 from graphcompress.ir.model import walk
-from graphcompress.ir.model.dimensions import Dim, Polynomial, named, unknown
+from graphcompress.ir.model.dimensions import Dim, Polynomial, Size, named, unknown
 from graphcompress.ir.model.element_types import dtype_name
 from graphcompress.ir.model.garbage import paused
 from graphcompress.ir.model.model import Model
@@ -133,6 +134,23 @@ class Shapes:
         """Whether both have one shape in every run, sizes without a name included."""
         first, second = self.fact(a), self.fact(b)
         return first is not None and second is not None and first.shape is not None and first.shape == second.shape
+
+    def agrees(self, other: Shapes, model: Model) -> bool:
+        """Whether both say the same of all tensors that nodes of `model` make; sizes without a name may have other numbers."""
+        pairs: dict[Size, Size] = {}
+        back: dict[Size, Size] = {}
+
+        def same(a: Any, b: Any) -> bool:
+            if isinstance(a, Polynomial) and isinstance(b, Polynomial) and a.anonymous and b.anonymous:
+                return pairs.setdefault(a, b) == b and back.setdefault(b, a) == a
+            return bool(a == b or (a != a and b != b))
+
+        def equal(a: Fact | None, b: Fact | None) -> bool:
+            if a is None or b is None:
+                return a is b
+            return a.dtype == b.dtype and _same_entries(a.shape, b.shape, same) and _same_entries(_flat(a.value), _flat(b.value), same)
+
+        return all(equal(self.fact(t), other.fact(t)) for n in walk.nodes(model) for t in n.outputs if t.name)
 
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Infer again what hangs on `tensors`, whose shape or value was changed, when it is asked for. The tensors themselves too, if a node makes them."""
@@ -321,6 +339,16 @@ class Shapes:
             fact = Fact(fact.dtype, dims, fact.value, fact.kind, fact.proto)
         self._facts[tensor] = fact
         self._specs.pop(tensor, None)
+
+
+def _flat(value: Array | None) -> Sequence[Any] | None:
+    return None if value is None else value.ravel().tolist()
+
+
+def _same_entries(a: Sequence[Any] | None, b: Sequence[Any] | None, same: Callable[[Any, Any], bool]) -> bool:
+    if a is None or b is None:
+        return a is b
+    return len(a) == len(b) and all(map(same, a, b))
 
 
 def _fits(fact: Fact, value: Array) -> bool:

@@ -9,7 +9,8 @@ from graphcompress.runtime import ort
 from graphcompress.runtime.ort import Optimize
 
 CPU: tuple[tuple[str, dict[str, str]], ...] = (("CPUExecutionProvider", {}),)
-LARGEST = 64 << 20  # bytes of a structure; more can only be tables in attributes and weights in subgraphs, which no rule touches
+# Bytes of a structure; more can only be tables in attributes and weights in subgraphs, which no rule touches. A session holds a tree ensemble in 13 times its bytes.
+LARGEST = 16 << 20
 MANY_NODES = 1000  # the optimizer takes longer than everything else on a large graph
 
 

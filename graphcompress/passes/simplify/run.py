@@ -196,8 +196,9 @@ class _Work:
         self.model = model
         self.rules = rules
         self.off = off
-        #: Shapes, inferred when somebody asks first. Every edit keeps the values of the tensors that stay, so the answers hold over all rounds.
-        self.shapes = functools.cache(lambda: infer(model))
+        self._shapes: Shapes | None = None
+        #: How many things were done to the model that the shapes were inferred from.
+        self._inferred_at = 0
         self.growth = fold.Growth(model)
         self.applied: Counter[str] = Counter()
         self.refused: dict[str, Refusal] = {}
@@ -221,7 +222,7 @@ class _Work:
             self.notes[LISTED] = Refusal(LISTED, LISTED_NOTE, count=count)
         for round_ in range(ROUNDS):
             context.progress("simplify", round_, None)
-            if not self.round():
+            if not self.round() and not self._learned():
                 break
         else:
             self.stop = "rounds"
@@ -229,6 +230,27 @@ class _Work:
         # Last, since rules and folding look at who reads a constant.
         self._stage(duplicates.STAGE, lambda: duplicates.merge_equal_constants(self.model, self.digests))
         self.applied = +self.applied
+
+    def shapes(self) -> Shapes:
+        """Shapes, inferred when somebody asks first. Every edit keeps the values of the tensors that stay, so the answers hold over all rounds."""
+        if self._shapes is None:
+            self._inferred_at = self.applied.total()
+            self._shapes = infer(self.model)
+        return self._shapes
+
+    def _learned(self) -> bool:
+        """Whether the model, as it has become, says more or less of its tensors than what was inferred before: then that is taken, as a second run would.
+
+        Where one tensor stands for another, either may have been known better: a Reshape says what its input's free size must be, the input of a Pad what comes out.
+        """
+        before = self._shapes
+        if before is None or self.ended or self.stop != Stop.FIXED_POINT.value or self.applied.total() == self._inferred_at:
+            return False
+        self._shapes = None
+        if self.shapes().agrees(before, self.model):
+            return False
+        self._settled = False
+        return True
 
     def round(self) -> bool:
         """One pass of every stage; whether anything changed that another pass could build on."""
