@@ -78,13 +78,22 @@ class BarMissed(GraphCompressError):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that matches nothing: the closest known name, else all of them."""
+    names = sorted(known)
+    return near_name(name, names) or (f"Known: {', '.join(names)}." if names else "")
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that matches nothing: the closest known one, letters of either case and all but letters and digits being alike; empty where none is close."""
     from difflib import get_close_matches
 
-    names = sorted(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(names)}." if names else ""
+    names = {plain(other): other for other in sorted(known)}
+    close = get_close_matches(plain(name), names, n=1)
+    return f"Did you mean {quoted(names[close[0]])}?" if close else ""
+
+
+def plain(name: str) -> str:
+    """A name by its letters and digits only, in small letters: what exporters, tables and people leave alike."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def near_path(path: str | os.PathLike[str]) -> str:
