@@ -187,7 +187,7 @@ def _gaps(column: Array) -> Array:
     """Rows of a column that hold nothing: NaN, or None."""
     kind = column.dtype.kind
     gaps = [cell is None or (kind == "f" and math.isnan(cell)) for cell in column.flat] if kind in "Of" else [False] * column.size
-    by_row: Array = np.array(gaps, bool).reshape(len(column), -1).any(axis=1)
+    by_row: Array = np.logical_or.reduce(np.array(gaps, bool).reshape(len(column), -1), axis=1)
     return by_row
 
 
