@@ -79,7 +79,11 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
-    if record.machine is not None and record.provider in PROCESSOR_PROVIDERS and any(step.certificate is not None and step.certificate.heavy for step in record.steps):
+    if (
+        record.machine is not None
+        and record.provider in PROCESSOR_PROVIDERS
+        and any(step.certificate is not None and step.certificate.heavy for step in record.steps)
+    ):
         yield machine_text(record.machine)
     if record.seconds is not None and record.seconds >= 1:
         yield seconds_text(record.seconds, record.steps)
