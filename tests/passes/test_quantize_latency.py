@@ -10,6 +10,7 @@ import pytest
 from quantized import CPU, context, precision
 
 import graphcompress
+from graphcompress.api.explain import advice_for
 from graphcompress.ir import Model, to_bytes
 from graphcompress.passes.quantize import Options, ladder, latency, quantize
 from graphcompress.passes.quantize.placement import Cost
@@ -42,6 +43,7 @@ def test_what_would_gain_by_its_kernels_and_is_left_in_float_by_the_fastest_plac
     refusals = quantize(model, Context(target=CPU, data=tools.feeds(model), threads=1, measure=True), Options()).boldest.refusals
     said = [r.reason for r in refusals if r.id == "quantize/cost" and "measured here" in r.reason]
     assert said and all(reason.startswith("in the placement that was timed as the fastest it is in float: alone about ") for reason in said)
+    assert {advice_for("float", reason, 0.5, borders=False, quantized=True) for reason in said} == {"leave it"}
 
 
 def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
