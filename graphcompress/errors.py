@@ -115,6 +115,17 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def cause(problem: Exception) -> str:
+    """Why a file cannot be read, without what only Python would say."""
+    from json import JSONDecodeError
+
+    if isinstance(problem, UnicodeDecodeError):
+        return "it holds no text"
+    if isinstance(problem, JSONDecodeError):
+        return f"it is no JSON ({problem.msg} at line {problem.lineno})"
+    return str(getattr(problem, "strerror", None) or problem)
+
+
 def quoted(name: object) -> str:
     """A name out of a file, fit for a message of one paragraph: in quotes, control characters escaped, cut at 120 characters."""
     text = repr(name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcompress.api.documents import ExplainReport, NodeTime, Precision
 from graphcompress.api.inputs import AnyData, AnyModel, open_feeds, open_model
-from graphcompress.errors import UsageError
+from graphcompress.errors import UsageError, cause
 from graphcompress.random_feeds import random_feeds
 from graphcompress.targets import load_target
 from graphcompress.version import __version__
@@ -113,9 +113,7 @@ def recorded_steps(path: Path) -> list[Mapping[str, Any]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UsageError(
-            f"--record {path} cannot be read: {getattr(problem, 'strerror', None) or problem}. Give the file that --record of compress or quantize wrote."
-        ) from problem
+        raise UsageError(f"--record {path} cannot be read: {cause(problem)}. Give the file that --record of compress or quantize wrote.") from problem
     steps = document.get("steps") if isinstance(document, Mapping) else None
     if not isinstance(steps, list):
         raise UsageError(f"--record {path} is no record: it has no 'steps'. Give the file that --record of compress or quantize wrote.")

@@ -25,7 +25,7 @@ from graphcompress.data.shards import shard_data
 from graphcompress.data.signature import Feed, Signature
 from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data, without_gaps
 from graphcompress.data.texts import text_data
-from graphcompress.errors import DataError, near_path, quoted
+from graphcompress.errors import DataError, cause, near_path, quoted
 from graphcompress.findings import Finding
 from graphcompress.ir.model.objects import TensorSpec
 
@@ -75,7 +75,7 @@ def open_data(
     except FileNotFoundError:
         raise DataError(f"{place}: there is no such file or folder.{near_path(place) or f' {TAKEN}'}") from None
     except (OSError, ValueError) as problem:
-        raise DataError(f"{quoted(str(path))} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
+        raise DataError(f"{quoted(str(path))} cannot be read: {cause(problem)}.") from problem
     raise DataError(f"{place} is neither a file nor a folder, but a pipe, a socket or a device.")
 
 
