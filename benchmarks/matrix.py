@@ -70,13 +70,20 @@ class Cell:
         self.files = {"ours": self.folder / f"{task.name}.onnx", "peer": outs / "peer" / f"{task.name}.onnx"}
 
     def make(self, *, again: bool) -> dict[str, Any]:
-        """The cell, made where it is missing."""
+        """The cell, made where it is missing; what an interrupted run has done of it is kept beside it, and not done again."""
         if self.file.exists() and not again:
             return read(self.file)
         for path in self.files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        cell = {"original": self.original(), "ours": self.compressed(), "peer": self.peer()}
+        begun = self.file.with_suffix(".begun.json")
+        cell = read(begun) if begun.exists() else {}
+        for part, done in (("original", self.original), ("made", self.compressed), ("ours", lambda: self.ours(cell["made"])), ("peer", self.peer)):
+            if part not in cell:
+                cell[part] = done()
+                begun.write_text(json.dumps(cell), encoding="utf-8")
+        del cell["made"]
         self.file.write_text(json.dumps(cell, indent=1), encoding="utf-8")
+        begun.unlink()
         return cell
 
     def original(self) -> str:
@@ -110,7 +117,11 @@ class Cell:
         if done.returncode:
             return {"error": done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else f"status {done.returncode}", "seconds": seconds}
         record = read(out.with_suffix(".record.json"))
-        return {"seconds": seconds, "speedup": record["speedup"], **self.judged(out)}
+        return {"seconds": seconds, "speedup": record["speedup"]}
+
+    def ours(self, made: dict[str, Any]) -> dict[str, Any]:
+        """What `compress` made, judged."""
+        return made if "error" in made else made | self.judged(self.files["ours"])
 
     def peer(self) -> dict[str, Any]:
         """The peer's file, which is the same for all targets."""

@@ -78,13 +78,22 @@ class BarMissed(GraphCompressError):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that matches nothing: the closest known name, else all of them."""
+    names = sorted(known)
+    return near_name(name, names) or (f"Known: {', '.join(names)}." if names else "")
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that matches nothing: the closest known one, letters of either case and all but letters and digits being alike; empty where none is close."""
     from difflib import get_close_matches
 
-    names = sorted(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(names)}." if names else ""
+    names = {plain(other): other for other in sorted(known)}
+    close = get_close_matches(plain(name), names, n=1)
+    return f"Did you mean {quoted(names[close[0]])}?" if close else ""
+
+
+def plain(name: str) -> str:
+    """A name by its letters and digits only, in small letters: what exporters, tables and people leave alike."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def near_path(path: str | os.PathLike[str]) -> str:
@@ -104,6 +113,17 @@ def near_path(path: str | os.PathLike[str]) -> str:
 def shown(path: str | os.PathLike[str]) -> str:
     """A path, or an argument of the command line, as text for records and messages; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def cause(problem: Exception) -> str:
+    """Why a file cannot be read, without what only Python would say."""
+    from json import JSONDecodeError
+
+    if isinstance(problem, UnicodeDecodeError):
+        return "it holds no text"
+    if isinstance(problem, JSONDecodeError):
+        return f"it is no JSON ({problem.msg} at line {problem.lineno})"
+    return str(getattr(problem, "strerror", None) or problem)
 
 
 def quoted(name: object) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from graphcompress.errors import ModelError, RecipeError, shown, suggestion
+from graphcompress.errors import ModelError, RecipeError, cause, shown, suggestion
 from graphcompress.step import ExecutedStep, PlannedStep, StepKind
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load_recipe(name: str | Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file: {error}.") from error
+        raise RecipeError(f"{path}: not a TOML file: {cause(error)}.") from error
     return Recipe(shown(name), hashlib.sha256(raw).hexdigest(), _steps(path, document), path)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from graphcompress.errors import TargetError
+from graphcompress.errors import TargetError, cause
 
 Slot = Literal["activation", "weight", "bias", "operand", "keep"]
 IntegerType = Literal["uint8", "int8"]
@@ -260,8 +260,12 @@ def read_costs(path: Path, target: Target) -> Target:
     """
     try:
         costs = Costs.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as problem:
-        raise TargetError(f"{path} is no file of costs: {' '.join(str(problem).split())[:200]}. Make one with graphcompress calibrate.") from problem
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise TargetError(f"{path} is no file of costs: {f'{where}: ' if where else ''}{first['msg']}. Make one with graphcompress calibrate.") from problem
+    except OSError as problem:
+        raise TargetError(f"{path} cannot be read: {cause(problem)}.") from problem
     if costs.target != target.name:
         raise TargetError(f"{path} has costs for the table '{costs.target}', and the target is '{target.name}'.")
     rows = list(target.operator)
@@ -301,7 +305,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise TargetError(f"{path}: the target table cannot be read: {problem}.") from problem
+        raise TargetError(f"{path}: the target table cannot be read: {cause(problem)}.") from problem
     if "name" in data:
         raise TargetError(f"{path}: a target is named after its file; take out `name`.")
     return data

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcompress.api.documents import ExplainReport, NodeTime, Precision
 from graphcompress.api.inputs import AnyData, AnyModel, open_feeds, open_model
-from graphcompress.errors import UsageError
+from graphcompress.errors import UsageError, cause
 from graphcompress.random_feeds import random_feeds
 from graphcompress.targets import load_target
 from graphcompress.version import __version__
@@ -42,6 +42,8 @@ SENSITIVE = 5
 """Layers that are named for what INT8 costs there."""
 WORTH = 0.03
 """The part of the time from which on a node is worth an advice."""
+GAINLESS = ("slower", "does not pay", "timed as the fastest", "saves too little")
+"""Parts of reasons that say that nothing is to be gained."""
 UNQUANTIZED = "the model is not quantized"
 BORDERS = "(conversions and layouts)"
 
@@ -90,7 +92,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
                 microseconds=time,
                 precision=precision,
                 reason=reason,
-                advice=_advice(precision, reason, time / total, quantized and precision == "moves data" and any_float, quantized),
+                advice=advice_for(precision, reason, time / total, quantized and precision == "moves data" and any_float, quantized),
             )
         )
     rows.sort(key=lambda row: -row.microseconds)
@@ -101,7 +103,7 @@ def explain(model: AnyModel, data: AnyData | None = None, *, record: str | os.Pa
         microseconds=total,
         precisions=precisions,
         nodes=rows,
-        advice=[*_overall(precisions, quantized), *_sensitive(steps)],
+        advice=[*overall_advice(precisions, quantized), *_sensitive(steps)],
         notes=[] if data is not None else ["Timed on random numbers in the shapes of the signature; --data times real inputs."],
     )
 
@@ -111,9 +113,7 @@ def recorded_steps(path: Path) -> list[Mapping[str, Any]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UsageError(
-            f"--record {path} cannot be read: {getattr(problem, 'strerror', None) or problem}. Give the file that --record of compress or quantize wrote."
-        ) from problem
+        raise UsageError(f"--record {path} cannot be read: {cause(problem)}. Give the file that --record of compress or quantize wrote.") from problem
     steps = document.get("steps") if isinstance(document, Mapping) else None
     if not isinstance(steps, list):
         raise UsageError(f"--record {path} is no record: it has no 'steps'. Give the file that --record of compress or quantize wrote.")
@@ -137,7 +137,8 @@ def _sensitive(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"Of the noise that INT8 everywhere would make at the outputs, by the record: {named}. --exclude REGEX keeps a layer float."] if named else []
 
 
-def _advice(precision: Precision, reason: str, share: float, borders: bool, quantized: bool) -> str:
+def advice_for(precision: Precision, reason: str, share: float, borders: bool, quantized: bool) -> str:
+    """What to do about a node that takes `share` of the time: empty where there is nothing; `borders` where it stands between float and INT8, `quantized` where anything is in INT8."""
     if share < WORTH or precision == "int8":
         return ""
     if precision == "moves data":
@@ -148,12 +149,12 @@ def _advice(precision: Precision, reason: str, share: float, borders: bool, quan
         return ""
     if "no INT8" in reason or "QDQ form" in reason:
         return "no integer kernel: fewer channels (graphcompress prune) or another operator"
-    if "slower" in reason or "does not pay" in reason:
+    if any(part in reason for part in GAINLESS):
         return "leave it"
     return "mend what the reason says, or leave it"
 
 
-def _overall(precisions: Mapping[Precision, float], quantized: bool) -> list[str]:
+def overall_advice(precisions: Mapping[Precision, float], quantized: bool) -> list[str]:
     """What to do about the model as a whole."""
     advice = []
     if not quantized:
@@ -161,9 +162,8 @@ def _overall(precisions: Mapping[Precision, float], quantized: bool) -> list[str
             "Nothing is quantized. graphcompress compress MODEL -o OUT --data DATA tries INT8 and returns it only where it is faithful and not slower."
         )
     if precisions["moves data"] > 0.2:
-        advice.append(
-            f"{precisions['moves data']:.0%} of the time goes into conversions, layouts and data movement: islands of INT8 are too small, or the graph was not simplified."
-        )
+        cause = "islands of INT8 are too small, or the graph was not simplified" if quantized else "graphcompress simplify may remove some of it"
+        advice.append(f"{precisions['moves data']:.0%} of the time goes into conversions, layouts and data movement: {cause}.")
     if quantized and precisions["float"] > 0.5:
         advice.append(
             f"{precisions['float']:.0%} of the time is spent in float: the reasons above say why; graphcompress prune makes float layers cheaper as well."

@@ -165,8 +165,8 @@ class Feeds:
             needed = next((step.kind.name for step in plan.steps if step.kind.needs_data), None)
             if needed is not None:
                 raise DataError(
-                    f"There is no data, and the step '{needed}' learns from it: give --data (a folder of .npz files, one complete feed each, or one .npz "
-                    "with feeds stacked along the first axis). Random numbers are used only where --random-data asks for them."
+                    f"There is no data, and the step '{needed}' learns from it: give --data (a folder of .npz files, one complete feed each, one .npz "
+                    "with feeds stacked along the first axis, or pictures, a table or texts: docs/data.md). Random numbers are used only where --random-data asks for them."
                 )
             return cls()
         from graphcompress.data import split

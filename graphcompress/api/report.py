@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from graphcompress.api import html, reports
 from graphcompress.api.regions import changed_regions
-from graphcompress.errors import GraphCompressError, UsageError
+from graphcompress.errors import GraphCompressError, UsageError, cause
 from graphcompress.record import Bar, BenchmarkReport, MemorizationReport, OutputDistance, Record, ValidateReport
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def read_document(path: Path) -> Told:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UsageError(
-            f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}. Give what --record wrote, or --format json printed."
-        ) from problem
+        raise UsageError(f"{path} cannot be read: {cause(problem)}. Give what --record wrote, or --format json printed.") from problem
     kind = next((kind for field, kind in KINDS if isinstance(document, dict) and field in document), None)
     if kind is None:
         raise UsageError(

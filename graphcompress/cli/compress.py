@@ -46,7 +46,7 @@ def compress(
             "--goal",
             metavar="GOAL",
             help="balanced: as small as it gets without being slower. speed: not slower, whatever its size. size: the smallest that takes at most 1.02 times as long. "
-            "macs=F, latency=F, size=F: at most that part (0 to 1) of the original's, with channels pruned where INT8 and small weights do not suffice.",
+            "macs=F, latency=F, size=F: at most that part (0 to 1) of the original's, with channels pruned where INT8 and small weights do not suffice; that takes up to three rounds of some minutes.",
         ),
     ] = "balanced",
     decisions: Annotated[

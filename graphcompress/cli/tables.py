@@ -66,7 +66,7 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
     if record.comparison is not None:
         whose = "by the metric" if record.comparison.worst is None else f"worst output '{record.comparison.worst}'"
         plain = len(record.comparison.outputs) == 1 and record.comparison.metric is None
-        judged = f"on {record.comparison.feeds} feeds" + ("" if plain or record.comparison.agreement is None else f", {whose}")
+        judged = f"on {record.comparison.feeds} feeds" + ("" if plain or record.comparison.agreement in (None, 1.0) else f", {whose}")
         add_row(table, "agreement", "", share(record.comparison.agreement), judged)
     for timing in record.measurements:
         add_row(table, f"time, {threads_text(timing.threads)}", f"{timing.reference_ms:.3f} ms", f"{timing.median_ms:.3f} ms", speed(timing))
@@ -79,7 +79,11 @@ def record_tables(record: Record) -> Iterator[RenderableType]:
         yield sentence(record.comparison.statement)
     if record.gate is not None:
         yield record.gate.explanation
-    if record.machine is not None and record.provider in PROCESSOR_PROVIDERS and any(step.certificate is not None for step in record.steps):
+    if (
+        record.machine is not None
+        and record.provider in PROCESSOR_PROVIDERS
+        and any(step.certificate is not None and step.certificate.heavy for step in record.steps)
+    ):
         yield machine_text(record.machine)
     if record.seconds is not None and record.seconds >= 1:
         yield seconds_text(record.seconds, record.steps)

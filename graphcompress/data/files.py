@@ -23,9 +23,9 @@ from graphcompress.data.preparation import Preparation, read_preparation
 from graphcompress.data.records import columns_of, read_lines, record_data
 from graphcompress.data.shards import shard_data
 from graphcompress.data.signature import Feed, Signature
-from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data
+from graphcompress.data.tables import TableColumns, read_csv, read_parquet, table_data, without_gaps
 from graphcompress.data.texts import text_data
-from graphcompress.errors import DataError, near_path, quoted
+from graphcompress.errors import DataError, cause, near_path, quoted
 from graphcompress.findings import Finding
 from graphcompress.ir.model.objects import TensorSpec
 
@@ -75,7 +75,7 @@ def open_data(
     except FileNotFoundError:
         raise DataError(f"{place}: there is no such file or folder.{near_path(place) or f' {TAKEN}'}") from None
     except (OSError, ValueError) as problem:
-        raise DataError(f"{quoted(str(path))} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
+        raise DataError(f"{quoted(str(path))} cannot be read: {cause(problem)}.") from problem
     raise DataError(f"{place} is neither a file nor a folder, but a pipe, a socket or a device.")
 
 
@@ -157,8 +157,10 @@ class _Source:
             raise DataError(
                 f'{self.name}: which of the columns {listed} hold the texts cannot be guessed. Add columns = ["COLUMN"] to [text] of the file that --preprocess names.'
             )
+        table, said = without_gaps(self.name, table, {name: table.texts(name) for name in names})
         rows = list(zip(*([str(cell) for cell in table.texts(name)] for name in names), strict=True))
-        return text_data(self.name, rows, self.signature, text, "row")
+        data = text_data(self.name, rows, self.signature, text, "row")
+        return replace(data, notes=(*data.notes, *(Finding("data/columns", sentence) for sentence in said)))
 
     def _archives(self, files: Sequence[Path]) -> Dataset:
         dataset = of_feeds(self.name, files, self._archive, [str(file) for file in files], self.signature, STACKED)

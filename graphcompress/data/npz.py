@@ -178,4 +178,4 @@ def _what_it_is(head: bytes, problem: BaseException) -> str:
         return "this is a pointer of Git LFS, not the file itself: run `git lfs pull`."
     if head.startswith(b"\x80"):
         return "this is a pickle, which could run any code and is never read: save arrays with np.savez(path, INPUT=array)."
-    return f"this is not a .npz file ({problem}). Save arrays with np.savez(path, INPUT=array)."
+    return f"this is not a .npz file ({problem}). Save arrays with np.savez(path, INPUT=array); tables, pictures and texts are known by the endings of their names (docs/data.md)."

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from graphcompress.errors import DataError, suggestion
+from graphcompress.errors import DataError, cause, suggestion
 
 Side = Annotated[int, Field(ge=1, le=16384)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(lambda size: (size, size) if isinstance(size, int) else size)]
@@ -92,7 +92,7 @@ def read_preparation(path: Path) -> Preparation:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as problem:
-        raise DataError(f"--preprocess {path} cannot be read: {getattr(problem, 'strerror', None) or problem}.") from problem
+        raise DataError(f"--preprocess {path} cannot be read: {cause(problem)}.") from problem
     try:
         document = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from graphcompress.errors import DataError, quoted
+from graphcompress.errors import DataError, near_name, quoted
 from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.model.objects import TensorSpec
 
@@ -88,13 +88,13 @@ class Signature:
         specs = self.specs
         feeding = {key: entry for key, entry in entries.items() if key in specs or not str(key).startswith("_")}
         held = ", ".join(f"{quoted(key)} ({told(entry)})" for key, entry in feeding.items()) or "no arrays to feed"
+        unknown = [key for key in feeding if key not in specs]
         sentences = [
-            f"the array '{spec.name}' is missing; the model needs it as {expected(spec)}. It holds {held}."
+            f"the array '{spec.name}' is missing; the model needs it as {expected(spec)}. It holds {held}. {near_name(spec.name, map(str, unknown))}".rstrip()
             for spec in self.required
             if spec.name not in entries
         ]
         names = ", ".join(f"'{name}'" for name in specs)
-        unknown = [key for key in feeding if key not in specs]
         if not sentences:
             sentences += [
                 f"the array {quoted(key)} is no input of the model, whose inputs are {names}. Remove it, or let its name begin with '_' if it is ground truth."

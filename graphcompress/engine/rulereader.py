@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from graphcompress.engine import expression
 from graphcompress.engine.expression import Expression, ExpressionError
-from graphcompress.errors import RuleError
+from graphcompress.errors import RuleError, cause
 from graphcompress.ir.files.text import Body, BodyNode, TextError, parse_body
 from graphcompress.ir.schemas.operators import newest_opset, operator_definition
 
@@ -31,7 +31,7 @@ class RuleText:
         try:
             self.text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
-            raise RuleError(f"{path}: cannot be read: {problem}") from problem
+            raise RuleError(f"{path}: cannot be read: {cause(problem)}") from problem
         self.lines = self.text.splitlines()
 
     def fail(self, line: int, message: str) -> NoReturn:

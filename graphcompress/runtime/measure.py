@@ -65,7 +65,8 @@ ORDERS = ((0, 2, 1), (1, 2, 0))  # reference, candidate, reference again
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """Medians in milliseconds for one feed; `speedup` = time of the reference / time of the candidate with its 95% interval; `band` is what the reference
-    shows against itself; in `rejected` of the `rounds` it differed too much; `threads` is the setting (None: the runtime's default); `busy`: something else ran."""
+    shows against itself; in `rejected` of the `rounds` it differed too much; `threads` is the setting (None: the runtime's default); `busy`: something else ran; `share` of the wall
+    time was CPU time of the runs, where that is counted."""
 
     reference_ms: float
     median_ms: float
@@ -78,6 +79,7 @@ class Measurement:
     clock: Clock = "wall"
     rejected: int = 0
     busy: bool = False
+    share: float = 1.0
 
     def reaches(self, bar: float) -> bool | None:
         """Whether the speed-up is at least `bar`. Equal within the interval is enough, and what is measured and not slower counts as 1. A noisy measurement
@@ -95,10 +97,12 @@ class Measurement:
             return ()
         setting = "" if self.threads is None else f" with {self.threads} thread{'s' * (self.threads != 1)}"
         clock = "CPU time" if self.clock == "cpu" else "the wall clock"
-        text = (
-            f"This machine is busy: timed{setting} by {clock}, the original differed from itself by more than {WIDEST_BAND:.0%} in {self.rejected} of "
-            f"{self.rounds} rounds. Times measured beside other work are rough."
+        what = (
+            f"the original differed from itself by more than {WIDEST_BAND:.0%} in {self.rejected} of {self.rounds} rounds"
+            if 2 * self.rejected > self.rounds
+            else f"the runs had the processor for {self.share:.0%} of the time only"
         )
+        text = f"This machine is busy: timed{setting} by {clock}, {what}. Times measured beside other work are rough."
         return (Finding("measure/busy", text),)
 
 
@@ -258,6 +262,7 @@ def _judged(rounds: Rounds, feeds: int, threads: int | None) -> Measurement:
         clock=rounds.clock,
         rejected=len(rounds.seconds) - len(rounds.steady),
         busy=rounds.busy,
+        share=rounds.share,
     )
 
 

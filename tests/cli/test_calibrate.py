@@ -84,7 +84,7 @@ def test_costs_that_cannot_be_used(changes: dict[str, Any], says: str, tmp_path:
     with pytest.raises(TargetError, match=says) as caught:
         read_costs(write(tmp_path, **changes), TABLE)
     assert "\n" not in str(caught.value)
-    with pytest.raises(TargetError, match="no file of costs"):
+    with pytest.raises(TargetError, match="cannot be read: No such file"):
         read_costs(tmp_path / "none.json", TABLE)
 
 

@@ -107,3 +107,23 @@ def test_a_provider_that_is_not_there_is_found_before_the_work(place: Path, run:
     monkeypatch.setattr("graphcompress.step.PlannedStep.run", lambda *_: pytest.fail("the work has begun"))
     done = run(command, "model.onnx", "-o", "out.onnx", "--data", "feeds.npz", "--provider", "warp")
     assert done.status == 2 and "'warp'" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "FILE", "-o", "r.html"),
+        ("explain", "model.onnx", "--record", "FILE"),
+        ("diff", "model.onnx", "model.onnx", "--record", "FILE"),
+        ("compress", "model.onnx", "-o", "o.onnx", "--data", "feeds.npz", "--decisions", "FILE"),
+        ("compress", "model.onnx", "-o", "o.onnx", "--data", "feeds.npz", "--recipe", "./FILE"),
+        ("compress", "model.onnx", "-o", "o.onnx", "--data", "feeds.npz", "--costs", "FILE"),
+        ("compress", "model.onnx", "-o", "o.onnx", "--data", "feeds.npz", "--preprocess", "FILE"),
+        ("compress", "model.onnx", "-o", "o.onnx", "--data", "FILE"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"\x08\t\x12\x9f\xff", b"{ not: this", b"{}"])
+def test_a_file_that_is_something_else_is_named_without_pythons_words(words: tuple[str, ...], content: bytes, place: Path, run: Any) -> None:
+    (place / "other.bin").write_bytes(content)
+    done = run(*(word.replace("FILE", "other.bin") for word in words))
+    assert done.status == 2 and "other.bin" in done.err and "codec" not in done.err and "pydantic" not in done.err and "type=" not in done.err

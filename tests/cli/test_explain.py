@@ -10,7 +10,7 @@ import onnx
 import pytest
 from planted import Planted
 
-from graphcompress.api.explain import recorded_steps
+from graphcompress.api.explain import overall_advice, recorded_steps
 from graphcompress.errors import UsageError
 
 
@@ -53,6 +53,14 @@ def test_reasons_are_found_without_a_record(place: Path, run: Any) -> None:
     onnx.save(p.model(p.node("Sigmoid", y)), "half.onnx")
     rows = by_node(run("explain", "half.onnx", "--format", "json", "-q").json)
     assert rows["conv"]["precision"] == "float" and "qdq/no-quantize" in rows["conv"]["reason"]
+
+
+@pytest.mark.parametrize(("quantized", "part"), [(False, "graphcompress simplify may remove some of it"), (True, "islands of INT8 are too small")])
+def test_what_only_moves_data_has_its_cause(quantized: bool, part: str) -> None:
+    """A model without INT8 has no islands of it."""
+    precisions: dict[Any, float] = {"int8": 0.1 * quantized, "float": 0.5, "moves data": 0.4}
+    (said,) = [advice for advice in overall_advice(precisions, quantized) if advice.startswith("40% of the time")]
+    assert part in said and said.count("islands") == quantized
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path) -> None:

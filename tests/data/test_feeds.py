@@ -23,7 +23,7 @@ NAN[2, 1] = np.nan
     [
         (X, {"y": floats(4, 3)}, r"'x' is missing; the model needs it as float \[n, 3\].*'y' \(float32 \[4, 3\]\)"),
         (X, {"_x": floats(4, 3)}, "'x' is missing.*no arrays to feed"),
-        (X, {"X": floats(4, 3)}, "'x' is missing.*holds 'X' "),
+        (X, {"X": floats(4, 3)}, "'x' is missing.*holds 'X' .*Did you mean 'X'?"),
         (X, {"x": floats(4, 3), "label": floats(4)}, "'label' is no input of the model.*begin with '_'"),
         (X, {"x": floats(4, 3, 1)}, r"'x' has 3 axes, \[4, 3, 1\]. Expected 2: float \[n, 3\]"),
         (X, {"x": floats(4, 5)}, r"axis 1 of the array 'x' has 5 elements.*Expected 3"),

@@ -248,6 +248,13 @@ def test_length_padding_columns_and_names(tmp_path: Path, tokenizer: Path) -> No
         open_data(path, [IDS], preprocess=write(tmp_path, "gone.toml", '[text]\ntokenizer = "absent.json"\ncolumns = ["q"]\n'))
 
 
+def test_a_text_that_is_missing_is_no_text(tmp_path: Path, tokenizer: Path) -> None:
+    """And is not the word None."""
+    ways = write(tmp_path, "text.toml", '[text]\ntokenizer = "tokenizer.json"\ncolumns = ["q"]\n')
+    data = open_data(write(tmp_path, "texts.jsonl", '{"q": "one", "n": 1}\n{"q": null, "n": 2}\n'), [IDS], preprocess=ways)
+    assert len(data) == 1 and "1 of 2 rows were left out, since cells are empty in 'q'." in [finding.text for finding in data.findings()]
+
+
 def test_a_model_of_strings_takes_texts_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path, "texts.txt", "one two\nthree\n")
     assert [f["t"].tolist() for f in open_data(path, [TensorSpec("t", "string", ("n", 1))])] == [[["one two"]], [["three"]]]

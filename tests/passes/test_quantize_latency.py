@@ -10,6 +10,7 @@ import pytest
 from quantized import CPU, context, precision
 
 import graphcompress
+from graphcompress.api.explain import advice_for
 from graphcompress.ir import Model, to_bytes
 from graphcompress.passes.quantize import Options, ladder, latency, quantize
 from graphcompress.passes.quantize.placement import Cost
@@ -28,6 +29,21 @@ def two_convs(tools: Any) -> Model:
 
 def allowed(model: Model, tools: Any) -> Any:
     return context(model, tools).__class__(**{f: getattr(context(model, tools), f) for f in ("target", "data", "threads", "seed")}, measure=True)
+
+
+def test_what_would_gain_by_its_kernels_and_is_left_in_float_by_the_fastest_placement_says_so(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table leaves a small product in float; its kernels say otherwise; the placement without it was faster as a whole."""
+    small = tools.Small()
+    x = small.input("x", 1, 64, 32, 32)
+    z = small.input("z", 1, 4, 4)
+    y = small.node("Tanh", small.node("MatMul", small.node("Sin", z), small.node("Cos", z)))
+    model = small.model(y, small.node("Tanh", small.conv(small.node("Tanh", x), 64, 64, name="large")))
+    monkeypatch.setattr(latency, "measured_costs", lambda base, attempt, target, feeds, place: {g: Cost(1e9, 1.0) for g in attempt.groups})
+    monkeypatch.setattr(latency, "fastest", lambda base, models, feeds, place, margin: 0)
+    refusals = quantize(model, Context(target=CPU, data=tools.feeds(model), threads=1, measure=True), Options()).boldest.refusals
+    said = [r.reason for r in refusals if r.id == "quantize/cost" and "measured here" in r.reason]
+    assert said and all(reason.startswith("in the placement that was timed as the fastest it is in float: alone about ") for reason in said)
+    assert {advice_for("float", reason, 0.5, borders=False, quantized=True) for reason in said} == {"leave it"}
 
 
 def test_every_conv_is_measured_in_both_forms(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ def test_other_processes_do_not_count_by_the_cpu_clock_and_are_told() -> None:
     found = timed(0.97e-3, Machine(others=others), alone=True)
     assert found.verdict == "faster" and found.speedup_ci == pytest.approx((1 / 0.97, 1 / 0.97)) and found.rejected == 0
     assert [f.id for f in found.findings()] == ["measure/busy"] and "CPU time" in found.findings()[0].text
+    assert f"the runs had the processor for {found.share:.0%} of the time only" in found.findings()[0].text and found.share < module.LEAST_SHARE
     assert timed(0.97e-3, Machine(others=others)).rejected > 0
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from graphcompress.errors import UsageError, suggestion
+from graphcompress.errors import UsageError, cause, suggestion
 from graphcompress.runtime.elsewhere.sources import Kind, start_words
 
 FILE = "places.toml"
@@ -109,7 +109,7 @@ def read_places(path: Path) -> dict[str, PlaceSpec]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise UsageError(f"{path} cannot be read: {problem}.") from problem
+        raise UsageError(f"{path} cannot be read: {cause(problem)}.") from problem
     places = {}
     for name, table in tables.items():
         if not isinstance(table, dict) or "name" in table:
