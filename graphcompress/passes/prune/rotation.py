@@ -20,6 +20,7 @@ from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.heads import Passage, Product, Site, find_sites, tensors_between
 from graphcompress.passes.prune.oracle import largest_difference, tolerance
 from graphcompress.passes.prune.sensitivity import sampled
+from graphcompress.passes.prune.sharing import separated
 from graphcompress.reconstruction.rows import Layer
 from graphcompress.runtime.session import Feed
 from graphcompress.runtime.watch import Watch
@@ -37,14 +38,14 @@ def rotated(model: Model, data: Dataset, checks: Sequence[Feed], *, threads: int
     if not feeds or not checks:
         return unchanged
     try:
-        count = len(find_sites(model, feeds[0], threads=threads))
-        chosen = list(range(count))
+        apart = separated(model)
+        chosen = list(range(len(find_sites(apart, feeds[0], threads=threads))))
         while chosen:
-            result, names = _turned(model, feeds, chosen, threads)
+            result, names = _turned(apart, feeds, chosen, threads)
             if largest_difference(model, result, checks) <= tolerance(model):
                 return result, names
             # One at a time: what two of them share, or somebody else reads, is not seen from where they stand.
-            alone = [i for i in chosen if len(chosen) > 1 and largest_difference(model, _turned(model, feeds, [i], threads)[0], checks) <= tolerance(model)]
+            alone = [i for i in chosen if len(chosen) > 1 and largest_difference(model, _turned(apart, feeds, [i], threads)[0], checks) <= tolerance(model)]
             chosen = alone if len(alone) < len(chosen) else []
     except (ModelError, DataError):  # what does not run here is found out, and told, where it is needed
         return unchanged
