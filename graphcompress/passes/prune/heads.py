@@ -79,7 +79,7 @@ def find_sites(model: Model, feed: Feed, *, threads: int | None = None) -> list[
     chains = [(node, left, right, end) for node, left, right, end in chains if right is not None and (left is not None or end is not None)]
     moving = {n for _, left, right, end in chains for chain in (left, right, end) if chain is not None for n in chain[1]}
     wanted = {t for n in moving for t in n.inputs if t.name and constant_data(t) is None}
-    wanted |= {t for node, *_ in chains for t in (*node.inputs, *node.outputs)} | {
+    wanted |= {t for node, left, *_ in chains for t in (*node.inputs, *(node.outputs if left is None else ()))} | {
         chain[0].output for _, *two, _ in chains for chain in two if chain is not None
     }
     values = {t: np.asarray(v) for held in Watch(model, wanted).run([feed], threads=threads, optimize="basic") for t, v in held.items()} if chains else {}
@@ -90,7 +90,7 @@ def find_sites(model: Model, feed: Feed, *, threads: int | None = None) -> list[
             sides = _vectors(model, a, left, values), _vectors(model, b, right, values, swapped=True)
             if sides[0] is not None and sides[1] is not None and (product := _product(sides[0], sides[1], values)) is not None:
                 sites.append(product)
-        elif right is not None and end is not None and (vectors := _vectors(model, b, right, values)) is not None:
+        elif left is None and right is not None and end is not None and (vectors := _vectors(model, b, right, values)) is not None:
             passage = _passage(model, vectors, node.outputs[0], end, values)
             if passage is not None:
                 sites.append(passage)
