@@ -34,6 +34,8 @@ MOST_PROBES, FEW_PROBES = 24, 6
 """Of groups, and of layers that could be two. Of more groups than the first number the second is tried, from all over the model, and as many layers: enough to tell what gradients are off by."""
 LAYER_PROBE_INPUTS = 48
 """Beside few groups as many layers are tried, from FEW_PROBES on, as leave so many inputs to each probe."""
+ROUNDING = 1e-10
+"""An expected error, as a part of the energy, up to which it is one of rounding: what the outputs make of it tells nothing of larger ones."""
 PROPAGATED_INPUTS = 64
 """Of the pass of gradients; of large models as many fewer as PROBE_MACS says."""
 
@@ -128,4 +130,4 @@ def _measured(trial: PruneAttempt, expected: float, teacher: TeacherRows, refere
         error = reference.relative_error(trial.model)
     except GraphCompressError:
         return None
-    return error / expected if expected > 0 and np.isfinite(error) and error > 0 else None
+    return error / expected if expected > ROUNDING and np.isfinite(error) and error > 0 else None
