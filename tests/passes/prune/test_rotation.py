@@ -12,8 +12,10 @@ from topologies import TOPOLOGIES, _attend, _heads, linear
 from graphcompress.ir import Model, lint, output_ids, to_bytes
 from graphcompress.ir.model.signature import with_signature
 from graphcompress.passes.prune import Options, prune
+from graphcompress.passes.prune.groups import find_groups
 from graphcompress.passes.prune.heads import Passage, Product, find_sites
 from graphcompress.passes.prune.oracle import largest_difference
+from graphcompress.passes.prune.orders import find_orders, product_costs
 from graphcompress.passes.prune.rotation import rotated
 from graphcompress.passes.prune.sharing import separated
 from graphcompress.reconstruction.rows import layer_of
@@ -108,6 +110,28 @@ def test_the_last_dimensions_matter_least(tools: Any) -> None:
     halves = [[a, b] for a in range(4) for b in range(a + 1, 4)]
     for projections in ("qk", "v"):
         assert loss(result, [0, 1], projections) < min(loss(model, half, projections) for half in halves)
+
+
+def test_of_queries_and_keys_that_are_drawn_apart_the_cost_is_what_the_scores_lose(tools: Any) -> None:
+    s = tools.Small()
+    q, k = (_heads(s, linear(s, s.input(f"x{name}", 1, 40, 16), 16, 16, name), 4, 4) for name in "qk")
+    scores = s.node("MatMul", q, s.node("Transpose", k, perm=[0, 1, 3, 2]))
+    model = s.model(s.node("Softmax", scores, axis=-1))
+    feeds = tools.feeds(model, 24)
+    groups = find_groups(model)
+    [index] = [i for i, group in enumerate(groups.groups) if group.size == 4]
+    costs = product_costs(groups, feeds, threads=1)[index]
+    nodes = {n.op: n for n in model.graph.nodes}
+    left, right = nodes["MatMul"].inputs
+    lost = np.zeros(4)
+    with open_session(with_signature(model, [], [left, right]), threads=1) as session:
+        for feed in feeds:
+            a, b = session.run(feed).values()
+            b = b - b.mean(axis=-1, keepdims=True)
+            lost += [np.square(a[..., d : d + 1] @ b[..., d : d + 1, :]).sum() for d in range(4)]
+    np.testing.assert_allclose(costs, lost / lost.sum(), rtol=1e-4)
+    order = find_orders(groups, feeds, score="obs", seed=0, threads=1)[index]
+    assert [step[0] for step in order.steps] == np.argsort(costs).tolist()
 
 
 def test_what_else_reads_a_head_is_seen(tools: Any) -> None:
