@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -41,6 +42,9 @@ def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, see
             orders.append(removal_order(consumers, group.size, group.blocks))
         else:
             orders.append(order_by_cost(activation_costs(consumers, group.size), group.blocks))
+        if consumers and index in products:  # packed queries, keys and values
+            lost = np.cumsum([0.0, *(products[index][list(step)].sum() for step in orders[-1].steps)])
+            orders[-1] = replace(orders[-1], errors=orders[-1].errors + lost)
     return orders
 
 
