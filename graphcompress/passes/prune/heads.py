@@ -25,7 +25,7 @@ LEAST_DIMS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vectors:
+class HeadVectors:
     """An activation as vectors [leading, places, dims]: its last two axes, or these exchanged (`swapped`). `layer` makes them, `moves` lie between; `columns` [leading, dims] are the output channels of the layer."""
 
     tensor: Tensor
@@ -41,21 +41,21 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Product:
+class DotProduct:
     """A MatMul that sums over the dimensions of two kinds of vectors: queries and keys. Any basis may be taken for those of a head, and the one that belongs to it for the others. `heads` are numbers, one for each
     leading index of the two."""
 
-    left: Vectors
-    right: Vectors
+    left: HeadVectors
+    right: HeadVectors
     heads: tuple[Array, Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Passage:
+class WeightedSum:
     """A MatMul that sums vectors over places: values, which `reader` multiplies by its weight. `total` is the sum, `moves` lie between it and the reader, `rows` [heads, copies, dims] are the reader's inputs that
     each dimension of a head gets to; `heads`: of each leading index of the vectors and of the sum."""
 
-    vectors: Vectors
+    vectors: HeadVectors
     total: Tensor
     reader: Layer
     moves: tuple[Node, ...]
@@ -63,7 +63,7 @@ class Passage:
     heads: tuple[Array, Array]
 
 
-Site = Product | Passage
+Site = DotProduct | WeightedSum
 
 
 def find_sites(model: Model, feed: Feed, *, threads: int | None = None) -> list[Site]:
@@ -91,9 +91,9 @@ def find_sites(model: Model, feed: Feed, *, threads: int | None = None) -> list[
             if sides[0] is not None and sides[1] is not None and (product := _product(sides[0], sides[1], values)) is not None:
                 sites.append(product)
         elif left is None and right is not None and end is not None and (vectors := _vectors(model, b, right, values)) is not None:
-            passage = _passage(model, vectors, node.outputs[0], end, values)
-            if passage is not None:
-                sites.append(passage)
+            found = _weighted_sum(model, vectors, node.outputs[0], end, values)
+            if found is not None:
+                sites.append(found)
     return sites
 
 
@@ -154,21 +154,21 @@ def _numbers(model: Model, start: Tensor, numbers: Array, moves: Sequence[Node],
     return result if np.abs(moved - result).max() < 0.1 else None
 
 
-def _vectors(model: Model, tensor: Tensor, chain: Chain, values: Mapping[Tensor, Array], *, swapped: bool = False) -> Vectors | None:
+def _vectors(model: Model, tensor: Tensor, chain: Chain, values: Mapping[Tensor, Array], *, swapped: bool = False) -> HeadVectors | None:
     layer, moves = chain
     shape, axis = values[layer.output].shape, layer.form.channel_axis % values[layer.output].ndim
     channels = np.arange(1, shape[axis] + 1).reshape([-1 if a == axis else 1 for a in range(len(shape))])
     numbers = _numbers(model, layer.output, np.broadcast_to(channels, shape), moves, tensor, values)
     if numbers is None or numbers.ndim < 2 or not numbers.size:
         return None
-    vectors = Vectors(tensor, layer, moves, np.zeros(0, np.int64), swapped)
+    vectors = HeadVectors(tensor, layer, moves, np.zeros(0, np.int64), swapped)
     placed = vectors.of(numbers)
     if (placed != placed[:, :1]).any() or placed.shape[-1] < LEAST_DIMS:
         return None
-    return Vectors(tensor, layer, moves, placed[:, 0] - 1, swapped)
+    return HeadVectors(tensor, layer, moves, placed[:, 0] - 1, swapped)
 
 
-def _product(left: Vectors, right: Vectors, values: Mapping[Tensor, Array]) -> Product | None:
+def _product(left: HeadVectors, right: HeadVectors, values: Mapping[Tensor, Array]) -> DotProduct | None:
     """Heads are numbered so that vectors of equal columns, and those that are multiplied with one another, have the same number."""
     keys = [np.unique(side.columns, axis=0, return_inverse=True)[1].reshape(-1) for side in (left, right)]
     shapes = [values[side.tensor].shape[:-2] for side in (left, right)]
@@ -182,7 +182,7 @@ def _product(left: Vectors, right: Vectors, values: Mapping[Tensor, Array]) -> P
         else:
             for numbers in heads:
                 numbers[numbers == heads[0][a]] = old
-    product = Product(left, right, (heads[0][keys[0]], heads[1][keys[1]]))
+    product = DotProduct(left, right, (heads[0][keys[0]], heads[1][keys[1]]))
     columns = {
         layer: np.concatenate([own for side in (left, right) if side.layer is layer for own in np.unique(side.columns, axis=0)])
         for layer in (left.layer, right.layer)
@@ -190,7 +190,7 @@ def _product(left: Vectors, right: Vectors, values: Mapping[Tensor, Array]) -> P
     return product if all(len(np.unique(own)) == len(own) for own in columns.values()) else None
 
 
-def _passage(model: Model, vectors: Vectors, total: Tensor, chain: Chain, values: Mapping[Tensor, Array]) -> Passage | None:
+def _weighted_sum(model: Model, vectors: HeadVectors, total: Tensor, chain: Chain, values: Mapping[Tensor, Array]) -> WeightedSum | None:
     reader, moves = chain
     unique, heads = np.unique(vectors.columns, axis=0, return_inverse=True)
     shape, lead = values[total].shape, values[vectors.tensor].shape[:-2]
@@ -210,12 +210,12 @@ def _passage(model: Model, vectors: Vectors, total: Tensor, chain: Chain, values
         if not len(places[0]) or any(len(p) != len(places[0]) for p in places):
             return None
         rows.append(np.stack(places, axis=1))
-    return Passage(vectors, total, reader, moves, tuple(rows), (heads.reshape(-1), whole.reshape(-1)))
+    return WeightedSum(vectors, total, reader, moves, tuple(rows), (heads.reshape(-1), whole.reshape(-1)))
 
 
 def tensors_between(site: Site) -> Iterator[Tensor]:
     """The activations that are others in another basis."""
-    for vectors in (site.left, site.right) if isinstance(site, Product) else (site.vectors,):
+    for vectors in (site.left, site.right) if isinstance(site, DotProduct) else (site.vectors,):
         yield from (vectors.layer.node.outputs[0], vectors.layer.output, *(t for n in vectors.moves for t in n.outputs))
-    if isinstance(site, Passage):
+    if isinstance(site, WeightedSum):
         yield from (site.total, *(t for n in site.moves for t in n.outputs))

@@ -17,7 +17,7 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, output_ids
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.axes.labels import Array
-from graphcompress.passes.prune.heads import Passage, Product, Site, find_sites, tensors_between
+from graphcompress.passes.prune.heads import DotProduct, Site, WeightedSum, find_sites, tensors_between
 from graphcompress.passes.prune.oracle import largest_difference, tolerance
 from graphcompress.passes.prune.sensitivity import sampled
 from graphcompress.passes.prune.sharing import separated
@@ -57,12 +57,12 @@ def _turned(model: Model, feeds: Sequence[Feed], chosen: Sequence[int], threads:
     sites = find_sites(copy, feeds[0], threads=threads)
     sites = [sites[i] for i in chosen]
     moments = _moments(copy, sites, feeds, threads)
-    weights = _Weights()
+    weights = _LayerNumbers()
     for site in sites:
-        if isinstance(site, Product):
+        if isinstance(site, DotProduct):
             _turn_product(site, moments, weights)
         else:
-            _turn_passage(site, moments, weights)
+            _turn_sum(site, moments, weights)
     weights.write(copy)
     outputs = output_ids(copy)
     changed = [t for t in dict.fromkeys(t for site in sites for t in tensors_between(site)) if t.name and id(t) not in outputs]
@@ -74,7 +74,7 @@ def _turned(model: Model, feeds: Sequence[Feed], chosen: Sequence[int], threads:
 # --- moments ----------------------------------------------------------------------------------------------------------------------
 
 
-class _Moments:
+class _HeadMoments:
     """Of the vectors of each head, over all places: `second` [heads, dims, dims] about 0, `centred` about the mean over the places of each input (keys: what all of them have in common changes no Softmax)."""
 
     def __init__(self, heads: int, dims: int) -> None:
@@ -101,20 +101,20 @@ class _Moments:
         return result
 
 
-Moments = Mapping[tuple[Site, int], _Moments]
+Moments = Mapping[tuple[Site, int], _HeadMoments]
 
 
 def _moments(model: Model, sites: Sequence[Site], feeds: Sequence[Feed], threads: int | None) -> Moments:
-    result: dict[tuple[Site, int], _Moments] = {}
+    result: dict[tuple[Site, int], _HeadMoments] = {}
     asked = []
     for site in sites:
-        if isinstance(site, Product):
+        if isinstance(site, DotProduct):
             places = [(site.left.tensor, site.left.of, site.heads[0]), (site.right.tensor, site.right.of, site.heads[1])]
         else:
             places = [(site.total, _last_two, site.heads[1])]
         for index, (tensor, view, heads) in enumerate(places):
-            dims = site.left.columns.shape[1] if isinstance(site, Product) else site.vectors.columns.shape[1]
-            result[site, index] = _Moments(int(max(h.max() for h in site.heads)) + 1, dims)
+            dims = site.left.columns.shape[1] if isinstance(site, DotProduct) else site.vectors.columns.shape[1]
+            result[site, index] = _HeadMoments(int(max(h.max() for h in site.heads)) + 1, dims)
             asked.append((tensor, view, heads, result[site, index]))
     for values in Watch(model, [tensor for tensor, *_ in asked]).run(feeds, threads=threads, optimize="basic"):
         for tensor, view, heads, moments in asked:
@@ -130,7 +130,7 @@ def _last_two(value: Array) -> Array:
 # --- bases ------------------------------------------------------------------------------------------------------------------------
 
 
-class _Weights:
+class _LayerNumbers:
     """Weights and biases of layers, as they are to be."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class _Weights:
                     edits.set_value(layer.bias, layer.bias_from_vector(bias[None]).reshape(layer.bias.shape))
 
 
-def _turn_product(site: Product, moments: Moments, weights: _Weights) -> None:
+def _turn_product(site: DotProduct, moments: Moments, weights: _LayerNumbers) -> None:
     for head in np.unique(site.heads[0]).tolist():
         left, right = _root(moments[site, 0].second[head]), _root(moments[site, 1].centred[head])
         u, s, vt = np.linalg.svd(left[0] @ right[0])
@@ -169,7 +169,7 @@ def _turn_product(site: Product, moments: Moments, weights: _Weights) -> None:
                 weights.turn(side.layer, columns, basis)
 
 
-def _turn_passage(site: Passage, moments: Moments, weights: _Weights) -> None:
+def _turn_sum(site: WeightedSum, moments: Moments, weights: _LayerNumbers) -> None:
     for head, rows in enumerate(site.rows):
         root, inverse = _root(moments[site, 0].covariance(head))
         matrix = weights.of(site.reader)[0]

@@ -13,7 +13,7 @@ from graphcompress.ir import Model, lint, output_ids, to_bytes
 from graphcompress.ir.model.signature import with_signature
 from graphcompress.passes.prune import Options, prune
 from graphcompress.passes.prune.groups import find_groups
-from graphcompress.passes.prune.heads import Passage, Product, find_sites
+from graphcompress.passes.prune.heads import DotProduct, WeightedSum, find_sites
 from graphcompress.passes.prune.oracle import largest_difference
 from graphcompress.passes.prune.orders import find_orders, product_costs
 from graphcompress.passes.prune.rotation import rotated
@@ -62,11 +62,11 @@ def shared_keys(s: Any) -> Model:
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        (TOPOLOGIES["packed_attention"][0], [Product, Passage]),
-        (TOPOLOGIES["separate_attention"][0], [Product, Passage]),
-        (TOPOLOGIES["grouped_query"][0], [Passage]),  # a rotary embedding tells dimensions apart
-        (scaled_keys, [Product, Passage]),
-        (shared_keys, [Product, Passage]),
+        (TOPOLOGIES["packed_attention"][0], [DotProduct, WeightedSum]),
+        (TOPOLOGIES["separate_attention"][0], [DotProduct, WeightedSum]),
+        (TOPOLOGIES["grouped_query"][0], [WeightedSum]),  # a rotary embedding tells dimensions apart
+        (scaled_keys, [DotProduct, WeightedSum]),
+        (shared_keys, [DotProduct, WeightedSum]),
         (TOPOLOGIES["residual"][0], []),
     ],
 )
@@ -138,7 +138,7 @@ def test_what_else_reads_a_head_is_seen(tools: Any) -> None:
     """Keys that are an output of the model, as caches hand them out, stay in their basis; values of the same layer are turned."""
     s = tools.Small()
     model = TOPOLOGIES["packed_attention"][0](s)
-    product = next(site for site in find_sites(model, next(iter(tools.feeds(model, 1, sizes=SIZES))), threads=1) if isinstance(site, Product))
+    product = next(site for site in find_sites(model, next(iter(tools.feeds(model, 1, sizes=SIZES))), threads=1) if isinstance(site, DotProduct))
     model = with_signature(model, [], [*model.graph.outputs, product.right.moves[-1].inputs[0]])
     result, names = turned(model, tools)
     assert result is not model and names
