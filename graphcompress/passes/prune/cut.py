@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,12 @@ class Cut:
             values = values.take(np.flatnonzero(mask), axis) if len(mask) == values.shape[axis] else _within_blocks(values, axis, mask)
         return np.ascontiguousarray(values)
 
-    def channels(self) -> list[dict[str, Any]]:
-        """What is left of the axes of activations, as JSON data: sets of tensors of the original with the same axis, length and indices that are left. Tensors of the
+    def channels(self, but: Container[str] = ()) -> list[dict[str, Any]]:
+        """What is left of the axes of activations, as JSON data: sets of tensors of the original with the same axis, length and indices that are left, without those named in `but`. Tensors of the
         cut model have the same names."""
         sets: dict[tuple[int, bytes], dict[str, Any]] = {}
         for tensor, axes in self.algebra.axes.items():
-            for axis in range(len(axes or ()) if constant_data(tensor) is None else 0):
+            for axis in range(len(axes or ()) if constant_data(tensor) is None and tensor.name not in but else 0):
                 mask = self.mask((axes or ())[axis])
                 if mask is not None and not mask.all():
                     entry = {"axis": axis, "length": len(mask), "kept": np.flatnonzero(mask).tolist(), "tensors": []}

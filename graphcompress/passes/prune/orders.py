@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
-from graphcompress.ir import constant_value, output_ids
+from graphcompress.ir import Tensor, constant_data, constant_value, output_ids
+from graphcompress.passes.prune.axes.forms import Slot
 from graphcompress.passes.prune.axes.labels import Array
 from graphcompress.passes.prune.axes.state import Application
 from graphcompress.passes.prune.groups import Groups, UnitGroup
@@ -14,27 +17,68 @@ from graphcompress.passes.prune.moments import SeenLayer, see
 from graphcompress.passes.prune.scores import Consumer, Order, activation_costs, magnitudes, order_by_cost, removal_order
 from graphcompress.reconstruction.rows import Layer, layer_of
 from graphcompress.runtime.session import Feed
+from graphcompress.runtime.watch import Watch
 from graphcompress.step import Progress, silent
+
+LOOKED_AT = 32
+"""Feeds, for mean squares of activations."""
 
 
 def find_orders(groups: Groups, feeds: Iterable[Feed] | None, *, score: str, seed: int, threads: int | None = None, progress: Progress = silent) -> list[Order]:
-    """For each group the order of its units (as positions in `UnitGroup.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds and is also the
-    order of groups that no layer with a constant weight sums over."""
+    """For each group the order of its units (as positions in `UnitGroup.units`). `score`: "obs", "activation", or "magnitude", which needs no feeds. Where no layer with a constant weight sums over
+    a group, but a product of activations does, its order is by what each unit gives to that, else by magnitude."""
     layers = {} if feeds is None or score == "magnitude" else readers(groups)
     runs = {layer: _run(units) for layer, units in layers.items()}
     seen = [] if feeds is None else see(groups.algebra.model, list(layers), feeds, seed=seed, runs=runs, threads=threads, progress=progress)
+    products = {} if feeds is None or score == "magnitude" else product_costs(groups, feeds, threads=threads)
     orders = []
     for index, group in enumerate(groups.groups):
         # A layer and the inverse of its moments are held for the groups that are still to come.
         seen = [layer for layer in seen if groups.group_of[layers[layer.layer]].max() >= index]
         consumers = [c for layer in seen if (groups.group_of[layers[layer.layer]] == index).any() for c in _consumers(layer, layers[layer.layer], group)]
         if not consumers:
-            orders.append(order_by_cost(_norms(groups, group), group.blocks))
+            orders.append(order_by_cost(products[index] if index in products else _norms(groups, group), group.blocks))
         elif score == "obs":
             orders.append(removal_order(consumers, group.size, group.blocks))
         else:
             orders.append(order_by_cost(activation_costs(consumers, group.size), group.blocks))
+        if consumers and index in products:  # packed queries, keys and values
+            lost = np.cumsum([0.0, *(products[index][list(step)].sum() for step in orders[-1].steps)])
+            orders[-1] = replace(orders[-1], errors=orders[-1].errors + lost)
     return orders
+
+
+def product_costs(groups: Groups, feeds: Iterable[Feed], *, threads: int | None = None) -> dict[int, Array]:
+    """By their place in `groups`, for groups that products of two activations sum over: what each unit [units] gives to the products' energy if its factors are drawn apart, as a part of all, summed over products.
+
+    Of keys, the second factor, what all places of an input have in common counts nothing: a Softmax over them does not change with it.
+    """
+    found: list[tuple[int, Array, Slot, Slot]] = []
+    for application in groups.algebra.applications:
+        for _, slots in application.contractions() if application.form.node.is_op("MatMul") else ():
+            axis = (groups.algebra.axes[slots[0].tensor] or ())[slots[0].axis]
+            data = all(constant_data(slot.tensor) is None and len(groups.algebra.axes[slot.tensor] or ()) > 1 for slot in slots)
+            if data and len(slots) == 2 and isinstance(axis, np.ndarray):
+                units = groups.algebra.components.unit[axis]
+                group = np.unique(groups.group_of[units])
+                if len(group) == 1 and group[0] >= 0:
+                    found.append((int(group[0]), units, slots[0], slots[1]))
+    squares: dict[Tensor, list[Array]] = {slot.tensor: [] for _, _, *slots in found for slot in slots}
+    second = {slot.tensor for *_, slot in found}
+    looked = list(islice(feeds, LOOKED_AT))
+    for values in Watch(groups.algebra.model, squares).run(looked, threads=threads, optimize="basic") if found else ():
+        for tensor, value in values.items():
+            x = np.asarray(value, np.float64)
+            places, dims = (-1, -2) if tensor in second else (-2, -1)
+            x = np.moveaxis(x, (places, dims), (-2, -1))
+            squares[tensor].append(x.var(axis=-2) if tensor in second else np.square(x).mean(axis=-2))
+    costs: dict[int, Array] = {}
+    for index, units, left, right in found:
+        total = sum(np.sum(a * b, axis=tuple(range(np.broadcast(a, b).ndim - 1))) for a, b in zip(squares[left.tensor], squares[right.tensor], strict=True))
+        each = np.array([np.sum(np.asarray(total)[units == unit]) for unit in groups.groups[index].units])
+        if each.shape and np.isfinite(each).all() and each.sum() > 0:
+            costs[index] = costs.get(index, np.zeros(len(each))) + each / each.sum()
+    return costs
 
 
 def _consumers(seen: SeenLayer, units: Array, group: UnitGroup) -> list[Consumer]:

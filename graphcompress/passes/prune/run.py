@@ -30,6 +30,7 @@ from graphcompress.passes.prune.lowrank import factorable, rank_errors, spectra,
 from graphcompress.passes.prune.options import Options
 from graphcompress.passes.prune.oracle import ORACLE_FEEDS, difference, largest_difference, oracle_feeds, tolerance
 from graphcompress.passes.prune.orders import feeling, find_orders
+from graphcompress.passes.prune.rotation import rotated
 from graphcompress.passes.prune.sensitivity import sensitivities
 from graphcompress.passes.prune.sharing import shared
 from graphcompress.passes.prune.sparsity import sparsify
@@ -67,8 +68,11 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
         raise UsageError('Ranks are decided by what layers give on data: the action "rank" needs some.')
     base = inline_functions(model, functions_holding(model, set(HEAVY)))
     feeds = oracle_feeds(base, context)
+    turned = frozenset[str]()
+    if context.data is not None and options.score == "obs" and "channels" in options.possible_actions(data=True):
+        base, turned = rotated(base, context.data, feeds, threads=context.threads)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
-    pruner = _Pruner(model, groups, feeds, context, options)
+    pruner = _Pruner(model, groups, feeds, context, options, turned)
     if not groups.groups and not pruner.layers:
         return Ladder.single(StepResult(model, False, refusals=tuple(pruner.refusals())))
     goals = Goals(options.goals)
@@ -104,8 +108,10 @@ def remove_free(model: Model, context: Context) -> StepResult:
 class _Pruner:
     """What all rungs share: what can be done, and how much each of it hurts."""
 
-    def __init__(self, original: Model, groups: Groups, oracle_feeds: Sequence[Feed], context: Context, options: Options) -> None:
+    def __init__(self, original: Model, groups: Groups, oracle_feeds: Sequence[Feed], context: Context, options: Options, turned: frozenset[str]) -> None:
+        """`turned`: activations of the groups' model that hold other numbers than those of the original."""
         self.original = original
+        self.turned = turned
         self.oracle_feeds = oracle_feeds
         self.groups = groups
         self.context = context
@@ -143,7 +149,7 @@ class _Pruner:
             if isinstance(action, LowRank) and action.layer not in factored:
                 sizes[place] = action.size
         shared(model)
-        decisions = self.decisions(sizes, goals, shares) | {"channels": attempt.cut.channels()} | ({"repair": repaired} if repaired else {})
+        decisions = self.decisions(sizes, goals, shares) | {"channels": attempt.cut.channels(self.turned)} | ({"repair": repaired} if repaired else {})
         applied = {"prune/cut": int((sizes < self.whole)[: len(self.groups.groups)].sum()), "prune/rank": len(factored)}
         return StepResult(model, True, {name: count for name, count in applied.items() if count}, tuple(refusals), decisions)
 

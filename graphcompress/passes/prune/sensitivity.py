@@ -34,6 +34,8 @@ MOST_PROBES, FEW_PROBES = 24, 6
 """Of groups, and of layers that could be two. Of more groups than the first number the second is tried, from all over the model, and as many layers: enough to tell what gradients are off by."""
 LAYER_PROBE_INPUTS = 48
 """Beside few groups as many layers are tried, from FEW_PROBES on, as leave so many inputs to each probe."""
+ROUNDING = 1e-10
+"""An expected error, as a part of the energy, up to which it is one of rounding: what the outputs make of it tells nothing of larger ones."""
 PROPAGATED_INPUTS = 64
 """Of the pass of gradients; of large models as many fewer as PROBE_MACS says."""
 
@@ -91,7 +93,7 @@ def _slopes(actions: Sequence[Action], model: Model, macs: float, context: Conte
 def _tried(
     probed: Sequence[int], actions: Sequence[Action], model: Model, macs: float, context: Context, attempt: Callable[[int, int], PruneAttempt]
 ) -> dict[int, float]:
-    """By its place what trying an action at its probe gives; nothing where there is too little data, or the model is too large."""
+    """By its place what trying an action at its probe gives; nothing where there is too little data, the model is too large, or the trial tells nothing."""
     assert context.data is not None
     if not probed:
         return {}
@@ -108,7 +110,9 @@ def _tried(
     with TeacherRows(model, feeds, seed=context.seed, positions=positions, threads=context.threads) as rows:
         for index, place in enumerate(probed):
             action = actions[place]
-            result[place] = _measured(attempt(place, action.probe), action.error(action.probe), rows, reference)
+            ratio = _measured(attempt(place, action.probe), action.error(action.probe), rows, reference)
+            if ratio is not None:
+                result[place] = ratio
             context.progress("measuring sensitivity", index + 1, len(probed))
     return result
 
@@ -119,10 +123,11 @@ def sampled(feeds: Dataset, count: int) -> list[Feed]:
     return [feed for index, feed in enumerate(feeds) if index in chosen]
 
 
-def _measured(trial: PruneAttempt, expected: float, teacher: TeacherRows, reference: TeacherAnswers) -> float:
+def _measured(trial: PruneAttempt, expected: float, teacher: TeacherRows, reference: TeacherAnswers) -> float | None:
+    """The outputs' error as a part of what is `expected`, None where it tells nothing: the trial does not run, nothing was expected, or the outputs did not move."""
     try:
         repair_from(teacher, trial.model, trial.repair_layers(), ridges=(1e-2,))
         error = reference.relative_error(trial.model)
     except GraphCompressError:
-        return 1.0
-    return error / expected if expected > 0 and np.isfinite(error) and error > 0 else 1.0
+        return None
+    return error / expected if expected > ROUNDING and np.isfinite(error) and error > 0 else None

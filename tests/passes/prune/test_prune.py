@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from topologies import TOPOLOGIES
 
 from graphcompress.data import watched
-from graphcompress.errors import UsageError
+from graphcompress.errors import DataError, UsageError
 from graphcompress.ir import Model, to_bytes
 from graphcompress.ir.analysis.statistics import statistics
 from graphcompress.passes.prune import Options, prune
@@ -150,6 +150,29 @@ def test_probes_have_a_bound(each: int, usual: tuple[int, int], fewer: tuple[int
     assert (sensitivities() == {1.0}) is (each == 30) and not asked  # else gradients know, at what one pass costs
     monkeypatch.setattr(probing, "PROBE_MACS", 0.1 * one / groups)
     assert sensitivities() == {1.0} and not asked
+
+
+def test_a_trial_that_fails_says_nothing(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients stand in for it, scaled by the trials that tell something: a number out of the air would be taken for a measured one."""
+
+    def sensitivities() -> list[float]:
+        context = Context(data=tools.feeds(model, 60), threads=1)
+        groups = prune(model, context, Options(macs=0.6, round_to=1, actions=("channels",))).boldest.decisions["groups"]
+        return [group["sensitivity"] for group in groups]
+
+    def failing(*args: Any, **how: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise DataError("no row is finite")
+        return original(*args, **how)
+
+    original, calls = probing.repair_from, list[int]()
+    model = TOPOLOGIES["flat"][0](tools.Small())
+    whole = sensitivities()
+    monkeypatch.setattr(probing, "repair_from", failing)
+    first, *others = sensitivities()
+    assert others == whole[1:] and len(others) > 0
+    assert first != 1.0 and min(others) <= first <= max(others)
 
 
 def test_feeds_are_sampled_from_all_over_the_data(tools: Any) -> None:
