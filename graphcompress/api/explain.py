@@ -162,8 +162,8 @@ def overall_advice(precisions: Mapping[Precision, float], quantized: bool) -> li
             "Nothing is quantized. graphcompress compress MODEL -o OUT --data DATA tries INT8 and returns it only where it is faithful and not slower."
         )
     if precisions["moves data"] > 0.2:
-        cause = "islands of INT8 are too small, or the graph was not simplified" if quantized else "graphcompress simplify may remove some of it"
-        advice.append(f"{precisions['moves data']:.0%} of the time goes into conversions, layouts and data movement: {cause}.")
+        reason = "islands of INT8 are too small, or the graph was not simplified" if quantized else "graphcompress simplify may remove some of it"
+        advice.append(f"{precisions['moves data']:.0%} of the time goes into conversions, layouts and data movement: {reason}.")
     if quantized and precisions["float"] > 0.5:
         advice.append(
             f"{precisions['float']:.0%} of the time is spent in float: the reasons above say why; graphcompress prune makes float layers cheaper as well."
