@@ -80,6 +80,34 @@ def test_near_misses_name_what_is_missing(more: str, k: str, body: str, matched:
     assert reason in miss.reason
 
 
+ABSENT = """summary = "for this test"
+effect = "equivalent"
+opset = ">=13"
+before = "(x, w, b, h) => (y) { c = Conv (x, w, b)  l = Clip (x, BLANK, h)  y = Add (c, l) }"
+after = "(x, w, b, h) => (y) { l = Clip (x, BLANK, h)  c = Conv (x, w, b)  y = Add (l, c) }"
+optional = ["b"]
+[[example]]
+graph = "(float[N,1,2,2] x) => (y) <float[1,1,1,1] w = {1}, float h = {1}> { c = Conv (x, w)  l = Clip (x, BLANK, h)  y = Add (c, l) }"
+""".replace("BLANK", r"\"\"")
+
+
+@pytest.mark.parametrize(
+    ("body", "matched", "reason"),
+    [
+        ("c = Conv (x, w)  l = Neg (x)", 2, "'l' is Neg, and the pattern has Clip there"),  # the bias is optional
+        ("c = Neg (x)  l = Clip (x, BLANK, h)", 2, "'c' is Neg, and the pattern has Conv there"),  # the lower bound is absent in both
+        ("c = Conv (x, w)  l = Clip (x)", 3, "h of Clip 'l' is absent"),
+        ("c = Conv (x, w)  l = Clip (x, h, h)", 3, "Clip 'l' has the input 'h', which the pattern leaves out"),
+    ],
+)
+def test_what_is_absent_is_missed_only_where_the_pattern_needs_it(body: str, matched: int, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "rule.toml"
+    file.write_text(ABSENT)
+    text = f"(float[N,1,2,2] x) => (float[N,1,2,2] y) <float[1,1,1,1] w = {{1}}, float h = {{1}}> {{ {body}  y = Add (c, l) }}".replace("BLANK", '""')
+    (miss,) = near_misses(parse_model(text), load_rule(file))
+    assert (miss.matched, miss.reason) == (matched, reason)
+
+
 def test_the_nearest_miss_comes_first_and_what_holds_is_none() -> None:
     body = "r = Relu (x) a = Add (r, k) c = Conv (x, w) d = Add (c, a) e = Conv (x, w) f = Add (e, k) y = Mul (d, f)"
     misses = near_misses(parse_model(CONV_ADD.format(more="", k=K, body=body)), rule("fuse/conv_add"))
