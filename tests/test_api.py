@@ -18,7 +18,9 @@ from pickled_workers import PickledWorkers
 import graphcompress
 from graphcompress.api.inputs import open_model
 from graphcompress.errors import BarMissed, DataError, GraphCompressError, ModelError, RecipeError, UsageError
+from graphcompress.gate import SessionJudge
 from graphcompress.ir.files import serialize
+from graphcompress.runtime.measure import Measurement
 from graphcompress.runtime.place import LocalPlace
 
 
@@ -126,6 +128,12 @@ def test_the_effort_fast_tries_the_boldest_alone_and_says_so_where_that_does_not
         return original(model, steps, context, judge, bars, settings, **how)
 
     monkeypatch.setattr(module, "search", watched)
+
+    def measured(judge: Any, model: Any, threads: Any, bar: float = 1.0) -> Measurement:
+        """What the machine says beside other work decides nothing here."""
+        return Measurement(2.0, 1.0, 2.0, (1.9, 2.1), (0.99, 1.01), 10, "faster", threads)
+
+    monkeypatch.setattr(SessionJudge, "measure", measured)
     holds = graphcompress.compress(path, feeds(), effort="fast")
     assert holds.record.measurements and not any("--effort full" in note for note in holds.record.notes)
     assert seen == [(False, 1)]  # steps time nothing, and results are timed with one thread setting
