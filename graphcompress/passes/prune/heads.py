@@ -6,6 +6,7 @@ the columns, so that it does not matter how an exporter splits, joins and repeat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,14 +69,16 @@ Site = DotProduct | WeightedSum
 
 def find_sites(model: Model, feed: Feed, *, threads: int | None = None) -> list[Site]:
     """The products of activations in the main graph of `model` with a free choice of basis. `feed` is one that it runs with. Raises ModelError where it does not."""
+    products = [n for n in model.graph.nodes if n.is_op("MatMul") and not any(constant_data(t) is not None for t in n.inputs)]
+    if not products:
+        return []
     outputs = output_ids(model)
     layers = [layer for node in model.graph.nodes if (layer := layer_of(node, outputs)) is not None and _own(layer, outputs)]
     made, read = {layer.output: layer for layer in layers}, {layer.x: layer for layer in layers}
     chains = []
-    for node in model.graph.nodes:
-        if node.is_op("MatMul") and not any(constant_data(t) is not None for t in node.inputs):
-            left, right = (_origin(t, made) for t in node.inputs)
-            chains.append((node, left, right, _destination(node.outputs[0], read, outputs)))
+    for node in products:
+        left, right = (_origin(t, made) for t in node.inputs)
+        chains.append((node, left, right, _destination(node.outputs[0], read, outputs)))
     chains = [(node, left, right, end) for node, left, right, end in chains if right is not None and (left is not None or end is not None)]
     moving = {n for _, left, right, end in chains for chain in (left, right, end) if chain is not None for n in chain[1]}
     wanted = {t for n in moving for t in n.inputs if t.name and constant_data(t) is None}
@@ -103,8 +106,8 @@ Chain = tuple[Layer, tuple[Node, ...]]
 def _own(layer: Layer, outputs: set[int]) -> bool:
     """Whether its numbers are its own to be changed: of one group, in float32, read by nothing else."""
     numbers = [layer.weight, *([] if layer.bias is None else [layer.bias])]
-    alone = all(len(c.outputs) == 1 and id(c) not in outputs and c.values.dtype == np.float32 for c in numbers)
-    return alone and layer.form.shape[0] == 1 and (layer.bias is None or layer.bias.values.size == layer.form.shape[2])
+    alone = all(len(c.outputs) == 1 and id(c) not in outputs and c.dtype == np.float32 for c in numbers)
+    return alone and layer.form.shape[0] == 1 and (layer.bias is None or math.prod(layer.bias.shape) == layer.form.shape[2])
 
 
 def _origin(tensor: Tensor, made: Mapping[Tensor, Layer]) -> Chain | None:
@@ -219,3 +222,8 @@ def tensors_between(site: Site) -> Iterator[Tensor]:
         yield from (vectors.layer.node.outputs[0], vectors.layer.output, *(t for n in vectors.moves for t in n.outputs))
     if isinstance(site, WeightedSum):
         yield from (site.total, *(t for n in site.moves for t in n.outputs))
+
+
+def layers_of(site: Site) -> tuple[Layer, Layer]:
+    """The layers whose numbers are others in another basis."""
+    return (site.left.layer, site.right.layer) if isinstance(site, DotProduct) else (site.vectors.layer, site.reader)

@@ -8,7 +8,8 @@ them. One that sorts them by what they give to the answers lets the last ones go
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from graphcompress.errors import DataError, ModelError
 from graphcompress.ir import Model, output_ids
 from graphcompress.ir.model.edit import Edits
 from graphcompress.passes.prune.axes.labels import Array
-from graphcompress.passes.prune.heads import DotProduct, Site, WeightedSum, find_sites, tensors_between
+from graphcompress.passes.prune.heads import DotProduct, Site, WeightedSum, find_sites, layers_of, tensors_between
 from graphcompress.passes.prune.oracle import largest_difference, tolerance
 from graphcompress.passes.prune.sensitivity import sampled
 from graphcompress.passes.prune.sharing import separated
@@ -31,15 +32,17 @@ LEAST_VARIANCE = 1e-4
 """Of the mean: in directions with less, a basis would be that of rounding."""
 
 
-def rotated(model: Model, data: Dataset, checks: Sequence[Feed], *, threads: int | None = None) -> tuple[Model, frozenset[str]]:
-    """`model` with attention in other bases where it has some, an equal model by the inputs in `checks`; and the new names of activations that hold other numbers in it. `model` itself where there is nothing to do."""
+def rotated(model: Model, data: Dataset, checks: Sequence[Feed], *, ignore: Iterable[str] = (), threads: int | None = None) -> tuple[Model, frozenset[str]]:
+    """`model` with attention in other bases where it has some, an equal model by the inputs in `checks`; and the new names of activations that hold other numbers in it. `model` itself where there is nothing to do. `ignore`: regular expressions; layers whose names one of them matches stay as they are."""
     unchanged = model, frozenset[str]()
     feeds = list(sampled(data, INPUTS))
     if not feeds or not checks:
         return unchanged
     try:
         apart = separated(model)
-        chosen = list(range(len(find_sites(apart, feeds[0], threads=threads))))
+        kept = [re.compile(pattern) for pattern in ignore]
+        sites = find_sites(apart, feeds[0], threads=threads)
+        chosen = [i for i, site in enumerate(sites) if not any(pattern.search(layer.node.name) for layer in layers_of(site) for pattern in kept)]
         while chosen:
             result, names = _turned(apart, feeds, chosen, threads)
             if largest_difference(model, result, checks) <= tolerance(model):

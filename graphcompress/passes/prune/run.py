@@ -70,7 +70,7 @@ def prune(model: Model, context: Context, options: Options) -> Ladder:
     feeds = oracle_feeds(base, context)
     turned = frozenset[str]()
     if context.data is not None and options.score == "obs" and "channels" in options.possible_actions(data=True):
-        base, turned = rotated(base, context.data, feeds, threads=context.threads)
+        base, turned = rotated(base, context.data, feeds, ignore=options.ignore, threads=context.threads)
     groups = find_groups(base, {name: array.shape for name, array in feeds[0].items()} if feeds else None)
     pruner = _Pruner(model, groups, feeds, context, options, turned)
     if not groups.groups and not pruner.layers:

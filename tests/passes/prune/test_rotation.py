@@ -145,6 +145,15 @@ def test_what_else_reads_a_head_is_seen(tools: Any) -> None:
     assert largest_difference(model, result, tools.feeds(model, 2, seed=3, sizes=SIZES)) < ROUNDING
 
 
+def test_layers_that_are_to_stay_keep_their_numbers(tools: Any) -> None:
+    """And so do those whose basis hangs on theirs."""
+    model = TOPOLOGIES["separate_attention"][0](tools.Small())
+    feeds = tools.feeds(model, 24, sizes=SIZES)
+    result, _ = rotated(model, feeds, list(feeds)[:2], ignore=["^q$"], threads=1)
+    weights = [{n.name: layer.weight_matrix() for n in m.graph.nodes if (layer := layer_of(n, output_ids(m))) is not None} for m in (model, result)]
+    assert {name for name in "qkv" if not np.array_equal(weights[0][name], weights[1][name])} == {"v"}
+
+
 @pytest.mark.parametrize("name", ["packed_attention", "separate_attention", "grouped_query"])
 def test_a_cut_says_nothing_of_activations_in_another_basis(name: str, tools: Any) -> None:
     model = TOPOLOGIES[name][0](tools.Small())
