@@ -4,7 +4,7 @@ rounded with error feedback (`reconstruction.rounding`)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,30 @@ RIDGES = (1e-2, 1e-1)
 
 @dataclass(frozen=True, slots=True)
 class RoundedWeight:
-    """What became of the weight that `layer` reads: its `levels`, and the `codes` (int8) and `scales` (float32, shaped to broadcast) of them in its own shape, whose products are its values bit for
-    bit where a scale belongs to a whole column. `bits` are those of a code, `noise` the mean square of what is lost relative to that of the weight."""
+    """What became of the weight that `layer` reads: its `levels` in so many `bits`, and `noise`, the mean square of what is lost relative to that of the weight. The float32 products of `codes` and
+    `scales` are its values bit for bit."""
 
     layer: Layer
     levels: Levels
-    codes: Array
-    scales: Array
     bits: int
     noise: float
+
+    @property
+    def scales(self) -> Array:
+        """In the weight's shape, float32; of length 1 along the axes on which they do not hang."""
+        scales = self.layer.form.weight(self.levels.row_scales).reshape(self.layer.weight.shape).astype(np.float32)
+        for axis in range(scales.ndim):
+            first = scales.take([0], axis)
+            if np.array_equal(np.broadcast_to(first, scales.shape), scales):
+                scales = first
+        return np.ascontiguousarray(scales)
+
+    @property
+    def codes(self) -> Array:
+        """In the weight's shape, int8."""
+        whole = self.layer.form.weight(self.levels.values).reshape(self.layer.weight.shape)
+        codes: Array = np.rint(whole / self.scales).astype(np.int8)
+        return codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +118,9 @@ def _rounded(moments: Sequence[Moments], old: Array, ridge: float, bits: int, ro
 
 def _write(edits: Edits, layer: Layer, levels: Levels, whole: Array, bits: int) -> RoundedWeight:
     """Give the layer's weight the values of `levels`."""
-    shape = layer.weight.shape
-    scales = layer.form.weight(levels.row_scales).reshape(shape).astype(np.float32)
-    small = scales
-    for axis in range(len(shape)):
-        first = small.take([0], axis)
-        if np.array_equal(np.broadcast_to(first, small.shape), small):
-            small = first
-    codes = np.rint(layer.form.weight(levels.values).reshape(shape) / scales).astype(np.int8)
-    values = codes.astype(np.float32) * small
+    exact = RoundedWeight(layer, levels, bits, 0.0)
+    values = exact.codes.astype(np.float32) * exact.scales
     edits.set_value(layer.weight, values.astype(whole.dtype))
     power = float(np.square(whole, dtype=np.float64).sum())
     lost = float(np.square(values.astype(np.float64) - whole).sum())
-    return RoundedWeight(layer, levels, codes, np.ascontiguousarray(small), bits, lost / power if power else 0.0)
+    return replace(exact, noise=lost / power if power else 0.0)
