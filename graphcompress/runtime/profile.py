@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,15 @@ SECONDS = 2.0
 """CPU time that runs under the profiler take, all models together, where the fewest runs take no longer."""
 
 
-def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = None, config: Mapping[str, str] | None = None) -> Model:
-    """The graph that the runtime executes. With `feed` it is run once, so that kernels that fail at each run are found. The message of a `Snapshot` is used as it is,
+def optimized_model(
+    model: Model,
+    provider: str = "cpu",
+    *,
+    feed: Feed | None = None,
+    config: Mapping[str, str] | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Model:
+    """The graph that the runtime executes. With `feed` it is run once, so that kernels that fail at each run are found; `check` gets what comes out, and raises where that cannot be. The message of a `Snapshot` is used as it is,
     and stays for whoever asks for it next; for any other model one is put together that does not hold its large weights.
 
     Raises ModelError where it does not load or run, or where the provider compiles nodes into a form that cannot be saved; DataError where the feed does not
@@ -59,7 +66,9 @@ def optimized_model(model: Model, provider: str = "cpu", *, feed: Feed | None = 
             initializers=weights,
         ) as session:
             if feed is not None:
-                session.run(feed)
+                outputs = session.run(feed)
+                if check is not None:
+                    check(outputs)
         return read.model_from_proto(parse.parse(place), check=False)
 
 
@@ -68,12 +77,14 @@ def _without_weights(model: Model) -> tuple[bytes, dict[str, np.ndarray[Any, Any
     return message.SerializeToString(), weights
 
 
-def nodes_taken(model: Model, place: Place, *, feed: Feed) -> list[str] | None:
+def nodes_taken(model: Model, place: Place, *, feed: Feed, check: Callable[[Mapping[str, Any]], None] | None = None) -> list[str] | None:
     """Names of the nodes that the provider of `place` took, None where the runtime there does not say. The model is run once on `feed`, with dimensions fixed to its sizes where the provider
-    wants that. Raises as `optimized_model` does."""
+    wants that; `check` as for `optimized_model`. Raises as that does."""
     session, _ = open_for(place, model, [feed], threads=1)
     with closing(session):
-        session.run(feed)
+        outputs = session.run(feed)
+        if check is not None:
+            check(outputs)
         return session.assigned_nodes()
 
 

@@ -6,9 +6,11 @@ stands for.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from graphcompress.ir.inline import called_function, function_bodies
 from graphcompress.ir.model.objects import DEFAULT_DOMAINS
 from graphcompress.passes.quantize.groups import Group, channel_axis, node_name
 from graphcompress.runtime import profile
+from graphcompress.runtime.evaluate import run_once
 from graphcompress.runtime.place import LocalPlace, Place
 from graphcompress.runtime.session import Feed
 from graphcompress.step import Certificate, CertifiedOperator, Refusal
@@ -39,16 +42,34 @@ class Fusion:
     fused_by_provider: list[Node] = field(default_factory=list)
 
 
-def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place | None = None) -> Fusion:
+class ShapeCheck:
+    """Whether outputs on `feed` have the shapes that they have in `base`: where optimizers take Q and DQ to other places they have been seen to change them. What was inferred is `known`; only where
+    that does not fit `base` is run."""
+
+    def __init__(self, base: Model, feed: Feed, known: Mapping[str, tuple[int, ...]]) -> None:
+        self._known = known
+        self._right = functools.cache(lambda: {name: np.shape(value) for name, value in run_once(base, feed).items() if isinstance(value, np.ndarray)})
+
+    def __call__(self, outputs: Mapping[str, Any]) -> None:
+        """Raise ModelError where a shape is another."""
+        for name, shape in self._known.items():
+            value = outputs.get(name)
+            if isinstance(value, np.ndarray) and value.shape != shape and value.shape != self._right().get(name, value.shape):
+                raise ModelError(f"its output '{name}' would have the shape {list(value.shape)} and not {list(self._right()[name])}")
+
+
+def check_fusion(
+    model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place | None = None, check: Callable[[Mapping[str, Any]], None] | None = None
+) -> Fusion:
     """Load `model`, run it on `feed`, and compare what the provider made of it with `groups`, which are those of this model that are written in integers: by
-    its optimized graph, made in this process, or by the nodes that it took at `place` (default: this process), as the target's table says.
+    its optimized graph, made in this process, or by the nodes that it took at `place` (default: this process), as the target's table says. `check` gets what comes out.
 
     Raises ModelError or DataError where the provider cannot load or run it.
     """
     if target.certificate != "optimized-graph":
-        return _by_assignment(model, groups, target, feed, place or LocalPlace(target.provider, tuple(sorted(target.session_options.items()))))
+        return _by_assignment(model, groups, target, feed, check, place or LocalPlace(target.provider, tuple(sorted(target.session_options.items()))))
     with numbered(model) as everything:
-        optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options)
+        optimized = profile.optimized_model(model, target.provider, feed=feed, config=target.session_options, check=check)
     stands_for: dict[Node, list[Node]] = {}
     for kernel in nodes(optimized):
         for number in numbers_in(kernel.name):
@@ -68,11 +89,13 @@ def check_fusion(model: Model, groups: Sequence[Group], target: Target, feed: Fe
     return result
 
 
-def _by_assignment(model: Model, groups: Sequence[Group], target: Target, feed: Feed, place: Place) -> Fusion:
+def _by_assignment(
+    model: Model, groups: Sequence[Group], target: Target, feed: Feed, check: Callable[[Mapping[str, Any]], None] | None, place: Place
+) -> Fusion:
     """For providers that compile what they take: a group of which no node was taken stayed float. With the certificate "none" all that is known is that the
     model runs."""
     with numbered(model) as everything:
-        names = profile.nodes_taken(model, place, feed=feed)
+        names = profile.nodes_taken(model, place, feed=feed, check=check)
     if target.certificate == "none" or names is None:
         return Fusion()
     taken_nodes = {everything[number] for name in names for number in numbers_in(name)}

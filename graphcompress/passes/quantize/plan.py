@@ -11,7 +11,7 @@ from graphcompress.ir import Model, Node, Shape, Tensor
 from graphcompress.ir.model.twins import Twins
 from graphcompress.passes.quantize import placement
 from graphcompress.passes.quantize.attention import blurred_scores
-from graphcompress.passes.quantize.certify import Fusion, certificate, check_constants, check_fusion, neighbours
+from graphcompress.passes.quantize.certify import Fusion, ShapeCheck, certificate, check_constants, check_fusion, neighbours
 from graphcompress.passes.quantize.expansion import Stored, restore
 from graphcompress.passes.quantize.groups import Candidates, Group, node_name
 from graphcompress.passes.quantize.insert import Inserter, Insertion, Weights
@@ -42,7 +42,7 @@ def twin_group(group: Group, twins: Twins) -> Group:
 
 class Plan:
     """What goes to integers in `base`, where some constants are those of weights that are `stored` small. `reasons` says why an operator does not; `feed` is one that attempts
-    are run on, `place` where the provider is (see `check_fusion`)."""
+    are run on, `check` what comes out of them, `place` where the provider is (see `check_fusion`)."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Plan:
         progress: Progress,
         feed: Feed,
         place: Place | None = None,
+        check: ShapeCheck | None = None,
     ) -> None:
         self.base = base
         self.stored = stored
@@ -64,6 +65,7 @@ class Plan:
         self.progress = progress
         self.feed = feed
         self.place = place
+        self.check = check
         self.reasons: dict[Node, Refusal] = dict(candidates.refusals)
         self.groups: list[Group] = []
         self.weights = Weights(self.target)
@@ -106,7 +108,7 @@ class Plan:
                 return None
             attempt = self.write([g for g in rest if g in chosen])
             try:
-                fusion = check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place)
+                fusion = check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place, self.check)
             except (ModelError, DataError) as problem:
                 self._leave_broken(attempt.groups, problem)
                 continue
@@ -198,7 +200,7 @@ class Plan:
             tests += 1
             attempt = self.write(members)
             try:
-                check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place)
+                check_fusion(attempt.model, attempt.twins, self.target, self.feed, self.place, self.check)
             except (ModelError, DataError):
                 return True
             return False

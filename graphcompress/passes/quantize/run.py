@@ -13,6 +13,7 @@ from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.inline import functions_holding, inline_functions
 from graphcompress.ir.model.dimensions import evaluated
 from graphcompress.ir.shapes.infer import Shapes, infer
+from graphcompress.passes.quantize.certify import ShapeCheck
 from graphcompress.passes.quantize.exclusion import exclusion
 from graphcompress.passes.quantize.expansion import expand
 from graphcompress.passes.quantize.gates import split_gates
@@ -83,7 +84,8 @@ def quantize(model: Model, context: Context, options: Options | None = None) -> 
         seen.shape = shapes.static(tensor) or seen.shape
     # Not the ranks that were seen: other feeds may have others.
     known = {t: shape for t in tensors if (shape := shapes.shape(t)) is not None}
-    plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target))
+    check = ShapeCheck(base, feed, {t.name: shape for t, shape in feed_shapes(base, base.graph.outputs, feed, shapes).items()})
+    plan = Plan(base, stored, candidates, known, Ranges(observed, choose, target), context.progress, feed, certifying_place(context, target), check)
     if context.decisions is not None:
         return repeated(plan, model, applied, options.calibration, context.decisions)
     return ladder(plan, model, applied, options.calibration, context.data, excluded=excluded, timing=context.timing_place())
