@@ -19,8 +19,6 @@ Optimize: TypeAlias = Literal["all", "basic", "none"]
 LEVELS = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "ORT_DISABLE_ALL"}
 NO_LOG = 4  # "fatal": errors are raised, so their log lines would only say the same twice
 
-SMALL_MESSAGE = 2**20  # bytes; creating a session of no more leaves little free, and what is given back must be asked for again
-
 OLDEST = "1.24"  # the lower bound that pyproject.toml gives
 
 STATED = re.compile(r"""^__version__ *= *["']([^"']+)["']""", re.MULTILINE)
@@ -147,8 +145,7 @@ def create(model: str | bytes, settings: Any, providers: Sequence[tuple[str, dic
         else:
             session = load().InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
     session._model_bytes = None  # held for a change of providers, which nobody asks for here
-    if isinstance(model, str) or len(model) > SMALL_MESSAGE:
-        return_memory()
+    return_memory()
     return session
 
 
