@@ -13,6 +13,7 @@ from graphcompress.ir import Constant, Model, Node, Tensor, constant_data, const
 from graphcompress.ir.check.models import require_known_domains
 from graphcompress.ir.files.numbered import numbered, numbers_in
 from graphcompress.ir.model.edit import Edits, detached
+from graphcompress.ir.model.element_types import numpy_dtype
 from graphcompress.ir.model.scopes import node_homes
 from graphcompress.ir.model.unread import drop_unread
 from graphcompress.ir.shapes.infer import infer
@@ -278,10 +279,8 @@ def _blocked(constants: SharedConstants, product: Product, rounded: Callable[[],
     """The same with standard operators."""
 
     def parts() -> list[tuple[str, Array]]:
-        import ml_dtypes
-
         levels = rounded()
-        return [("w", levels.codes[0].astype(ml_dtypes.int4)), ("s", levels.scales[0])]
+        return [("w", levels.codes[0].astype(numpy_dtype("int4"))), ("s", levels.scales[0])]
 
     codes, scales = constants.get("blocked", product, parts)
     whole = constants.model.variable("w")
