@@ -185,9 +185,14 @@ def without_gaps(source: str, table: TableColumns, fed: Columns) -> tuple[TableC
 
 def _gaps(column: Array) -> Array:
     """Rows of a column that hold nothing: NaN, or None."""
-    kind = column.dtype.kind
-    gaps = [cell is None or (kind == "f" and math.isnan(cell)) for cell in column.flat] if kind in "Of" else [False] * column.size
-    by_row: Array = np.logical_or.reduce(np.array(gaps, bool).reshape(len(column), -1), axis=1)
+    match column.dtype.kind:
+        case "f":
+            gaps = np.isnan(column)
+        case "O":
+            gaps = np.array([cell is None for cell in column.flat], bool)
+        case _:
+            gaps = np.zeros(column.shape, bool)
+    by_row: Array = np.logical_or.reduce(gaps.reshape(len(column), -1), axis=1)
     return by_row
 
 

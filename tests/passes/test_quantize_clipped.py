@@ -100,7 +100,7 @@ def test_hard_swish_is_taken_apart() -> None:
     assert kept.model is model and not kept.changed
 
 
-def test_it_loses_no_more_than_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_loses_no_more_than_without() -> None:
     """With the gate in float and a Q behind it there is one rounding more."""
     model, result = done(SWISH, weights())
     table = load_target("cpu")

@@ -241,7 +241,7 @@ def test_weights_are_not_loaded_to_see_whether_a_result_loads(monkeypatch: pytes
     assert max(sizes) < 4096
 
 
-@pytest.mark.parametrize(("numbers", "sessions"), [(1000, 1), (loading.LARGEST // 8, 0)])
+@pytest.mark.parametrize(("numbers", "sessions"), [(1000, 1), (loading.LARGEST_TABLES // 8, 0)])
 def test_a_table_in_attributes_is_not_loaded_to_see_whether_a_result_loads(numbers: int, sessions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No rule touches it, and a session holds it in many times its bytes."""
     made: list[int] = []

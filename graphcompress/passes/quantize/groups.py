@@ -331,8 +331,13 @@ def channel_axis(row: Operator, node: Node, rank: int) -> int:
     return 1 - axis if row.flip and rank == 2 and node.attrs.get(row.flip, 0) else axis
 
 
+def hard_sigmoid(node: Node) -> tuple[float, float]:
+    """(alpha, beta) of a HardSigmoid, which is alpha * x + beta between 0 and 1."""
+    return float(node.attrs.get("alpha", 0.2)), float(node.attrs.get("beta", 0.5))
+
+
 def _check_clipped(row: Operator, node: Node) -> None:
-    if not (node.attrs.get("alpha", 0.2) > 0 and node.attrs.get("beta", 0.5) > 0):
+    if min(hard_sigmoid(node)) <= 0:
         raise Unfit("attribute", f"{node.op} that falls, or rises from 0 on, is no clipping of codes")
     before = producer(node.inputs[0])
     if before is not None and before.is_op(row.op):

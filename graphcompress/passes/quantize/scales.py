@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphcompress.ir import Node, Tensor, producer
-from graphcompress.passes.quantize.groups import Group
+from graphcompress.passes.quantize.groups import Group, hard_sigmoid
 from graphcompress.passes.quantize.observe import Observed
 from graphcompress.passes.quantize.parameters import QuantizationParameters, activation_scale, scale_with_code
 from graphcompress.passes.quantize.ranges import Histogram, Range, Statistic, squared_error
@@ -102,13 +102,14 @@ def bounded_range(tensor: Tensor, target: Target) -> Range | None:
 
 def reach(node: Node) -> float:
     """How far below 0 a HardSigmoid begins to rise."""
-    return float(node.attrs.get("beta", 0.5)) / float(node.attrs.get("alpha", 0.2))
+    alpha, beta = hard_sigmoid(node)
+    return beta / alpha
 
 
 def clipped_codes(node: Node, read: QuantizationParameters) -> tuple[int, int]:
     """The codes of what a HardSigmoid reads at which its result begins to rise and ends to."""
     low = read.zero - round(reach(node) / read.scale)
-    return low, low + round(1 / float(node.attrs.get("alpha", 0.2)) / read.scale)
+    return low, low + round(1 / hard_sigmoid(node)[0] / read.scale)
 
 
 def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, QuantizationParameters]:
@@ -151,7 +152,7 @@ def scales_of(groups: Sequence[Group], ranges: Ranges) -> dict[Tensor, Quantizat
         scales.update(dict.fromkeys(members, scale))
     for group in clipped:
         read = scales[group.inputs[0]]
-        factor = np.float32(group.node.attrs.get("alpha", 0.2)) * np.float32(read.scale)
+        factor = np.float32(hard_sigmoid(group.node)[0]) * np.float32(read.scale)
         made = QuantizationParameters(float(factor), clipped_codes(group.node, read)[0])
         scales.update(dict.fromkeys(classes[root(group.outputs[0])], made))
     return scales

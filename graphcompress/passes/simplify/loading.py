@@ -9,8 +9,8 @@ from graphcompress.runtime import ort
 from graphcompress.runtime.ort import Optimize
 
 CPU: tuple[tuple[str, dict[str, str]], ...] = (("CPUExecutionProvider", {}),)
-# Bytes of a structure; more can only be tables in attributes and weights in subgraphs, which no rule touches. A session holds a tree ensemble in 13 times its bytes.
-LARGEST = 16 << 20
+LARGEST = 64 << 20  # bytes of a structure; more can only be tables in attributes and weights in subgraphs, which no rule touches
+LARGEST_TABLES = 16 << 20  # bytes of tables in attributes; a session holds those of a tree ensemble in 13 times as many
 MANY_NODES = 1000  # the optimizer takes longer than everything else on a large graph
 
 
@@ -20,7 +20,7 @@ def load_problem(model: Model) -> str | None:
     Without optimization, where a kernel may be missing; optimized too, where the optimizer may fail, unless the graph is large.
     """
     failures = ort.failures()
-    if sum(n.proto.ByteSize() for n in nodes(model) if n.proto is not None) > LARGEST:
+    if sum(n.proto.ByteSize() for n in nodes(model) if n.proto is not None) > LARGEST_TABLES:
         return None
     proto = structure(model)
     if proto.ByteSize() > LARGEST:

@@ -48,7 +48,8 @@ def scaled_keys(s: Any) -> Model:
     scores = s.node("MatMul", s.node("Mul", s.constant(np.float32(0.5)), q), s.node("Transpose", s.node("Div", k, root), perm=[0, 2, 1]))
     y = s.node("Transpose", s.node("MatMul", s.node("Softmax", scores, axis=-1), v), perm=[1, 0, 2])
     y = s.node("Reshape", y, s.constant(np.array([5, 16], np.int64)))
-    return s.model(s.node("Gemm", y, s.weight(16, 7), s.weight(7), name="out"))  # type: ignore[no-any-return]
+    made: Model = s.model(s.node("Gemm", y, s.weight(16, 7), s.weight(7), name="out"))
+    return made
 
 
 def shared_keys(s: Any) -> Model:
@@ -56,7 +57,8 @@ def shared_keys(s: Any) -> Model:
     x = s.input("x", "n", "t", 16)
     q = _heads(s, linear(s, x, 16, 16, "q"), 4, 4)
     k, v = (_heads(s, linear(s, x, 16, 4, name), 1, 4) for name in "kv")
-    return s.model(linear(s, _attend(s, q, k, v, 0.5, 16), 16, 5, "out"))  # type: ignore[no-any-return]
+    made: Model = s.model(linear(s, _attend(s, q, k, v, 0.5, 16), 16, 5, "out"))
+    return made
 
 
 @pytest.mark.parametrize(
